@@ -1,0 +1,98 @@
+"""Where the voxels of an image lie in the world, for each of nnU-Net's readers."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# Two images are on one grid when their origins differ by less than this share of a voxel, their spacings by less
+# than this share and their direction cosines by less than this: above the rounding of float32 headers.
+TOLERANCE = 1e-2, 1e-3, 1e-3
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """Grid of an image whose array has nnU-Net's axis order.
+
+    Attributes:
+        shape: voxels along each array axis, (X, Y, Z) in nnU-Net's order, which is slowest axis first;
+            two-dimensional images have a leading axis of length 1.
+        spacing_mm: voxel size in mm along each array axis.
+        affine: (4, 4), array index -> world position in mm.
+        world: ``"RAS"`` (x to the right, y to the front, z to the top, as NIfTI has it) or ``"none"`` for a file
+            format without orientation, where a world position is index * spacing.
+    """
+
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    affine: np.ndarray
+    world: str
+
+    @classmethod
+    def from_properties(cls, shape: tuple[int, ...], properties: dict) -> "Geometry":
+        """Geometry from what an nnU-Net reader returned.
+
+        Args:
+            shape: (X, Y, Z) of the array without its channel axis.
+            properties: the dictionary of the reader.
+        """
+        shape = tuple(int(i) for i in shape)
+        spacing_mm = tuple(float(i) for i in properties["spacing"])
+        if "sitk_stuff" in properties:
+            affine, world = _affine_of_sitk(properties["sitk_stuff"]), "RAS"
+        elif "nibabel_stuff" in properties:
+            stuff = properties["nibabel_stuff"]
+            affine, world = np.asarray(stuff.get("reoriented_affine", stuff["original_affine"]), float), "RAS"
+        else:
+            # In the files' own order, which the reversal below turns into array order.
+            affine, world = np.diag([*spacing_mm[::-1], 1.0]), "none"
+        # The readers reverse the axes of the file: array index (i, j, k) is (k, j, i) in the file.
+        return cls(shape, spacing_mm, affine[:, [2, 1, 0, 3]], world)
+
+    @property
+    def direction(self) -> np.ndarray:
+        """(3, 3), one unit vector a column: the world direction of each array axis."""
+        columns = self.affine[:3, :3]
+        return columns / np.linalg.norm(columns, axis=0)
+
+    def to_world_mm(self, voxels: np.ndarray) -> np.ndarray:
+        """World positions in mm of array positions.
+
+        Args:
+            voxels: (N, 3) positions in voxels, array order; integers are voxel centers.
+
+        Returns:
+            (N, 3) x, y, z in mm in the convention that `world` names.
+        """
+        return np.asarray(voxels, float) @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    def differences(self, other: "Geometry") -> list[str]:
+        """What differs from `other` beyond rounding, in words; empty when both are on one grid."""
+        if self.shape != other.shape:
+            return [f"size {self.shape} instead of {other.shape}"]
+        found = []
+        origin_tolerance, spacing_tolerance, direction_tolerance = TOLERANCE
+        if not np.allclose(self.spacing_mm, other.spacing_mm, rtol=spacing_tolerance, atol=0):
+            found.append(f"spacing {_short(self.spacing_mm)} mm instead of {_short(other.spacing_mm)} mm")
+        if self.world != other.world:
+            found.append(f"world convention {self.world} instead of {other.world}")
+        if not np.allclose(self.direction, other.direction, rtol=0, atol=direction_tolerance):
+            found.append(f"direction {_short(self.direction.T.ravel())} instead of {_short(other.direction.T.ravel())}")
+        shift = np.abs(self.affine[:3, 3] - other.affine[:3, 3]).max()
+        if shift > origin_tolerance * min(other.spacing_mm):
+            found.append(f"origin {_short(self.affine[:3, 3])} mm instead of {_short(other.affine[:3, 3])} mm")
+        return found
+
+
+def _affine_of_sitk(stuff: dict) -> np.ndarray:
+    """(4, 4) file index (x, y, z) -> RAS mm, from SimpleITK's LPS geometry in two or three dimensions."""
+    dim = len(stuff["spacing"])
+    affine = np.eye(4)
+    affine[:dim, :dim] = np.reshape(stuff["direction"], (dim, dim)) * np.asarray(stuff["spacing"], float)
+    affine[:dim, 3] = stuff["origin"]
+    affine[:3] = LPS_TO_RAS @ affine[:3]
+    return affine
+
+
+def _short(values: np.ndarray) -> tuple[float, ...]:
+    return tuple(round(float(i), 4) for i in values)

@@ -1,0 +1,140 @@
+"""Reading and writing maps of instance ids through nnU-Net's readers and writers."""
+
+import os
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import SimpleITK as sitk
+import tifffile
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from skimage import io
+
+from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.files import atomic_path, write_json
+
+# nnU-Net's readers return float32, which holds every integer below this one.
+FIRST_INEXACT_ID = 2**24
+# What a format can hold at most; any other format holds uint32.
+LARGEST_ID = {".png": 2**16 - 1, ".bmp": 2**8 - 1}
+
+
+def read_instances(path: str | os.PathLike, reader: BaseReaderWriter) -> tuple[np.ndarray, dict]:
+    """Read a map of instance ids.
+
+    Args:
+        path: the file.
+        reader: an instance of the reader that the dataset uses.
+
+    Returns:
+        The ids, (X, Y, Z) int32 in nnU-Net's axis order, 0 is background; and the reader's properties.
+
+    Raises:
+        InputError: the file is missing or unreadable, has several channels or time points, or holds NaN, infinite,
+            negative, fractional values or ids of 2**24 and more.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist.")
+    try:
+        values, properties = reader.read_seg(str(path))
+    except Exception as error:
+        raise InputError(
+            f"{path} cannot be read by {type(reader).__name__} ({type(error).__name__}: {error}). It must be a whole "
+            "image file with one channel in the dataset's format."
+        ) from error
+    if values.ndim != 4 or values.shape[0] != 1:
+        raise InputError(
+            f"{path} has {values.shape[0]} channels or time points (array {values.shape}); an instance map has one "
+            "value a voxel. Save one 3D volume a case."
+        )
+    values = values[0]
+    if not np.isfinite(values).all():
+        raise InputError(f"{path} holds NaN or infinite values; an instance map holds 0 and positive integer ids.")
+    lowest, highest = values.min(initial=0), values.max(initial=0)
+    if lowest < 0:
+        raise InputError(f"{path} holds negative values (lowest {lowest:g}); use 0 for background and ids above 0.")
+    if highest >= FIRST_INEXACT_ID:
+        raise InputError(
+            f"{path} holds the id {highest:.0f}; nnU-Net's readers keep integers exactly below {FIRST_INEXACT_ID} "
+            "only. Renumber the instances from 1."
+        )
+    instances = values.astype(np.int32)
+    fractional = np.count_nonzero(instances != values)
+    if fractional:
+        raise InputError(
+            f"{path} holds fractional values in {fractional} voxels; ids are integers. Interpolate label maps by "
+            "nearest neighbour."
+        )
+    return instances, properties
+
+
+def smallest_id_dtype(instances: np.ndarray) -> type[np.unsignedinteger]:
+    """uint16 where every id fits, else uint32."""
+    return np.uint16 if instances.max(initial=0) < 2**16 else np.uint32
+
+
+def write_instances(
+    instances: np.ndarray, path: str | os.PathLike, writer: BaseReaderWriter, properties: dict, file_ending: str
+) -> None:
+    """Write a map of instance ids with the geometry of the image it belongs to, whole or not at all.
+
+    nnU-Net's own ``write_seg`` casts to uint8 or uint16; this one keeps every id.
+
+    Args:
+        instances: (X, Y, Z) non-negative integers in nnU-Net's axis order.
+        path: the file to write.
+        writer: an instance of the reader/writer that read the image.
+        properties: what that reader returned for the image.
+        file_ending: the dataset's, such as ``.nii.gz``.
+
+    Raises:
+        InputError: the format cannot hold the ids (above 65,535 in PNG, above 255 in BMP), or a reader/writer that
+            this package does not know changed them.
+    """
+    path = Path(path)
+    limit = LARGEST_ID.get(file_ending.lower())
+    highest = int(instances.max(initial=0))
+    if limit is not None and highest > limit:
+        raise InputError(f"{path}: {highest} instances do not fit into {file_ending} (at most {limit}); use .tif.")
+    dtype = np.uint8 if limit == 2**8 - 1 else smallest_id_dtype(instances)
+    ids = np.ascontiguousarray(instances, dtype=dtype)
+    with atomic_path(path, file_ending) as temporary:
+        if "sitk_stuff" in properties:
+            sitk.WriteImage(_sitk_image(ids, properties["sitk_stuff"]), str(temporary), True)
+        elif "nibabel_stuff" in properties:
+            nibabel.save(_nibabel_image(ids, properties["nibabel_stuff"]), temporary)
+        elif type(writer).__name__ == "NaturalImage2DIO":
+            io.imsave(str(temporary), ids[0], check_contrast=False)
+        elif type(writer).__name__ == "Tiff3DIO":
+            tifffile.imwrite(temporary, ids, compression="zlib")
+            # nnU-Net keeps the spacing of a TIFF in a JSON file beside it.
+            spacing = [float(i) for i in properties["spacing"]]
+            write_json({"spacing": spacing}, path.with_name(path.name.removesuffix(file_ending) + ".json"))
+        else:
+            _write_and_verify(ids, temporary, writer, properties)
+
+
+def _sitk_image(ids: np.ndarray, stuff: dict) -> sitk.Image:
+    image = sitk.GetImageFromArray(ids[0] if len(stuff["spacing"]) == 2 else ids)
+    image.SetSpacing(stuff["spacing"])
+    image.SetOrigin(stuff["origin"])
+    image.SetDirection(stuff["direction"])
+    if "original_orientation" in stuff:
+        image = sitk.DICOMOrient(image, stuff["original_orientation"])
+    return image
+
+
+def _nibabel_image(ids: np.ndarray, stuff: dict) -> nibabel.Nifti1Image:
+    original = stuff["original_affine"]
+    image = nibabel.Nifti1Image(ids.transpose(2, 1, 0), affine=stuff.get("reoriented_affine", original))
+    if "reoriented_affine" in stuff:
+        image = image.as_reoriented(ornt_transform(axcodes2ornt("RAS"), io_orientation(original)))
+    return image
+
+
+def _write_and_verify(ids: np.ndarray, path: Path, writer: BaseReaderWriter, properties: dict) -> None:
+    writer.write_seg(ids, str(path), properties)
+    if not np.array_equal(writer.read_seg(str(path))[0][0], ids):
+        raise InputError(f"{type(writer).__name__} cannot keep {int(ids.max(initial=0))} instance ids in {path.name}.")

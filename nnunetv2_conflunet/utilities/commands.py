@@ -1,0 +1,21 @@
+"""What every command of the package shares."""
+
+import sys
+from collections.abc import Callable
+
+from nnunetv2_conflunet.utilities.errors import InputError
+
+
+def run_command(command: Callable[[], int | None]) -> None:
+    """Run a command and exit with its status: 0 on success, 1 with one line on stderr for an :class:`InputError`.
+
+    Args:
+        command: a function that parses ``sys.argv`` and does the work. Returns None or 0 on success, another number
+            where part of the work failed.
+    """
+    try:
+        status = command()
+    except InputError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        status = 1
+    sys.exit(status or 0)
