@@ -1,0 +1,115 @@
+"""The evaluation of one patient."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnunetv2_conflunet.evaluation import metrics as rules
+from nnunetv2_conflunet.evaluation.confluence import Confluence, confluence
+from nnunetv2_conflunet.evaluation.matching import Matches, match
+from nnunetv2_conflunet.evaluation.overlap import Foreground, OverlapTable
+from nnunetv2_conflunet.utilities.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class CaseEvaluation:
+    """What one patient's two maps gave.
+
+    Attributes:
+        foreground: voxels of both maps.
+        table: overlaps of all instances.
+        matches: the matched pairs.
+        confluence: of the reference.
+        metrics: names and values, with undefined ratios as the policy wants them.
+    """
+
+    foreground: Foreground
+    table: OverlapTable
+    matches: Matches
+    confluence: Confluence
+    metrics: dict[str, float]
+
+
+def evaluate_case(
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    spacing_mm: tuple[float, ...],
+    *,
+    iou_threshold: float = 0.1,
+    connectivity: int = 26,
+    matching: str = "paper",
+    clu: str = "shared",
+    undefined: str = "nan",
+) -> dict[str, float]:
+    """Lesion-level metrics of one patient. Every metric is defined in ``docs/metrics.md``.
+
+    The maps are taken as they are; filter small instances from both beforehand where that is wanted
+    (:func:`nnunetv2_conflunet.postprocessing.remove_small_instances`).
+
+    Args:
+        prediction: (X, Y) or (X, Y, Z), predicted instance ids as integers or integral floats, 0 is background.
+        reference: the same shape, ids of the ground truth; ids of the two maps need not correspond.
+        spacing_mm: voxel size in mm along each axis.
+        iou_threshold: a pair matches above it, strictly.
+        connectivity: of the reference's connected components, 6, 18 or 26 (see :func:`.confluence.confluence`).
+        matching: ``"paper"``, ``"isbi2024"``, ``"greedy"`` or ``"hungarian"`` (see :func:`.matching.match`).
+        clu: ``"shared"`` or ``"eq3"`` (see :func:`.confluence.confluence`).
+        undefined: ``"nan"``, ``"worst"`` or ``"authors"`` (see :func:`.metrics.apply_undefined_policy`).
+
+    Returns:
+        Counts (TP, FP, FN, n_prediction, n_reference, n_CLU, TP_CLU, ...), ratios in [0, 1] (Precision, Recall, F1,
+        DSC, nDSC, DSC_TP, PQ, SQ, RQ, Recall_CLU, Precision_CLU, F1_CLU, DSC_TP_CLU, SQ_CLU, PQ_CLU), differences
+        in count and volumes in mm3. Undefined ratios are NaN.
+
+    Raises:
+        InputError: shapes that differ, values that are no ids, a spacing that does not fit, or an unknown option.
+    """
+    return assess(
+        prediction,
+        reference,
+        spacing_mm,
+        iou_threshold=iou_threshold,
+        connectivity=connectivity,
+        matching=matching,
+        clu=clu,
+        undefined=undefined,
+    ).metrics
+
+
+def assess(
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    spacing_mm: tuple[float, ...],
+    *,
+    iou_threshold: float = 0.1,
+    connectivity: int = 26,
+    matching: str = "paper",
+    clu: str = "shared",
+    undefined: str = "nan",
+) -> CaseEvaluation:
+    """:func:`evaluate_case` with the overlaps and matches it rests on."""
+    foreground = Foreground.of(prediction, reference)
+    if len(spacing_mm) != len(foreground.shape) or not all(np.isfinite(i) and i > 0 for i in spacing_mm):
+        raise InputError(
+            f"The spacing {tuple(spacing_mm)} does not fit maps of shape {foreground.shape}; give one positive length "
+            "in mm for each axis."
+        )
+    voxel_mm3 = float(np.prod(np.asarray(spacing_mm, float)))
+    table = OverlapTable.of(foreground)
+    matches = match(table, matching, iou_threshold)
+    within = foreground.reference > 0
+    of_reference = confluence(
+        np.asarray(reference),
+        foreground.positions[within],
+        foreground.reference[within],
+        connectivity=connectivity,
+        definition=clu,
+    )
+    metrics = {
+        **rules.detection_metrics(table, matches),
+        **rules.semantic_metrics(table, int(np.prod(foreground.shape)), voxel_mm3),
+        **rules.unmatched_volumes(table, matches, voxel_mm3),
+        **rules.confluence_metrics(table, matches, of_reference.confluent),
+        **rules.merge_metrics(table),
+    }
+    return CaseEvaluation(foreground, table, matches, of_reference, rules.apply_undefined_policy(metrics, undefined))

@@ -1,0 +1,72 @@
+"""Which instances are confluent lesion units (CLU)."""
+
+from dataclasses import dataclass
+
+import cc3d
+import numpy as np
+
+from nnunetv2_conflunet.utilities.errors import InputError
+
+CLU_DEFINITIONS = ("shared", "eq3")
+# In a plane the 18- and the 26-neighbourhood are the same eight voxels.
+CONNECTIVITY_IN_PLANE = {4: 4, 6: 4, 8: 8, 18: 8, 26: 8}
+
+
+@dataclass(frozen=True, eq=False)
+class Confluence:
+    """Confluence of the instances of one map.
+
+    Attributes:
+        confluent: (N,) bool, for each instance by ascending id.
+        component: (N,) int64, connected component (from 1) that holds the first voxel of the instance.
+    """
+
+    confluent: np.ndarray
+    component: np.ndarray
+
+
+def confluence(
+    instances: np.ndarray, positions: np.ndarray, ids: np.ndarray, *, connectivity: int = 26, definition: str = "shared"
+) -> Confluence:
+    """Find the confluent lesion units of a map.
+
+    Args:
+        instances: (X, Y) or (X, Y, Z), 0 is background.
+        positions: (V,) ascending positions of the map's foreground in the flattened map (C order).
+        ids: (V,) id at each position.
+        connectivity: of the components of the mask: 6, 18 or 26, in two dimensions 4 or 8 (6 means 4, 18 and 26
+            mean 8).
+        definition: ``"shared"``: an instance is a CLU when one of the connected components that it has voxels in
+            holds another instance as well. ``"eq3"``: the formula of Wynen et al., ISBI 2024, eq. 3, taken
+            literally: 0 < IoU(instance, component) < 1 for some component; an instance of several pieces then is a
+            CLU of its own.
+
+    Raises:
+        InputError: an unknown definition or connectivity.
+    """
+    if definition not in CLU_DEFINITIONS:
+        raise InputError(f"There is no CLU definition '{definition}'; use one of {', '.join(CLU_DEFINITIONS)}.")
+    allowed = (6, 18, 26) if instances.ndim == 3 else tuple(CONNECTIVITY_IN_PLANE)
+    if connectivity not in allowed:
+        raise InputError(f"The connectivity {connectivity} is none of {allowed} for {instances.ndim} dimensions.")
+    if not len(positions):
+        return Confluence(np.zeros(0, bool), np.zeros(0, np.int64))
+    # Components are sought in the bounding box of the foreground only.
+    coordinates = np.unravel_index(positions, instances.shape)
+    lowest = [int(axis.min()) for axis in coordinates]
+    box = tuple(slice(low, int(axis.max()) + 1) for low, axis in zip(lowest, coordinates, strict=True))
+    components = cc3d.connected_components(
+        instances[box] != 0, connectivity=connectivity if instances.ndim == 3 else CONNECTIVITY_IN_PLANE[connectivity]
+    )
+    component = components[tuple(axis - low for axis, low in zip(coordinates, lowest, strict=True))].astype(np.int64)
+    # One row for each instance and component that share voxels.
+    base = int(component.max()) + 1
+    keys, first = np.unique(ids * base + component, return_index=True)
+    instance_ids, instance = np.unique(keys // base, return_inverse=True)
+    instances_in = np.bincount(keys % base)
+    crowded = np.bincount(instance, instances_in[keys % base] > 1, len(instance_ids)) > 0
+    pieces = np.bincount(instance, minlength=len(instance_ids))
+    first_piece = np.zeros(len(instance_ids), np.int64)
+    earliest = np.argsort(first, kind="stable")[::-1]
+    first_piece[instance[earliest]] = component[first[earliest]]
+    return Confluence(crowded if definition == "shared" else crowded | (pieces > 1), first_piece)

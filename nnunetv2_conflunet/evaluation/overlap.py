@@ -1,0 +1,150 @@
+"""All overlaps of two instance maps from one pass over their voxels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnunetv2_conflunet.utilities.errors import InputError
+
+# Two ids become one 64-bit key.
+FIRST_TOO_LARGE_ID = 2**31
+# Voxels handled at a time: the temporary masks stay in the processor's cache.
+CHUNK_VOXELS = 2**18
+
+
+@dataclass(frozen=True, eq=False)
+class Foreground:
+    """The voxels where either map is not background.
+
+    Attributes:
+        shape: of the maps.
+        positions: (V,) int64, ascending positions in the flattened maps (C order).
+        prediction: (V,) int64, predicted id at each position, 0 is background.
+        reference: (V,) int64, reference id at each position.
+    """
+
+    shape: tuple[int, ...]
+    positions: np.ndarray
+    prediction: np.ndarray
+    reference: np.ndarray
+
+    @classmethod
+    def of(cls, prediction: np.ndarray, reference: np.ndarray) -> "Foreground":
+        """Collect the foreground of two maps.
+
+        Args:
+            prediction: (X, Y) or (X, Y, Z), ids as integers or integral floats, 0 is background.
+            reference: the same shape, its own ids.
+
+        Raises:
+            InputError: shapes that differ or are not two- or three-dimensional; NaN, infinite, negative or
+                fractional ids; ids of 2**31 and more.
+        """
+        prediction, reference = np.asarray(prediction), np.asarray(reference)
+        if prediction.shape != reference.shape:
+            raise InputError(
+                f"The prediction has shape {prediction.shape} and the reference {reference.shape}; both must lie on "
+                "one grid. Resample the prediction to the reference by nearest neighbour."
+            )
+        if prediction.ndim not in (2, 3):
+            raise InputError(f"Instance maps have two or three axes, not shape {prediction.shape}.")
+        # Slab after slab, so that temporary masks stay small.
+        step = max(1, CHUNK_VOXELS // max(1, int(np.prod(prediction.shape[1:]))))
+        slab_voxels = int(np.prod(prediction.shape[1:]))
+        positions, predicted, referred = [], [], []
+        for start in range(0, prediction.shape[0], step):
+            slabs = prediction[start : start + step], reference[start : start + step]
+            within = np.flatnonzero((slabs[0] != 0) | (slabs[1] != 0))
+            if within.size:
+                positions.append(within + start * slab_voxels)
+                predicted.append(slabs[0].ravel()[within])
+                referred.append(slabs[1].ravel()[within])
+        return cls(
+            prediction.shape,
+            np.concatenate(positions) if positions else np.zeros(0, np.int64),
+            _checked_ids(predicted, "prediction"),
+            _checked_ids(referred, "reference"),
+        )
+
+    def coordinates(self) -> np.ndarray:
+        """(V, ndim) int64 voxel coordinates of the positions."""
+        return np.stack(np.unravel_index(self.positions, self.shape), axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class OverlapTable:
+    """Sizes of all instances and the voxels that each pair of instances shares.
+
+    Instances are addressed by their index in `prediction_ids` and `reference_ids`, both ascending; pairs are sorted by
+    prediction, then reference. Pairs that share no voxel are not listed.
+
+    Attributes:
+        prediction_ids: (P,) int64.
+        prediction_voxels: (P,) int64, size of each predicted instance.
+        reference_ids: (R,) int64.
+        reference_voxels: (R,) int64.
+        pair_prediction: (K,) int64, index of the prediction of each pair.
+        pair_reference: (K,) int64, index of its reference.
+        pair_voxels: (K,) int64, voxels in both.
+    """
+
+    prediction_ids: np.ndarray
+    prediction_voxels: np.ndarray
+    reference_ids: np.ndarray
+    reference_voxels: np.ndarray
+    pair_prediction: np.ndarray
+    pair_reference: np.ndarray
+    pair_voxels: np.ndarray
+
+    @classmethod
+    def of(cls, foreground: Foreground) -> "OverlapTable":
+        """Count the joint histogram of the foreground."""
+        base = int(foreground.reference.max(initial=0)) + 1
+        keys, voxels = np.unique(foreground.prediction * base + foreground.reference, return_counts=True)
+        predicted, referred = np.divmod(keys, base)
+        prediction_ids, prediction_index = np.unique(predicted, return_inverse=True)
+        reference_ids, reference_index = np.unique(referred, return_inverse=True)
+        prediction_voxels = np.bincount(prediction_index, voxels, len(prediction_ids)).astype(np.int64)
+        reference_voxels = np.bincount(reference_index, voxels, len(reference_ids)).astype(np.int64)
+        # Background, where present, is the first id of each side.
+        skip_prediction = int(0 in prediction_ids[:1])
+        skip_reference = int(0 in reference_ids[:1])
+        pairs = (predicted > 0) & (referred > 0)
+        return cls(
+            prediction_ids[skip_prediction:],
+            prediction_voxels[skip_prediction:],
+            reference_ids[skip_reference:],
+            reference_voxels[skip_reference:],
+            prediction_index[pairs] - skip_prediction,
+            reference_index[pairs] - skip_reference,
+            voxels[pairs],
+        )
+
+    @property
+    def pair_iou(self) -> np.ndarray:
+        """(K,) float64, intersection over union of each pair."""
+        sizes = self.prediction_voxels[self.pair_prediction] + self.reference_voxels[self.pair_reference]
+        return self.pair_voxels / (sizes - self.pair_voxels)
+
+    @property
+    def pair_dice(self) -> np.ndarray:
+        """(K,) float64, Dice coefficient of each pair."""
+        sizes = self.prediction_voxels[self.pair_prediction] + self.reference_voxels[self.pair_reference]
+        return 2 * self.pair_voxels / sizes
+
+
+def _checked_ids(parts: list[np.ndarray], side: str) -> np.ndarray:
+    """The values of all slabs as int64, or an error that says why they are no ids."""
+    values = np.concatenate(parts) if parts else np.zeros(0, np.int64)
+    if not np.issubdtype(values.dtype, np.integer) and values.dtype != bool:
+        if not np.isfinite(values).all():
+            raise InputError(f"The {side} holds NaN or infinite values; ids are integers from 1, background is 0.")
+        if (values != np.floor(values)).any():
+            raise InputError(
+                f"The {side} holds fractional values; ids are integers. Interpolate label maps by nearest neighbour."
+            )
+    if values.size and values.min() < 0:
+        raise InputError(f"The {side} holds negative ids (lowest {values.min():g}); use 0 for background, ids from 1.")
+    if values.size and values.max() >= FIRST_TOO_LARGE_ID:
+        raise InputError(f"The {side} holds the id {values.max():.0f}; renumber its instances from 1.")
+    return values.astype(np.int64)
