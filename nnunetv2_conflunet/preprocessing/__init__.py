@@ -1,0 +1,1 @@
+"""From ``instancesTr`` to the preprocessed grid."""

@@ -1,0 +1,99 @@
+"""Labels from instances and instances from labels, for datasets that have only one of the two."""
+
+from pathlib import Path
+
+import cc3d
+import numpy as np
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+from nnunetv2_conflunet.imageio import read_instances, write_instances
+from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset
+from nnunetv2_conflunet.utilities.errors import InputError, list_some
+from nnunetv2_conflunet.utilities.parallel import run_cases
+
+
+def write_labels_from_instances(dataset: RawDataset, num_processes: int, overwrite: bool) -> int:
+    """Write ``labelsTr``: the label of the only foreground class where an instance is, 0 elsewhere.
+
+    Returns:
+        How many files were written.
+
+    Raises:
+        InputError: several foreground labels (ids do not say which), a missing instance map, or labels that exist
+            and `overwrite` is False.
+    """
+    foreground = dataset.label_manager().foreground_labels
+    if len(foreground) != 1:
+        raise InputError(
+            f"{dataset.folder.name} has {len(foreground)} foreground labels; instance maps do not say which label an "
+            "instance has. Write labelsTr yourself."
+        )
+    cases = dataset.require_instances(list(dataset.training_cases()))
+    _refuse_existing([i.label for i in cases], overwrite)
+    arguments = [(i, dataset.reader(), dataset.file_ending, int(foreground[0])) for i in cases]
+    run_cases(_write_label, arguments, num_processes, "Writing labels")
+    return len(cases)
+
+
+def write_instances_from_labels(
+    dataset: RawDataset, num_processes: int, overwrite: bool, connectivity: int = 26
+) -> int:
+    """Write ``instancesTr``: the connected components of each foreground label.
+
+    Lesions that touch come out as one instance; correct these by hand before training.
+
+    Args:
+        connectivity: 6, 18 or 26 in three dimensions; 4 or 8 in two.
+
+    Returns:
+        How many files were written.
+
+    Raises:
+        InputError: a missing label, or instance maps that exist and `overwrite` is False.
+    """
+    foreground = tuple(dataset.label_manager().foreground_labels)
+    cases = list(dataset.training_cases().values())
+    missing = sorted(i.case for i in cases if not i.label.is_file())
+    if missing:
+        raise InputError(f"{len(missing)} training cases of {dataset.folder} have no label: {list_some(missing)}.")
+    _refuse_existing([i.instances for i in cases], overwrite)
+    arguments = [(i, dataset.reader(), dataset.file_ending, foreground, connectivity) for i in cases]
+    run_cases(_write_components, arguments, num_processes, "Writing instances")
+    return len(cases)
+
+
+def label_components(label: np.ndarray, foreground_labels: tuple[int, ...], connectivity: int = 26) -> np.ndarray:
+    """Connected components of each foreground label.
+
+    Args:
+        label: (X, Y, Z) integers; two-dimensional images have X = 1.
+        foreground_labels: the labels to take; touching voxels of different labels are different instances.
+        connectivity: as connected-components-3d has it: 6, 18 or 26. In one slice, 6 is 4 and the others are 8.
+
+    Returns:
+        (X, Y, Z) integer ids 1..N, 0 elsewhere.
+    """
+    return cc3d.connected_components(np.where(np.isin(label, foreground_labels), label, 0), connectivity=connectivity)
+
+
+def _write_label(case: RawCase, reader: BaseReaderWriter, file_ending: str, label: int) -> None:
+    instances, properties = read_instances(case.instances, reader)
+    write_instances(np.where(instances > 0, label, 0), case.label, reader, properties, file_ending)
+
+
+def _write_components(
+    case: RawCase, reader: BaseReaderWriter, file_ending: str, foreground_labels: tuple[int, ...], connectivity: int
+) -> None:
+    # A label file obeys the same rules as an instance map: whole, finite, non-negative integers.
+    label, properties = read_instances(case.label, reader)
+    instances = label_components(label, foreground_labels, connectivity)
+    write_instances(instances, case.instances, reader, properties, file_ending)
+
+
+def _refuse_existing(files: list[Path], overwrite: bool) -> None:
+    existing = [i for i in files if i.exists()]
+    if existing and not overwrite:
+        raise InputError(
+            f"{len(existing)} files in {existing[0].parent} exist already: {list_some([i.name for i in existing])}. "
+            "Give --overwrite to replace them."
+        )

@@ -1,0 +1,64 @@
+"""Instance maps on the grid of nnU-Net's preprocessed segmentations."""
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+# Instance maps travel through nnU-Net's data loader as int16.
+MAX_INSTANCES = np.iinfo(np.int16).max
+
+
+def to_preprocessed_grid(
+    instances: np.ndarray,
+    foreground: np.ndarray,
+    transpose_forward: list[int],
+    crop: list[list[int]],
+    spacing_mm: tuple[float, ...],
+) -> np.ndarray:
+    """Bring an instance map to nnU-Net's preprocessed grid: transpose, crop, resample by nearest neighbour, agree.
+
+    The order of the steps, the crop and the alignment of the grids are those of nnU-Net's ``DefaultPreprocessor``.
+    Where nearest neighbour and nnU-Net's resampling of the label disagree, nnU-Net's label decides: voxels outside it
+    lose their id, voxels in it without an id take the one of the nearest lesion voxel of the source, in mm.
+
+    Args:
+        instances: (X, Y, Z) integer ids as the dataset's reader gives them.
+        foreground: (X', Y', Z') bool, the foreground of the preprocessed segmentation.
+        transpose_forward: the plans' axis order.
+        crop: half-open [start, end] for each transposed axis, nnU-Net's ``bbox_used_for_cropping``.
+        spacing_mm: of `instances`, in its own axis order.
+
+    Returns:
+        (X', Y', Z') int16; ids are 1..N in the order of the source's ids, and its support equals `foreground` unless
+        the source has no lesion in the crop.
+
+    Raises:
+        OverflowError: more than 32,767 instances.
+    """
+    spacing_mm = np.array([spacing_mm[i] for i in transpose_forward])
+    cropped = instances.transpose(transpose_forward)[tuple(slice(a, b) for a, b in crop)]
+    nearest = [_nearest_source(old, new) for old, new in zip(cropped.shape, foreground.shape, strict=True)]
+    resampled = np.where(foreground, cropped[np.ix_(*nearest)], 0)
+
+    without_id = np.argwhere(foreground & (resampled == 0))
+    source = np.argwhere(cropped > 0)
+    if len(without_id) and len(source):
+        scale = np.array(cropped.shape) / np.array(foreground.shape)
+        positions = (without_id + 0.5) * scale - 0.5
+        _, found = cKDTree(source * spacing_mm).query(positions * spacing_mm)
+        resampled[tuple(without_id.T)] = cropped[tuple(source[found].T)]
+    return _renumbered(resampled)
+
+
+def _nearest_source(old: int, new: int) -> np.ndarray:
+    """For each of `new` voxels the index of the nearest of `old` voxels, both grids covering the same extent."""
+    return np.minimum(np.floor((np.arange(new) + 0.5) * old / new).astype(int), old - 1)
+
+
+def _renumbered(instances: np.ndarray) -> np.ndarray:
+    inside = instances > 0
+    ids, numbers = np.unique(instances[inside], return_inverse=True)
+    if len(ids) > MAX_INSTANCES:
+        raise OverflowError(f"{len(ids)} instances in one case; nnU-Net's data loader holds at most {MAX_INSTANCES}.")
+    result = np.zeros(instances.shape, np.int16)
+    result[inside] = numbers + 1
+    return result

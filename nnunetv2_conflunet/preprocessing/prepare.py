@@ -1,0 +1,114 @@
+"""The command ``nnUNetv2_conflunet_prepare``."""
+
+import argparse
+from pathlib import Path
+
+from nnunetv2.configuration import default_num_processes
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_conflunet.preprocessing.checks import check_instances
+from nnunetv2_conflunet.preprocessing.conversion import write_instances_from_labels, write_labels_from_instances
+from nnunetv2_conflunet.preprocessing.preprocessed import PreparedCase, PreprocessedInstances
+from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
+from nnunetv2_conflunet.utilities.commands import run_command
+from nnunetv2_conflunet.utilities.errors import InputError, list_some
+from nnunetv2_conflunet.utilities.files import read_json
+
+
+def main() -> None:
+    """Entry point."""
+    run_command(lambda: prepare(_parser().parse_args()))
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Convert where asked, check every instance map, and bring them to every preprocessed configuration."""
+    if not nnUNet_raw.is_set():
+        raise InputError("nnUNet_raw is not set; export it as nnU-Net's documentation says.")
+    dataset = RawDataset(Path(nnUNet_raw) / _dataset_name(args.d))
+    if args.labels_from_instances:
+        print(f"{write_labels_from_instances(dataset, args.np, args.overwrite)} labels written.")
+    if args.instances_from_labels:
+        n = write_instances_from_labels(dataset, args.np, args.overwrite, args.connectivity)
+        print(f"{n} instance maps written to {dataset.instances_folder}: each connected component is one instance.")
+
+    cases = dataset.require_instances(list(dataset.training_cases()))
+    check_instances(cases, dataset.reader(), dataset.label_manager().foreground_labels, args.np)
+    print(f"{len(cases)} instance maps fit their labels.")
+
+    configurations = _preprocessed_configurations(dataset.folder.name, args.p, args.c)
+    if not configurations:
+        print(f"No configuration of {args.p} is preprocessed yet: run nnUNetv2_plan_and_preprocess, then train.")
+    for prepared in configurations:
+        with prepared.lock:
+            _report(prepared, prepared.prepare(args.np))
+
+
+def _dataset_name(dataset: str) -> str:
+    try:
+        return maybe_convert_to_dataset_name(dataset)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(str(error)) from error
+
+
+def _preprocessed_configurations(dataset: str, plans_name: str, names: list[str] | None) -> list[PreprocessedInstances]:
+    if not nnUNet_preprocessed.is_set() or not (Path(nnUNet_preprocessed) / dataset / f"{plans_name}.json").is_file():
+        if names:
+            raise InputError(f"{dataset} has no plans {plans_name} in nnUNet_preprocessed; plan and preprocess first.")
+        return []
+    folder = Path(nnUNet_preprocessed) / dataset
+    plans = PlansManager(str(folder / f"{plans_name}.json"))
+    dataset_json = read_json(folder / "dataset.json")
+    unknown = sorted(set(names or []) - set(plans.available_configurations))
+    if unknown:
+        raise InputError(f"{plans_name} has no configuration {unknown[0]}; it has {plans.available_configurations}.")
+    found = {}
+    for name in names or plans.available_configurations:
+        # A cascade's second stage has no patch of its own to prepare for, and shares the folder of 3d_fullres.
+        if "data_identifier" in plans.get_configuration(name).configuration:
+            prepared = PreprocessedInstances(plans, name, dataset_json)
+            if names or prepared.source_folder.is_dir():
+                found.setdefault(prepared.folder, prepared)
+    return list(found.values())
+
+
+def _report(prepared: PreprocessedInstances, made: list[PreparedCase]) -> None:
+    print(f"{prepared.folder}: {len(made)} maps made, the others were up to date.")
+    lost = [i for i in made if i.n_lost]
+    if lost:
+        print(
+            f"Warning: {sum(i.n_lost for i in lost)} instances in {len(lost)} cases have no voxel on this grid and are "
+            f"not learned: {list_some([f'{i.case} ({i.n_lost})' for i in lost])}"
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_conflunet_prepare",
+        description="Check the instance maps of a dataset and bring them to the grid of its preprocessed cases. "
+        "Training does the same by itself where this has not been done.",
+    )
+    parser.add_argument("-d", required=True, help="dataset, by id or name")
+    parser.add_argument("-p", default="nnUNetPlans", help="plans identifier (default: %(default)s)")
+    parser.add_argument("-c", nargs="+", help="configurations (default: every one that is preprocessed)")
+    parser.add_argument(
+        "-np", type=int, default=default_num_processes, help="number of processes (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--labels_from_instances", action="store_true", help="first write labelsTr as the support of instancesTr"
+    )
+    parser.add_argument(
+        "--instances_from_labels",
+        action="store_true",
+        help="first write instancesTr as the connected components of labelsTr",
+    )
+    parser.add_argument(
+        "--connectivity", type=int, choices=(6, 18, 26), default=26, help="of those components (default: %(default)s)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="let the two options above replace existing files")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

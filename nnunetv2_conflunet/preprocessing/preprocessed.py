@@ -1,0 +1,171 @@
+"""Instance maps beside nnU-Net's preprocessed cases: made when missing or stale, once for all processes."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import blosc2
+import numpy as np
+from batchgenerators.utilities.file_and_folder_operations import load_pickle
+from filelock import FileLock
+from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.training.dataloading.nnunet_dataset import (
+    comp_blosc2_params,
+    infer_dataset_class,
+    nnUNetDatasetBlosc2,
+)
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_conflunet.imageio import read_instances
+from nnunetv2_conflunet.preprocessing.checks import check_instances
+from nnunetv2_conflunet.preprocessing.grid import to_preprocessed_grid
+from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset, refuse_regions
+from nnunetv2_conflunet.utilities.errors import InputError, list_some
+from nnunetv2_conflunet.utilities.files import read_json, write_json
+from nnunetv2_conflunet.utilities.parallel import run_cases
+
+# Raised whenever the content of the files changes with the code.
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """What became of one case: its number of instances, and how many the preprocessed grid has no voxel for."""
+
+    case: str
+    n_instances: int
+    n_lost: int
+
+
+class PreprocessedInstances:
+    """The folder ``<data_identifier>_instances`` beside the folder of a preprocessed configuration.
+
+    nnU-Net's dataset classes read ``<folder>/<case>`` from it in the slot of a cascade's previous stage: int16,
+    (X, Y, Z), on the grid of the preprocessed case. A JSON file a case says what it was made from.
+
+    Args:
+        plans: the plans.
+        configuration: name of the configuration.
+        dataset_json: the dataset.json of the preprocessed dataset.
+    """
+
+    def __init__(self, plans: PlansManager, configuration: str, dataset_json: dict):
+        self.plans = plans
+        self.configuration = plans.get_configuration(configuration)
+        self.labels = plans.get_label_manager(dataset_json)
+        refuse_regions(self.labels, plans.dataset_name)
+        self.source_folder = Path(nnUNet_preprocessed) / plans.dataset_name / self.configuration.data_identifier
+        self.folder = self.source_folder.with_name(f"{self.configuration.data_identifier}_instances")
+
+    @property
+    def lock(self) -> FileLock:
+        """Held by the one process that checks and makes the maps; other trainings of the dataset wait for it."""
+        return FileLock(self.folder.with_name(f".{self.folder.name}.lock"))
+
+    def prepare(self, num_processes: int) -> list[PreparedCase]:
+        """Check and preprocess the instance maps of every preprocessed case whose map is missing or stale.
+
+        Where the raw dataset is not on this machine, complete maps from elsewhere are used as they are.
+
+        Returns:
+            The cases that were made now.
+
+        Raises:
+            InputError: the configuration is not preprocessed, or an instance map is missing or cannot be used.
+        """
+        if not self.source_folder.is_dir():
+            raise InputError(f"{self.source_folder} does not exist. Run nnUNetv2_plan_and_preprocess first.")
+        cases = sorted(infer_dataset_class(str(self.source_folder)).get_identifiers(str(self.source_folder)))
+        raw = RawDataset.find(self.plans.dataset_name)
+        if raw is None:
+            self._require_maps(cases)
+            return []
+        raw_cases = raw.require_instances(cases)
+        stale = [i for i in raw_cases if not self._is_current(i)]
+        if not stale:
+            return []
+        reader = self.plans.image_reader_writer_class()
+        check_instances(stale, reader, self.labels.foreground_labels, num_processes)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return run_cases(self._prepare_case, [(i,) for i in stale], num_processes, "Preprocessing instances")
+
+    def _require_maps(self, cases: list[str]) -> None:
+        missing = [i for i in cases if not self._map_file(i).is_file()]
+        if missing:
+            raise InputError(
+                f"{len(missing)} of {len(cases)} cases have no map in {self.folder} ({list_some(missing)}), and the "
+                f"raw dataset {self.plans.dataset_name} is not in nnUNet_raw. Put it there, or copy the folder from "
+                "the machine that prepared it."
+            )
+
+    def _map_file(self, case: str) -> Path:
+        ending = ".b2nd" if infer_dataset_class(str(self.source_folder)) is nnUNetDatasetBlosc2 else ".npz"
+        return self.folder / f"{case}{ending}"
+
+    def _record_file(self, case: str) -> Path:
+        return self.folder / f"{case}.json"
+
+    def _origin(self, case: RawCase) -> dict:
+        """What a map is made from: contents, not times, so that copying a dataset does not make it stale."""
+        segmentation = self.source_folder / f"{case.case}_seg.b2nd"
+        if not segmentation.is_file():
+            segmentation = self.source_folder / f"{case.case}.npz"
+        return {"format": FORMAT, "instances": _digest(case.instances), "segmentation": _digest(segmentation)}
+
+    def _is_current(self, case: RawCase) -> bool:
+        record = self._record_file(case.case)
+        if not record.is_file() or not self._map_file(case.case).is_file():
+            return False
+        return read_json(record)["made_from"] == self._origin(case)
+
+    def _prepare_case(self, case: RawCase) -> PreparedCase:
+        dataset_class = infer_dataset_class(str(self.source_folder))
+        segmentation, properties = self._load(dataset_class, case.case)
+        foreground = np.isin(segmentation, self.labels.foreground_labels)
+        instances, source_properties = read_instances(case.instances, self.plans.image_reader_writer_class())
+        try:
+            prepared = to_preprocessed_grid(
+                instances,
+                foreground,
+                self.plans.transpose_forward,
+                properties["bbox_used_for_cropping"],
+                source_properties["spacing"],
+            )
+        except OverflowError as error:
+            raise InputError(f"{case.case}: {error}") from error
+        n_instances = int(prepared.max(initial=0))
+        n_lost = np.count_nonzero(np.bincount(instances[instances > 0])) - n_instances
+        self._save(dataset_class, prepared, case.case)
+        result = PreparedCase(case.case, n_instances, int(n_lost))
+        record = {"made_from": self._origin(case), "n_instances": n_instances, "n_lost": result.n_lost}
+        write_json(record, self._record_file(case.case))
+        return result
+
+    def _load(self, dataset_class: type, case: str) -> tuple[np.ndarray, dict]:
+        if dataset_class is nnUNetDatasetBlosc2:
+            blosc2.set_nthreads(1)
+            segmentation = blosc2.open(urlpath=str(self.source_folder / f"{case}_seg.b2nd"), mode="r")[:]
+            return segmentation[0], load_pickle(str(self.source_folder / f"{case}.pkl"))
+        _, segmentation, _, properties = dataset_class(str(self.source_folder), [case]).load_case(case)
+        return np.asarray(segmentation)[0], properties
+
+    def _save(self, dataset_class: type, instances: np.ndarray, case: str) -> None:
+        target = self._map_file(case)
+        temporary = self.folder / f".{case}.{os.getpid()}-{uuid4().hex[:8]}.tmp"
+        arguments = {}
+        if dataset_class is nnUNetDatasetBlosc2:
+            patch_size = tuple(self.configuration.patch_size)
+            blocks, chunks = comp_blosc2_params((1, *instances.shape), patch_size, instances.itemsize)
+            arguments = {"chunks_seg": chunks[1:], "blocks_seg": blocks[1:]}
+        written = temporary.with_name(temporary.name + target.suffix)
+        try:
+            dataset_class.save_seg(instances, str(temporary), **arguments)
+            os.replace(written, target)
+        finally:
+            written.unlink(missing_ok=True)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
