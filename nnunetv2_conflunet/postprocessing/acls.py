@@ -1,0 +1,144 @@
+"""ACLS, Automated Confluent Lesion Splitting: centers are where the lesion probability is curved like a summit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from nnunetv2_conflunet.postprocessing.nearest import nearest_label
+from nnunetv2_conflunet.postprocessing.pieces import Assignment
+from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups, in_scan_order
+
+# scipy.ndimage.gaussian_filter's default: the kernel ends at this many sigmas.
+TRUNCATE = 4.0
+# Reach of the second differences, which are central differences of central differences.
+REACH = 2
+# Curvatures (probability / voxel2) smaller than this are the rounding of float32 probabilities.
+FLAT = 1e-6
+
+
+@dataclass(frozen=True)
+class AclsPreset:
+    """One published form of ACLS.
+
+    Attributes:
+        masked: set the probability to zero outside the foreground before smoothing.
+        sigma: standard deviation of the smoothing Gaussian, in voxels or in mm.
+        sigma_in_mm: whether `sigma` is in mm.
+        full_connectivity: centers are connected by 26 neighbours (8 in a plane) instead of 6 (4).
+        min_center_mm3: smaller centers are dropped (mm2 in a plane).
+        inside_component: a voxel goes to the nearest center of its own connected component only.
+    """
+
+    masked: bool
+    sigma: float
+    sigma_in_mm: bool
+    full_connectivity: bool
+    min_center_mm3: float
+    inside_component: bool
+
+
+PRESETS = {
+    # Lou et al., NeuroImage: Clinical 2021, as ConfLUNet's paper compares with it.
+    "lou2021": AclsPreset(
+        masked=True, sigma=1.0, sigma_in_mm=False, full_connectivity=True, min_center_mm3=0.0, inside_component=False
+    ),
+    # Dworkin et al., AJNR 2018; sigma and center size as `lesionclusters` of their R package lesiontools has them for
+    # voxels of 1 mm.
+    "dworkin2018": AclsPreset(
+        masked=False, sigma=1.2, sigma_in_mm=True, full_connectivity=False, min_center_mm3=10.0, inside_component=True
+    ),
+}
+
+
+def assign_by_curvature(
+    voxels: Voxels, probability: np.ndarray, spacing_mm: np.ndarray, preset: AclsPreset, connectivity: int
+) -> Assignment:
+    """Centers from the curvature of the probability; a voxel goes to the nearest voxel of a center, in mm.
+
+    Centers are numbered in the order in which their first voxels come; a tie goes to the lowest number.
+
+    Args:
+        voxels: the foreground.
+        probability: (X, Y, Z) or (Y, X) in [0, 1].
+        spacing_mm: (dim,) voxel size.
+        preset: one of :data:`PRESETS`.
+        connectivity: number of neighbours that makes a component, of the image's dimension.
+    """
+    n = len(voxels)
+    component = voxels.pieces(connectivity)
+    is_center = np.zeros(n, bool)
+    sigma = preset.sigma / spacing_mm if preset.sigma_in_mm else np.full(voxels.dim, preset.sigma)
+    crop_of = _masked_crop(voxels, probability) if preset.masked else _plain_crop(probability)
+    for _, members in groups(component):
+        is_center[members] = _summits(crop_of, voxels.coordinates[members], sigma)
+    seed_of = np.flatnonzero(is_center)
+    seeds = Voxels(voxels.coordinates[seed_of])
+    seed_label = seeds.pieces((26 if voxels.dim == 3 else 8) if preset.full_connectivity else 2 * voxels.dim)
+    if preset.min_center_mm3 and len(seeds):
+        large = np.bincount(seed_label) * spacing_mm.prod() >= preset.min_center_mm3 * (1 - FLAT)
+        seed_of, seed_label = seed_of[large[seed_label]], in_scan_order(seed_label[large[seed_label]])
+
+    center, distance_mm = np.zeros(n, np.int64), np.zeros(n)
+    position = voxels.coordinates * spacing_mm
+    reachable = np.full(n, bool(len(seed_of)))
+    if preset.inside_component:
+        reachable = np.isin(component, component[seed_of])
+        # One more axis that holds components apart by more than the image is long.
+        apart = component * (2 * np.linalg.norm(position.max(axis=0, initial=0)) + 1)
+        position = np.column_stack([position, apart])
+    if len(seed_of):
+        center[reachable], distance_mm[reachable] = nearest_label(position[reachable], position[seed_of], seed_label)
+    return Assignment(center, distance_mm, np.full(seed_label.max(initial=0), np.nan, np.float32))
+
+
+Crop = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def _plain_crop(probability: np.ndarray) -> Crop:
+    """Cuts out a box that may reach over the image's border, where the outermost value holds."""
+    return lambda first, last: _cut(probability, first, last, mode="edge")
+
+
+def _masked_crop(voxels: Voxels, probability: np.ndarray) -> Crop:
+    """The same of the probability inside the foreground, zero elsewhere."""
+    mask = np.zeros(probability.shape, bool)
+    mask[tuple(voxels.coordinates.T)] = True
+    return lambda first, last: np.where(
+        _cut(mask, first, last, mode="constant"), _cut(probability, first, last, mode="constant"), 0
+    )
+
+
+def _cut(array: np.ndarray, first: np.ndarray, last: np.ndarray, mode: str) -> np.ndarray:
+    before = np.maximum(-first, 0)
+    after = np.maximum(last + 1 - array.shape, 0)
+    inside = array[tuple(slice(a + b, z + 1 - e) for a, z, b, e in zip(first, last, before, after, strict=True))]
+    return np.pad(inside, list(zip(before, after, strict=True)), mode=mode) if (before + after).any() else inside
+
+
+def _summits(crop_of: Crop, coordinates: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+    """(n,) bool: whether the Hessian of the smoothed probability is negative definite at each voxel."""
+    margin = (TRUNCATE * sigma + 0.5).astype(np.int64) + REACH
+    first, last = coordinates.min(axis=0) - margin, coordinates.max(axis=0) + margin
+    # Wide enough that cutting out changes nothing at the voxels.
+    smooth = gaussian_filter(crop_of(first, last).astype(np.float64), sigma, mode="constant", truncate=TRUNCATE)
+    at = np.ravel_multi_index(tuple((coordinates - first).T), smooth.shape)
+    step = np.array(smooth.strides) // smooth.itemsize
+    value = smooth.ravel()
+
+    def second_difference(i: int, j: int) -> np.ndarray:
+        forth, across = value[at + step[i] + step[j]], value[at + step[i] - step[j]]
+        return (forth - across - value[at - step[i] + step[j]] + value[at - step[i] - step[j]]) / 4
+
+    # Sylvester's criterion on -H, lowered so that a flat direction does not count as curved. Voxel sizes do not
+    # matter: scaling the axes does not change definiteness.
+    a, b = -second_difference(0, 0) - FLAT, -second_difference(1, 1) - FLAT
+    d = second_difference(0, 1)
+    minor = a * b - d * d
+    if len(step) == 2:
+        return (a > 0) & (minor > 0)
+    c = -second_difference(2, 2) - FLAT
+    e, f = second_difference(0, 2), second_difference(1, 2)
+    # -H has -d, -e, -f beside its diagonal; the product of the three carries the sign.
+    return (a > 0) & (minor > 0) & (a * b * c - 2 * d * e * f - a * f * f - b * e * e - c * d * d > 0)

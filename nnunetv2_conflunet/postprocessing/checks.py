@@ -1,0 +1,131 @@
+"""What the functions of this package ask of their input."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nnunetv2_conflunet.utilities.errors import InputError
+
+# Probabilities are sums of float32 softmax outputs, which may exceed 1 by rounding.
+PROBABILITY_TOLERANCE = 1e-4
+CONNECTIVITIES = {3: (6, 18, 26), 2: (4, 8)}
+# A connectivity in space and what it means in a plane.
+IN_THE_PLANE = {6: 4, 18: 8, 26: 8}
+
+
+def flat_axes(ndim: int, shape: Sequence[int]) -> tuple[int, ...]:
+    """Axes to leave out: the first one of a 2D image in nnU-Net's order, (1, Y, X); none of any other image."""
+    return (0,) if ndim == 3 and shape[0] == 1 else ()
+
+
+def check_mask(mask: np.ndarray, name: str) -> np.ndarray:
+    """`mask` as (X, Y, Z) or (Y, X) bool; True where it is not zero.
+
+    Raises:
+        InputError: another number of axes, or values that are not whole numbers.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim not in (2, 3):
+        raise InputError(f"{name} has shape {mask.shape}; it must have two or three axes, without a channel axis.")
+    if mask.dtype == bool:
+        return mask
+    if not np.issubdtype(mask.dtype, np.integer) and not (
+        np.issubdtype(mask.dtype, np.floating) and np.array_equal(mask, np.rint(mask))
+    ):
+        raise InputError(f"{name} ({mask.dtype}) holds values that are not whole numbers; threshold it first.")
+    return mask != 0
+
+
+def check_spacing(spacing_mm: Sequence[float], ndim: int) -> np.ndarray:
+    """`spacing_mm` as (ndim,) float64.
+
+    Raises:
+        InputError: another length than the image has axes, or values that are not positive and finite.
+    """
+    spacing = np.asarray(spacing_mm, float)
+    if spacing.shape != (ndim,):
+        raise InputError(f"spacing_mm {spacing_mm} must hold one value for each of the {ndim} axes of the image.")
+    if not (np.isfinite(spacing) & (spacing > 0)).all():
+        raise InputError(f"spacing_mm {tuple(map(float, spacing))} must hold positive numbers.")
+    return spacing
+
+
+def check_shape(array: np.ndarray, shape: Sequence[int], name: str, other: str) -> np.ndarray:
+    """`array`, of the given shape.
+
+    Raises:
+        InputError: it has another shape.
+    """
+    array = np.asarray(array)
+    if array.shape != tuple(shape):
+        raise InputError(f"{name} has shape {array.shape} but {other} has {tuple(shape)}; both must be on one grid.")
+    return array
+
+
+def check_probability(probability: np.ndarray) -> np.ndarray:
+    """`probability`, an array of values in [0, 1].
+
+    Raises:
+        InputError: NaN, infinite values, values outside [0, 1], or another number of axes than two or three.
+    """
+    probability = np.asarray(probability)
+    if probability.ndim not in (2, 3):
+        raise InputError(
+            f"probability has shape {probability.shape}; it must have two or three axes: sum the foreground channels."
+        )
+    lowest, highest = probability.min(initial=0), probability.max(initial=0)
+    # Written so that NaN fails as well.
+    if not (lowest >= -PROBABILITY_TOLERANCE and highest <= 1 + PROBABILITY_TOLERANCE):
+        raise InputError(
+            f"probability ranges from {lowest:g} to {highest:g}; it must lie in [0, 1]: pass the softmax, not logits."
+        )
+    return probability
+
+
+def check_finite(array: np.ndarray, name: str) -> np.ndarray:
+    """`array`, without NaN and infinite values.
+
+    Raises:
+        InputError: it holds some.
+    """
+    if not np.isfinite(array).all():
+        raise InputError(
+            f"{name} holds {np.count_nonzero(~np.isfinite(array))} NaN or infinite values; the network that made it "
+            "has diverged or overflowed."
+        )
+    return array
+
+
+def check_positive(value: float, name: str) -> float:
+    """`value`, a positive finite number.
+
+    Raises:
+        InputError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < np.inf:
+        raise InputError(f"{name} is {value!r}; it must be a positive number.")
+    return value
+
+
+def check_not_negative(value: float, name: str) -> float:
+    """`value`, a finite number of 0 or more.
+
+    Raises:
+        InputError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
+        raise InputError(f"{name} is {value!r}; it must be 0 or a positive number.")
+    return value
+
+
+def check_connectivity(connectivity: int, ndim: int) -> int:
+    """The connectivity for an image of `ndim` axes; in a plane, 6 means 4, and 18 and 26 mean 8.
+
+    Raises:
+        InputError: it is not one of 6, 18, 26 (4, 8 in a plane).
+    """
+    known = CONNECTIVITIES[ndim]
+    found = connectivity if ndim == 3 else IN_THE_PLANE.get(connectivity, connectivity)
+    if found not in known:
+        raise InputError(f"connectivity is {connectivity!r}; it must be one of {', '.join(map(str, known))}.")
+    return found

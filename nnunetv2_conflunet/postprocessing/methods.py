@@ -1,0 +1,129 @@
+"""The methods as functions on arrays, before the size filter."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from nnunetv2_conflunet.postprocessing.checks import check_mask, check_probability, check_shape
+from nnunetv2_conflunet.postprocessing.pipeline import instantiate
+from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
+from nnunetv2_conflunet.utilities.errors import InputError
+
+
+def instantiate_center_offset(
+    foreground: np.ndarray,
+    heatmap: np.ndarray,
+    offsets_mm: np.ndarray,
+    spacing_mm: Sequence[float],
+    *,
+    heatmap_threshold: float = 0.1,
+    window_mm: float = 3.0,
+    top_k: int | None = None,
+    connectivity: int = 26,
+    heads_box: np.ndarray | None = None,
+) -> np.ndarray:
+    """Instances from a center heatmap and offsets (Wynen et al., ISBI 2024; Panoptic-DeepLab, Cheng et al. 2020).
+
+    A center is a voxel of the heatmap at or above the threshold that nothing in the window around it exceeds; a
+    plateau is one center. A foreground voxel belongs to the center nearest (mm) to where its offset points; of equally
+    near centers the higher one, then the first in C order. Every instance is connected and every foreground voxel is in
+    one: a connected component that no center claims is an instance of its own, a piece cut off from its instance joins
+    the instance it touches most. `docs/instantiation.md` has every rule.
+
+    Args:
+        foreground: (X, Y, Z), (1, Y, X) or (Y, X) bool or integers; foreground is where it is not zero.
+        heatmap: (X', Y', Z') floating point. Another shape than the foreground's is another grid over the same extent;
+            centers are found on the heatmap's grid, and voxels sample the offsets at their own position.
+        offsets_mm: (dim, X', Y', Z') from a voxel to its center in mm, one component an axis in the axes' order. A
+            single slice (1, Y, X) has two components.
+        spacing_mm: voxel size of the foreground in mm along each axis.
+        heatmap_threshold: lowest value of a center.
+        window_mm: full width of the window; along each axis the largest odd number of voxels that fits, at least 3.
+        top_k: keep this many of the highest centers, with a warning when that leaves some out.
+        connectivity: 6, 18 or 26 (in a plane these mean 4, 8, 8).
+        heads_box: (dim, 2) half-open range of foreground voxels that the heads cover. Default: all of them.
+
+    Returns:
+        int32 instances, shape of `foreground`; ids 1..N in the order of their first voxels (C order).
+
+    Raises:
+        InputError: shapes that do not belong together, NaN or infinite heads, a spacing that is not positive or of
+            another length, a parameter that is not possible.
+    """
+    settings = _unfiltered(
+        method="center_offset",
+        heatmap_threshold=heatmap_threshold,
+        window_mm=window_mm,
+        top_k=top_k,
+        connectivity=connectivity,
+    )
+    return instantiate(
+        foreground, spacing_mm, settings, heatmap=heatmap, offsets_mm=offsets_mm, heads_box=heads_box
+    ).instances
+
+
+def instantiate_cc(foreground: np.ndarray, *, connectivity: int = 26) -> np.ndarray:
+    """Connected components of the foreground.
+
+    Args:
+        foreground: (X, Y, Z), (1, Y, X) or (Y, X) bool or integers; foreground is where it is not zero.
+        connectivity: 6, 18 or 26 (in a plane these mean 4, 8, 8).
+
+    Returns:
+        int32 instances, shape of `foreground`; ids 1..N in the order of their first voxels (C order).
+
+    Raises:
+        InputError: a foreground that is no mask, another connectivity.
+    """
+    foreground = check_mask(foreground, "foreground")
+    settings = _unfiltered(method="cc", connectivity=connectivity)
+    return instantiate(foreground, (1.0,) * foreground.ndim, settings).instances
+
+
+def instantiate_acls(
+    probability: np.ndarray,
+    *,
+    threshold: float = 0.5,
+    preset: str = "lou2021",
+    foreground: np.ndarray | None = None,
+    spacing_mm: Sequence[float] | None = None,
+    connectivity: int = 26,
+) -> np.ndarray:
+    """Automated Confluent Lesion Splitting (Dworkin et al., AJNR 2018; Lou et al., NeuroImage: Clinical 2021).
+
+    Centers are the connected clusters of foreground voxels where all eigenvalues of the Hessian of the smoothed
+    probability are negative (below -1e-6 a squared voxel); every other foreground voxel goes to the nearest voxel of a
+    center, of equally near ones to the center whose first voxel comes first (C order). Then as in
+    :func:`instantiate_center_offset`: connected instances that cover the whole foreground.
+
+    Args:
+        probability: (X, Y, Z), (1, Y, X) or (Y, X), of the foreground, in [0, 1].
+        threshold: foreground is where the probability is above it; not used with `foreground`.
+        preset: ``"lou2021"``: probability set to zero outside the foreground, Gaussian of sigma 1 voxel, centers by 26
+            neighbours, nearest center of the whole mask. ``"dworkin2018"``: probability not masked, sigma 1.2 mm,
+            centers by 6 neighbours and of at least 10 mm3 (mm2 in a plane), nearest center of the same component.
+        foreground: bool or integers, shape of `probability`: the mask to divide, if it is not a threshold's.
+        spacing_mm: voxel size in mm along each axis. Default: 1 mm.
+        connectivity: of components and of the resulting instances, 6, 18 or 26 (in a plane these mean 4, 8, 8).
+
+    Returns:
+        int32 instances, shape of `probability`; ids 1..N in the order of their first voxels (C order).
+
+    Raises:
+        InputError: NaN or values outside [0, 1], shapes that differ, an unknown preset or connectivity, a threshold
+            outside [0, 1], a spacing that is not positive or of another length.
+    """
+    probability = check_probability(probability)
+    if foreground is None:
+        if not 0 <= threshold <= 1:
+            raise InputError(f"threshold is {threshold!r}; it must lie in [0, 1].")
+        foreground = probability > threshold
+    else:
+        foreground = check_shape(foreground, probability.shape, "foreground", "probability")
+    spacing_mm = (1.0,) * probability.ndim if spacing_mm is None else spacing_mm
+    settings = _unfiltered(method="acls", acls_preset=preset, connectivity=connectivity)
+    return instantiate(foreground, spacing_mm, settings, probability=probability).instances
+
+
+def _unfiltered(**values: object) -> InstantiationSettings:
+    return InstantiationSettings(min_volume_mm3=0.0, min_extent_mm=0.0, **values)

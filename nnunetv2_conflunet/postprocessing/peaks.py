@@ -1,0 +1,116 @@
+"""Centers: the local maxima of the heatmap."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups
+
+# Above the rounding of spacings in mm and of squared distances in mm2, far below a voxel.
+ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Peaks:
+    """Peaks, the highest first; among equally high ones in the order in which the array is read (C order).
+
+    Attributes:
+        indices: (K, dim) voxel of each peak on the heatmap's grid.
+        scores: (K,) float32 value of the heatmap there.
+    """
+
+    indices: np.ndarray
+    scores: np.ndarray
+
+
+def window_voxels(window_mm: float, spacing_mm: np.ndarray) -> np.ndarray:
+    """Width of the window along each axis in voxels: the largest odd number that fits into `window_mm`, at least 3.
+
+    At least 3, because a voxel whose direct neighbour is higher is no peak however thick the slices are.
+
+    Args:
+        window_mm: full width in mm.
+        spacing_mm: (dim,) voxel size.
+
+    Returns:
+        (dim,) odd integers.
+    """
+    half = np.floor((window_mm / spacing_mm - 1) / 2 + ROUNDING)
+    return 2 * np.maximum(half, 1).astype(np.int64) + 1
+
+
+def find_peaks(
+    heatmap: np.ndarray, spacing_mm: np.ndarray, *, threshold: float, window_mm: float, top_k: int | None
+) -> Peaks:
+    """Voxels at or above `threshold` that nothing in the window around them exceeds.
+
+    Maxima of one value that lie in each other's windows, directly or through others, are one plateau and give one
+    peak: the member nearest (mm) to the mean of their positions, the first in C order among equally near ones.
+
+    Args:
+        heatmap: (X, Y, Z) or (Y, X) float32.
+        spacing_mm: (dim,) voxel size.
+        threshold: lowest value of a peak.
+        window_mm: full width of the window, see :func:`window_voxels`.
+        top_k: keep this many of the highest peaks, with a warning when that leaves some out.
+    """
+    half = window_voxels(window_mm, spacing_mm) // 2
+    maxima = _local_maxima(heatmap, np.float32(threshold), half)
+    if len(maxima):
+        maxima = maxima[_one_a_plateau(Voxels(maxima), half, spacing_mm)]
+    scores = heatmap[tuple(maxima.T)]
+    highest_first = np.argsort(-scores, kind="stable")
+    if top_k is not None and len(maxima) > top_k:
+        warnings.warn(f"{len(maxima)} centers found; top_k keeps the {top_k} highest.", stacklevel=3)
+        highest_first = highest_first[:top_k]
+    return Peaks(maxima[highest_first], scores[highest_first])
+
+
+def _local_maxima(heatmap: np.ndarray, threshold: np.float32, half: np.ndarray) -> np.ndarray:
+    left = np.stack(np.unravel_index(np.flatnonzero(heatmap >= threshold), heatmap.shape), axis=1)
+    last = np.array(heatmap.shape) - 1
+    # Nearest first: the direct neighbours leave few voxels for the rest of a wide window.
+    for shift in _window(half):
+        # A clipped position lies inside the window too.
+        neighbour = np.clip(left + shift, 0, last)
+        left = left[heatmap[tuple(neighbour.T)] <= heatmap[tuple(left.T)]]
+    return left
+
+
+def _window(half: np.ndarray) -> np.ndarray:
+    shifts = np.stack(np.meshgrid(*(np.arange(-h, h + 1) for h in half), indexing="ij"), axis=-1).reshape(-1, len(half))
+    return shifts[np.argsort((shifts**2).sum(axis=1), kind="stable")][1:]
+
+
+def _one_a_plateau(maxima: Voxels, half: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+    """(K,) positions of the members that stand for their plateaus, ascending."""
+    plateau = _plateaus(maxima, half)
+    if plateau.max() == len(plateau):
+        return np.arange(len(plateau))
+    position_mm = maxima.coordinates * spacing_mm
+    chosen = []
+    for _, members in groups(plateau):
+        from_mean = position_mm[members] - position_mm[members].mean(axis=0)
+        squared_mm2 = (from_mean**2).sum(axis=1)
+        chosen.append(members[np.argmax(squared_mm2 <= squared_mm2.min() + ROUNDING)])
+    return np.sort(chosen)
+
+
+def _plateaus(maxima: Voxels, half: np.ndarray) -> np.ndarray:
+    touching = maxima.pieces(26 if maxima.dim == 3 else 8)
+    if (half == 1).all():
+        return touching
+    # A wider window also joins maxima that do not touch.
+    array, local = maxima.crop(touching, margin=half)
+    pairs = []
+    for shift in _window(half):
+        other = array[tuple((local + shift).T)]
+        apart = (other > 0) & (other != touching)
+        pairs.append(np.unique(np.stack([touching[apart], other[apart]]), axis=1))
+    first, second = np.concatenate(pairs, axis=1) - 1
+    n = touching.max()
+    graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(n, n))
+    return connected_components(graph, directed=False)[1][touching - 1] + 1
