@@ -30,7 +30,8 @@ def check_instances(
         shown = "\n".join(f"  {i}" for i in problems[:20])
         more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise InputError(
-            f"{len(problems)} of {len(cases)} instance maps in {cases[0].instances.parent} cannot be used:\n{shown}{more}"
+            f"{len(problems)} of {len(cases)} instance maps in {cases[0].instances.parent} cannot be used:\n"
+            f"{shown}{more}"
         )
 
 

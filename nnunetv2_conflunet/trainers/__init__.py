@@ -1,0 +1,31 @@
+"""The trainers that ``nnUNetv2_train -tr`` takes."""
+
+from nnunetv2_conflunet.trainers.conflunet_trainer import nnUNetTrainerConfLUNet
+from nnunetv2_conflunet.trainers.variants import (
+    nnUNetTrainerConfLUNet_1epoch,
+    nnUNetTrainerConfLUNet_5epochs,
+    nnUNetTrainerConfLUNet_10epochs,
+    nnUNetTrainerConfLUNet_20epochs,
+    nnUNetTrainerConfLUNet_50epochs,
+    nnUNetTrainerConfLUNet_100epochs,
+    nnUNetTrainerConfLUNet_250epochs,
+    nnUNetTrainerConfLUNet_500epochs,
+    nnUNetTrainerConfLUNet_2000epochs,
+    nnUNetTrainerConfLUNet_4000epochs,
+    nnUNetTrainerConfLUNet_8000epochs,
+)
+
+__all__ = [
+    "nnUNetTrainerConfLUNet",
+    "nnUNetTrainerConfLUNet_1epoch",
+    "nnUNetTrainerConfLUNet_5epochs",
+    "nnUNetTrainerConfLUNet_10epochs",
+    "nnUNetTrainerConfLUNet_20epochs",
+    "nnUNetTrainerConfLUNet_50epochs",
+    "nnUNetTrainerConfLUNet_100epochs",
+    "nnUNetTrainerConfLUNet_250epochs",
+    "nnUNetTrainerConfLUNet_500epochs",
+    "nnUNetTrainerConfLUNet_2000epochs",
+    "nnUNetTrainerConfLUNet_4000epochs",
+    "nnUNetTrainerConfLUNet_8000epochs",
+]

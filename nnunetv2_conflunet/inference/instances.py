@@ -1,0 +1,122 @@
+"""From the logits of one case on the network's grid to its instances on the image's grid."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from scipy.ndimage import map_coordinates
+from scipy.special import softmax
+
+from nnunetv2_conflunet.postprocessing import Instantiation, InstantiationSettings, instantiate
+from nnunetv2_conflunet.utilities.files import atomic_path
+from nnunetv2_conflunet.utilities.plans import SETTINGS_KEY
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkMaps:
+    """Output of the network with its axes in the image's order, still on the network's grid.
+
+    Attributes:
+        logits: (C, X', Y', Z') semantic logits.
+        heatmap: (X', Y', Z').
+        offsets_mm: (dim, X', Y', Z'), component i along image axis i; without the first axis for 2D data.
+        crop: (3, 2) half-open range of the image's voxels that the grid covers; nnU-Net crops to nonzero.
+    """
+
+    logits: np.ndarray
+    heatmap: np.ndarray
+    offsets_mm: np.ndarray
+    crop: np.ndarray
+
+    @classmethod
+    def of(cls, output: np.ndarray, n_semantic: int, properties: dict, plans: PlansManager) -> "NetworkMaps":
+        """Revert nnU-Net's transpose, of the arrays and of the offsets' components.
+
+        Args:
+            output: (C + 1 + dim, X', Y', Z') in the network's axis order.
+            n_semantic: C.
+            properties: nnU-Net's, of the preprocessed case.
+            plans: the plans.
+        """
+        backward = list(plans.transpose_backward)
+        output = output.transpose(0, *(axis + 1 for axis in backward))
+        # Two-dimensional data has a first axis of length 1 that never moves and has no offset.
+        missing = 3 - (output.shape[0] - n_semantic - 1)
+        components = [n_semantic + 1 + axis - missing for axis in backward[missing:]]
+        crop = np.array([properties["bbox_used_for_cropping"][axis] for axis in backward])
+        return cls(output[:n_semantic], output[n_semantic], output[components], crop)
+
+    def save(self, path: Path) -> None:
+        """Write heatmap, offsets and crop, from which instances can be made again, as a compressed .npz."""
+        with atomic_path(path) as temporary:
+            np.savez_compressed(
+                temporary,
+                heatmap=self.heatmap.astype(np.float16),
+                offsets_mm=self.offsets_mm.astype(np.float16),
+                crop=self.crop,
+            )
+
+    def foreground_probability(self, foreground: np.ndarray) -> np.ndarray:
+        """1 - the softmax probability of background, at the voxels of the foreground only.
+
+        Logits are interpolated linearly, as nnU-Net's default resampling of them does.
+
+        Args:
+            foreground: (X, Y, Z) bool on the image's grid.
+
+        Returns:
+            (X, Y, Z) float32, 0 outside the foreground.
+        """
+        voxels = np.argwhere(foreground)
+        step = (self.crop[:, 1] - self.crop[:, 0]) / self.heatmap.shape
+        at = ((voxels - self.crop[:, 0] + 0.5) / step - 0.5).T
+        sampled = [map_coordinates(i.astype(np.float32), at, order=1, mode="nearest") for i in self.logits]
+        probability = np.zeros(foreground.shape, np.float32)
+        probability[tuple(voxels.T)] = 1 - softmax(np.stack(sampled), axis=0)[0]
+        return probability
+
+
+@dataclass(frozen=True, eq=False)
+class CaseInstances:
+    """The instances of one case and what they were made from.
+
+    Attributes:
+        result: instances on the image's grid, center scores and a report.
+        probability: (X, Y, Z) float32, of the foreground, at its voxels.
+        maps: the network's output.
+    """
+
+    result: Instantiation
+    probability: np.ndarray
+    maps: NetworkMaps
+
+
+def instantiation_settings(plans: PlansManager) -> InstantiationSettings:
+    """The settings that the trainer left in the model's plans; the defaults where there are none."""
+    return InstantiationSettings.from_dict(plans.plans.get(SETTINGS_KEY, {}).get("instantiation", {}))
+
+
+def instances_from_logits(
+    segmentation: np.ndarray, output: np.ndarray, properties: dict, plans: PlansManager, dataset_json: dict
+) -> CaseInstances:
+    """Instances of nnU-Net's segmentation by the heads and the settings of the model.
+
+    Args:
+        segmentation: (X, Y, Z) labels on the image's grid, in the image's axis order.
+        output: (C + 1 + dim, X', Y', Z') logits and heads in the network's axis order.
+        properties: nnU-Net's, of the preprocessed case.
+        plans: the plans of the model.
+        dataset_json: of the model.
+    """
+    labels = plans.get_label_manager(dataset_json)
+    maps = NetworkMaps.of(np.asarray(output), labels.num_segmentation_heads, properties, plans)
+    foreground = np.isin(segmentation, labels.foreground_labels)
+    probability = maps.foreground_probability(foreground)
+    settings = instantiation_settings(plans)
+    result = instantiate(
+        foreground, properties["spacing"], settings,
+        heatmap=maps.heatmap, offsets_mm=maps.offsets_mm, heads_box=maps.crop,
+        probability=probability if settings.method == "acls" else None,
+    )  # fmt: skip
+    return CaseInstances(result, probability, maps)

@@ -1,0 +1,218 @@
+"""nnU-Net's predictor for networks with center and offset heads."""
+
+import itertools
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from nnunetv2.inference.data_iterators import PreprocessAdapterFromNpy
+from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+
+from nnunetv2_conflunet.imageio import Geometry
+from nnunetv2_conflunet.inference.discovery import ours_in_ext_trainer
+from nnunetv2_conflunet.inference.export import heads_file, instance_map_file
+from nnunetv2_conflunet.inference.instances import instances_from_logits
+from nnunetv2_conflunet.inference.stock_exports import exporting_instances
+from nnunetv2_conflunet.networks import Heads, heads_of, shape_difference, unwrapped
+from nnunetv2_conflunet.postprocessing import lesion_table
+from nnunetv2_conflunet.utilities.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class InstancePrediction:
+    """What :meth:`ConfLUNetPredictor.predict_instances` returns, in the axis order of the given image.
+
+    Attributes:
+        segmentation: (X, Y, Z) nnU-Net's semantic segmentation.
+        instances: (X, Y, Z) int32 ids 1..N, 0 is background.
+        lesions: one row an instance, see :func:`nnunetv2_conflunet.postprocessing.lesion_table`.
+    """
+
+    segmentation: np.ndarray
+    instances: np.ndarray
+    lesions: pd.DataFrame
+
+
+class ConfLUNetPredictor(nnUNetPredictor):
+    """Predicts what nnU-Net predicts, and instances beside it.
+
+    Every method of nnU-Net's predictor has its arguments, return value and files: ``OUT/<case>`` is nnU-Net's semantic
+    segmentation. Added are ``OUT/instances/<case>`` and ``OUT/instances/<case>.csv``, with ``save_probabilities`` also
+    ``OUT/instances/<case>.npz``, and :meth:`predict_instances`.
+    """
+
+    @property
+    def heads(self) -> Heads:
+        """The layout of the network's output channels."""
+        return heads_of(self.network)
+
+    def initialize_from_trained_model_folder(self, *args, **kwargs) -> None:
+        """As in nnU-Net; our trainers are found whether ``nnUNet_extTrainer`` names their folder or not.
+
+        Raises:
+            InputError: the model has no center and offset heads, or a fold's weights do not fit its plans.
+        """
+        with ours_in_ext_trainer():
+            super().initialize_from_trained_model_folder(*args, **kwargs)
+        if self.heads is None:
+            raise InputError(
+                f"The model was trained by {self.trainer_name}, which has no center and offset heads. Use nnU-Net's "
+                "nnUNetPredictor, and nnUNetv2_conflunet_instantiate on what it predicts."
+            )
+
+    def manual_initialization(self, *args, **kwargs) -> None:
+        """As in nnU-Net."""
+        super().manual_initialization(*args, **kwargs)
+        if self.heads is None:
+            raise InputError(f"A {type(unwrapped(self.network)).__name__} without heads cannot predict instances.")
+
+    def predict_instances(self, image: np.ndarray, properties: dict) -> InstancePrediction:
+        """Predict one image that is in memory.
+
+        Args:
+            image: (C, X, Y, Z) as a reader of nnU-Net returns it.
+            properties: what the reader returned with it; at least ``spacing``. Not changed.
+        """
+        adapter = PreprocessAdapterFromNpy(
+            [image], [None], [dict(properties)], [None], self.plans_manager, self.dataset_json,
+            self.configuration_manager, num_threads_in_multithreaded=1, verbose=self.verbose,
+        )  # fmt: skip
+        preprocessed = next(adapter)
+        logits = self.predict_logits_from_preprocessed_data(preprocessed["data"]).cpu().numpy()
+        properties = preprocessed["data_properties"]
+        segmentation = convert_predicted_logits_to_segmentation_with_correct_shape(
+            logits[: self.heads.n_semantic], self.plans_manager, self.configuration_manager, self.label_manager,
+            properties,
+        )  # fmt: skip
+        found = instances_from_logits(segmentation, logits, properties, self.plans_manager, self.dataset_json)
+        geometry = Geometry.from_properties(segmentation.shape, properties)
+        table = lesion_table(
+            found.result.instances, geometry, labels=segmentation, probability=found.probability,
+            center_scores=found.result.center_score,
+        )  # fmt: skip
+        return InstancePrediction(segmentation, found.result.instances, table)
+
+    def predict_from_data_iterator(self, *args, **kwargs) -> list:
+        """As in nnU-Net; a case with an output file also gets its instance map and lesion table."""
+        with exporting_instances():
+            return super().predict_from_data_iterator(*args, **kwargs)
+
+    def predict_from_files_sequential(self, *args, **kwargs) -> list:
+        """As in nnU-Net; a case with an output file also gets its instance map and lesion table."""
+        with exporting_instances():
+            return super().predict_from_files_sequential(*args, **kwargs)
+
+    def predict_single_npy_array(self, *args, **kwargs) -> np.ndarray | tuple | None:
+        """As in nnU-Net; with an output file also its instance map and lesion table."""
+        with exporting_instances():
+            return super().predict_single_npy_array(*args, **kwargs)
+
+    def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
+        """As in nnU-Net, averaged over folds, with the channels of the heads after the semantic ones.
+
+        Raises:
+            InputError: the weights of a fold do not fit the plans.
+        """
+        for number, weights in enumerate(self.list_of_parameters):
+            difference = shape_difference(unwrapped(self.network), weights)
+            if difference:
+                raise InputError(f"Checkpoint {number + 1} of the model does not fit its plans: {difference}.")
+        return super().predict_logits_from_preprocessed_data(data)
+
+    def _manage_input_and_output_lists(
+        self, source, outputs, folder_with_segs_from_prev_stage=None, overwrite=True, part_id=0, num_parts=1,
+        save_probabilities=False,
+    ):  # fmt: skip
+        """As in nnU-Net; a case is done when its instance map exists too, which is written last."""
+        inputs, outputs, previous = super()._manage_input_and_output_lists(
+            source, outputs, folder_with_segs_from_prev_stage, True, part_id, num_parts, save_probabilities
+        )
+        if overwrite or outputs is None:
+            return inputs, outputs, previous
+        ending = self.dataset_json["file_ending"]
+        todo = []
+        for i, output in enumerate(outputs):
+            expected = [output + ending, instance_map_file(output, ending)]
+            if save_probabilities:
+                expected += [output + ".npz", heads_file(output)]
+            if not all(os.path.isfile(file) for file in expected):
+                todo.append(i)
+        print(f"{len(outputs) - len(todo)} of {len(outputs)} cases have their segmentation and instance map already.")
+        return [inputs[i] for i in todo], [outputs[i] for i in todo], [previous[i] for i in todo]
+
+    @torch.inference_mode()
+    def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
+        """As in nnU-Net; a flipped axis turns its offset component around, which flipping back must undo."""
+        prediction = self.network(x)
+        mirror_axes = self.allowed_mirroring_axes if self.use_mirroring else None
+        if mirror_axes is None:
+            return prediction
+        combinations = [c for i in range(len(mirror_axes)) for c in itertools.combinations(mirror_axes, i + 1)]
+        for axes in combinations:
+            dims = [axis + 2 for axis in axes]
+            flipped = torch.flip(self.network(torch.flip(x, dims)), dims)
+            for axis in axes:
+                flipped[:, self.heads.offset(axis)] *= -1
+            prediction += flipped
+        prediction /= len(combinations) + 1
+        return prediction
+
+    @torch.inference_mode()
+    def _internal_predict_sliding_window_return_logits(
+        self, data: torch.Tensor, slicers: list[tuple], do_on_device: bool = True
+    ) -> torch.Tensor:
+        """nnU-Net gathers the semantic channels in its own way and precision; the heads are gathered beside it.
+
+        They are summed up in float32: in nnU-Net's float16 the sum of weighted offsets loses hundredths of a mm.
+        """
+        device = self.device if do_on_device else torch.device("cpu")
+        gatherer = _HeadsGatherer(self, slicers, data.shape[1:], device)
+        with gatherer.taking_heads_from_tiles():
+            semantic = super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
+        return torch.cat((semantic, gatherer.averaged().to(semantic.dtype)))
+
+
+class _HeadsGatherer:
+    """Weighted average of the heads over the tiles of a sliding window, in the order in which nnU-Net visits them."""
+
+    def __init__(self, predictor: ConfLUNetPredictor, slicers: list[tuple], shape: torch.Size, device: torch.device):
+        self.predictor = predictor
+        self.slicers = iter(slicers)
+        self.n_semantic = predictor.heads.n_semantic
+        n_heads = predictor.heads.n_channels - self.n_semantic
+        self.sum = torch.zeros((n_heads, *shape), dtype=torch.float32, device=device)
+        self.weights = torch.zeros(tuple(shape), dtype=torch.float32, device=device)
+        self.gaussian = torch.ones((), device=device)
+        if predictor.use_gaussian:
+            patch_size = tuple(predictor.configuration_manager.patch_size)
+            # The weights of nnU-Net's own sum.
+            self.gaussian = compute_gaussian(patch_size, sigma_scale=1.0 / 8, value_scaling_factor=10, device=device)
+
+    @contextmanager
+    def taking_heads_from_tiles(self):
+        """While open, the predictor's tiles come without their heads, which are added up here."""
+        predict = self.predictor._internal_maybe_mirror_and_predict
+
+        def predict_semantic(x: torch.Tensor) -> torch.Tensor:
+            prediction = predict(x)
+            tile = next(self.slicers)
+            heads = prediction[0, self.n_semantic :].to(self.sum.device, torch.float32)
+            self.sum[tile] += heads * self.gaussian
+            self.weights[tile[1:]] += self.gaussian
+            return prediction[:, : self.n_semantic]
+
+        self.predictor._internal_maybe_mirror_and_predict = predict_semantic
+        try:
+            yield
+        finally:
+            del self.predictor._internal_maybe_mirror_and_predict
+
+    def averaged(self) -> torch.Tensor:
+        """(1 + dim, X, Y, Z) float32."""
+        return self.sum.div_(self.weights)

@@ -1,0 +1,101 @@
+"""Center and offset heads as further output channels of any nnU-Net network.
+
+The last convolution of a network gives its semantic channels, then one of the center heatmap, then one a spatial axis
+of the offsets in mm (Wynen et al., ISBI 2024, Fig. 1). No module is added, so the names in the state dict stay those
+of the stock network.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch._dynamo import OptimizedModule
+from torch.nn.parallel import DistributedDataParallel
+
+from nnunetv2_conflunet.utilities.errors import InputError
+
+ATTRIBUTE = "conflunet_heads"
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Which output channels mean what.
+
+    Attributes:
+        n_semantic: number of semantic channels, which come first.
+        dim: number of spatial axes, 2 or 3.
+    """
+
+    n_semantic: int
+    dim: int
+
+    @property
+    def n_channels(self) -> int:
+        """All output channels: semantic, heatmap, offsets."""
+        return self.n_semantic + 1 + self.dim
+
+    @property
+    def heatmap(self) -> int:
+        """Index of the heatmap's channel."""
+        return self.n_semantic
+
+    def offset(self, axis: int) -> int:
+        """Index of the channel of the offsets along a spatial axis."""
+        return self.n_semantic + 1 + axis
+
+    def split(self, module: nn.Module, _: tuple, output: torch.Tensor | list | tuple) -> list | None:
+        """Forward hook: in training, ``[semantic scales ..., heads]``; in inference the output as it is.
+
+        A network returns a list with deep supervision. Its first entry has the full resolution, the only one at which
+        the heads are trained.
+        """
+        if isinstance(output, list | tuple):
+            scales, finest = [i[:, : self.n_semantic] for i in output], output[0]
+        elif module.training_without_deep_supervision:
+            scales, finest = [output[:, : self.n_semantic]], output
+        else:
+            return None
+        return [*scales, finest[:, self.n_semantic :]]
+
+
+def widen_with_heads(network: nn.Module, heads: Heads) -> nn.Module:
+    """Make a stock network of ``heads.n_channels`` outputs hand its heads over, and start these at zero.
+
+    At zero the heads have no gradient on the shared trunk until they have learned something themselves; started at
+    random their error in the empty background, which is large at first, drowns the semantic part.
+
+    Args:
+        network: an nnU-Net network with a ``decoder`` whose ``seg_layers`` are its output convolutions.
+        heads: the layout of its output channels.
+
+    Returns:
+        The same network.
+
+    Raises:
+        InputError: the network has no such layers.
+    """
+    layers = getattr(getattr(network, "decoder", None), "seg_layers", None)
+    if layers is None:
+        raise InputError(
+            f"{type(network).__name__} has no decoder with seg_layers as nnU-Net's U-Nets have; ConfLUNet cannot add "
+            "its heads to it. Use the plans of a plain or residual-encoder U-Net."
+        )
+    with torch.no_grad():
+        for parameter in (p for layer in layers for p in layer.parameters()):
+            parameter[heads.n_semantic :] = 0
+    setattr(network, ATTRIBUTE, heads)
+    network.training_without_deep_supervision = False
+    network.register_forward_hook(heads.split)
+    return network
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network inside DistributedDataParallel and torch.compile."""
+    if isinstance(network, DistributedDataParallel):
+        network = network.module
+    return network._orig_mod if isinstance(network, OptimizedModule) else network
+
+
+def heads_of(network: nn.Module | None) -> Heads | None:
+    """The heads of a network that :func:`widen_with_heads` made, None of any other."""
+    return None if network is None else getattr(unwrapped(network), ATTRIBUTE, None)

@@ -1,0 +1,180 @@
+"""nnU-Net's augmentation with an instance channel, and the targets of the heads made after it.
+
+nnU-Net's loader hands the instance map over as the second segmentation channel. Whole instances have their center of
+mass found in the loaded crop, which has a margin around the patch; the spatial transforms move these centers with the
+image, so that a lesion cut by the border of the patch still points to its true center.
+"""
+
+from copy import copy
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform, SegOnlyTransform
+from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
+from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
+from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+
+from nnunetv2_conflunet.trainers.targets import InstanceCenters, packed_targets
+
+# Key under which the centers travel through nnU-Net's transforms, which ignore it.
+CENTERS = "instance_centers"
+MOVES_NOTHING = (
+    ImageOnlyTransform,
+    SegOnlyTransform,
+    MaskImageTransform,
+    Convert3DTo2DTransform,
+    Convert2DTo3DTransform,
+)
+
+
+def with_instance_targets(
+    stock: ComposeTransforms, spacing_mm: tuple[float, ...], sigma_mm: float, ignore_label: int | None
+) -> ComposeTransforms:
+    """nnU-Net's transforms of a training or validation patch, made to carry instances and to end in their targets.
+
+    Args:
+        stock: what nnU-Net's trainer returns. A transform in it that moves voxels in a way this function does not
+            know has the centers found anew in its result.
+        spacing_mm: of the patch.
+        sigma_mm: standard deviation of the heatmap's Gaussians.
+        ignore_label: of the semantic labels, or None.
+
+    Returns:
+        Transforms that expect a segmentation with the channels (semantic, instances) and leave it a list: the
+        semantic scales of deep supervision (the full one without it), then the packed targets of the heads.
+    """
+    transforms: list[BasicTransform] = [FindInstanceCenters()]
+    downsample = None
+    for transform in stock.transforms:
+        inner = transform.transform if isinstance(transform, RandomTransform) else transform
+        if type(transform) is SpatialTransform:
+            transforms.append(InstanceSpatialTransform(transform))
+        elif type(transform) is MirrorTransform:
+            transforms.append(InstanceMirrorTransform(transform.allowed_axes))
+        elif isinstance(transform, DownsampleSegForDSTransform):
+            downsample = transform
+        elif isinstance(inner, MOVES_NOTHING):
+            transforms.append(transform)
+        else:
+            transforms += [transform, FindInstanceCenters()]
+    transforms.append(InstanceTargetTransform(downsample, spacing_mm, sigma_mm, ignore_label))
+    return ComposeTransforms(transforms)
+
+
+class FindInstanceCenters(BasicTransform):
+    """Find the center of mass of every instance that is whole in the crop: it does not touch the crop's border."""
+
+    def apply(self, data_dict: dict, **params) -> dict:
+        """Add the centers in voxels of the crop."""
+        data_dict[CENTERS] = _whole_instances(data_dict["segmentation"])
+        return data_dict
+
+
+def _whole_instances(segmentation: torch.Tensor) -> InstanceCenters:
+    """Centers of the instances that are whole, from the channels (semantic, instances).
+
+    In nnU-Net's pseudo-2D augmentation the slices of the two channels stand one after the other.
+    """
+    slices = segmentation.shape[0] // 2
+    instances = (segmentation[1] if slices == 1 else segmentation[slices:]).numpy()
+    return InstanceCenters.of(instances).without_cut(instances)
+
+
+class InstanceSpatialTransform(BasicTransform):
+    """nnU-Net's spatial transform: its own sampling of image and semantic channel, nearest neighbour for instances.
+
+    Its label-by-label interpolation costs one pass over the patch an instance, which nearest neighbour does not, and
+    the ids are no classes whose borders matter.
+
+    Args:
+        stock: the transform to follow; its random numbers are drawn in its own order.
+    """
+
+    def __init__(self, stock: SpatialTransform):
+        super().__init__()
+        self.stock = stock
+        self.nearest = copy(stock)
+        self.nearest.mode_seg = "nearest"
+
+    def get_parameters(self, **data_dict) -> dict:
+        """The parameters that the stock transform draws."""
+        return self.stock.get_parameters(**data_dict)
+
+    def apply(self, data_dict: dict, **params) -> dict:
+        """Move image, both segmentation channels and the centers."""
+        segmentation = data_dict.pop("segmentation")
+        per_channel = segmentation.shape[0] // 2
+        data_dict = self.stock.apply(data_dict, **params)
+        semantic = self.stock._apply_to_segmentation(segmentation[:per_channel], **params)
+        instances = self.nearest._apply_to_segmentation(segmentation[per_channel:], **params)
+        data_dict["segmentation"] = torch.cat((semantic, instances))
+        if params["elastic_offsets"] is None:
+            data_dict[CENTERS] = self._moved(data_dict[CENTERS], params)
+        else:
+            # An elastic deformation has no closed inverse: keep to what is whole in the patch.
+            data_dict[CENTERS] = _whole_instances(data_dict["segmentation"])
+        return data_dict
+
+    def _moved(self, centers: InstanceCenters, params: dict) -> InstanceCenters:
+        """Where the centers are in the patch; in pseudo-2D the first axis stays as it is."""
+        location = np.array(params["center_location_in_pixels"], float)
+        patch = np.array(self.stock.patch_size)
+        dim = len(patch)
+        positions = centers.voxels.copy()
+        if params["grid"] is None:
+            positions[:, -dim:] -= np.floor(location) - patch // 2
+        else:
+            # The grid reads, for a patch voxel at p from the patch's middle, the input at affine @ p from `location`.
+            from_location = positions[:, -dim:] - (location - 0.5)
+            positions[:, -dim:] = from_location @ np.linalg.inv(params["affine"]).T + (patch - 1) / 2
+        return InstanceCenters(centers.ids, positions)
+
+
+class InstanceMirrorTransform(MirrorTransform):
+    """nnU-Net's mirroring, of the centers as well."""
+
+    def apply(self, data_dict: dict, **params) -> dict:
+        """Flip image, segmentation and centers along the drawn axes."""
+        size = data_dict["image"].shape[1:]
+        positions = data_dict[CENTERS].voxels.copy()
+        for axis in params["axes"]:
+            positions[:, axis] = size[axis] - 1 - positions[:, axis]
+        data_dict[CENTERS] = InstanceCenters(data_dict[CENTERS].ids, positions)
+        return super().apply(data_dict, **params)
+
+
+class InstanceTargetTransform(BasicTransform):
+    """The last transform: the instance channel becomes the targets of the heads.
+
+    Args:
+        downsample: nnU-Net's transform for the scales of deep supervision, or None without it.
+        spacing_mm: of the patch.
+        sigma_mm: standard deviation of the heatmap's Gaussians.
+        ignore_label: of the semantic labels, or None.
+    """
+
+    def __init__(
+        self,
+        downsample: DownsampleSegForDSTransform | None,
+        spacing_mm: tuple[float, ...],
+        sigma_mm: float,
+        ignore_label: int | None,
+    ):
+        super().__init__()
+        self.downsample = downsample
+        self.spacing_mm = tuple(spacing_mm)
+        self.sigma_mm = sigma_mm
+        self.ignore_label = ignore_label
+
+    def apply(self, data_dict: dict, **params) -> dict:
+        """Replace the segmentation by the list of targets."""
+        semantic, instances = data_dict["segmentation"][:1], data_dict["segmentation"][1].numpy()
+        ignored = None if self.ignore_label is None else semantic[0].numpy() == self.ignore_label
+        packed = packed_targets(instances, data_dict.pop(CENTERS), ignored, self.spacing_mm, self.sigma_mm)
+        scales = [semantic] if self.downsample is None else self.downsample._apply_to_segmentation(semantic)
+        data_dict["segmentation"] = [*scales, torch.from_numpy(packed)]
+        return data_dict

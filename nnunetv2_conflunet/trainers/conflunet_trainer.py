@@ -1,0 +1,179 @@
+"""The trainer: nnU-Net's, with center and offset heads."""
+
+from os.path import isfile, join
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from nnunetv2.configuration import default_num_processes
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from torch import distributed as dist
+from torch import nn
+
+from nnunetv2_conflunet.inference.hand_over import install_hand_over
+from nnunetv2_conflunet.inference.stock_exports import exporting_instances
+from nnunetv2_conflunet.networks import Heads, unwrapped, widen_with_heads
+from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
+from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
+from nnunetv2_conflunet.trainers.loss import PARTS, ConfLUNetLoss
+from nnunetv2_conflunet.trainers.progress import add_loss_parts, log_loss_parts, plot_loss_parts
+from nnunetv2_conflunet.trainers.refusals import refuse_other_channels, refuse_unsupported
+from nnunetv2_conflunet.utilities.plans import SETTINGS_KEY
+
+# nnU-Net's predictor is constructed by its own commands; from here on it knows our networks.
+install_hand_over()
+
+
+class nnUNetTrainerConfLUNet(nnUNetTrainer):
+    """Trains nnU-Net's network to tell instances apart (ConfLUNet, Wynen et al., ISBI 2024).
+
+    Subclasses change a setting in one line, as in ``class nnUNetTrainerMine(nnUNetTrainerConfLUNet): alpha = 50``.
+
+    Attributes:
+        alpha: weight of the center loss.
+        beta: weight of the offset loss, per mm.
+        sigma_mm: standard deviation of the heatmap's Gaussians in mm; the paper's.
+        epochs: number of epochs.
+        instantiation: how prediction makes instances; travels with the model in its plans.json.
+    """
+
+    alpha: float = 20.0
+    beta: float = 0.02
+    sigma_mm: float = 2.0
+    epochs: int = 1000
+    instantiation: InstantiationSettings = InstantiationSettings()
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008  (nnU-Net's signature)
+    ):
+        refuse_unsupported(PlansManager(plans), configuration, dataset_json)
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_epochs = self.epochs
+        add_loss_parts(self.logger)
+
+    def initialize(self) -> None:
+        """Also name the folder of the instance maps and write the settings that inference needs into the plans."""
+        super().initialize()
+        self.plans_manager.plans[SETTINGS_KEY] = {
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "sigma_mm": self.sigma_mm,
+            "instantiation": self.instantiation.to_dict(),
+        }
+
+    @staticmethod
+    def build_network_architecture(
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The network of the plans, its output widened by a heatmap channel and one offset channel an axis."""
+        heads = Heads(num_output_channels, len(configuration_manager.patch_size))
+        network = nnUNetTrainer.build_network_architecture(
+            plans_manager, configuration_manager, num_input_channels, heads.n_channels, enable_deep_supervision
+        )
+        return widen_with_heads(network, heads)
+
+    def _build_loss(self) -> ConfLUNetLoss:
+        return ConfLUNetLoss(super()._build_loss(), self.alpha, self.beta, self.enable_deep_supervision)
+
+    def get_training_transforms(self, *args, **kwargs) -> ComposeTransforms:
+        """nnU-Net's augmentation, then the targets of the heads."""
+        return self._with_instance_targets(super().get_training_transforms(*args, **kwargs))
+
+    def get_validation_transforms(self, *args, **kwargs) -> ComposeTransforms:
+        """nnU-Net's transforms, then the targets of the heads."""
+        return self._with_instance_targets(super().get_validation_transforms(*args, **kwargs))
+
+    def _with_instance_targets(self, stock: ComposeTransforms) -> ComposeTransforms:
+        spacing_mm = self.configuration_manager.spacing[-len(self.configuration_manager.patch_size) :]
+        return with_instance_targets(stock, spacing_mm, self.sigma_mm, self.label_manager.ignore_label)
+
+    def on_train_start(self) -> None:
+        """First make the instance maps that are missing or stale: one process does, the others wait."""
+        if not self.was_initialized:
+            self.initialize()
+        prepared = PreprocessedInstances(self.plans_manager, self.configuration_name, self.dataset_json)
+        if self.local_rank == 0:
+            with prepared.lock:
+                made = prepared.prepare(default_num_processes)
+                if not isfile(join(self.preprocessed_dataset_folder_base, "splits_final.json")):
+                    # nnU-Net writes its split where it is missing; under the lock two folds cannot do so at once.
+                    self.do_split()
+            lost = sum(i.n_lost for i in made)
+            self.print_to_log_file(f"Instance maps: {prepared.folder} ({len(made)} made now, {lost} instances lost)")
+        if self.is_ddp:
+            dist.barrier()
+        self.folder_with_segs_from_previous_stage = str(prepared.folder)
+        super().on_train_start()
+        unwrapped(self.network).training_without_deep_supervision = not self.enable_deep_supervision
+        self.print_to_log_file(f"ConfLUNet: alpha {self.alpha}, beta {self.beta}, sigma {self.sigma_mm} mm")
+
+    def train_step(self, batch: dict) -> dict:
+        """nnU-Net's step; its result also holds the parts of the loss."""
+        return {**super().train_step(batch), **self._parts_of_loss()}
+
+    def validation_step(self, batch: dict) -> dict:
+        """nnU-Net's step; its result also holds the parts of the loss."""
+        # Outputs and targets are lists even without deep supervision, and the stock step unpacks them only with it.
+        deep_supervision, self.enable_deep_supervision = self.enable_deep_supervision, True
+        try:
+            result = super().validation_step(batch)
+        finally:
+            self.enable_deep_supervision = deep_supervision
+        return {**result, **self._parts_of_loss()}
+
+    def _parts_of_loss(self) -> dict[str, np.ndarray]:
+        return {name: part.cpu().numpy() for name, part in self.loss.parts.items()}
+
+    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
+        """Also log the parts of the training loss."""
+        super().on_train_epoch_end(train_outputs)
+        log_loss_parts(self.logger, "train", train_outputs, self.current_epoch, self.is_ddp)
+
+    def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
+        """Also log the parts of the validation loss."""
+        super().on_validation_epoch_end(val_outputs)
+        log_loss_parts(self.logger, "val", val_outputs, self.current_epoch, self.is_ddp)
+
+    def on_epoch_end(self) -> None:
+        """Also print and plot the parts of the loss."""
+        for phase in ("train", "val"):
+            parts = (f"{i} {self.logger.get_value(f'{phase}_losses_{i}', step=-1):.4f}" for i in PARTS)
+            self.print_to_log_file(f"{phase}_loss parts: {', '.join(parts)}")
+        super().on_epoch_end()
+        if self.local_rank == 0:
+            plot_loss_parts(self.logger, self.output_folder)
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        """Load a checkpoint of this trainer.
+
+        Raises:
+            InputError: its network has other channels than the plans and this trainer ask for.
+        """
+        if not self.was_initialized:
+            self.initialize()
+        refuse_other_channels(unwrapped(self.network), filename_or_checkpoint)
+        super().load_checkpoint(filename_or_checkpoint)
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        """nnU-Net's final validation, with instance maps and lesion tables in ``validation/instances``."""
+        # Validation needs no instance maps, which --val may find nowhere.
+        instances_folder, self.folder_with_segs_from_previous_stage = self.folder_with_segs_from_previous_stage, None
+        network = unwrapped(self.network)
+        training_flag, network.training_without_deep_supervision = network.training_without_deep_supervision, False
+        try:
+            with exporting_instances():
+                super().perform_actual_validation(save_probabilities)
+        finally:
+            self.folder_with_segs_from_previous_stage = instances_folder
+            network.training_without_deep_supervision = training_flag

@@ -1,0 +1,67 @@
+"""L = L_seg + alpha * L_center + beta * L_offsets (Wynen et al., ISBI 2024)."""
+
+import torch
+from torch import nn
+
+from nnunetv2_conflunet.trainers.targets import HEATMAP, HEATMAP_AND_OFFSETS, HEATMAP_ONLY, OFFSETS, VALIDITY
+
+PARTS = ("seg", "center", "offsets")
+
+
+class ConfLUNetLoss(nn.Module):
+    """The semantic loss of nnU-Net plus those of the two heads, computed in float32.
+
+    L_center is the mean squared error of the heatmap over all voxels that are labelled; L_offsets the L1 norm of the
+    error of the offset vector in mm, averaged over the lesion voxels of the batch, 0 where there are none.
+
+    Args:
+        semantic: nnU-Net's loss, of lists of scales with deep supervision, of single tensors without.
+        alpha: weight of the center loss.
+        beta: weight of the offset loss, per mm.
+        deep_supervision: whether `semantic` takes lists.
+
+    Attributes:
+        parts: the three terms of the last call, unweighted and detached, by the names in ``PARTS``.
+    """
+
+    def __init__(self, semantic: nn.Module, alpha: float, beta: float, deep_supervision: bool):
+        super().__init__()
+        self.semantic = semantic
+        self.alpha = alpha
+        self.beta = beta
+        self.deep_supervision = deep_supervision
+        self.parts: dict[str, torch.Tensor] = {}
+
+    def forward(self, outputs: list[torch.Tensor], targets: list[torch.Tensor]) -> torch.Tensor:
+        """The weighted sum.
+
+        Args:
+            outputs: semantic logits (B, C, ...) of every scale, then the heads (B, 1 + dim, ...).
+            targets: semantic labels (B, 1, ...) of every scale, then the packed targets of the heads.
+        """
+        terms = self.terms(outputs, targets)
+        self.parts = {name: term.detach() for name, term in terms.items()}
+        return terms["seg"] + self.alpha * terms["center"] + self.beta * terms["offsets"]
+
+    def terms(self, outputs: list[torch.Tensor], targets: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The three terms without their weights, by the names in ``PARTS``."""
+        *logits, heads = outputs
+        *labels, packed = targets
+        semantic = self.semantic(logits, labels) if self.deep_supervision else self.semantic(logits[0], labels[0])
+        heads, packed = heads.float(), packed.float()
+        validity = packed[:, VALIDITY]
+        return {
+            "seg": semantic,
+            "center": center_loss(heads[:, 0], packed[:, HEATMAP], validity >= HEATMAP_ONLY),
+            "offsets": offset_loss(heads[:, 1:], packed[:, OFFSETS], validity == HEATMAP_AND_OFFSETS),
+        }
+
+
+def center_loss(heatmap: torch.Tensor, target: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Mean squared error over the valid voxels, 0 where there are none; all (B, ...)."""
+    return ((heatmap - target).square() * valid).sum() / valid.sum().clamp(min=1)
+
+
+def offset_loss(offsets_mm: torch.Tensor, target_mm: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Mean over the valid voxels of the L1 norm of the vectors' error; (B, dim, ...), (B, dim, ...) and (B, ...)."""
+    return ((offsets_mm - target_mm).abs().sum(dim=1) * valid).sum() / valid.sum().clamp(min=1)

@@ -1,0 +1,58 @@
+"""The parts of the loss in nnU-Net's log, and their plot."""
+
+from pathlib import Path
+
+import numpy as np
+import torch.distributed as dist
+from matplotlib.figure import Figure
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
+
+from nnunetv2_conflunet.trainers.loss import PARTS
+from nnunetv2_conflunet.utilities.files import atomic_path
+
+UNITS = {"seg": "nnU-Net's loss", "center": "mean squared error", "offsets": "L1 error [mm]"}
+
+
+def log_key(phase: str, part: str) -> str:
+    """Name in nnU-Net's log of a part of the loss in a phase, ``train`` or ``val``."""
+    return f"{phase}_losses_{part}"
+
+
+def add_loss_parts(logger: MetaLogger) -> None:
+    """Let nnU-Net's logger, which knows its own names only, take the parts of the loss."""
+    for phase in ("train", "val"):
+        for part in PARTS:
+            logger.local_logger.my_fantastic_logging.setdefault(log_key(phase, part), [])
+
+
+def log_loss_parts(logger: MetaLogger, phase: str, steps: list[dict], epoch: int, is_ddp: bool) -> None:
+    """Log each part's mean over the steps of an epoch, and over all processes.
+
+    Args:
+        logger: nnU-Net's logger.
+        phase: ``train`` or ``val``.
+        steps: what the steps returned; each holds the parts by name.
+        epoch: the epoch they belong to.
+        is_ddp: whether other processes have steps of the same epoch.
+    """
+    means = np.array([np.mean([step[part] for step in steps]) for part in PARTS])
+    if is_ddp:
+        of_all = [None] * dist.get_world_size()
+        dist.all_gather_object(of_all, means)
+        means = np.mean(of_all, axis=0)
+    for part, mean in zip(PARTS, means, strict=True):
+        logger.log(log_key(phase, part), float(mean), epoch)
+
+
+def plot_loss_parts(logger: MetaLogger, output_folder: str) -> None:
+    """Write ``progress_loss_parts.png`` beside nnU-Net's ``progress.png``, one panel a part."""
+    figure = Figure(figsize=(10, 12), layout="constrained")
+    for axes, part in zip(figure.subplots(len(PARTS), 1, sharex=True), PARTS, strict=True):
+        for phase, color in (("train", "b"), ("val", "r")):
+            values = logger.get_value(log_key(phase, part), step=None)
+            axes.plot(range(len(values)), values, color=color, label=f"{part} ({phase})")
+        axes.set_ylabel(f"{part}: {UNITS[part]}")
+        axes.legend(loc="upper right")
+    axes.set_xlabel("epoch")
+    with atomic_path(Path(output_folder) / "progress_loss_parts.png") as temporary:
+        figure.savefig(temporary)

@@ -1,0 +1,144 @@
+"""What the center and offset heads learn: a heatmap of instance centers, and vectors to them in mm."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+# A Gaussian is drawn out to this many sigmas, where it is below float32's resolution of 1.
+HEATMAP_RADIUS_SIGMAS = 6.0
+
+# Channels of the tensor that the data loader hands to the loss: (2 + dim, X, Y[, Z]) float16.
+HEATMAP = 0
+OFFSETS = slice(1, -1)
+VALIDITY = -1
+# Values of its last channel: no loss of the heads here, the heatmap's only, both.
+NOTHING, HEATMAP_ONLY, HEATMAP_AND_OFFSETS = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class InstanceCenters:
+    """Where instances have their center of mass.
+
+    Attributes:
+        ids: (N,) positive ids.
+        voxels: (N, dim) float64 positions in voxels of the array they belong to; may lie outside it.
+    """
+
+    ids: np.ndarray
+    voxels: np.ndarray
+
+    @classmethod
+    def of(cls, instances: np.ndarray) -> "InstanceCenters":
+        """Centers of mass of the instances in an array of ids, (X, Y[, Z]) integers, background 0 or below."""
+        voxels = np.argwhere(instances > 0)
+        ids = instances[tuple(voxels.T)]
+        counts = np.bincount(ids)
+        present = np.flatnonzero(counts)
+        sums = np.stack([np.bincount(ids, weights=axis, minlength=len(counts)) for axis in voxels.T], axis=1)
+        return cls(present, sums[present] / counts[present, None])
+
+    def without_cut(self, instances: np.ndarray) -> "InstanceCenters":
+        """Only the instances that do not touch the border of the array, and so are known to be whole."""
+        faces = [np.take(instances, (0, -1), axis=axis).ravel() for axis in range(instances.ndim)]
+        whole = ~np.isin(self.ids, np.concatenate(faces))
+        return InstanceCenters(self.ids[whole], self.voxels[whole])
+
+
+def center_offset_targets(
+    instances: np.ndarray, spacing_mm: tuple[float, ...], sigma_mm: float = 2.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Targets of ConfLUNet's center and offset heads (Wynen et al., ISBI 2024; Panoptic-DeepLab in 3D).
+
+    The heatmap is a Gaussian of height 1 at each instance's center of mass, the maximum where several overlap. The
+    offset of a voxel is its instance's center of mass minus its own position.
+
+    Args:
+        instances: (X, Y[, Z]) integer ids, background 0. Not changed.
+        spacing_mm: voxel size in mm along each array axis.
+        sigma_mm: standard deviation of the Gaussians in mm.
+
+    Returns:
+        The heatmap, (X, Y[, Z]) float32 in [0, 1], and the offsets in mm, (dim, X, Y[, Z]) float32, component i along
+        axis i, 0 in the background.
+
+    Raises:
+        ValueError: spacing_mm does not have one positive number an axis, or sigma_mm is not positive.
+    """
+    instances = np.asarray(instances)
+    spacing = np.asarray(spacing_mm, float)
+    if spacing.shape != (instances.ndim,) or not (spacing > 0).all():
+        raise ValueError(f"spacing_mm must be {instances.ndim} positive numbers, got {spacing_mm}.")
+    if not sigma_mm > 0:
+        raise ValueError(f"sigma_mm must be positive, got {sigma_mm}.")
+    centers = InstanceCenters.of(instances)
+    heatmap = np.zeros(instances.shape, np.float32)
+    offsets_mm = np.zeros((instances.ndim, *instances.shape), np.float32)
+    draw_heatmap(heatmap, centers.voxels, spacing, sigma_mm)
+    draw_offsets(offsets_mm, instances, centers, spacing)
+    return heatmap, offsets_mm
+
+
+def packed_targets(
+    instances: np.ndarray,
+    centers: InstanceCenters,
+    ignored: np.ndarray | None,
+    spacing_mm: tuple[float, ...],
+    sigma_mm: float,
+) -> np.ndarray:
+    """Targets of a patch whose instances' centers are known from elsewhere, in one array for the data loader.
+
+    Args:
+        instances: (X, Y[, Z]) integer ids of the patch.
+        centers: known centers in voxels of the patch. Instances without one are left out of both losses, so that
+            no wrong center is learned.
+        ignored: (X, Y[, Z]) bool, voxels that nobody labelled; or None.
+        spacing_mm: voxel size in mm.
+        sigma_mm: standard deviation of the heatmap's Gaussians in mm.
+
+    Returns:
+        (2 + dim, X, Y[, Z]) float16: heatmap, offsets in mm, validity.
+    """
+    spacing = np.asarray(spacing_mm, float)
+    packed = np.zeros((instances.ndim + 2, *instances.shape), np.float16)
+    packed[VALIDITY] = HEATMAP_ONLY
+    packed[VALIDITY][instances > 0] = NOTHING
+    visible = np.isin(centers.ids, instances)
+    centers = InstanceCenters(centers.ids[visible], centers.voxels[visible])
+    draw_heatmap(packed[HEATMAP], centers.voxels, spacing, sigma_mm)
+    drawn = draw_offsets(packed[OFFSETS], instances, centers, spacing)
+    packed[VALIDITY][drawn] = HEATMAP_AND_OFFSETS
+    if ignored is not None:
+        packed[VALIDITY][ignored] = NOTHING
+    return packed
+
+
+def draw_heatmap(heatmap: np.ndarray, centers_voxel: np.ndarray, spacing: np.ndarray, sigma_mm: float) -> None:
+    """Raise `heatmap` in place to the Gaussians around the centers; cost grows with their number only."""
+    radius = HEATMAP_RADIUS_SIGMAS * sigma_mm / spacing
+    for center in centers_voxel:
+        low = np.maximum(np.ceil(center - radius), 0).astype(int)
+        high = np.minimum(np.floor(center + radius) + 1, heatmap.shape).astype(int)
+        if (low >= high).any():
+            continue
+        gaussian = np.ones((), np.float32)
+        for axis, (a, b) in enumerate(zip(low, high, strict=True)):
+            distance_mm = (np.arange(a, b) - center[axis]) * spacing[axis]
+            gaussian = np.multiply.outer(gaussian, np.exp(-0.5 * (distance_mm / sigma_mm) ** 2).astype(np.float32))
+        window = heatmap[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+        np.maximum(window, gaussian, out=window, casting="same_kind")
+
+
+def draw_offsets(
+    offsets_mm: np.ndarray, instances: np.ndarray, centers: InstanceCenters, spacing: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Write the offsets of the voxels of every instance in `centers`; return the index of these voxels."""
+    index = np.nonzero(instances > 0)
+    ids = instances[index]
+    row_of_id = np.full(max(ids.max(initial=0), centers.ids.max(initial=0)) + 1, -1)
+    row_of_id[centers.ids] = np.arange(len(centers.ids))
+    rows = row_of_id[ids]
+    known = rows >= 0
+    index = tuple(axis[known] for axis in index)
+    for i, axis in enumerate(index):
+        offsets_mm[(i, *index)] = (centers.voxels[rows[known], i] - axis) * spacing[i]
+    return index
