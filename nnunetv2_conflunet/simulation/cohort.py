@@ -1,0 +1,206 @@
+"""A simulated cohort as a raw dataset of nnU-Net."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from joblib import Parallel, delayed
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from tqdm import tqdm
+
+from nnunetv2_conflunet import __version__
+from nnunetv2_conflunet.imageio import write_instances
+from nnunetv2_conflunet.simulation.grid import Grid
+from nnunetv2_conflunet.simulation.lesions import MEAN_LESIONS, LesionStatistics
+from nnunetv2_conflunet.simulation.patient import lesion_share_of, simulate_patient
+from nnunetv2_conflunet.simulation.templates import load_templates
+from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.files import atomic_path, write_json
+
+SPLITS = "Tr", "Ts"
+FOLDERS = tuple(kind + split for split in SPLITS for kind in ("images", "labels", "instances"))
+# Around the brain in `--whole_brain`, for patients larger than the template.
+MARGIN_MM = 8.0
+
+
+@dataclass(frozen=True)
+class CohortSettings:
+    """What a cohort consists of. Tuples are in nnU-Net's axis order (z, y, x).
+
+    Attributes:
+        training_cases: number of cases in imagesTr.
+        test_cases: number of cases in imagesTs.
+        spacing_mm: voxel size.
+        crop_mm: size of the box around the ventricles; None for the whole brain.
+        lesions: mean number of lesions in the volume of a patient who has any; None: 58 a whole brain, in a crop the
+            share of them that its tissue would have.
+        lesion_free_share: share of the patients without lesions, spread evenly over the case numbers.
+        statistics: the other properties of the lesions.
+        seed: a case depends on the seed, its split and its number only.
+    """
+
+    training_cases: int = 20
+    test_cases: int = 6
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    crop_mm: tuple[float, float, float] | None = (96.0, 112.0, 96.0)
+    lesions: float | None = None
+    lesion_free_share: float = 0.0
+    statistics: LesionStatistics = field(default_factory=LesionStatistics)
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise an :class:`InputError` that names the first setting that cannot be used."""
+        problems = [
+            (self.training_cases < 0 or self.test_cases < 0, "The numbers of cases must not be negative."),
+            (self.training_cases + self.test_cases < 1, "There must be at least one case."),
+            (
+                not all(0.3 <= d <= 6 for d in self.spacing_mm),
+                f"Spacing {self.spacing_mm} mm: give sizes between 0.3 and 6 mm.",
+            ),
+            (
+                self.crop_mm is not None and not all(32 <= s <= 256 for s in self.crop_mm),
+                f"Crop {self.crop_mm} mm: give sizes between 32 and 256 mm.",
+            ),
+            (
+                self.lesions is not None and not 1 <= self.lesions <= 1000,
+                f"Mean number of lesions {self.lesions}: give a number between 1 and 1000.",
+            ),
+            (not self.statistics.dispersion > 0, "The dispersion must be above 0."),
+            *(
+                (not 0 <= share <= 1, f"The {name} share {share} must lie between 0 and 1.")
+                for name, share in (
+                    ("confluent", self.statistics.confluent_share),
+                    ("near-miss", self.statistics.near_miss_share),
+                    ("lesion-free", self.lesion_free_share),
+                )
+            ),
+            (self.seed < 0, f"The seed {self.seed} must not be negative."),
+        ]
+        for is_wrong, message in problems:
+            if is_wrong:
+                raise InputError(message)
+
+    def grid(self) -> Grid:
+        """The grid that all cases share."""
+        templates = load_templates()
+        if self.crop_mm is not None:
+            return Grid.around(templates.ventricle_center_mm, self.crop_mm, self.spacing_mm)
+        low, high = np.array(templates.brain_mm)
+        return Grid.around(tuple((low + high) / 2), tuple(high - low + 2 * MARGIN_MM), self.spacing_mm)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case of a cohort.
+
+    Attributes:
+        split: ``Tr`` or ``Ts``.
+        number: from 1 within the split.
+        has_lesions: whether it has any.
+    """
+
+    split: str
+    number: int
+    has_lesions: bool
+
+    @property
+    def name(self) -> str:
+        """nnU-Net's case identifier."""
+        return f"sim{self.split}_{self.number:04d}"
+
+
+def cases_of(settings: CohortSettings) -> Iterator[Case]:
+    """The cases in order, training cases first."""
+    for split, count in zip(SPLITS, (settings.training_cases, settings.test_cases), strict=True):
+        for index in range(count):
+            # Counted so that every first k cases hold their share of lesion-free ones.
+            before, after = (int(settings.lesion_free_share * i + 1e-9) for i in (index, index + 1))
+            yield Case(split, index + 1, before == after)
+
+
+def write_cohort(
+    folder: str | os.PathLike, settings: CohortSettings, *, overwrite: bool = False, processes: int = 1
+) -> int:
+    """Simulate a cohort and write it as an nnU-Net raw dataset.
+
+    ``dataset.json`` is written last: a folder without it is not a dataset. Files depend on the settings alone, byte by
+    byte, whatever the number of processes.
+
+    Args:
+        folder: the dataset, ``.../DatasetNNN_Name``.
+        settings: what to simulate.
+        overwrite: replace the dataset that is there.
+        processes: number of processes.
+
+    Returns:
+        Number of planned lesions for which no place was found, over all cases.
+
+    Raises:
+        InputError: the settings cannot be used, the anatomy is not installed, or the folder is not empty and
+            `overwrite` is False.
+    """
+    settings.check()
+    grid = settings.grid()
+    folder = Path(folder)
+    _prepare_folder(folder, overwrite)
+    statistics = LesionStatistics(**{**asdict(settings.statistics), "mean_lesions": mean_lesions(settings, grid)})
+    cases = list(cases_of(settings))
+    missed = Parallel(n_jobs=min(processes, len(cases)), return_as="generator")(
+        delayed(_write_case)(folder, case, grid, statistics if case.has_lesions else None, settings.seed)
+        for case in cases
+    )
+    total = sum(tqdm(missed, total=len(cases), desc="Simulating", unit="case"))
+    write_json(_dataset_json(settings), folder / "dataset.json")
+    return total
+
+
+def mean_lesions(settings: CohortSettings, grid: Grid) -> float:
+    """Mean number of lesions in the volume of a patient who has any."""
+    if settings.lesions is not None:
+        return settings.lesions
+    return max(1.0, MEAN_LESIONS * lesion_share_of(grid))
+
+
+def _prepare_folder(folder: Path, overwrite: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file.")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not overwrite:
+            raise InputError(f"{folder} is not empty; choose another dataset or give --overwrite.")
+        # First what makes the folder a dataset, then only what a cohort consists of.
+        (folder / "dataset.json").unlink(missing_ok=True)
+        for name in FOLDERS:
+            if (folder / name).is_dir():
+                shutil.rmtree(folder / name)
+    for name in FOLDERS:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+
+
+def _write_case(folder: Path, case: Case, grid: Grid, statistics: LesionStatistics | None, seed: int) -> int:
+    """Simulate and write one case; returns the number of lesions that found no place."""
+    child = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(case.split), case.number))
+    patient = simulate_patient(grid, statistics, child)
+    writer, properties = SimpleITKIO(), grid.sitk_properties()
+    with atomic_path(folder / f"images{case.split}" / f"{case.name}_0000.nii.gz", ".nii.gz") as path:
+        sitk.WriteImage(grid.sitk_image(patient.image), str(path), True)
+    with atomic_path(folder / f"labels{case.split}" / f"{case.name}.nii.gz", ".nii.gz") as path:
+        sitk.WriteImage(grid.sitk_image((patient.instances > 0).astype(np.uint8)), str(path), True)
+    path = folder / f"instances{case.split}" / f"{case.name}.nii.gz"
+    write_instances(patient.instances, path, writer, properties, ".nii.gz")
+    return patient.missed
+
+
+def _dataset_json(settings: CohortSettings) -> dict:
+    return {
+        "channel_names": {"0": "FLAIR"},
+        "labels": {"background": 0, "lesion": 1},
+        "numTraining": settings.training_cases,
+        "file_ending": ".nii.gz",
+        "description": "Simulated FLAIR of patients with multiple sclerosis: MNI152 anatomy, synthetic lesions",
+        "reference": "ICBM 152 nonlinear atlas 2009a, Fonov et al. 2011, doi:10.1016/j.neuroimage.2010.07.033",
+        "simulation": {"version": __version__, **asdict(settings)},
+    }

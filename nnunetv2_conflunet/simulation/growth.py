@@ -1,0 +1,150 @@
+"""One lesion grown from a shape into tissue, on the voxel grid and with partial volume."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cc3d
+import numpy as np
+from scipy import ndimage
+
+from nnunetv2_conflunet.simulation.lesions import MIN_EXTENT_MM, MIN_VOLUME_MM3, Shape
+
+FACES = ndimage.generate_binary_structure(3, 1)
+# Distance of the points in a voxel that tell how much of it a lesion fills.
+PART_MM = 0.5
+# Share of a background voxel that the lesions on either side of a gap may fill.
+MAX_GAP_COVERAGE = 0.4
+# A lesion that loses more than this share of its volume to obstacles is placed elsewhere.
+MAX_CUT_SHARE = 0.15
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """Where lesions may lie; arrays are (Z, Y, X).
+
+    Attributes:
+        spacing_mm: voxel size along each axis.
+        allowed: bool, voxels that a lesion may take.
+        reluctance: float32, how much harder a lesion spreads here: 0 in white matter, about 1 in gray matter.
+        densities: float32 maps, each proportional to the probability of a lesion's middle.
+        choose_density: ``(volume_mm3, is_cluster, rng) -> int``, the map that a lesion's middle is drawn from.
+        ventricle_distance_mm: float32; its gradient is the direction of lesions of density 0. None: no direction.
+    """
+
+    spacing_mm: tuple[float, float, float]
+    allowed: np.ndarray
+    reluctance: np.ndarray
+    densities: tuple[np.ndarray, ...]
+    choose_density: Callable[[float, bool, np.random.Generator], int]
+    ventricle_distance_mm: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One lesion on the grid.
+
+    Attributes:
+        box: the part of the grid that the arrays cover, with a margin of at least a voxel around the lesion.
+        member: bool, voxels of the instance: those that the shape fills by more than half.
+        coverage: float32 in [0, 1], share of each voxel that the shape fills.
+        depth: float32, 0 in the middle of the lesion, 1 at its outline and outside.
+    """
+
+    box: tuple[slice, ...]
+    member: np.ndarray
+    coverage: np.ndarray
+    depth: np.ndarray
+
+
+def grow(
+    shape: Shape,
+    volume_mm3: float,
+    center: np.ndarray,
+    tissue: Tissue,
+    free: np.ndarray,
+    spill: np.ndarray,
+    *,
+    min_volume_mm3: float = MIN_VOLUME_MM3,
+    min_extent_mm: float = MIN_EXTENT_MM,
+) -> Unit | None:
+    """Fill the voxels nearest to a shape's middle, in the order of its levels, until the volume is reached.
+
+    So a lesion keeps its volume where liquor or another lesion cuts into its shape, and bends along the border.
+
+    Args:
+        shape: outline of the lesion.
+        volume_mm3: its volume, reached to within a voxel unless `min_extent_mm` asks for more.
+        center: (3,) the middle in voxels, anywhere.
+        tissue: gives the spacing and the reluctance.
+        free: (Z, Y, X) bool, voxels that it may take.
+        spill: (Z, Y, X) bool, voxels that it may brighten by partial volume.
+        min_volume_mm3: smallest volume on the grid.
+        min_extent_mm: smallest extent on the grid along each axis.
+
+    Returns:
+        The lesion, 6-connected and at least as large as asked for. None where it does not fit.
+    """
+    spacing = np.asarray(tissue.spacing_mm)
+    reach = shape.reach_mm(volume_mm3) / spacing
+    low = np.maximum(np.floor(center - reach).astype(int) - 2, 0)
+    high = np.minimum(np.ceil(center + reach).astype(int) + 3, free.shape)
+    if (high - low < 3).any():
+        return None
+    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    levels = _levels(shape, volume_mm3, center, box, spacing) * (1 + tissue.reluctance[box])[..., None]
+    # The outermost voxels stay free, so that what lies beside a lesion is always inside its box.
+    inner = np.zeros(levels.shape[:3], bool)
+    inner[1:-1, 1:-1, 1:-1] = True
+    middle = np.where(free[box] & inner, np.median(levels, axis=-1), np.inf)
+    found = _fill(middle, volume_mm3, spacing, min_volume_mm3, min_extent_mm)
+    if found is None:
+        return None
+    member, threshold = found
+    near = ndimage.binary_dilation(member, FACES, iterations=2)
+    coverage = (levels < threshold).mean(axis=-1) * (near & spill[box])
+    coverage = np.where(free[box], coverage, np.minimum(coverage, MAX_GAP_COVERAGE)).astype(np.float32)
+    # Parts that obstacles have cut off are not lesion.
+    coverage[~member] = np.minimum(coverage[~member], 0.5)
+    depth = np.clip(levels.mean(axis=-1) / threshold, 0, 1).astype(np.float32)
+    return Unit(box, member, coverage, depth)
+
+
+def _levels(
+    shape: Shape, volume_mm3: float, center: np.ndarray, box: tuple[slice, ...], spacing: np.ndarray
+) -> np.ndarray:
+    """Levels at points spread over every voxel of the box, (Z, Y, X, points)."""
+    parts = np.ceil(spacing / PART_MM - 1e-6).astype(int)
+    axes = []
+    for s, count, c, mm in zip(box, parts, center, spacing, strict=True):
+        inside = (np.arange(count) + 0.5) / count - 0.5
+        axes.append(((np.arange(s.start, s.stop)[:, None] + inside - c) * mm).ravel())
+    offsets_mm = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).astype(np.float32)
+    levels = shape.level(offsets_mm, volume_mm3)
+    size = [s.stop - s.start for s in box]
+    levels = levels.reshape(size[0], parts[0], size[1], parts[1], size[2], parts[2])
+    return levels.transpose(0, 2, 4, 1, 3, 5).reshape(*size, -1)
+
+
+def _fill(
+    middle: np.ndarray, volume_mm3: float, spacing: np.ndarray, min_volume_mm3: float, min_extent_mm: float
+) -> tuple[np.ndarray, float] | None:
+    """The connected voxels of lowest level, and the level below which they lie."""
+    order = np.sort(middle[np.isfinite(middle)])
+    smallest = int(np.ceil(min_volume_mm3 / spacing.prod() - 1e-6))
+    count = max(smallest, round(volume_mm3 / spacing.prod()))
+    limit = max(count + 6, round(1.3 * count))
+    while count <= min(limit, len(order) - 1):
+        threshold = float(order[count - 1] + order[count]) / 2
+        member = cc3d.largest_k(middle < threshold, k=1, connectivity=6) > 0
+        size = int(member.sum())
+        if size < (1 - MAX_CUT_SHARE) * count:
+            return None
+        if size >= smallest and _reaches(member, spacing, min_extent_mm):
+            return member, threshold
+        count += 1
+    return None
+
+
+def _reaches(member: np.ndarray, spacing: np.ndarray, min_extent_mm: float) -> bool:
+    extent = [s.stop - s.start for s in ndimage.find_objects(member.view(np.uint8))[0]]
+    return all(n * mm >= min_extent_mm - 1e-6 for n, mm in zip(extent, spacing, strict=True))

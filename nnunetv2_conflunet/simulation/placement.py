@@ -1,0 +1,165 @@
+"""Lesions put into tissue one after the other: confluent units touch, everything else keeps its distance."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import ndimage
+
+from nnunetv2_conflunet.simulation.growth import Tissue, Unit, grow
+from nnunetv2_conflunet.simulation.lesions import Component, Shape, random_shape
+
+CUBE = np.ones((3, 3, 3), bool)
+CENTER_TRIES, NEIGHBOR_TRIES, COMPONENT_TRIES = 12, 24, 5
+# Round shapes fit where long ones do not; tried in this order.
+ROUNDNESS = 0.0, 0.3, 0.6, 1.0
+# Faces that two confluent units share at least, so that they touch under every connectivity.
+MIN_CONTACT_FACES = 3
+
+
+@dataclass
+class Placement:
+    """The lesions of one image.
+
+    Attributes:
+        instances: (Z, Y, X) int32, ids from 1 in the order of `units`.
+        units: the lesions.
+        missed: lesions of the plan for which no place was found.
+    """
+
+    instances: np.ndarray
+    units: list[Unit] = field(default_factory=list)
+    missed: int = 0
+
+
+def place_lesions(
+    plan: list[Component],
+    tissue: Tissue,
+    rng: np.random.Generator,
+    make_shape: Callable[..., Shape] = random_shape,
+) -> Placement:
+    """Put the lesions of a plan into tissue.
+
+    Every instance is 6-connected, at least 14 mm3 and 3 mm along each axis. Units of one component share faces; at
+    least one background voxel lies between components, also under 26-connectivity. A near-miss that finds no place
+    beside its neighbor lies elsewhere.
+
+    Args:
+        plan: the components, see :func:`.lesions.draw_plan`.
+        tissue: where they may lie.
+        rng: source of positions and shapes.
+        make_shape: ``make_shape(rng, direction, roundness)`` gives the shape of one unit.
+
+    Returns:
+        The lesions. A component for which no place is found is left out and its units are counted.
+    """
+    placer = _Placer(tissue, rng, make_shape)
+    for component in plan:
+        placer.add(component)
+    return placer.placement
+
+
+class _Placer:
+    """State while the components are placed."""
+
+    def __init__(self, tissue: Tissue, rng: np.random.Generator, make_shape: Callable[..., Shape]) -> None:
+        self.tissue, self.rng, self.make_shape = tissue, rng, make_shape
+        self.placement = Placement(np.zeros(tissue.allowed.shape, np.int32))
+        self.spill = tissue.allowed.copy()
+        # Also free of the voxels beside finished components.
+        self.free = tissue.allowed.copy()
+        self.cumulative = [np.cumsum(density, dtype=np.float64, axis=None) for density in tissue.densities]
+        # Voxels of the component that is being placed.
+        self.own = np.zeros(tissue.allowed.shape, bool)
+        self.last: list[Unit] = []
+
+    def add(self, component: Component) -> None:
+        """Place all units of a component or none."""
+        for attempt in range(COMPONENT_TRIES):
+            beside = component.near_miss and attempt < COMPONENT_TRIES - 2
+            units = self._place(component.volumes_mm3, self.last if beside else [])
+            if units:
+                break
+        else:
+            self.placement.missed += len(component.volumes_mm3)
+        for unit in units:
+            self.own[unit.box] = False
+            self.free[unit.box] &= ~ndimage.binary_dilation(unit.member, CUBE)
+            self.placement.instances[unit.box][unit.member] = len(self.placement.units) + 1
+            self.placement.units.append(unit)
+        self.last = units
+
+    def _place(self, volumes_mm3: tuple[float, ...], anchors: list[Unit]) -> list[Unit]:
+        """Units of one component, the largest first; none when one of them finds no place."""
+        units: list[Unit] = []
+        for volume_mm3 in sorted(volumes_mm3, reverse=True):
+            neighbors = units or anchors
+            tries = NEIGHBOR_TRIES if neighbors else CENTER_TRIES
+            for attempt in range(tries):
+                roundness = ROUNDNESS[attempt * len(ROUNDNESS) // tries]
+                if neighbors:
+                    neighbor = neighbors[self.rng.integers(len(neighbors))]
+                    center, direction = self._beside(neighbor, volume_mm3, gap=not units), None
+                else:
+                    center, direction = self._draw_center(volume_mm3, len(volumes_mm3) > 1)
+                shape = self.make_shape(self.rng, direction, roundness)
+                unit = grow(shape, volume_mm3, center, self.tissue, self.free, self.spill)
+                if unit is not None and (not neighbors or (self._touches(unit) if units else self._is_near(unit))):
+                    break
+            else:
+                for unit in units:
+                    self._mark(unit, False)
+                return []
+            units.append(unit)
+            self._mark(unit, True)
+        return units
+
+    def _mark(self, unit: Unit, taken: bool) -> None:
+        self.own[unit.box][unit.member] = taken
+        self.free[unit.box][unit.member] = not taken
+        self.spill[unit.box][unit.member] = not taken
+
+    def _draw_center(self, volume_mm3: float, is_cluster: bool) -> tuple[np.ndarray, np.ndarray | None]:
+        """A position in voxels, drawn from a density, and the direction of a periventricular lesion."""
+        index = self.tissue.choose_density(volume_mm3, is_cluster, self.rng)
+        cumulative = self.cumulative[index]
+        position = np.searchsorted(cumulative, self.rng.random() * cumulative[-1], side="right")
+        voxel = np.array(np.unravel_index(min(position, cumulative.size - 1), self.free.shape))
+        center = voxel + self.rng.uniform(-0.5, 0.5, 3)
+        distance = self.tissue.ventricle_distance_mm
+        if index != 0 or distance is None:
+            return center, None
+        # Away from the ventricles: periventricular lesions follow the veins (Dawson's fingers).
+        part = distance[tuple(slice(max(0, v - 1), v + 2) for v in voxel)]
+        slopes = [(np.take(part, -1, axis) - np.take(part, 0, axis)).mean() for axis in range(3)]
+        return center, np.array(slopes) / self.tissue.spacing_mm
+
+    def _beside(self, unit: Unit, volume_mm3: float, gap: bool) -> np.ndarray:
+        """A position in voxels outside a unit's surface for the middle of another lesion."""
+        spacing = np.asarray(self.tissue.spacing_mm)
+        voxels = np.argwhere(unit.member)
+        direction = self.rng.standard_normal(3)
+        direction /= np.sqrt((direction**2).sum())
+        offsets_mm = (voxels - voxels.mean(axis=0)) * spacing
+        along_mm = (offsets_mm * direction).sum(axis=1)
+        # The outermost voxel near the line from the unit's middle in that direction.
+        aside_mm = np.sqrt(np.maximum((offsets_mm**2).sum(axis=1) - along_mm**2, 0))
+        surface = voxels[(along_mm - 2 * aside_mm).argmax()] + [s.start for s in unit.box]
+        radius_mm = (3 * volume_mm3 / (4 * np.pi)) ** (1 / 3)
+        outward_mm = radius_mm * self.rng.uniform(0.6, 0.95)
+        if gap:
+            outward_mm = radius_mm * self.rng.uniform(0.8, 1.2) + 1.0
+        return surface + direction * outward_mm / spacing
+
+    def _touches(self, unit: Unit) -> bool:
+        """Whether a unit shares enough faces with those of its component."""
+        own, count = self.own[unit.box], 0
+        for axis in range(3):
+            first, second = np.moveaxis(unit.member, axis, 0), np.moveaxis(own, axis, 0)
+            count += np.count_nonzero(first[1:] & second[:-1]) + np.count_nonzero(first[:-1] & second[1:])
+        return count >= MIN_CONTACT_FACES
+
+    def _is_near(self, unit: Unit) -> bool:
+        """Whether exactly one background voxel lies between a unit and a finished component."""
+        beside_others = self.tissue.allowed[unit.box] & ~self.free[unit.box]
+        return bool((ndimage.binary_dilation(beside_others, CUBE) & unit.member).any())

@@ -1,0 +1,79 @@
+"""Lesions and look-alikes painted into a FLAIR signal, and the scanner that images it."""
+
+import numpy as np
+from scipy import ndimage
+
+from nnunetv2_conflunet.simulation.grid import Grid, smooth_field
+from nnunetv2_conflunet.simulation.growth import Unit
+
+
+class Canvas:
+    """What shines in an image beside normal tissue.
+
+    Every unit has a signal of its own that is highest in its middle and fades outward, so that the dark line between
+    two lesions that touch is where they part.
+
+    Args:
+        shape: (Z, Y, X) of the image.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.coverage = np.zeros(shape, np.float32)
+        self.weighted_signal = np.zeros(shape, np.float32)
+
+    def add(self, unit: Unit, peak: float, fading: float) -> None:
+        """Add one unit.
+
+        Args:
+            unit: where it lies.
+            peak: signal in its middle; 1 is white matter.
+            fading: share of its contrast to white matter that is lost at its outline.
+        """
+        signal = 1 + (peak - 1) * (1 - fading * unit.depth**2)
+        self.coverage[unit.box] += unit.coverage
+        self.weighted_signal[unit.box] += unit.coverage * signal
+
+    def over(self, background: np.ndarray) -> np.ndarray:
+        """The background where nothing was added, the units where they fill the voxel, a mixture at their borders."""
+        share = np.clip(self.coverage, 0, 1)
+        signal = self.weighted_signal / np.maximum(self.coverage, 1e-6)
+        return background * (1 - share) + np.maximum(signal, 0) * share
+
+
+def add_lesions(canvas: Canvas, units: list[Unit], mean_contrast: float, rng: np.random.Generator) -> None:
+    """Give every lesion its own brightness and add it.
+
+    Args:
+        canvas: what to paint on.
+        units: the lesions.
+        mean_contrast: contrast to white matter in the middle of a lesion, the patient's mean.
+        rng: source of the brightness of each lesion.
+    """
+    for unit in units:
+        peak = 1 + mean_contrast * float(np.exp(rng.normal(0, 0.18)))
+        canvas.add(unit, peak, float(rng.uniform(0.4, 0.75)))
+
+
+def scan(signal: np.ndarray, brain: np.ndarray, grid: Grid, rng: np.random.Generator) -> np.ndarray:
+    """Image a noiseless signal: blur, bias field, Rician noise, arbitrary scale.
+
+    Args:
+        signal: (Z, Y, X) float32, 1 is white matter.
+        brain: (Z, Y, X) share of the voxel that is brain; below one half the image is 0, as after skull stripping.
+        grid: the grid of both.
+        rng: source of the scanner's properties and noise.
+
+    Returns:
+        (Z, Y, X) int16 image.
+    """
+    blur_mm = rng.uniform(0.40, 0.60)
+    image = ndimage.gaussian_filter(signal, [blur_mm / d for d in grid.spacing_mm], mode="nearest")
+    image *= np.exp(0.05 * smooth_field(grid, 55.0, rng))
+    sigma = rng.uniform(0.025, 0.06)
+    # Thicker slices collect more signal than 1 mm ones.
+    sigma /= np.sqrt(max(1.0, grid.voxel_volume_mm3))
+    real = image + sigma * rng.standard_normal(image.shape, dtype=np.float32)
+    imaginary = sigma * rng.standard_normal(image.shape, dtype=np.float32)
+    image = np.sqrt(real**2 + imaginary**2)
+    scale = rng.uniform(300, 900)
+    return np.where(brain > 0.5, np.maximum(np.round(scale * image), 1), 0).astype(np.int16)
