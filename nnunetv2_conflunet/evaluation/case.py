@@ -5,10 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnunetv2_conflunet.evaluation import metrics as rules
-from nnunetv2_conflunet.evaluation.confluence import Confluence, confluence
+from nnunetv2_conflunet.evaluation.confluence import find_confluent
 from nnunetv2_conflunet.evaluation.matching import Matches, match
 from nnunetv2_conflunet.evaluation.overlap import Foreground, OverlapTable
 from nnunetv2_conflunet.utilities.errors import InputError
+
+SWEPT = ("TP", "FP", "FN", "Precision", "Recall", "F1", "SQ", "PQ")
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,14 +21,14 @@ class CaseEvaluation:
         foreground: voxels of both maps.
         table: overlaps of all instances.
         matches: the matched pairs.
-        confluence: of the reference.
+        confluent: (R,) bool, which references are confluent lesion units.
         metrics: names and values, with undefined ratios as the policy wants them.
     """
 
     foreground: Foreground
     table: OverlapTable
     matches: Matches
-    confluence: Confluence
+    confluent: np.ndarray
     metrics: dict[str, float]
 
 
@@ -51,9 +53,9 @@ def evaluate_case(
         reference: the same shape, ids of the ground truth; ids of the two maps need not correspond.
         spacing_mm: voxel size in mm along each axis.
         iou_threshold: a pair matches above it, strictly.
-        connectivity: of the reference's connected components, 6, 18 or 26 (see :func:`.confluence.confluence`).
+        connectivity: of the reference's connected components, 6, 18 or 26 (see :func:`.confluence.find_confluent`).
         matching: ``"paper"``, ``"isbi2024"``, ``"greedy"`` or ``"hungarian"`` (see :func:`.matching.match`).
-        clu: ``"shared"`` or ``"eq3"`` (see :func:`.confluence.confluence`).
+        clu: ``"shared"`` or ``"eq3"`` (see :func:`.confluence.find_confluent`).
         undefined: ``"nan"``, ``"worst"`` or ``"authors"`` (see :func:`.metrics.apply_undefined_policy`).
 
     Returns:
@@ -98,7 +100,7 @@ def assess(
     table = OverlapTable.of(foreground)
     matches = match(table, matching, iou_threshold)
     within = foreground.reference > 0
-    of_reference = confluence(
+    confluent = find_confluent(
         np.asarray(reference),
         foreground.positions[within],
         foreground.reference[within],
@@ -109,7 +111,18 @@ def assess(
         **rules.detection_metrics(table, matches),
         **rules.semantic_metrics(table, int(np.prod(foreground.shape)), voxel_mm3),
         **rules.unmatched_volumes(table, matches, voxel_mm3),
-        **rules.confluence_metrics(table, matches, of_reference.confluent),
+        **rules.confluence_metrics(table, matches, confluent),
         **rules.merge_metrics(table),
     }
-    return CaseEvaluation(foreground, table, matches, of_reference, rules.apply_undefined_policy(metrics, undefined))
+    return CaseEvaluation(foreground, table, matches, confluent, rules.apply_undefined_policy(metrics, undefined))
+
+
+def sweep(table: OverlapTable, matching: str, iou_thresholds: tuple[float, ...], undefined: str) -> list[dict]:
+    """Counts and detection metrics at several IoU thresholds, from one overlap table."""
+    rows = []
+    for threshold in iou_thresholds:
+        metrics = rules.detection_metrics(table, match(table, matching, threshold))
+        # The policy asks for the number of CLUs, which no swept metric depends on.
+        metrics = rules.apply_undefined_policy(metrics | {"n_CLU": 0}, undefined)
+        rows.append({"iou_threshold": threshold, **{name: metrics[name] for name in SWEPT}})
+    return rows

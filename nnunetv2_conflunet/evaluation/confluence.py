@@ -1,7 +1,5 @@
 """Which instances are confluent lesion units (CLU)."""
 
-from dataclasses import dataclass
-
 import cc3d
 import numpy as np
 
@@ -12,22 +10,9 @@ CLU_DEFINITIONS = ("shared", "eq3")
 CONNECTIVITY_IN_PLANE = {4: 4, 6: 4, 8: 8, 18: 8, 26: 8}
 
 
-@dataclass(frozen=True, eq=False)
-class Confluence:
-    """Confluence of the instances of one map.
-
-    Attributes:
-        confluent: (N,) bool, for each instance by ascending id.
-        component: (N,) int64, connected component (from 1) that holds the first voxel of the instance.
-    """
-
-    confluent: np.ndarray
-    component: np.ndarray
-
-
-def confluence(
+def find_confluent(
     instances: np.ndarray, positions: np.ndarray, ids: np.ndarray, *, connectivity: int = 26, definition: str = "shared"
-) -> Confluence:
+) -> np.ndarray:
     """Find the confluent lesion units of a map.
 
     Args:
@@ -41,6 +26,9 @@ def confluence(
             literally: 0 < IoU(instance, component) < 1 for some component; an instance of several pieces then is a
             CLU of its own.
 
+    Returns:
+        (N,) bool, for each instance by ascending id.
+
     Raises:
         InputError: an unknown definition or connectivity.
     """
@@ -50,7 +38,7 @@ def confluence(
     if connectivity not in allowed:
         raise InputError(f"The connectivity {connectivity} is none of {allowed} for {instances.ndim} dimensions.")
     if not len(positions):
-        return Confluence(np.zeros(0, bool), np.zeros(0, np.int64))
+        return np.zeros(0, bool)
     # Components are sought in the bounding box of the foreground only.
     coordinates = np.unravel_index(positions, instances.shape)
     lowest = [int(axis.min()) for axis in coordinates]
@@ -59,14 +47,10 @@ def confluence(
         instances[box] != 0, connectivity=connectivity if instances.ndim == 3 else CONNECTIVITY_IN_PLANE[connectivity]
     )
     component = components[tuple(axis - low for axis, low in zip(coordinates, lowest, strict=True))].astype(np.int64)
-    # One row for each instance and component that share voxels.
+    # One entry for each instance and component that share voxels.
     base = int(component.max()) + 1
-    keys, first = np.unique(ids * base + component, return_index=True)
-    instance_ids, instance = np.unique(keys // base, return_inverse=True)
-    instances_in = np.bincount(keys % base)
-    crowded = np.bincount(instance, instances_in[keys % base] > 1, len(instance_ids)) > 0
-    pieces = np.bincount(instance, minlength=len(instance_ids))
-    first_piece = np.zeros(len(instance_ids), np.int64)
-    earliest = np.argsort(first, kind="stable")[::-1]
-    first_piece[instance[earliest]] = component[first[earliest]]
-    return Confluence(crowded if definition == "shared" else crowded | (pieces > 1), first_piece)
+    instance, component = np.divmod(np.unique(ids * base + component), base)
+    _, instance = np.unique(instance, return_inverse=True)
+    in_crowd = np.bincount(component)[component] > 1
+    confluent = np.bincount(instance, in_crowd) > 0
+    return confluent if definition == "shared" else confluent | (np.bincount(instance) > 1)

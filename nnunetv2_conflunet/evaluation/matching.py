@@ -27,6 +27,10 @@ class Matches:
     iou: np.ndarray
     dice: np.ndarray
 
+    def swapped(self) -> "Matches":
+        """The same pairs with the roles exchanged, in the same order."""
+        return Matches(self.reference, self.prediction, self.iou, self.dice)
+
 
 def match(table: OverlapTable, rule: str = "paper", iou_threshold: float = 0.1) -> Matches:
     """Match predicted to reference instances.
@@ -61,11 +65,11 @@ def match(table: OverlapTable, rule: str = "paper", iou_threshold: float = 0.1) 
     return Matches(table.pair_prediction[chosen], table.pair_reference[chosen], iou[chosen], table.pair_dice[chosen])
 
 
-def best_reference(table: OverlapTable) -> np.ndarray:
-    """(P,) int64, index of the reference of highest IoU of each prediction, lowest id at a tie, -1 without overlap."""
+def best_pairs(table: OverlapTable) -> np.ndarray:
+    """(P,) int64, index of each prediction's pair of highest IoU, lowest reference id at a tie, -1 without overlap."""
     best = np.full(len(table.prediction_ids), -1, np.int64)
     pairs = _best_pair_per(table.pair_prediction, table.pair_iou, np.arange(len(table.pair_voxels)))
-    best[table.pair_prediction[pairs]] = table.pair_reference[pairs]
+    best[table.pair_prediction[pairs]] = pairs
     return best
 
 

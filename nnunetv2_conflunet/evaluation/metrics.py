@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 
-from nnunetv2_conflunet.evaluation.matching import Matches, best_reference
+from nnunetv2_conflunet.evaluation.matching import Matches, best_pairs
 from nnunetv2_conflunet.evaluation.overlap import OverlapTable
 from nnunetv2_conflunet.utilities.errors import InputError
 
-# Share of an instance that must lie inside another to be merged into it or to split it.
+# An instance is held by the one that has more than this share of its voxels, which can be one only.
 MERGE_SHARE = 0.5
 # Mean share of lesion voxels that the normalised Dice scales to (Raina et al., ISBI 2023).
 NORMALISED_LOAD = 0.001
@@ -17,7 +17,7 @@ DETECTION = ("Precision", "Recall", "F1")
 SEMANTIC = ("DSC", "nDSC")
 PANOPTIC = ("PQ", "SQ", "RQ")
 CONFLUENT = ("Recall_CLU", "Precision_CLU", "F1_CLU", "DSC_TP_CLU", "SQ_CLU", "PQ_CLU")
-RATIOS = (*DETECTION, *SEMANTIC, "DSC_TP", *PANOPTIC, *CONFLUENT)
+RATIOS = (*DETECTION, *SEMANTIC, "DSC_TP", *PANOPTIC, *CONFLUENT, "NSD")
 COUNTS = (
     *("TP", "FP", "FN", "n_prediction", "n_reference", "n_CLU", "TP_CLU", "FP_CLU", "FN_CLU"),
     *("n_merging_predictions", "n_merged_references", "n_splitting_predictions", "n_split_references"),
@@ -52,11 +52,11 @@ def detection_metrics(table: OverlapTable, matches: Matches) -> dict[str, float]
         "count_difference": n_prediction - n_reference,
         "Precision": precision,
         "Recall": ratio(tp, tp + fn),
-        **_quality(matches.iou, matches.dice, n_prediction - tp, fn),
+        **quality(matches.iou, matches.dice, n_prediction - tp, fn),
     }
 
 
-def _quality(iou: np.ndarray, dice: np.ndarray, fp: int, fn: int) -> dict[str, float]:
+def quality(iou: np.ndarray, dice: np.ndarray, fp: int, fn: int) -> dict[str, float]:
     """F1, DSC_TP, SQ, RQ and PQ of matched pairs and the unmatched lesions beside them."""
     f1 = ratio(2 * len(iou), 2 * len(iou) + fp + fn)
     sq = ratio(math.fsum(iou), len(iou))
@@ -120,10 +120,10 @@ def confluence_metrics(table: OverlapTable, matches: Matches, confluent: np.ndar
     of_clu = confluent[matches.reference]
     tp, n_clu = int(of_clu.sum()), int(confluent.sum())
     fn = n_clu - len(np.unique(matches.reference[of_clu]))
-    fp = int((belongs_to_confluent(table, matches, confluent)).sum()) - tp
-    quality = _quality(matches.iou[of_clu], matches.dice[of_clu], fp, fn)
+    fp = int(belongs_to_confluent(table, matches, confluent).sum()) - tp
+    panoptic = quality(matches.iou[of_clu], matches.dice[of_clu], fp, fn)
     if not n_clu:
-        quality = dict.fromkeys(quality, math.nan)
+        panoptic = dict.fromkeys(panoptic, math.nan)
     return {
         "n_CLU": n_clu,
         "TP_CLU": tp,
@@ -131,39 +131,37 @@ def confluence_metrics(table: OverlapTable, matches: Matches, confluent: np.ndar
         "FN_CLU": fn,
         "Recall_CLU": ratio(tp, tp + fn),
         "Precision_CLU": (ratio(tp, tp + fp) if tp + fp else 0.0) if n_clu else math.nan,
-        **{f"{name}_CLU": quality[name] for name in ("F1", "DSC_TP", "SQ", "PQ")},
+        **{f"{name}_CLU": panoptic[name] for name in ("F1", "DSC_TP", "SQ", "PQ")},
     }
 
 
 def belongs_to_confluent(table: OverlapTable, matches: Matches, confluent: np.ndarray) -> np.ndarray:
     """(P,) bool: predictions whose match, or without one whose reference of highest IoU, is a CLU."""
-    answered = best_reference(table)
+    best = best_pairs(table)
+    answered = np.where(best >= 0, table.pair_reference[best], -1) if len(table.pair_voxels) else best
     answered[matches.prediction] = matches.reference
     belongs = np.zeros(len(answered), bool)
     belongs[answered >= 0] = confluent[answered[answered >= 0]]
     return belongs
 
 
-def merges_and_splits(table: OverlapTable) -> tuple[np.ndarray, np.ndarray]:
-    """How many lesions each prediction merges and into how many each reference is split.
-
-    A prediction merges the references of which it holds more than half of the voxels, when there are at least two. A
-    reference is split into the predictions of which it holds more than half, when there are at least two.
+def held_references(table: OverlapTable) -> tuple[np.ndarray, np.ndarray]:
+    """Which predictions hold references, that is more than half of their voxels.
 
     Returns:
-        (P,) int64, references held by each prediction; (R,) int64, predictions held by each reference. 0 and 1 mean
-        no merge and no split.
+        (P,) int64, number of references that each prediction holds: two or more are merged by it.
+        (R,) int64, index of the prediction that holds each reference, -1 for none.
     """
-    held_references = table.pair_voxels > MERGE_SHARE * table.reference_voxels[table.pair_reference]
-    held_predictions = table.pair_voxels > MERGE_SHARE * table.prediction_voxels[table.pair_prediction]
-    merged = np.bincount(table.pair_prediction[held_references], minlength=len(table.prediction_ids))
-    split = np.bincount(table.pair_reference[held_predictions], minlength=len(table.reference_ids))
-    return merged, split
+    held = table.pair_voxels > MERGE_SHARE * table.reference_voxels[table.pair_reference]
+    holder = np.full(len(table.reference_ids), -1, np.int64)
+    holder[table.pair_reference[held]] = table.pair_prediction[held]
+    return np.bincount(table.pair_prediction[held], minlength=len(table.prediction_ids)), holder
 
 
 def merge_metrics(table: OverlapTable) -> dict[str, int]:
     """Numbers of merging predictions and merged references, of split references and splitting predictions."""
-    merged, split = merges_and_splits(table)
+    merged, _ = held_references(table)
+    split, _ = held_references(table.swapped())
     return {
         "n_merging_predictions": int((merged > 1).sum()),
         "n_merged_references": int(merged[merged > 1].sum()),
@@ -191,10 +189,11 @@ def apply_undefined_policy(metrics: dict[str, float], policy: str) -> dict[str, 
     without_clu = metrics["n_CLU"] == 0
     filled = {}
     for name, value in metrics.items():
-        undefined = name in RATIOS and math.isnan(value)
-        if undefined and policy == "authors" and name in SEMANTIC:
-            value = 1.0
-        elif undefined and not (policy == "authors" and name in CONFLUENT and without_clu):
-            value = 0.0
         filled[name] = value
+        if name not in RATIOS or not math.isnan(value):
+            continue
+        if policy == "worst" or not (name in SEMANTIC or (name in CONFLUENT and without_clu)):
+            filled[name] = 0.0
+        elif name in SEMANTIC:
+            filled[name] = 1.0
     return filled

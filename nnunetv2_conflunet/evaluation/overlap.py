@@ -75,8 +75,8 @@ class Foreground:
 class OverlapTable:
     """Sizes of all instances and the voxels that each pair of instances shares.
 
-    Instances are addressed by their index in `prediction_ids` and `reference_ids`, both ascending; pairs are sorted by
-    prediction, then reference. Pairs that share no voxel are not listed.
+    Instances are addressed by their index in `prediction_ids` and `reference_ids`, both ascending; pairs that share
+    no voxel are not listed, the others are sorted by prediction, then reference.
 
     Attributes:
         prediction_ids: (P,) int64.
@@ -118,6 +118,18 @@ class OverlapTable:
             prediction_index[pairs] - skip_prediction,
             reference_index[pairs] - skip_reference,
             voxels[pairs],
+        )
+
+    def swapped(self) -> "OverlapTable":
+        """The table of the same maps with their roles exchanged; its pairs keep their order."""
+        return OverlapTable(
+            self.reference_ids,
+            self.reference_voxels,
+            self.prediction_ids,
+            self.prediction_voxels,
+            self.pair_reference,
+            self.pair_prediction,
+            self.pair_voxels,
         )
 
     @property

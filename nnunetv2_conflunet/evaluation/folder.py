@@ -1,0 +1,131 @@
+"""The evaluation of a folder, case by case and in parallel."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+from nnunetv2_conflunet.evaluation.case import assess, sweep
+from nnunetv2_conflunet.evaluation.confluence import find_confluent
+from nnunetv2_conflunet.evaluation.lesions import COLUMNS, describe_lesions
+from nnunetv2_conflunet.evaluation.metrics import apply_undefined_policy
+from nnunetv2_conflunet.evaluation.pairing import Pair, Pairing
+from nnunetv2_conflunet.evaluation.settings import SWEEP_THRESHOLDS, Settings
+from nnunetv2_conflunet.evaluation.surfaces import SURFACE_METRICS, require_surface_distance, surface_distances
+from nnunetv2_conflunet.imageio import Geometry, read_instances
+from nnunetv2_conflunet.postprocessing import filter_small_instances
+from nnunetv2_conflunet.utilities.errors import InputError, list_some
+from nnunetv2_conflunet.utilities.parallel import run_cases
+
+
+def check_missing(pairing: Pairing, settings: Settings) -> None:
+    """Raise an InputError that lists references without a prediction, unless the settings allow them."""
+    if pairing.missing and settings.missing == "error":
+        raise InputError(
+            f"{len(pairing.missing)} of {len(pairing.pairs)} cases have no prediction: {list_some(pairing.missing)}. "
+            "Predict them, score them as empty with --missing worst, or leave them out with --chill."
+        )
+
+
+def evaluate_pairs(pairing: Pairing, settings: Settings, num_processes: int, part: slice = slice(None)) -> list[dict]:
+    """Evaluate cases in parallel through joblib.
+
+    Args:
+        pairing: the cases.
+        settings: how to evaluate.
+        num_processes: worker processes; another joblib backend can take the work through `joblib.parallel_config`.
+        part: which of the cases, after those left out have been taken away.
+
+    Returns:
+        For each case, as plain values that JSON can hold: case, reference_file, prediction_file (None where missing),
+        metrics, sweep, removed (what the size filter took) and lesions (rows of :func:`describe_lesions`).
+
+    Raises:
+        InputError: predictions are missing, or any pair cannot be read or does not lie on one grid; it names all.
+    """
+    check_missing(pairing, settings)
+    if settings.surface:
+        require_surface_distance()
+    pairs = [i for i in pairing.pairs if i.prediction is not None or settings.missing != "skip"][part]
+    arguments = [(pair, pairing.reader, settings) for pair in pairs]
+    results = run_cases(_evaluate_or_explain, arguments, num_processes, "Evaluating")
+    faults = [i for i in results if isinstance(i, str)]
+    if faults:
+        raise InputError(" | ".join(faults) if len(faults) == 1 else f"{len(faults)} cases: " + " | ".join(faults))
+    return results
+
+
+def _evaluate_or_explain(pair: Pair, reader: type[BaseReaderWriter], settings: Settings) -> dict | str:
+    try:
+        return evaluate_pair(pair, reader, settings)
+    except InputError as error:
+        return f"{pair.case}: {error}"
+
+
+def evaluate_pair(pair: Pair, reader: type[BaseReaderWriter], settings: Settings) -> dict[str, Any]:
+    """Read, check and evaluate one case; see :func:`evaluate_pairs`."""
+    reference, properties = read_instances(pair.reference, reader())
+    geometry = Geometry.from_properties(reference.shape, properties)
+    if pair.prediction is None:
+        prediction = np.zeros_like(reference)
+    else:
+        prediction, prediction_properties = read_instances(pair.prediction, reader())
+        differences = Geometry.from_properties(prediction.shape, prediction_properties).differences(geometry)
+        if differences:
+            raise InputError(
+                f"{pair.prediction} does not lie on the grid of {pair.reference}: {'; '.join(differences)}. Resample "
+                "the prediction to the reference by nearest neighbour, or correct its header."
+            )
+    spacing_mm = geometry.spacing_mm
+    if reference.shape[0] == 1:
+        # nnU-Net gives images a leading axis of length 1, whose spacing is a placeholder.
+        prediction, reference, spacing_mm = prediction[0], reference[0], spacing_mm[1:]
+    limits = {"min_volume_mm3": settings.min_volume_mm3, "min_extent_mm": settings.min_extent_mm}
+    removed = {}
+    if any(limits.values()):
+        prediction, removed["prediction"] = filter_small_instances(prediction, spacing_mm, **limits)
+        reference, removed["reference"] = filter_small_instances(reference, spacing_mm, **limits)
+    options = {
+        name: getattr(settings, name) for name in ("iou_threshold", "connectivity", "matching", "clu", "undefined")
+    }
+    evaluation = assess(prediction, reference, spacing_mm, **options)
+    metrics, distances = evaluation.metrics, {}
+    if settings.surface:
+        distances = surface_distances(evaluation.foreground, evaluation.matches, spacing_mm, settings.nsd_tolerance_mm)
+        means = {name: float(np.mean(distances[name])) if metrics["TP"] else np.nan for name in SURFACE_METRICS}
+        metrics = apply_undefined_policy(metrics | means, settings.undefined)
+    within = evaluation.foreground.prediction > 0
+    confluent_predictions = find_confluent(
+        prediction,
+        evaluation.foreground.positions[within],
+        evaluation.foreground.prediction[within],
+        connectivity=settings.connectivity,
+        definition=settings.clu,
+    )
+    lesions = describe_lesions(
+        pair.case,
+        evaluation,
+        confluent_predictions,
+        geometry,
+        float(np.prod(spacing_mm)),
+        {f"match_{name}": values for name, values in distances.items()},
+    )
+    return {
+        "case": pair.case,
+        "reference_file": str(pair.reference),
+        "prediction_file": None if pair.prediction is None else str(pair.prediction),
+        "metrics": metrics,
+        "sweep": sweep(evaluation.table, settings.matching, SWEEP_THRESHOLDS, settings.undefined),
+        "removed": removed,
+        "lesions": lesions.astype(object).where(lesions.notna(), None).to_dict("records"),
+    }
+
+
+def lesions_of(cases: list[dict]) -> pd.DataFrame:
+    """The lesion rows of all cases in one table."""
+    rows = [row for case in cases for row in case["lesions"]]
+    lesions = pd.DataFrame(rows) if rows else pd.DataFrame(columns=COLUMNS)
+    for name in ("match_id", "best_overlap_id"):
+        lesions[name] = lesions[name].astype("Int64")
+    return lesions

@@ -1,0 +1,145 @@
+"""Which file of one folder belongs to which file of another."""
+
+import contextlib
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES, determine_reader_writer_from_dataset_json
+
+from nnunetv2_conflunet.utilities.errors import InputError, list_some
+from nnunetv2_conflunet.utilities.files import read_json
+
+REFERENCE_SUBFOLDERS = ("instancesTr", "instances")
+PREDICTION_SUBFOLDERS = ("validation/instances", "instances")
+# dataset.json of a model lies beside its fold folders, two levels above a fold's validation folder.
+LEVELS_TO_DATASET_JSON = 4
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One case: its reference file and its prediction, None where there is none."""
+
+    case: str
+    reference: Path
+    prediction: Path | None
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """All cases of an evaluation.
+
+    Attributes:
+        pairs: sorted by case.
+        extra: cases with a prediction but no reference.
+        reader: class of the reader for every file.
+        file_ending: such as ``.nii.gz``.
+    """
+
+    pairs: list[Pair]
+    extra: list[str]
+    reader: type[BaseReaderWriter]
+    file_ending: str
+    missing: list[str] = field(init=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "missing", [i.case for i in self.pairs if i.prediction is None])
+
+
+def pair_folders(reference: Path, prediction: Path, dataset_json: Path | None = None) -> Pairing:
+    """Pair the instance maps of two folders by exact case id, the file name without its ending.
+
+    Args:
+        reference: a folder of instance maps, or a dataset folder that holds ``instancesTr``.
+        prediction: a folder of instance maps, or one that holds them in ``instances`` (the output of nnUNetv2_predict,
+            a validation folder, the folder of a fold). For a validation folder with nnU-Net's ``summary.json`` the
+            cases of that file are expected, otherwise all of `reference`.
+        dataset_json: names file ending and reader. Default: the dataset.json near either folder, else the one ending
+            that both folders share.
+
+    Raises:
+        InputError: a folder does not exist, holds no instance maps, or the file ending is not known.
+    """
+    for folder in (reference, prediction):
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a folder; give the folder of the instance maps.")
+    reference_folder = _with_subfolder(reference, REFERENCE_SUBFOLDERS)
+    prediction_folder = _with_subfolder(prediction, PREDICTION_SUBFOLDERS)
+    content = _dataset_json(dataset_json, reference_folder, prediction_folder)
+    ending = content["file_ending"] if content else _shared_ending(reference_folder, prediction_folder)
+    references, predictions = _cases(reference_folder, ending), _cases(prediction_folder, ending)
+    if not references:
+        raise InputError(
+            f"{reference_folder} holds no file that ends with {ending}; give the folder of the references."
+        )
+    expected = _cases_of_validation(prediction_folder, ending)
+    if expected is not None:
+        unknown = sorted(set(expected) - set(references))
+        if unknown:
+            raise InputError(f"{reference_folder} has no instance map of the validation cases {list_some(unknown)}.")
+        references = {case: references[case] for case in expected}
+    pairs = [Pair(case, path, predictions.get(case)) for case, path in sorted(references.items())]
+    extra = sorted(set(predictions) - set(references))
+    return Pairing(pairs, extra, _reader(content or {"file_ending": ending}, pairs[0].reference), ending)
+
+
+def _with_subfolder(folder: Path, names: tuple[str, ...]) -> Path:
+    return next((folder / name for name in names if (folder / name).is_dir()), folder)
+
+
+def _cases(folder: Path, ending: str) -> dict[str, Path]:
+    # Hidden files are those that a writer has not finished.
+    files = (i for i in folder.iterdir() if i.name.endswith(ending) and not i.name.startswith(".") and i.is_file())
+    return {i.name.removesuffix(ending): i for i in files}
+
+
+def _cases_of_validation(folder: Path, ending: str) -> list[str] | None:
+    validation = folder.parent if folder.name == "instances" else folder
+    summary = validation / "summary.json"
+    if validation.name != "validation" or not summary.is_file():
+        return None
+    entries = read_json(summary)["metric_per_case"]
+    return sorted(Path(i["prediction_file"]).name.removesuffix(ending) for i in entries)
+
+
+def _dataset_json(given: Path | None, reference_folder: Path, prediction_folder: Path) -> dict | None:
+    if given is not None and not given.is_file():
+        raise InputError(f"{given} does not exist; give the dataset.json of the dataset.")
+    nearby = [reference_folder.parent, reference_folder, prediction_folder]
+    nearby += list(prediction_folder.absolute().parents)[:LEVELS_TO_DATASET_JSON]
+    files = [given] if given is not None else [i / "dataset.json" for i in nearby]
+    for file in files:
+        if file.is_file():
+            content = read_json(file)
+            if "file_ending" not in content:
+                raise InputError(f"{file} has no 'file_ending'; it is not the dataset.json of an nnU-Net dataset.")
+            return content
+    return None
+
+
+def _shared_ending(reference_folder: Path, prediction_folder: Path) -> str:
+    endings = sorted({ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings})
+    found = [i for i in endings if _cases(reference_folder, i) and _cases(prediction_folder, i)]
+    # A name that ends with .nii.gz must not also count for a shorter ending.
+    found = [i for i in found if not any(i != longer and longer.endswith(i) for longer in found)]
+    if len(found) != 1:
+        seen = f"both hold files with {', '.join(found)}" if found else "no file format of nnU-Net is in both"
+        raise InputError(
+            f"The format of the instance maps in {reference_folder} and {prediction_folder} is not clear: {seen}. Name "
+            "the dataset.json with -djfile, or check the folders."
+        )
+    return found[0]
+
+
+def _reader(content: dict, example: Path) -> type[BaseReaderWriter]:
+    # nnU-Net prints the traceback of every reader that fails on the example; reading reports an unreadable file anyway.
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            return determine_reader_writer_from_dataset_json(content, str(example), verbose=False)
+        except RuntimeError:
+            pass
+        try:
+            return determine_reader_writer_from_dataset_json(content, verbose=False)
+        except RuntimeError as error:
+            raise InputError(f"nnU-Net has no reader for files that end with {content['file_ending']}.") from error

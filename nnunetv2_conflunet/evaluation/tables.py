@@ -1,0 +1,80 @@
+"""Tables on the terminal."""
+
+import math
+
+from rich.console import Console
+from rich.table import Table
+
+from nnunetv2_conflunet.evaluation.metrics import RATIOS
+
+# Ratios in the order of the paper's table, then what it does not have.
+PRINTED_RATIOS = (
+    *("Precision", "Recall", "F1", "Recall_CLU", "Precision_CLU", "F1_CLU"),
+    *("DSC", "nDSC", "DSC_TP", "DSC_TP_CLU", "PQ", "SQ", "RQ", "PQ_CLU", "NSD"),
+)
+PRINTED_NUMBERS = (
+    *("DiC", "count_difference", "n_reference", "n_prediction", "TP", "FP", "FN", "n_CLU", "TP_CLU"),
+    *("n_merging_predictions", "n_merged_references", "n_split_references", "n_splitting_predictions"),
+    *("load_reference_mm3", "load_prediction_mm3", "load_error_mm3", "FP_volume_mm3", "FN_volume_mm3"),
+    *("ASD_mm", "HD95_mm"),
+)
+
+
+def percent(value: float) -> str:
+    """A ratio in %, or a dash where it is undefined."""
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}"
+
+
+def number(value: float) -> str:
+    """A number with one decimal, an integer without, or a dash where it is undefined."""
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value}" if isinstance(value, int) else f"{value:,.1f}"
+
+
+def mean_and_std(summary: dict, name: str) -> str:
+    """``mean ± std`` of a metric as the paper prints it, ratios in %."""
+    form = percent if name in RATIOS else number
+    return f"{form(summary['mean'][name])} ± {form(summary['std'][name])}"
+
+
+def print_summary(summary: dict, title: str) -> None:
+    """Print the metrics of a folder, its strata and what else a reader must know."""
+    console = Console()
+    table = Table("metric", title=title, caption=_caption(summary), caption_justify="left")
+    for heading in ("mean ± std", "patients", "pooled"):
+        table.add_column(heading, justify="right")
+    for names in (PRINTED_RATIOS, PRINTED_NUMBERS):
+        for name in (i for i in names if i in summary["mean"]):
+            form, pooled = (percent if name in RATIOS else number), summary["pooled"].get(name)
+            label = f"{name} (%)" if name in RATIOS else name
+            table.add_row(
+                label, mean_and_std(summary, name), str(summary["n"][name]), form(pooled) if pooled is not None else ""
+            )
+        table.add_section()
+    console.print(table)
+    for kind, rows in summary["strata"].items():
+        console.print(_strata(kind, rows))
+    for note in summary["notes"]:
+        console.print(f"Note: {note}", highlight=False, markup=False)
+
+
+def _strata(kind: str, rows: list[dict]) -> Table:
+    table = Table(f"lesions by {kind}", title="Pooled over the lesions of all patients, %")
+    ratios, counts = ("Recall", "Precision", "PQ"), ("n_reference", "n_prediction")
+    for heading in (*ratios, *counts):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(row["stratum"], *(percent(row[i]) for i in ratios), *(str(row[i]) for i in counts))
+    return table
+
+
+def _caption(summary: dict) -> str:
+    settings = summary["settings"]
+    limits = f"{settings['min_volume_mm3']:g} mm3 and {settings['min_extent_mm']:g} mm"
+    removed = ", ".join(f"{i['n_instances_removed']} of the {side}" for side, i in summary["removed"].items())
+    return (
+        f"{summary['n_cases']} patients; matching '{settings['matching']}', IoU > {settings['iou_threshold']:g}; CLU "
+        f"'{settings['clu']}', connectivity {settings['connectivity']}; undefined ratios '{settings['undefined']}'; "
+        + (f"instances below {limits} removed: {removed}." if summary["removed"] else "no size filter.")
+    )
