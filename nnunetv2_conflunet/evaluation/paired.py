@@ -1,0 +1,79 @@
+"""Paired comparison of two methods over patients."""
+
+import math
+import warnings
+
+import numpy as np
+from scipy import stats
+
+N_RESAMPLES = 10_000
+
+
+def paired_comparison(first: np.ndarray, second: np.ndarray, *, confidence: float = 0.95, seed: int = 0) -> dict:
+    """Compare a metric of two methods over the patients for which both are defined.
+
+    Args:
+        first: (N,) float, the metric of each patient under the first method, NaN where undefined.
+        second: (N,) float, of the same patients under the second method.
+        confidence: of the interval.
+        seed: of the bootstrap.
+
+    Returns:
+        n, the number of patients compared; mean_first and mean_second over them; difference, the mean of first -
+        second; low and high, its percentile bootstrap interval over patients (:func:`scipy.stats.bootstrap`, 10,000
+        resamples); p_t of the paired t-test (:func:`scipy.stats.ttest_rel`); p_wilcoxon of the signed-rank test
+        (:func:`scipy.stats.wilcoxon`, patients without a difference left out). With fewer than two patients the
+        interval and the p-values are NaN; without any difference between the methods both p-values are 1.
+    """
+    first, second = np.asarray(first, float), np.asarray(second, float)
+    defined = np.isfinite(first) & np.isfinite(second)
+    first, second = first[defined], second[defined]
+    differences = first - second
+    n = len(differences)
+    result = {
+        "n": n,
+        "mean_first": float(first.mean()) if n else math.nan,
+        "mean_second": float(second.mean()) if n else math.nan,
+        "difference": float(differences.mean()) if n else math.nan,
+        **dict.fromkeys(("low", "high", "p_t", "p_wilcoxon"), math.nan),
+    }
+    if n < 2:
+        return result
+    if not differences.any():
+        return result | {"low": 0.0, "high": 0.0, "p_t": 1.0, "p_wilcoxon": 1.0}
+    interval = stats.bootstrap(
+        (differences,),
+        np.mean,
+        n_resamples=N_RESAMPLES,
+        confidence_level=confidence,
+        method="percentile",
+        random_state=np.random.default_rng(seed),
+    ).confidence_interval
+    with warnings.catch_warnings():
+        # Equal differences in all patients have no variance: SciPy warns, and its p-value of 0 is right.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        p_t, p_wilcoxon = stats.ttest_rel(first, second).pvalue, stats.wilcoxon(differences).pvalue
+    return result | {
+        "low": float(interval.low),
+        "high": float(interval.high),
+        "p_t": float(p_t),
+        "p_wilcoxon": float(p_wilcoxon),
+    }
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """P-values adjusted by Holm's step-down method (Holm, 1979); NaN is no test and stays.
+
+    Args:
+        p_values: (N,) float, the family of tests.
+
+    Returns:
+        (N,) float in [0, 1].
+    """
+    p_values = np.asarray(p_values, float)
+    tests = np.flatnonzero(~np.isnan(p_values))
+    order = tests[np.argsort(p_values[tests], kind="stable")]
+    adjusted = np.full(len(p_values), np.nan)
+    stepped = p_values[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1)
+    return adjusted
