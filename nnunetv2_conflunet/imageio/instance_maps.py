@@ -11,6 +11,7 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from skimage import io
 
+from nnunetv2_conflunet.imageio.nifti import check_nifti
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import atomic_path, write_json
 
@@ -38,11 +39,12 @@ def read_instances(path: str | os.PathLike, reader: BaseReaderWriter) -> tuple[n
     if not path.is_file():
         raise InputError(f"{path} does not exist.")
     try:
+        check_nifti(path)
         values, properties = reader.read_seg(str(path))
     except Exception as error:
         raise InputError(
             f"{path} cannot be read by {type(reader).__name__} ({type(error).__name__}: {error}). It must be a whole "
-            "image file with one channel in the dataset's format."
+            "image file with one channel of 0 and positive integer ids, in the dataset's format."
         ) from error
     if values.ndim != 4 or values.shape[0] != 1:
         raise InputError(

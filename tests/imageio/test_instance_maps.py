@@ -1,0 +1,143 @@
+import nibabel
+import numpy as np
+import pytest
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWithReorient
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
+from support import write_nifti
+
+from nnunetv2_conflunet.imageio import read_instances, write_instances
+from nnunetv2_conflunet.utilities.errors import InputError
+
+NIFTI_READERS = [SimpleITKIO, SimpleITKIOWithReorient, NibabelIO, NibabelIOWithReorient]
+# Left-posterior-inferior axes, permuted, tilted: no reader finds its own orientation in it.
+AFFINE = np.array([[0, 0, -2.0, 5], [-0.9397, -0.342, 0, -8], [0.342, -0.9397, 0, 3], [0, 0, 0, 1]])
+
+
+def ids(n, shape=(43, 41, 47)):
+    """A map that holds every id from 1 to n."""
+    values = np.zeros(np.prod(shape), np.int32)
+    values[: n + 1] = np.arange(n + 1)
+    return np.random.default_rng(0).permutation(values).reshape(shape)
+
+
+@pytest.mark.parametrize("n", [300, 70_000])
+@pytest.mark.parametrize("reader", NIFTI_READERS)
+def test_every_id_survives_at_its_place_in_the_world(reader, n, tmp_path):
+    source = ids(n)
+    nibabel.save(nibabel.Nifti1Image(source, AFFINE), tmp_path / "source.nii.gz")
+    read, properties = read_instances(tmp_path / "source.nii.gz", reader())
+    write_instances(read, tmp_path / "written.nii.gz", reader(), properties, ".nii.gz")
+
+    written = nibabel.load(tmp_path / "written.nii.gz")
+    np.testing.assert_allclose(written.affine, AFFINE, atol=1e-4)
+    np.testing.assert_array_equal(np.asarray(written.dataobj), source)
+    assert written.get_data_dtype() == (np.uint16 if n < 65536 else np.uint32)
+
+
+@pytest.mark.parametrize("n", [300, 70_000])
+def test_tiff_keeps_ids_and_spacing(n, tmp_path):
+    properties = {"spacing": (3.0, 1.0, 0.5)}
+    write_instances(ids(n), tmp_path / "case.tif", Tiff3DIO(), properties, ".tif")
+    read, read_properties = read_instances(tmp_path / "case.tif", Tiff3DIO())
+    np.testing.assert_array_equal(read, ids(n))
+    assert tuple(read_properties["spacing"]) == (3.0, 1.0, 0.5)
+
+
+@pytest.mark.parametrize("ending, n", [(".png", 300), (".tif", 70_000), (".bmp", 255)])
+def test_natural_images(ending, n, tmp_path):
+    source = ids(n, (1, 300, 301))
+    write_instances(source, tmp_path / f"case{ending}", NaturalImage2DIO(), {"spacing": (999, 1, 1)}, ending)
+    np.testing.assert_array_equal(read_instances(tmp_path / f"case{ending}", NaturalImage2DIO())[0], source)
+
+
+def test_a_format_that_cannot_hold_the_ids_is_refused_and_nothing_written(tmp_path):
+    with pytest.raises(InputError, match=r"70000 instances do not fit into \.png"):
+        write_instances(ids(70_000), tmp_path / "case.png", NaturalImage2DIO(), {"spacing": (999, 1, 1)}, ".png")
+    assert list(tmp_path.iterdir()) == []
+
+
+class UnknownIO(BaseReaderWriter):
+    """A reader/writer of a user, which casts as nnU-Net's own do."""
+
+    dtype = np.uint16
+
+    def read_images(self, image_fnames):
+        return np.load(image_fnames[0])[None].astype(np.float32), {"spacing": (1, 1, 1)}
+
+    def read_seg(self, seg_fname):
+        return self.read_images([seg_fname])
+
+    def write_seg(self, seg, output_fname, properties):
+        np.save(output_fname, seg.astype(self.dtype))
+
+
+def test_a_users_writer_is_trusted_only_as_far_as_it_keeps_the_ids(tmp_path):
+    write_instances(ids(300), tmp_path / "case.npy", UnknownIO(), {"spacing": (1, 1, 1)}, ".npy")
+    np.testing.assert_array_equal(read_instances(tmp_path / "case.npy", UnknownIO())[0], ids(300))
+    with pytest.raises(InputError, match="UnknownIO cannot keep 70000 instance ids"):
+        write_instances(ids(70_000), tmp_path / "large.npy", UnknownIO(), {"spacing": (1, 1, 1)}, ".npy")
+    assert [i.name for i in tmp_path.iterdir()] == ["case.npy"]
+
+
+def _with(value):
+    values = np.zeros((4, 5, 6), np.float32)
+    values[1, 2, 3] = value
+    return values
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (_with(-1), r"negative values \(lowest -1\)"),
+        (_with(1.5), "fractional values in 1 voxels"),
+        (_with(np.nan), "NaN or infinite"),
+        (_with(2.0**24), "the id 16777216"),
+        (np.zeros((2, 4, 5, 6), np.float32), "2 channels or time points"),
+    ],
+)
+def test_what_is_no_instance_map_is_refused_by_name(values, message, tmp_path):
+    write_nifti_any(values, tmp_path / "bad.nii.gz")
+    with pytest.raises(InputError, match=message) as error:
+        read_instances(tmp_path / "bad.nii.gz", SimpleITKIO())
+    assert "bad.nii.gz" in str(error.value)
+
+
+def write_nifti_any(values, path):
+    nibabel.save(nibabel.Nifti1Image(values.transpose(), np.eye(4)), path)
+
+
+@pytest.mark.parametrize("reader", [SimpleITKIO, NibabelIO])
+def test_an_unreadable_file_is_refused_by_name(reader, tmp_path):
+    write_nifti(ids(300).astype(np.uint16), tmp_path / "cut.nii.gz")
+    whole = (tmp_path / "cut.nii.gz").read_bytes()
+    (tmp_path / "cut.nii.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"cut\.nii\.gz cannot be read by"):
+        read_instances(tmp_path / "cut.nii.gz", reader())
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        read_instances(tmp_path / "none.nii.gz", SimpleITKIO())
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64, np.int64])
+def test_signed_and_float_files_of_whole_numbers_are_read(dtype, tmp_path):
+    values = ids(300, (8, 8, 8)).astype(dtype)
+    nibabel.save(nibabel.Nifti1Image(values.transpose(), np.eye(4), dtype=dtype), tmp_path / "map.nii.gz")
+    np.testing.assert_array_equal(read_instances(tmp_path / "map.nii.gz", SimpleITKIO())[0], values)
+
+
+def test_an_error_while_writing_leaves_nothing(tmp_path, monkeypatch):
+    class Failing(UnknownIO):
+        def write_seg(self, seg, output_fname, properties):
+            super().write_seg(seg, output_fname, properties)
+            raise OSError("disk full")
+
+    (tmp_path / "case.npy").write_bytes(b"older")
+    with pytest.raises(OSError, match="disk full"):
+        write_instances(ids(3), tmp_path / "case.npy", Failing(), {"spacing": (1, 1, 1)}, ".npy")
+    assert (tmp_path / "case.npy").read_bytes() == b"older"
+    assert len(list(tmp_path.iterdir())) == 1

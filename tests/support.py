@@ -1,0 +1,161 @@
+"""Small plans, images and datasets that several tests share."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+FEATURES = (4, 8)
+
+
+def small_plans(dim=3, patch_size=None, spacing_mm=None, transpose_forward=None, reader="SimpleITKIO", n_stages=2):
+    """Plans of one configuration, named 3d_fullres or 2d, with a network that runs in milliseconds."""
+    transpose_forward = transpose_forward or [0, 1, 2]
+    patch_size = list(patch_size or [16] * dim)
+    spacing_mm = list(spacing_mm or [1.0] * dim)
+    resampling = "resample_data_or_seg_to_shape"
+    configuration = {
+        "data_identifier": f"nnUNetPlans_{dim}d",
+        "preprocessor_name": "DefaultPreprocessor",
+        "batch_size": 2,
+        "patch_size": patch_size,
+        "median_image_size_in_voxels": patch_size,
+        "spacing": spacing_mm,
+        "normalization_schemes": ["NoNormalization"],
+        "use_mask_for_norm": [False],
+        "resampling_fn_data": resampling,
+        "resampling_fn_seg": resampling,
+        "resampling_fn_data_kwargs": {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None},
+        "resampling_fn_seg_kwargs": {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None},
+        "resampling_fn_probabilities": resampling,
+        "resampling_fn_probabilities_kwargs": {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None},
+        "architecture": small_architecture(dim, n_stages),
+        "batch_dice": False,
+    }
+    return {
+        "dataset_name": "Dataset001_Small",
+        "plans_name": "nnUNetPlans",
+        "original_median_spacing_after_transp": [1.0, 1.0, 1.0],
+        "original_median_shape_after_transp": [32, 32, 32] if dim == 3 else [1, 32, 32],
+        "image_reader_writer": reader,
+        "transpose_forward": transpose_forward,
+        "transpose_backward": [int(i) for i in np.argsort(transpose_forward)],
+        "configurations": {"3d_fullres" if dim == 3 else "2d": configuration},
+        "experiment_planner_used": "ExperimentPlanner",
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": {},
+        "continue_training": False,
+    }
+
+
+def small_architecture(dim=3, n_stages=2, residual=False):
+    """A plain or residual-encoder U-Net of two or more stages."""
+    kind = "ResidualEncoderUNet" if residual else "PlainConvUNet"
+    return {
+        "network_class_name": f"dynamic_network_architectures.architectures.unet.{kind}",
+        "arch_kwargs": {
+            "n_stages": n_stages,
+            "features_per_stage": [FEATURES[0] * 2**i for i in range(n_stages)],
+            "conv_op": f"torch.nn.modules.conv.Conv{dim}d",
+            "kernel_sizes": [[3] * dim] * n_stages,
+            "strides": [[1] * dim] + [[2] * dim] * (n_stages - 1),
+            "n_blocks_per_stage" if residual else "n_conv_per_stage": [1] * n_stages,
+            "n_conv_per_stage_decoder": [1] * (n_stages - 1),
+            "conv_bias": True,
+            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dim}d",
+            "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+            "dropout_op": None,
+            "dropout_op_kwargs": None,
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True},
+        },
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }
+
+
+def dataset_json(labels=None, channels=1, file_ending=".nii.gz"):
+    """The dataset.json of nnU-Net."""
+    return {
+        "channel_names": {str(i): f"channel{i}" for i in range(channels)},
+        "labels": labels or {"background": 0, "lesion": 1},
+        "numTraining": 0,
+        "file_ending": file_ending,
+    }
+
+
+def balls(shape, centers, radius, spacing_mm=None):
+    """Instance map of balls (ids 1, 2, ...) of a radius in mm; a voxel belongs to the nearest center."""
+    spacing = np.ones(len(shape)) if spacing_mm is None else np.array(spacing_mm)
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
+    distances = np.stack([np.linalg.norm((grid - np.array(c)) * spacing, axis=-1) for c in centers])
+    return np.where(distances.min(axis=0) <= radius, distances.argmin(axis=0) + 1, 0).astype(np.int32)
+
+
+def write_nifti(array, path, spacing_mm=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0), direction=None):
+    """Write an array in nnU-Net's axis order (slowest first); spacing, origin and direction in file order (x, y, z)."""
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing([float(i) for i in spacing_mm])
+    image.SetOrigin([float(i) for i in origin])
+    if direction is not None:
+        image.SetDirection([float(i) for i in np.ravel(direction)])
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(image, str(path), True)
+
+
+def write_dataset(folder, n_cases=6, shape=(40, 36, 44), seed=0, n_lesions=4, labels=None, spacing_mm=(1.0, 1.0, 1.0)):
+    """A raw nnU-Net dataset of bright balls on noise, half of them touching, the last training case without any."""
+    rng = np.random.default_rng(seed)
+    folder = Path(folder)
+    for split, n in (("Tr", n_cases), ("Ts", 1)):
+        for i in range(n):
+            centers = []
+            while len(centers) < n_lesions:
+                first = rng.uniform(8, np.array(shape) - 8)
+                centers += [first, first + (0, 0, 7)] if len(centers) % 2 == 0 else [first]
+            instances = balls(shape, centers[:n_lesions], 4.5)
+            if split == "Tr" and i == n_cases - 1:
+                instances[:] = 0
+            image = rng.normal(100, 10, shape) + 60 * (instances > 0)
+            case = f"case_{split}{i}"
+            write_nifti(image.astype(np.float32), folder / f"images{split}" / f"{case}_0000.nii.gz", spacing_mm)
+            write_nifti((instances > 0).astype(np.uint8), folder / f"labels{split}" / f"{case}.nii.gz", spacing_mm)
+            write_nifti(instances.astype(np.uint16), folder / f"instances{split}" / f"{case}.nii.gz", spacing_mm)
+    content = dataset_json(labels)
+    content["numTraining"] = n_cases
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+def nnunet_environment(base, **others):
+    """Environment variables for nnU-Net's commands with all folders under `base` and one worker of each kind."""
+    from nnunetv2_conflunet.nnunet_ext_path import nnunet_ext_path
+
+    base = Path(base)
+    return {
+        **os.environ,
+        "nnUNet_raw": str(base / "raw"),
+        "nnUNet_preprocessed": str(base / "preprocessed"),
+        "nnUNet_results": str(base / "results"),
+        "nnUNet_extTrainer": os.pathsep.join([str(nnunet_ext_path()), str(base / "own_trainers")]),
+        "nnUNet_def_n_proc": "1",
+        "nnUNet_n_proc_DA": "1",
+        "nnUNet_compile": "f",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        **others,
+    }
+
+
+def run(command, environment, check=True, timeout=600):
+    """Run a command of the environment's Python, as a user types it; return the finished process."""
+    program, *arguments = command
+    executable = Path(sys.executable).with_name(program)
+    result = subprocess.run(
+        [str(executable), *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=timeout
+    )
+    if check and result.returncode:
+        raise AssertionError(f"{' '.join(map(str, command))} failed:\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}")
+    return result
