@@ -81,15 +81,15 @@ def assign_by_curvature(
         seed_of, seed_label = seed_of[large[seed_label]], in_scan_order(seed_label[large[seed_label]])
 
     center, distance_mm = np.zeros(n, np.int64), np.zeros(n)
-    position = voxels.coordinates * spacing_mm
-    reachable = np.full(n, bool(len(seed_of)))
-    if preset.inside_component:
-        reachable = np.isin(component, component[seed_of])
-        # One more axis that holds components apart by more than the image is long.
-        apart = component * (2 * np.linalg.norm(position.max(axis=0, initial=0)) + 1)
-        position = np.column_stack([position, apart])
+    center[seed_of] = seed_label
     if len(seed_of):
-        center[reachable], distance_mm[reachable] = nearest_label(position[reachable], position[seed_of], seed_label)
+        position = voxels.coordinates * spacing_mm
+        others = center == 0
+        if preset.inside_component:
+            others &= np.isin(component, component[seed_of])
+            # One more axis that holds components apart by more than the image is long.
+            position = np.column_stack([position, component * (2 * np.linalg.norm(position.max(axis=0)) + 1)])
+        center[others], distance_mm[others] = nearest_label(position[others], position[seed_of], seed_label)
     return Assignment(center, distance_mm, np.full(seed_label.max(initial=0), np.nan, np.float32))
 
 

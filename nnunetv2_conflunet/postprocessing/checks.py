@@ -73,7 +73,7 @@ def check_probability(probability: np.ndarray) -> np.ndarray:
         raise InputError(
             f"probability has shape {probability.shape}; it must have two or three axes: sum the foreground channels."
         )
-    lowest, highest = probability.min(initial=0), probability.max(initial=0)
+    lowest, highest = (probability.min(), probability.max()) if probability.size else (0, 0)
     # Written so that NaN fails as well.
     if not (lowest >= -PROBABILITY_TOLERANCE and highest <= 1 + PROBABILITY_TOLERANCE):
         raise InputError(

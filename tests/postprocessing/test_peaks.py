@@ -1,0 +1,119 @@
+"""Peaks against plateaus drawn by hand and against a slow search."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from nnunetv2_conflunet.postprocessing.peaks import find_peaks, window_voxels
+
+
+def peaks(heatmap, spacing_mm=None, *, threshold=0.1, window_mm=3.0, top_k=None):
+    spacing_mm = np.ones(heatmap.ndim) if spacing_mm is None else np.array(spacing_mm, float)
+    return find_peaks(heatmap.astype(np.float32), spacing_mm, threshold=threshold, window_mm=window_mm, top_k=top_k)
+
+
+@pytest.mark.parametrize(
+    ("window_mm", "spacing_mm", "voxels"),
+    [
+        (3.0, (1, 1, 1), (3, 3, 3)),
+        (3.0, (0.5, 1, 3), (5, 3, 3)),
+        (3.0, (0.6, 0.6, 0.59), (5, 5, 5)),
+        (3.0, (0.61, 0.43, 0.42), (3, 5, 7)),
+        (5.0, (1, 1, 2), (5, 5, 3)),
+        (4.9, (1, 1, 2), (3, 3, 3)),
+        (3.0, np.float32((0.12, 0.12, 0.12)), (25, 25, 25)),
+        (0.1, (1, 1, 1), (3, 3, 3)),
+    ],
+)
+def test_the_window_is_the_largest_odd_number_of_voxels_that_fits(window_mm, spacing_mm, voxels):
+    assert tuple(window_voxels(window_mm, np.array(spacing_mm, float))) == voxels
+
+
+def test_a_plateau_is_one_peak_at_the_member_nearest_to_its_mean():
+    heatmap = np.zeros((9, 9))
+    heatmap[4, 1:8] = 0.5
+    assert peaks(heatmap).indices.tolist() == [[4, 4]]
+    # An L of 11 voxels whose mean (5.09, 3.91) lies outside of it; (6, 4) is 0.91 away, (6, 3) 1.29, (5, 2) 1.91.
+    heatmap = np.zeros((10, 10))
+    heatmap[2:7, 2] = heatmap[6, 2:9] = 0.5
+    assert peaks(heatmap).indices.tolist() == [[6, 4]]
+
+
+def test_members_equally_near_to_the_mean_leave_it_to_the_first():
+    heatmap = np.zeros((6, 6, 6))
+    heatmap[2:4, 2:4, 2:4] = 0.5
+    assert peaks(heatmap).indices.tolist() == [[2, 2, 2]]
+
+
+def test_distance_to_the_mean_is_in_mm():
+    # The mean is (2, 1.75): (2, 2) is the nearest member.
+    heatmap = np.zeros((5, 5))
+    heatmap[[1, 2, 3], [1, 3, 1]] = 0.5
+    heatmap[2, 2] = 0.5
+    assert peaks(heatmap, (1, 1)).indices.tolist() == [[2, 2]]
+    heatmap[2, 2] = 0
+    heatmap[1, 2] = heatmap[3, 2] = 0.5
+    # Mean (2, 1.8): (2, 3) is 1.2 columns away, (1, 2) is one row and 0.2 columns away.
+    assert peaks(heatmap, (1, 1)).indices.tolist() == [[1, 2]]
+    assert peaks(heatmap, (3, 1)).indices.tolist() == [[2, 3]]
+
+
+def test_a_shoulder_is_a_peak_only_outside_the_window_of_something_higher():
+    heatmap = np.zeros((5, 9))
+    heatmap[2, 2:5] = 0.5
+    heatmap[2, 5] = 0.6
+    # (2, 2) and (2, 3) do not have the higher voxel in their window; they are a plateau of their own.
+    assert peaks(heatmap).indices.tolist() == [[2, 5], [2, 2]]
+    assert peaks(heatmap, window_mm=7.0).indices.tolist() == [[2, 5]]
+
+
+def test_equal_maxima_that_do_not_touch_are_one_plateau_in_a_wider_window():
+    heatmap = np.zeros((5, 11))
+    heatmap[2, [3, 5, 7]] = 0.5
+    assert len(peaks(heatmap).indices) == 3
+    assert peaks(heatmap, window_mm=5.0).indices.tolist() == [[2, 5]]
+
+
+def test_the_threshold_itself_is_high_enough():
+    heatmap = np.zeros((5, 5))
+    heatmap[2, 2] = 0.1
+    assert len(peaks(heatmap, threshold=0.1).indices) == 1
+    assert len(peaks(heatmap, threshold=0.11).indices) == 0
+
+
+def test_a_constant_heatmap_is_one_peak_in_the_middle():
+    assert peaks(np.full((7, 7, 7), 0.3)).indices.tolist() == [[3, 3, 3]]
+
+
+def test_thick_slices_do_not_multiply_a_lesion():
+    at = np.stack(np.meshgrid(np.arange(9) * 3.0, np.arange(20), np.arange(20), indexing="ij"), axis=-1)
+    heatmap = np.exp(-((at - (12, 10, 10)) ** 2).sum(axis=-1) / 8)
+    assert heatmap[3, 10, 10] > 0.1
+    assert peaks(heatmap, (3, 1, 1)).indices.tolist() == [[4, 10, 10]]
+
+
+def test_peaks_come_from_the_highest_and_then_in_array_order():
+    heatmap = np.zeros((5, 20))
+    heatmap[2, [2, 8, 14]] = 0.4, 0.9, 0.4
+    found = peaks(heatmap)
+    assert found.indices[:, 1].tolist() == [8, 2, 14]
+    assert found.scores == pytest.approx([0.9, 0.4, 0.4])
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 10**6),
+    shape=st.sampled_from([(14, 15), (9, 8, 10)]),
+    window_mm=st.sampled_from([3.0, 5.0]),
+    spacing_mm=st.sampled_from([1.0, 0.7]),
+)
+def test_matches_max_pooling_where_values_differ(seed, shape, window_mm, spacing_mm):
+    heatmap = np.random.default_rng(seed).permutation(np.prod(shape)).reshape(shape) / np.prod(shape)
+    heatmap = heatmap.astype(np.float32)
+    spacing = np.full(len(shape), spacing_mm)
+    pooled = ndimage.maximum_filter(heatmap, size=tuple(window_voxels(window_mm, spacing)), mode="constant")
+    expected = np.argwhere((pooled == heatmap) & (heatmap >= 0.3))
+    found = peaks(heatmap, spacing, threshold=0.3, window_mm=window_mm).indices
+    assert {*map(tuple, found)} == {*map(tuple, expected)}
