@@ -47,7 +47,7 @@ def small_plans(dim=3, patch_size=None, spacing_mm=None, transpose_forward=None,
         "configurations": {"3d_fullres" if dim == 3 else "2d": configuration},
         "experiment_planner_used": "ExperimentPlanner",
         "label_manager": "LabelManager",
-        "foreground_intensity_properties_per_channel": {},
+        "foreground_intensity_properties_per_channel": {str(i): {} for i in range(10)},
         "continue_training": False,
     }
 

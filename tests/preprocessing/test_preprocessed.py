@@ -1,0 +1,188 @@
+import json
+import multiprocessing
+import os
+import shutil
+
+import blosc2
+import numpy as np
+import pytest
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2, nnUNetDatasetNumpy
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from support import balls, dataset_json, small_plans, write_nifti
+
+from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
+from nnunetv2_conflunet.utilities.errors import InputError
+
+SHAPE = (20, 18, 22)
+CASES = ("a", "b")
+
+
+@pytest.fixture
+def dataset(tmp_path, monkeypatch):
+    """Two cases, one empty; preprocessed by nnU-Net to another axis order, crop and spacing."""
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path / "raw"))
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "preprocessed"))
+    raw = tmp_path / "raw" / "Dataset001_Small"
+    for case in CASES:
+        instances = balls(SHAPE, [(8, 8, 8), (8, 8, 13), (14, 12, 8)], 2.9) * (case == "a")
+        image = np.zeros(SHAPE, np.float32)
+        image[3:18, 2:17, 1:20] = 1 + instances[3:18, 2:17, 1:20]
+        write_nifti(image, raw / "imagesTr" / f"{case}_0000.nii.gz", (1, 1, 2))
+        write_nifti((instances > 0).astype(np.uint8), raw / "labelsTr" / f"{case}.nii.gz", (1, 1, 2))
+        write_nifti((instances * 7).astype(np.uint16), raw / "instancesTr" / f"{case}.nii.gz", (1, 1, 2))
+    (raw / "dataset.json").write_text(json.dumps(dataset_json()))
+    plans = PlansManager(small_plans(spacing_mm=(1.0, 0.8, 1.6), transpose_forward=[2, 1, 0]))
+    folder = tmp_path / "preprocessed" / "Dataset001_Small" / "nnUNetPlans_3d"
+    folder.mkdir(parents=True)
+    for case in CASES:
+        DefaultPreprocessor(verbose=False).run_case_save(
+            str(folder / case),
+            [str(raw / "imagesTr" / f"{case}_0000.nii.gz")],
+            str(raw / "labelsTr" / f"{case}.nii.gz"),
+            plans,
+            plans.get_configuration("3d_fullres"),
+            dataset_json(),
+        )
+    return PreprocessedInstances(plans, "3d_fullres", dataset_json())
+
+
+def load(dataset, case):
+    _, segmentation, instances, _ = nnUNetDatasetBlosc2(
+        str(dataset.source_folder), [case], str(dataset.folder)
+    ).load_case(case)
+    return segmentation[:][0], instances[:]
+
+
+def test_maps_agree_with_the_preprocessed_segmentation_voxel_by_voxel(dataset):
+    made = dataset.prepare(1)
+    assert [(i.case, i.n_instances, i.n_lost) for i in made] == [("a", 3, 0), ("b", 0, 0)]
+    for case in CASES:
+        segmentation, instances = load(dataset, case)
+        assert instances.dtype == np.int16
+        np.testing.assert_array_equal(instances > 0, segmentation == 1)
+    # The source's axis 0 is the preprocessed axis 2, at 2 / 1.6 of the resolution: the balls lie in order along it.
+    _, instances = load(dataset, "a")
+    centers = [np.argwhere(instances == i).mean(0) for i in (1, 2, 3)]
+    assert centers[1][0] - centers[0][0] == pytest.approx(5, abs=0.7)
+    assert centers[2][2] - centers[0][2] == pytest.approx(6 * 2 / 1.6, abs=0.7)
+
+
+def test_nothing_is_done_twice(dataset):
+    dataset.prepare(1)
+    assert dataset.prepare(1) == []
+
+
+def test_a_copied_dataset_is_not_stale(dataset):
+    dataset.prepare(1)
+    for path in dataset.source_folder.iterdir():
+        os.utime(path)
+    assert dataset.prepare(1) == []
+
+
+def test_a_changed_source_is_done_again(dataset, tmp_path):
+    dataset.prepare(1)
+    source = tmp_path / "raw" / "Dataset001_Small" / "instancesTr" / "a.nii.gz"
+    one = (balls(SHAPE, [(8, 8, 8), (8, 8, 13), (14, 12, 8)], 2.9) > 0).astype(np.uint8)
+    write_nifti(one, source, (1, 1, 2))
+    assert [(i.case, i.n_instances) for i in dataset.prepare(1)] == [("a", 1)]
+
+
+def test_a_changed_preprocessed_case_is_done_again(dataset):
+    dataset.prepare(1)
+    segmentation, _ = load(dataset, "a")
+    segmentation[segmentation == 1] = 0
+    segmentation[4, 4, 4] = 1
+    blosc2.asarray(segmentation[None], urlpath=str(dataset.source_folder / "a_seg.b2nd"), mode="w")
+    assert [(i.case, i.n_instances, i.n_lost) for i in dataset.prepare(1)] == [("a", 1, 2)]
+
+
+def test_a_missing_map_is_made_again(dataset):
+    dataset.prepare(1)
+    (dataset.folder / "b.b2nd").unlink()
+    assert [i.case for i in dataset.prepare(1)] == ["b"]
+
+
+def test_the_preprocessed_folder_itself_gains_no_file(dataset):
+    before = sorted(i.name for i in dataset.source_folder.iterdir())
+    dataset.prepare(1)
+    assert sorted(i.name for i in dataset.source_folder.iterdir()) == before
+
+
+def test_a_bad_case_stops_everything_before_a_file_is_written(dataset, tmp_path):
+    write_nifti(
+        np.zeros(SHAPE, np.uint8), tmp_path / "raw" / "Dataset001_Small" / "instancesTr" / "a.nii.gz", (1, 1, 2)
+    )
+    with pytest.raises(InputError, match="a: .* voxels"):
+        dataset.prepare(1)
+    assert not dataset.folder.exists()
+
+
+def test_no_instances_folder(dataset, tmp_path):
+    shutil.rmtree(tmp_path / "raw" / "Dataset001_Small" / "instancesTr")
+    with pytest.raises(InputError, match="--instances_from_labels"):
+        dataset.prepare(1)
+
+
+def test_a_missing_case(dataset, tmp_path):
+    (tmp_path / "raw" / "Dataset001_Small" / "instancesTr" / "b.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"1 of 2 training cases have no instance map .*: b\."):
+        dataset.prepare(1)
+
+
+def test_without_the_raw_dataset_complete_maps_are_used_and_missing_ones_named(dataset, tmp_path):
+    dataset.prepare(1)
+    shutil.rmtree(tmp_path / "raw")
+    assert dataset.prepare(1) == []
+    (dataset.folder / "a.b2nd").unlink()
+    with pytest.raises(InputError, match=r"1 of 2 cases have no map .*\(a\)"):
+        dataset.prepare(1)
+
+
+def test_a_configuration_that_is_not_preprocessed(dataset):
+    shutil.rmtree(dataset.source_folder)
+    with pytest.raises(InputError, match="Run nnUNetv2_plan_and_preprocess"):
+        dataset.prepare(1)
+
+
+def test_numpy_datasets(dataset):
+    """Preprocessed cases of older nnU-Nets are .npz files."""
+    for case in CASES:
+        data, segmentation, _, properties = nnUNetDatasetBlosc2(str(dataset.source_folder), [case]).load_case(case)
+        nnUNetDatasetNumpy.save_case(data[:], segmentation[:], properties, str(dataset.source_folder / case))
+    for path in dataset.source_folder.glob("*.b2nd"):
+        path.unlink()
+    assert len(dataset.prepare(1)) == 2
+    _, segmentation, instances, _ = nnUNetDatasetNumpy(
+        str(dataset.source_folder), ["a"], str(dataset.folder)
+    ).load_case("a")
+    np.testing.assert_array_equal(instances > 0, segmentation[0] == 1)
+    assert dataset.prepare(1) == []
+
+
+def _prepare_at_once(dataset, barrier, results):
+    barrier.wait()
+    with dataset.lock:
+        results.put(len(dataset.prepare(1)))
+
+
+def test_five_processes_at_once(dataset):
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(5), context.Queue()
+    processes = [context.Process(target=_prepare_at_once, args=(dataset, barrier, results)) for _ in range(5)]
+    for process in processes:
+        process.start()
+    made = sorted(results.get(timeout=60) for _ in processes)
+    for process in processes:
+        process.join(timeout=60)
+    assert made == [0, 0, 0, 0, 2]
+    for case in CASES:
+        segmentation, instances = load(dataset, case)
+        np.testing.assert_array_equal(instances > 0, segmentation == 1)
+
+
+def test_regions_are_refused(dataset):
+    regions = dataset_json({"background": 0, "whole": [1, 2], "core": 2})
+    regions["regions_class_order"] = [1, 2]
+    with pytest.raises(InputError, match="region-based"):
+        PreprocessedInstances(dataset.plans, "3d_fullres", regions)
