@@ -118,7 +118,9 @@ def compare_methods(methods: list[Method], metrics: list[str], *, seed: int = 0)
     """
     first = methods[0]
     for method in methods[1:]:
-        differing = [k for k, value in first.settings.items() if method.settings.get(k) != value]
+        differing = [
+            k for k, value in first.settings.items() if k != "volume_bins_mm3" and method.settings.get(k) != value
+        ]
         if differing:
             raise InputError(
                 f"{first.name} and {method.name} were evaluated with another {list_some(sorted(differing))}; evaluate "

@@ -43,8 +43,10 @@ def find_confluent(
     coordinates = np.unravel_index(positions, instances.shape)
     lowest = [int(axis.min()) for axis in coordinates]
     box = tuple(slice(low, int(axis.max()) + 1) for low, axis in zip(lowest, coordinates, strict=True))
+    # cc3d 4.1 runs out of provisional labels on bool arrays of isolated voxels; it does not on uint8.
     components = cc3d.connected_components(
-        instances[box] != 0, connectivity=connectivity if instances.ndim == 3 else CONNECTIVITY_IN_PLANE[connectivity]
+        (instances[box] != 0).view(np.uint8),
+        connectivity=connectivity if instances.ndim == 3 else CONNECTIVITY_IN_PLANE[connectivity],
     )
     component = components[tuple(axis - low for axis, low in zip(coordinates, lowest, strict=True))].astype(np.int64)
     # One entry for each instance and component that share voxels.

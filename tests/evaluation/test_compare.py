@@ -1,0 +1,133 @@
+"""Paired comparison of methods."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from nnunetv2_conflunet.evaluation.compare import compare_methods, load_methods
+from nnunetv2_conflunet.evaluation.comparison_tables import latex_table, markdown_tables
+from nnunetv2_conflunet.evaluation.paired import holm, paired_comparison
+from nnunetv2_conflunet.utilities.errors import InputError
+
+SETTINGS = {"iou_threshold": 0.1, "matching": "paper"}
+
+
+def write(folder, metrics, settings=SETTINGS):
+    """A summary of `metrics`: {case: {metric: value}}."""
+    folder.mkdir(parents=True)
+    cases = [{"case": case, "metrics": values} for case, values in metrics.items()]
+    (folder / "summary_instances.json").write_text(json.dumps({"metric_per_case": cases, "settings": settings}))
+    return folder
+
+
+def test_differences_are_over_patients_with_both_values():
+    first, second = np.array([0.5, 0.7, np.nan, 0.9]), np.array([0.4, np.nan, 0.3, 0.5])
+    found = paired_comparison(first, second)
+    assert (found["n"], found["difference"]) == (2, pytest.approx(0.25))
+    assert (found["mean_first"], found["mean_second"]) == (pytest.approx(0.7), pytest.approx(0.45))
+    # Two patients: the resampled means are 0.1, 0.25 and 0.4, the outer ones a quarter of the time each.
+    assert (found["low"], found["high"]) == (pytest.approx(0.1), pytest.approx(0.4))
+
+
+def test_p_values_are_those_of_the_textbook_tests():
+    rng = np.random.default_rng(1)
+    first, second = rng.normal(0.6, 0.1, 13), rng.normal(0.5, 0.1, 13)
+    found = paired_comparison(first, second)
+    # The t statistic from its formula, and all 2**13 signs of the ranks.
+    d = first - second
+    t = d.mean() / (d.std(ddof=1) / np.sqrt(13))
+    assert found["p_t"] == pytest.approx(2 * stats.t.sf(abs(t), 12), rel=1e-12)
+    ranks = stats.rankdata(abs(d))
+    signs = (np.arange(2**13)[:, None] >> np.arange(13)) & 1
+    sums = (signs * ranks).sum(axis=1)
+    observed = ranks[d > 0].sum()
+    p = 2 * min((sums >= observed).mean(), (sums <= observed).mean())
+    assert found["p_wilcoxon"] == pytest.approx(min(p, 1), rel=1e-12)
+
+
+def test_the_interval_is_seeded_and_near_the_one_of_theory():
+    rng = np.random.default_rng(2)
+    first, second = rng.normal(0.6, 0.1, 400), rng.normal(0.5, 0.1, 400)
+    found = paired_comparison(first, second, seed=5)
+    assert found == paired_comparison(first, second, seed=5)
+    half = 1.96 * (first - second).std(ddof=1) / 20
+    d = found["difference"]
+    assert (found["low"], found["high"]) == (pytest.approx(d - half, abs=0.001), pytest.approx(d + half, abs=0.001))
+
+
+@pytest.mark.filterwarnings("error")
+def test_degenerate_comparisons():
+    same = paired_comparison(np.array([0.5, 0.6]), np.array([0.5, 0.6]))
+    assert (same["p_t"], same["p_wilcoxon"], same["low"], same["high"]) == (1, 1, 0, 0)
+    shifted = paired_comparison(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 2.0]))
+    assert shifted["p_t"] == 0 and shifted["low"] == shifted["high"] == 1
+    for n in (0, 1):
+        found = paired_comparison(np.ones(n), np.zeros(n))
+        assert found["n"] == n and np.isnan(found["p_t"]) and np.isnan(found["low"])
+
+
+def test_holm_by_hand():
+    # Sorted 0.01, 0.02, 0.04 times 3, 2, 1; never below the one before.
+    np.testing.assert_allclose(holm([0.04, 0.01, np.nan, 0.02]), [0.04, 0.03, np.nan, 0.04])
+    np.testing.assert_allclose(holm([0.5, 0.6]), [1.0, 1.0])
+
+
+@pytest.fixture
+def methods(tmp_path):
+    a = {"1": {"F1": 0.5, "DiC": 3}, "2": {"F1": 0.75, "DiC": 0}, "3": {"F1": np.nan, "DiC": 1}}
+    b = {"1": {"F1": 0.5, "DiC": 1}, "2": {"F1": 0.25, "DiC": 0}, "3": {"F1": 0.1, "DiC": 0}, "4": {"F1": 1, "DiC": 9}}
+    return [write(tmp_path / "cc_1", a), write(tmp_path / "acls", b)]
+
+
+def test_tables_side_by_side(methods):
+    comparison = compare_methods(load_methods(methods), ["F1", "DiC"])
+    assert comparison.n == {"F1": 2, "DiC": 3}
+    assert comparison.means["F1"]["acls"][0] == 0.375
+    assert comparison.pairs[["metric", "first", "second", "n", "difference"]].to_numpy().tolist() == [
+        ["F1", "cc_1", "acls", 2, 0.25],
+        ["DiC", "cc_1", "acls", 3, 1.0],
+    ]
+    text = markdown_tables(comparison)
+    # High is best for F1, low for DiC.
+    assert "| F1 (%) | **62.5 ± 17.7** | 37.5 ± 17.7   | 2        |" in text
+    assert "| DiC    | 1.3 ± 1.5       | **0.3 ± 0.6** | 3        |" in text
+    assert "1 patients of acls are not in every evaluation and are left out." in text
+    latex = latex_table(comparison)
+    assert r"cc\_1 & \textbf{62.5 $\pm$ 17.7} & 1.3 $\pm$ 1.5 \\" in latex
+    assert latex.count(r"\\") == 4
+
+
+def test_equal_printed_means_are_both_best(tmp_path):
+    folders = [write(tmp_path / name, {"1": {"F1": v}, "2": {"F1": v}}) for name, v in (("a", 0.50001), ("b", 0.5))]
+    assert markdown_tables(compare_methods(load_methods(folders), ["F1"])).count("**50.0 ± 0.0**") == 2
+
+
+def test_three_methods_share_one_family(tmp_path):
+    rng = np.random.default_rng(0)
+    folders = [
+        write(tmp_path / name, {str(i): {"F1": rng.uniform(), "PQ": rng.uniform()} for i in range(8)}) for name in "abc"
+    ]
+    pairs = compare_methods(load_methods(folders), ["F1", "PQ"]).pairs
+    assert len(pairs) == 6
+    pd.testing.assert_series_equal(pairs["p_t_holm"], pd.Series(holm(pairs["p_t"])), check_names=False)
+    assert pairs["p_t_holm"].min() == pytest.approx(min(1, 6 * pairs["p_t"].min()))
+
+
+def test_faults(methods, tmp_path):
+    with pytest.raises(InputError, match="at least two evaluations"):
+        load_methods(methods[:1])
+    with pytest.raises(InputError, match=r"absent.*summary_instances\.json|absent does not exist"):
+        load_methods([methods[0], tmp_path / "absent"])
+    with pytest.raises(InputError, match="as many different names, not x, x"):
+        load_methods(methods, ["x", "x"])
+    with pytest.raises(InputError, match="no metric F2"):
+        compare_methods(load_methods(methods), ["F2"])
+    other = write(tmp_path / "other", {"9": {"F1": 1, "DiC": 1}})
+    with pytest.raises(InputError, match="no patient in common"):
+        compare_methods(load_methods([methods[0], other]), ["F1"])
+    strict = write(tmp_path / "strict", {"1": {"F1": 1, "DiC": 1}}, {**SETTINGS, "iou_threshold": 0.5})
+    with pytest.raises(InputError, match="cc_1 and strict were evaluated with another iou_threshold"):
+        compare_methods(load_methods([methods[0], strict]), ["F1"])
