@@ -1,0 +1,176 @@
+"""The command ``nnUNetv2_conflunet_instantiate``: instances of a folder of predictions, without the network."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import joblib
+from nnunetv2.configuration import default_num_processes
+
+from nnunetv2_conflunet.postprocessing.acls import PRESETS
+from nnunetv2_conflunet.postprocessing.outputs import case_files, case_is_done, write_case
+from nnunetv2_conflunet.postprocessing.pipeline import instantiate
+from nnunetv2_conflunet.postprocessing.prediction_folder import PredictionFolder
+from nnunetv2_conflunet.postprocessing.settings import METHODS, InstantiationSettings
+from nnunetv2_conflunet.utilities.commands import run_command
+from nnunetv2_conflunet.utilities.errors import InputError, list_some
+from nnunetv2_conflunet.utilities.files import read_json, write_json
+from nnunetv2_conflunet.utilities.parallel import run_cases
+
+SETTINGS_FILE = "instantiation.json"
+# What the account of a case says of the size filter and of pieces that were joined.
+SUMMED = (
+    "n_instances",
+    "n_instances_without_center",
+    "n_voxels_reattached",
+    "n_instances_removed",
+    "n_voxels_removed",
+)
+
+
+def main() -> None:
+    """Entry point."""
+    run_command(_command)
+
+
+def instantiate_folder(
+    folder: Path,
+    output: Path,
+    settings: InstantiationSettings,
+    *,
+    num_processes: int = default_num_processes,
+    overwrite: bool = False,
+) -> tuple[dict[str, dict], dict[str, str]]:
+    """Make instances of every case of a folder and write maps, lesion tables and the settings.
+
+    A case is left alone when its files are there, newer than what they are made of, and made with the same settings of
+    the same folder.
+
+    Args:
+        folder: output of ``nnUNetv2_predict`` (``--save_probabilities`` for ACLS and center-offset), or masks.
+        output: folder for ``<case><file_ending>``, ``<case>.csv`` and ``instantiation.json``.
+        settings: how to make instances.
+        num_processes: worker processes.
+        overwrite: make every case again, and replace maps that this function has not written.
+
+    Returns:
+        The account of each case that was made now (see :class:`Instantiation`), and the reason of each that failed.
+
+    Raises:
+        InputError: no input for the method, or an output folder that holds something else.
+    """
+    prediction = PredictionFolder.open(folder)
+    prediction.check_method(settings.method)
+    cases = prediction.cases()
+    _prepare_output(output, prediction, cases, settings, overwrite)
+    left = [case for case in cases if not _is_up_to_date(output, prediction, case)]
+    if len(left) < len(cases):
+        print(f"{len(cases) - len(left)} of {len(cases)} cases were done before.")
+    results = run_cases(_make_case, [(prediction, output, case, settings) for case in left], num_processes, "Instances")
+    accounts = {case: result for case, result in zip(left, results, strict=True) if isinstance(result, dict)}
+    failures = {case: result for case, result in zip(left, results, strict=True) if isinstance(result, str)}
+    return accounts, failures
+
+
+def _make_case(prediction: PredictionFolder, output: Path, case: str, settings: InstantiationSettings) -> dict | str:
+    """The account of a case, or the reason why it failed: one broken case must not end the others."""
+    try:
+        given = prediction.read_case(case, settings.method)
+        result = instantiate(
+            given.foreground, given.properties["spacing"], settings, probability=given.probability, **given.heads
+        )
+        write_case(
+            result,
+            output,
+            case,
+            given.properties,
+            prediction.reader(),
+            prediction.file_ending,
+            labels=given.segmentation,
+            probability=given.probability,
+            connectivity=settings.connectivity,
+        )
+    except InputError as error:
+        return str(error)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return result.report
+
+
+def _prepare_output(
+    output: Path, prediction: PredictionFolder, cases: list[str], settings: InstantiationSettings, overwrite: bool
+) -> None:
+    """Leave only maps made with these settings in the output folder, and say there what they are."""
+    if output.resolve() == prediction.folder.resolve():
+        raise InputError(f"-o {output} is the input folder; give another one, the maps have the names of the masks.")
+    record = {"input": str(prediction.folder.resolve()), "settings": settings.to_dict(), "cases": cases}
+    path = output / SETTINGS_FILE
+    before = read_json(path) if path.is_file() else {}
+    foreign = [i for i in cases if case_files(output, i, prediction.file_ending)[0].exists()] if not before else []
+    if foreign and not overwrite:
+        raise InputError(
+            f"{output} holds maps of {list_some(foreign)} but no {SETTINGS_FILE}: they were made by something else. "
+            "Give another folder, or --overwrite."
+        )
+    if overwrite or any(before.get(key) != record[key] for key in ("input", "settings")):
+        for case in {*before.get("cases", []), *foreign, *cases}:
+            for file in case_files(output, case, prediction.file_ending)[::-1]:
+                file.unlink(missing_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(record, path)
+
+
+def _is_up_to_date(output: Path, prediction: PredictionFolder, case: str) -> bool:
+    if not case_is_done(output, case, prediction.file_ending):
+        return False
+    made = case_files(output, case, prediction.file_ending)[0].stat().st_mtime
+    sources = prediction.segmentation_file(case), prediction.probability_file(case), prediction.heads_file(case)
+    return all(source.stat().st_mtime <= made for source in sources if source.is_file())
+
+
+def _command() -> int:
+    args = _parser().parse_args()
+    folder = Path(args.i)
+    chosen = {key: value for key, value in vars(args).items() if key in _OPTIONS and value is not None}
+    values = PredictionFolder.open(folder).settings().to_dict() | chosen
+    settings = InstantiationSettings.from_dict(values)
+    accounts, failures = instantiate_folder(
+        folder, Path(args.o), settings, num_processes=args.np, overwrite=args.overwrite
+    )
+    total = {key: sum(account[key] for account in accounts.values()) for key in SUMMED}
+    print(
+        f"{len(accounts)} cases, {total['n_instances']} instances, {total['n_instances_without_center']} of them "
+        f"without a center. {total['n_voxels_reattached']} voxels were cut off and joined a neighbour. The size filter "
+        f"removed {total['n_instances_removed']} instances ({total['n_voxels_removed']} voxels)."
+    )
+    if failures:
+        print(f"Error: {len(failures)} of {len(accounts) + len(failures)} cases failed:", file=sys.stderr)
+        for case, reason in failures.items():
+            print(f"  {case}: {reason}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+_OPTIONS = InstantiationSettings.__dataclass_fields__
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_conflunet_instantiate",
+        description="Make instance maps and lesion tables of semantic predictions, without running the network. Cases "
+        f"that are done are left alone. Settings not given here are those of the model that predicted; {SETTINGS_FILE} "
+        "in the output folder says which were used.",
+    )
+    add = parser.add_argument
+    add("-i", required=True, metavar="PRED", help="output of nnUNetv2_predict --save_probabilities, or masks (cc)")
+    add("-o", required=True, metavar="OUT", help="output folder, another than PRED")
+    add("-m", dest="method", choices=METHODS, help="method; the model's when left out (center_offset)")
+    add("--heatmap_threshold", type=float, help="center_offset: lowest value of a center (default 0.1)")
+    add("--window_mm", type=float, help="center_offset: width in which a center is the highest voxel (default 3)")
+    add("--top_k", type=int, help="center_offset: keep this many centers a case (default: all)")
+    add("--acls_preset", choices=tuple(PRESETS), help="acls: whose form (default lou2021)")
+    add("--connectivity", type=int, help="6, 18 or 26 neighbours; in a plane 4, 8, 8 (default 26)")
+    add("--min_volume_mm3", type=float, help="remove smaller instances; 0 keeps all (default 14)")
+    add("--min_extent_mm", type=float, help="remove instances shorter along any axis; 0 keeps all (default 3)")
+    add("-np", type=int, default=min(default_num_processes, joblib.cpu_count()), help="processes (default %(default)s)")
+    add("--overwrite", action="store_true", help="make every case again, and replace maps that something else wrote")
+    return parser

@@ -1,0 +1,194 @@
+"""Reading what nnUNetv2_predict wrote, or a plain folder of masks."""
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.reader_writer_registry import (
+    LIST_OF_IO_CLASSES,
+    determine_reader_writer_from_dataset_json,
+    determine_reader_writer_from_file_ending,
+    recursive_find_reader_writer_by_name,
+)
+
+from nnunetv2_conflunet.imageio import read_instances
+from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
+from nnunetv2_conflunet.utilities.errors import InputError, list_some
+from nnunetv2_conflunet.utilities.files import read_json
+from nnunetv2_conflunet.utilities.plans import SETTINGS_KEY
+
+# The files of a model lie beside its folds, two levels above the validation folder of a fold.
+LEVELS_TO_MODEL = 2
+HEADS_FOLDER = "instances"
+
+
+@dataclass(frozen=True, eq=False)
+class CaseInput:
+    """What instances of one case are made of, arrays in nnU-Net's axis order.
+
+    Attributes:
+        segmentation: (X, Y, Z) int32 labels.
+        foreground: (X, Y, Z) bool.
+        properties: what the reader returned for the segmentation.
+        probability: (X, Y, Z) of the foreground, None where none was saved.
+        heads: `heatmap`, `offsets_mm` and `heads_box` as :func:`instantiate` takes them; empty where not asked for.
+    """
+
+    segmentation: np.ndarray
+    foreground: np.ndarray
+    properties: dict
+    probability: np.ndarray | None
+    heads: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class PredictionFolder:
+    """A folder of segmentations.
+
+    Attributes:
+        folder: the folder.
+        file_ending: of the segmentations.
+        reader: class of nnU-Net's reader/writer.
+        labels: of dataset.json, empty without one.
+        plans: of the model, empty without them.
+    """
+
+    folder: Path
+    file_ending: str
+    reader: type[BaseReaderWriter]
+    labels: dict
+    plans: dict
+
+    @classmethod
+    def open(cls, folder: Path) -> "PredictionFolder":
+        """Find out how the files of a folder are read.
+
+        dataset.json and plans.json are those in the folder or up to two levels above (a fold's validation folder).
+        Without dataset.json the folder must hold files of one image format.
+
+        Raises:
+            InputError: the folder does not exist or holds no segmentations, or several formats.
+        """
+        if not folder.is_dir():
+            raise InputError(f"{folder} is not a folder; give the output folder of nnUNetv2_predict.")
+        dataset_json, plans = (_nearest_json(folder, name) for name in ("dataset.json", "plans.json"))
+        ending = dataset_json["file_ending"] if dataset_json else _only_ending(folder)
+        if "image_reader_writer" in plans:
+            reader = recursive_find_reader_writer_by_name(plans["image_reader_writer"])
+        elif dataset_json:
+            reader = determine_reader_writer_from_dataset_json(dataset_json, verbose=False)
+        else:
+            reader = determine_reader_writer_from_file_ending(ending, verbose=False)
+        found = cls(folder, ending, reader, dataset_json.get("labels", {}), plans)
+        if not found.cases():
+            raise InputError(f"{folder} holds no file that ends with {ending}; give the output of nnUNetv2_predict.")
+        return found
+
+    def cases(self) -> list[str]:
+        """Names of the segmentations without the file ending, sorted."""
+        return sorted(
+            i.name.removesuffix(self.file_ending)
+            for i in self.folder.iterdir()
+            if i.name.endswith(self.file_ending) and not i.name.startswith(".") and i.is_file()
+        )
+
+    def settings(self) -> InstantiationSettings:
+        """The settings of the model that predicted, the defaults for a model that has none."""
+        return InstantiationSettings.from_dict(self.plans.get(SETTINGS_KEY, {}).get("instantiation", {}))
+
+    def segmentation_file(self, case: str) -> Path:
+        """The segmentation of a case."""
+        return self.folder / (case + self.file_ending)
+
+    def probability_file(self, case: str) -> Path:
+        """Where --save_probabilities puts the probabilities of a case."""
+        return self.folder / f"{case}.npz"
+
+    def heads_file(self, case: str) -> Path:
+        """Where --save_probabilities puts the heads of a case."""
+        return self.folder / HEADS_FOLDER / f"{case}.npz"
+
+    def check_method(self, method: str) -> None:
+        """Refuse a method that no case has the input for.
+
+        Raises:
+            InputError: naming the folder and what helps.
+        """
+        cases = self.cases()
+        if method == "acls" and not any(self.probability_file(i).is_file() for i in cases):
+            raise InputError(f"{self.folder} holds no probabilities; predict with --save_probabilities or use -m cc.")
+        if method == "center_offset" and not any(self.heads_file(i).is_file() for i in cases):
+            raise InputError(
+                f"{self.folder} holds no heads; predict with a ConfLUNet trainer and --save_probabilities, or use "
+                "-m cc or -m acls."
+            )
+
+    def read_case(self, case: str, method: str) -> CaseInput:
+        """Read what a method needs, and the probabilities where there are some.
+
+        Raises:
+            InputError: a file is missing, broken or has another shape.
+        """
+        segmentation, properties = read_instances(self.segmentation_file(case), self.reader())
+        foreground = (segmentation != 0) & (segmentation != self.labels.get("ignore", 0))
+        probability = None
+        if method == "acls" or self.probability_file(case).is_file():
+            channels = _read_npz(self.probability_file(case), ["probabilities"])["probabilities"]
+            if channels.shape[1:] != segmentation.shape:
+                raise InputError(
+                    f"{self.probability_file(case)} holds probabilities of shape {channels.shape[1:]} but the "
+                    f"segmentation has {segmentation.shape}; both must be of one prediction."
+                )
+            probability = foreground_probability(channels, self.labels)
+        heads = {}
+        if method == "center_offset":
+            stored = _read_npz(self.heads_file(case), ["heatmap", "offsets_mm", "crop"])
+            heads = {"heatmap": stored["heatmap"], "offsets_mm": stored["offsets_mm"], "heads_box": stored["crop"]}
+        return CaseInput(segmentation, foreground, properties, probability, heads)
+
+
+def foreground_probability(probabilities: np.ndarray, labels: dict) -> np.ndarray:
+    """Probability of any foreground label.
+
+    Args:
+        probabilities: (C, X, Y, Z) as nnU-Net saves them: softmax with background first, or one sigmoid a region.
+        labels: of dataset.json; a label that is a list is a region.
+
+    Returns:
+        (X, Y, Z): the sum over the foreground channels, or the maximum over regions.
+    """
+    if any(isinstance(label, (list, tuple)) for label in labels.values()):
+        return probabilities.max(axis=0)
+    return probabilities[1:].sum(axis=0)
+
+
+def _read_npz(path: Path, names: list[str]) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; predict with --save_probabilities.")
+    try:
+        with np.load(path) as stored:
+            return {name: stored[name] for name in names}
+    except (KeyError, ValueError, EOFError, OSError, BadZipFile, zlib.error) as error:
+        raise InputError(
+            f"{path} cannot be read ({type(error).__name__}: {error}); predict this case again."
+        ) from error
+
+
+def _nearest_json(folder: Path, name: str) -> dict:
+    for place in [folder, *folder.resolve().parents[:LEVELS_TO_MODEL]]:
+        if (place / name).is_file():
+            return read_json(place / name)
+    return {}
+
+
+def _only_ending(folder: Path) -> str:
+    known = sorted({e for reader in LIST_OF_IO_CLASSES for e in reader.supported_file_endings})
+    names = [i.name for i in folder.iterdir() if not i.name.startswith(".")]
+    found = [e for e in known if any(name.endswith(e) for name in names)]
+    if len(found) != 1:
+        what = f"files of several formats ({list_some(found)})" if found else "no images that nnU-Net reads"
+        raise InputError(f"{folder} holds no dataset.json and {what}; give a folder of masks of one format.")
+    return found[0]

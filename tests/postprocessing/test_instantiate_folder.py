@@ -1,0 +1,295 @@
+"""The command on folders as nnUNetv2_predict writes them and on plain masks."""
+
+import json
+import os
+import re
+import sys
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.ndimage import gaussian_filter
+
+import nnunetv2_conflunet.postprocessing.instantiate_folder as command
+from nnunetv2_conflunet.postprocessing import (
+    InstantiationSettings,
+    instantiate,
+    instantiate_acls,
+    instantiate_cc,
+    remove_small_instances,
+)
+from nnunetv2_conflunet.postprocessing.instantiate_folder import instantiate_folder, main
+from nnunetv2_conflunet.postprocessing.prediction_folder import PredictionFolder, foreground_probability
+from nnunetv2_conflunet.utilities.errors import InputError
+
+SHAPE, SPACING = (14, 30, 32), (2.0, 1.0, 1.0)
+DATASET = {"channel_names": {"0": "FLAIR"}, "labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz"}
+CASES = ["ms_001", "ms_002", "ms_003"]
+
+
+def truth(toys, case):
+    return toys.balls(int(case[-3:]), SHAPE, SPACING, 8)
+
+
+@pytest.fixture
+def masks(tmp_path, toys):
+    """A plain folder of masks."""
+    folder = tmp_path / "pred"
+    folder.mkdir()
+    for case in CASES:
+        mask = (truth(toys, case) > 0).astype(np.uint8)
+        nibabel.save(
+            nibabel.Nifti1Image(mask.transpose(2, 1, 0), np.diag([*SPACING[::-1], 1])), folder / f"{case}.nii.gz"
+        )
+    return folder
+
+
+@pytest.fixture
+def stock(masks, toys):
+    """What a stock trainer's prediction with --save_probabilities holds."""
+    (masks / "dataset.json").write_text(json.dumps(DATASET))
+    (masks / "plans.json").write_text(json.dumps({"image_reader_writer": "SimpleITKIO"}))
+    for case in CASES:
+        np.savez_compressed(masks / f"{case}.npz", probabilities=probabilities(toys, case))
+    return masks
+
+
+def probabilities(toys, case):
+    inside = truth(toys, case) > 0
+    foreground = np.where(inside, 0.55 + 0.4 * gaussian_filter(inside.astype(np.float32), 1.0), 0.1)
+    return np.stack([1 - foreground, foreground]).astype(np.float32)
+
+
+@pytest.fixture
+def ours(stock, toys):
+    """The same with heads, which cover a crop of the image."""
+    (stock / "instances").mkdir()
+    for case in CASES:
+        heatmap, offsets_mm = toys.perfect_heads(truth(toys, case), SPACING)
+        np.savez_compressed(
+            stock / "instances" / f"{case}.npz",
+            heatmap=heatmap[1:, 1:, 2:].astype(np.float16),
+            offsets_mm=offsets_mm[:, 1:, 1:, 2:].astype(np.float16),
+            crop=np.array([(1, 14), (1, 30), (2, 32)]),
+        )
+    return stock
+
+
+def run(monkeypatch, *arguments):
+    """Exit status of the command."""
+    monkeypatch.setattr(sys, "argv", ["nnUNetv2_conflunet_instantiate", *map(str, arguments), "-np", "1"])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    return exit_.value.code
+
+
+def read(folder, case):
+    return np.asarray(nibabel.load(folder / f"{case}.nii.gz").dataobj).transpose(2, 1, 0)
+
+
+def test_center_offset_gives_what_the_function_gives(monkeypatch, capsys, tmp_path, toys, ours):
+    out = tmp_path / "out"
+    assert run(monkeypatch, "-i", ours, "-o", out, "-m", "center_offset") == 0
+    assert "The size filter removed" in capsys.readouterr().out
+    for case in CASES:
+        instances = truth(toys, case)
+        kept = remove_small_instances(instances, SPACING)
+        assert toys.same_partition(read(out, case), kept)
+        table = pd.read_csv(out / f"{case}.csv")
+        assert table["id"].tolist() == list(range(1, len(np.unique(kept))))
+        # A center of mass lies at most half a voxel along each axis from its peak: exp(-(1 + 1/4 + 1/4) / 8) = 0.829.
+        assert table["center_score"].between(0.828, 1).all()
+        foreground = probabilities(toys, case)[1]
+        mine = [foreground[read(out, case) == i].mean() for i in table["id"]]
+        assert table["mean_probability"].tolist() == pytest.approx(mine, rel=1e-5)
+    record = json.loads((out / "instantiation.json").read_text())
+    assert InstantiationSettings.from_dict(record["settings"]) == InstantiationSettings()
+    assert record["cases"] == CASES
+    assert sorted(i.name for i in out.iterdir()) == sorted(
+        [f"{c}{e}" for c in CASES for e in (".csv", ".nii.gz")] + ["instantiation.json"]
+    )
+
+
+@pytest.mark.parametrize("preset", ["lou2021", "dworkin2018"])
+def test_acls_on_a_stock_prediction(monkeypatch, tmp_path, toys, stock, preset):
+    out = tmp_path / "out"
+    assert run(monkeypatch, "-i", stock, "-o", out, "-m", "acls", "--acls_preset", preset, "--min_volume_mm3", 0) == 0
+    for case in CASES:
+        expected = instantiate_acls(probabilities(toys, case)[1], preset=preset, spacing_mm=SPACING)
+        expected = remove_small_instances(expected, SPACING, min_volume_mm3=0)
+        assert toys.same_partition(read(out, case), expected)
+
+
+def test_cc_on_a_plain_folder_of_masks(monkeypatch, tmp_path, toys, masks):
+    out = tmp_path / "out"
+    assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc", "--connectivity", 6) == 0
+    for case in CASES:
+        expected = remove_small_instances(instantiate_cc(truth(toys, case), connectivity=6), SPACING)
+        assert toys.same_partition(read(out, case), expected)
+        assert pd.read_csv(out / f"{case}.csv")["mean_probability"].isna().all()
+
+
+def test_two_processes(tmp_path, toys, masks):
+    accounts, failures = instantiate_folder(
+        masks, tmp_path / "out", InstantiationSettings(method="cc"), num_processes=2
+    )
+    assert sorted(accounts) == CASES and not failures
+    for case in CASES:
+        expected = instantiate(truth(toys, case) > 0, SPACING, InstantiationSettings(method="cc"))
+        assert accounts[case] == expected.report
+
+
+def test_settings_of_the_model_hold_unless_given(monkeypatch, tmp_path, ours):
+    model = {"method": "cc", "min_volume_mm3": 100.0, "connectivity": 18}
+    plans = {"image_reader_writer": "SimpleITKIO", "conflunet": {"instantiation": model}}
+    (ours / "plans.json").write_text(json.dumps(plans))
+    assert run(monkeypatch, "-i", ours, "-o", tmp_path / "out", "--connectivity", 6) == 0
+    settings = json.loads((tmp_path / "out" / "instantiation.json").read_text())["settings"]
+    assert settings == InstantiationSettings(method="cc", min_volume_mm3=100.0, connectivity=6).to_dict()
+
+
+def test_done_cases_are_left_alone_until_something_changes(monkeypatch, capsys, tmp_path, masks):
+    out = tmp_path / "out"
+    arguments = ("-i", masks, "-o", out, "-m", "cc")
+    assert run(monkeypatch, *arguments) == 0
+    before = {i: i.stat().st_ino for i in out.glob("ms_*")}
+
+    (out / "ms_002.csv").unlink()
+    assert run(monkeypatch, *arguments) == 0
+    assert "2 of 3 cases were done before" in capsys.readouterr().out
+    after = {i: i.stat().st_ino for i in out.glob("ms_*")}
+    assert sorted(before) == sorted(after)
+    assert {i.name for i in before if before[i] != after[i]} == {"ms_002.csv", "ms_002.nii.gz"}
+
+    # A new segmentation.
+    os.utime(masks / "ms_003.nii.gz")
+    later = (out / "ms_003.nii.gz").stat().st_mtime + 10
+    os.utime(masks / "ms_003.nii.gz", (later, later))
+    accounts, _ = instantiate_folder(masks, out, InstantiationSettings(method="cc"), num_processes=1)
+    assert list(accounts) == ["ms_003"]
+
+    # Other settings.
+    accounts, _ = instantiate_folder(masks, out, InstantiationSettings(method="cc", connectivity=6), num_processes=1)
+    assert list(accounts) == CASES
+
+
+def test_maps_of_other_settings_are_gone_before_new_ones_come(tmp_path, masks, monkeypatch):
+    out = tmp_path / "out"
+    instantiate_folder(masks, out, InstantiationSettings(method="cc"), num_processes=1)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "run_cases", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        instantiate_folder(masks, out, InstantiationSettings(method="cc", connectivity=6), num_processes=1)
+    assert [i.name for i in out.iterdir()] == ["instantiation.json"]
+
+
+def test_a_broken_case_is_reported_and_the_others_are_done(monkeypatch, capsys, tmp_path, ours):
+    out = tmp_path / "out"
+    (ours / "ms_002.nii.gz").write_bytes(b"broken")
+    assert run(monkeypatch, "-i", ours, "-o", out, "-m", "center_offset") == 1
+    error = capsys.readouterr().err
+    assert "1 of 3 cases failed" in error and "ms_002: " in error and "cannot be read" in error
+    assert sorted(i.name for i in out.glob("*.nii.gz")) == ["ms_001.nii.gz", "ms_003.nii.gz"]
+
+
+def with_heads(**change):
+    def break_(folder, toys):
+        with np.load(folder / "instances" / "ms_001.npz") as stored:
+            content = {**stored, **change}
+        np.savez(folder / "instances" / "ms_001.npz", **{k: v for k, v in content.items() if v is not None})
+
+    return break_
+
+
+def truncate(name):
+    def break_(folder, toys):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+
+    return break_
+
+
+def other_probabilities(folder, toys):
+    np.savez(folder / "ms_001.npz", probabilities=np.zeros((2, 3, 4, 5)))
+
+
+@pytest.mark.parametrize(
+    ("break_", "reason"),
+    [
+        (with_heads(heatmap=np.full((13, 29, 30), np.nan)), "heatmap holds 11310 NaN or infinite values"),
+        (with_heads(crop=None), r"instances/ms_001.npz cannot be read"),
+        (with_heads(offsets_mm=np.zeros((3, 2, 2, 2))), "offsets_mm has shape"),
+        (truncate("instances/ms_001.npz"), r"instances/ms_001.npz cannot be read"),
+        (truncate("ms_001.npz"), r"ms_001.npz cannot be read"),
+        (other_probabilities, "holds probabilities of shape"),
+        (lambda folder, toys: (folder / "instances" / "ms_001.npz").unlink(), "does not exist; predict with"),
+    ],
+)
+def test_reasons_of_broken_cases(tmp_path, toys, ours, break_, reason):
+    break_(ours, toys)
+    accounts, failures = instantiate_folder(ours, tmp_path / "out", InstantiationSettings(), num_processes=1)
+    assert list(accounts) == CASES[1:]
+    assert list(failures) == ["ms_001"]
+    assert re.search(reason, failures["ms_001"]), failures
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [("acls", "holds no probabilities; predict with --save_probabilities"), ("center_offset", "holds no heads")],
+)
+def test_a_folder_without_what_the_method_needs(monkeypatch, capsys, tmp_path, masks, method, message):
+    assert run(monkeypatch, "-i", masks, "-o", tmp_path / "out", "-m", method) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_folders_that_cannot_be_used(monkeypatch, capsys, tmp_path, masks):
+    def message(*arguments):
+        assert run(monkeypatch, *arguments, "-m", "cc") == 1
+        return capsys.readouterr().err
+
+    assert "is not a folder" in message("-i", tmp_path / "none", "-o", tmp_path / "out")
+    assert "is the input folder" in message("-i", masks, "-o", masks)
+    (tmp_path / "empty").mkdir()
+    assert "no images that nnU-Net reads" in message("-i", tmp_path / "empty", "-o", tmp_path / "out")
+    (masks / "other.png").touch()
+    assert "several formats (.nii.gz, .png)" in message("-i", masks, "-o", tmp_path / "out")
+
+
+def test_maps_of_something_else_are_not_replaced_unless_asked(monkeypatch, capsys, tmp_path, masks):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "ms_001.nii.gz").write_text("a reference")
+    assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc") == 1
+    assert "made by something else" in capsys.readouterr().err
+    assert (out / "ms_001.nii.gz").read_text() == "a reference"
+    assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc", "--overwrite") == 0
+    assert read(out, "ms_001").any()
+
+
+def test_an_ignore_label_is_no_foreground(tmp_path, masks):
+    (masks / "dataset.json").write_text(json.dumps(DATASET | {"labels": {"background": 0, "lesion": 1, "ignore": 2}}))
+    image = nibabel.load(masks / "ms_001.nii.gz")
+    content = np.asarray(image.dataobj).copy()
+    content[content == 0] = 2
+    nibabel.save(nibabel.Nifti1Image(content, image.affine), masks / "ms_001.nii.gz")
+    accounts, _ = instantiate_folder(masks, tmp_path / "out", InstantiationSettings(method="cc"), num_processes=1)
+    assert accounts["ms_001"]["n_voxels_foreground"] == (content == 1).sum()
+
+
+def test_probability_of_any_foreground_label():
+    softmax = np.array([0.2, 0.5, 0.3]).reshape(3, 1, 1, 1)
+    assert foreground_probability(softmax, {"background": 0, "a": 1, "b": 2}).item() == pytest.approx(0.8)
+    regions = np.array([0.7, 0.6]).reshape(2, 1, 1, 1)
+    assert foreground_probability(regions, {"background": 0, "whole": [1, 2], "core": [2]}).item() == 0.7
+
+
+def test_unknown_settings_of_a_model_are_an_error(ours):
+    plans = {"image_reader_writer": "SimpleITKIO", "conflunet": {"instantiation": {"sigma": 2}}}
+    (ours / "plans.json").write_text(json.dumps(plans))
+    with pytest.raises(InputError, match="Unknown instantiation settings sigma"):
+        PredictionFolder.open(ours).settings()
