@@ -103,7 +103,7 @@ def _flair_signal(
 ) -> np.ndarray:
     """FLAIR signal of the tissues, white matter 1: dark liquor, gray matter a little above white matter."""
     levels = {
-        "cortex": rng.normal(1.14, 0.03),
+        "cortex": rng.normal(1.16, 0.03),
         "deep_gray": rng.normal(1.03, 0.03),
         "white": 1.0,
         "csf": rng.uniform(0.10, 0.28),

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,7 @@ class CohortSettings:
         lesions: mean number of lesions in the volume of a patient who has any; None: 58 a whole brain, in a crop the
             share of them that its tissue would have.
         lesion_free_share: share of the patients without lesions, spread evenly over the case numbers.
-        statistics: the other properties of the lesions.
+        statistics: the other properties of the lesions; its mean number is replaced by the one above.
         seed: a case depends on the seed, its split and its number only.
     """
 
@@ -147,14 +147,14 @@ def write_cohort(
     grid = settings.grid()
     folder = Path(folder)
     _prepare_folder(folder, overwrite)
-    statistics = LesionStatistics(**{**asdict(settings.statistics), "mean_lesions": mean_lesions(settings, grid)})
+    statistics = replace(settings.statistics, mean_lesions=mean_lesions(settings, grid))
     cases = list(cases_of(settings))
     missed = Parallel(n_jobs=min(processes, len(cases)), return_as="generator")(
         delayed(_write_case)(folder, case, grid, statistics if case.has_lesions else None, settings.seed)
         for case in cases
     )
     total = sum(tqdm(missed, total=len(cases), desc="Simulating", unit="case"))
-    write_json(_dataset_json(settings), folder / "dataset.json")
+    write_json(_dataset_json(replace(settings, statistics=statistics)), folder / "dataset.json")
     return total
 
 

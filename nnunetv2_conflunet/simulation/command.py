@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nnunetv2_conflunet.simulation.cohort import CohortSettings, write_cohort
 from nnunetv2_conflunet.simulation.lesions import COUNT_DISPERSION, MEAN_LESIONS, LesionStatistics
+from nnunetv2_conflunet.simulation.statistics import measure_dataset, statistics_table
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError
 
@@ -20,6 +21,9 @@ def main() -> None:
 def _simulate() -> None:
     arguments = _parser().parse_args()
     folder = _dataset_folder(arguments)
+    if arguments.statistics:
+        print(statistics_table(measure_dataset(folder)))
+        return
     settings = CohortSettings(
         training_cases=arguments.training_cases,
         test_cases=arguments.test_cases,
@@ -54,6 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     place.add_argument("-n", "--name", default="SimulatedLesions", help="name of the dataset in nnUNet_raw")
     place.add_argument("-o", "--output", type=Path, help="folder of the dataset, instead of -d and -n")
     place.add_argument("--overwrite", action="store_true", help="replace the dataset that is there")
+    text = "write nothing, print the figures of the dataset that is there beside those of patients"
+    place.add_argument("--statistics", action="store_true", help=text)
     cohort = parser.add_argument_group("cohort (axes in nnU-Net's order: Z to the top, Y to the front, X to the right)")
     cohort.add_argument("--training_cases", type=int, default=20, metavar="N", help="cases in imagesTr")
     cohort.add_argument("--test_cases", type=int, default=6, metavar="N", help="cases in imagesTs")
@@ -69,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     lesions.add_argument("--lesions", type=float, metavar="MEAN", help=count_help)
     lesions.add_argument("--dispersion", type=float, default=COUNT_DISPERSION, help="of the negative binomial number")
     _add_share(lesions, "--confluent_share", 0.2, "share of the lesions that touch another one")
-    _add_share(lesions, "--near_miss_share", 0.1, "share of the lesions that lie one voxel beside another one")
+    _add_share(lesions, "--near_miss_share", 0.1, "share of the lesions put one voxel beside another; chance adds more")
     _add_share(lesions, "--lesion_free_share", 0.0, "share of the patients that have no lesion")
     parser.add_argument("-np", "--processes", type=int, default=1, metavar="N", help="number of processes")
     return parser

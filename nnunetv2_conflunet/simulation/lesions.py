@@ -127,7 +127,7 @@ class LesionStatistics:
         mean_lesions: mean number of lesions of a patient who has any.
         dispersion: of the negative binomial count; large values tend to a Poisson distribution.
         confluent_share: share of the lesions that touch another one, 0 to 1.
-        near_miss_share: share of the lesions that lie one voxel beside another one.
+        near_miss_share: share of the lesions put one voxel beside another one; more come by chance, as in patients.
     """
 
     mean_lesions: float = MEAN_LESIONS
@@ -139,7 +139,7 @@ class LesionStatistics:
 def draw_plan(statistics: LesionStatistics, rng: np.random.Generator) -> list[Component]:
     """The lesions of one patient who has at least one: their sizes and which of them touch.
 
-    Larger lesions are more likely to be part of a cluster (probability proportional to volume^0.6), and only clusters
+    Larger lesions are more likely to be part of a cluster (probability proportional to volume^0.8), and only clusters
     become larger than 2 mL.
 
     Returns:
@@ -152,7 +152,7 @@ def draw_plan(statistics: LesionStatistics, rng: np.random.Generator) -> list[Co
     if confluent == 1:
         # Nothing touches itself: two or none, so that the share holds on average.
         confluent = 2 * int(rng.integers(2)) if count > 1 else 0
-    weights = volumes**0.6
+    weights = volumes**0.8
     chosen = rng.choice(count, size=min(confluent, count), replace=False, p=weights / weights.sum())
     single = np.setdiff1d(np.arange(count), chosen)
     components = [Component(tuple(float(v) for v in volumes[group])) for group in _split(chosen, rng)]

@@ -37,6 +37,8 @@ def place_lesions(
     tissue: Tissue,
     rng: np.random.Generator,
     make_shape: Callable[..., Shape] = random_shape,
+    *,
+    compact: bool = True,
 ) -> Placement:
     """Put the lesions of a plan into tissue.
 
@@ -49,11 +51,12 @@ def place_lesions(
         tissue: where they may lie.
         rng: source of positions and shapes.
         make_shape: ``make_shape(rng, direction, roundness)`` gives the shape of one unit.
+        compact: whether every lesion holds its own center of mass; without it, lesions may bend around others.
 
     Returns:
         The lesions. A component for which no place is found is left out and its units are counted.
     """
-    placer = _Placer(tissue, rng, make_shape)
+    placer = _Placer(tissue, rng, make_shape, compact)
     for component in plan:
         placer.add(component)
     return placer.placement
@@ -62,8 +65,10 @@ def place_lesions(
 class _Placer:
     """State while the components are placed."""
 
-    def __init__(self, tissue: Tissue, rng: np.random.Generator, make_shape: Callable[..., Shape]) -> None:
-        self.tissue, self.rng, self.make_shape = tissue, rng, make_shape
+    def __init__(
+        self, tissue: Tissue, rng: np.random.Generator, make_shape: Callable[..., Shape], compact: bool
+    ) -> None:
+        self.tissue, self.rng, self.make_shape, self.compact = tissue, rng, make_shape, compact
         self.placement = Placement(np.zeros(tissue.allowed.shape, np.int32))
         self.spill = tissue.allowed.copy()
         # Also free of the voxels beside finished components.
@@ -104,7 +109,7 @@ class _Placer:
                     center, direction = self._draw_center(volume_mm3, len(volumes_mm3) > 1)
                 shape = self.make_shape(self.rng, direction, roundness)
                 unit = grow(shape, volume_mm3, center, self.tissue, self.free, self.spill)
-                if unit is not None and (not neighbors or (self._touches(unit) if units else self._is_near(unit))):
+                if unit is not None and self._is_good(unit, units, anchors):
                     break
             else:
                 for unit in units:
@@ -150,6 +155,14 @@ class _Placer:
         if gap:
             outward_mm = radius_mm * self.rng.uniform(0.8, 1.2) + 1.0
         return surface + direction * outward_mm / spacing
+
+    def _is_good(self, unit: Unit, units: list[Unit], anchors: list[Unit]) -> bool:
+        """Whether a unit lies as the plan wants it."""
+        if self.compact and not unit.member[tuple(np.argwhere(unit.member).mean(axis=0).round().astype(int))]:
+            return False
+        if units:
+            return self._touches(unit)
+        return not anchors or self._is_near(unit)
 
     def _touches(self, unit: Unit) -> bool:
         """Whether a unit shares enough faces with those of its component."""

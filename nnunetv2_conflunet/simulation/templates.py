@@ -20,6 +20,8 @@ FILES = {
 TISSUES = "cortex", "deep_gray", "white", "csf"
 # Averaging 152 brains blurs the tissue borders; the probabilities to this power, normalized, look like one brain.
 SHARPENING = 2.5
+# The same averaging closes the sulci, which differ most between brains; this opens them.
+CSF_WEIGHT = 3.0
 # Liquor deeper in the brain than this belongs to the ventricles or to the cisterns of the midline.
 VENTRICLE_DEPTH_MM = 25.0
 
@@ -83,8 +85,7 @@ def load_templates() -> Templates:
     origin = tuple(float(affine[2 - axis, 3] + box[axis].start) for axis in range(3))
     tissues = _tissues(white, gray, brain, origin)
     ventricles = _lateral_ventricles(tissues[TISSUES.index("csf")] > 0.5, brain)
-    distance = ndimage.distance_transform_edt(~ventricles) - ndimage.distance_transform_edt(ventricles)
-    distance = distance.astype(np.float32)
+    distance = _signed_distance(ventricles)
     smooth = ndimage.gaussian_filter(distance, 2.0)
     push = np.stack(np.gradient(smooth)) * np.exp(-np.abs(smooth) / 12.0)
     inside = [np.flatnonzero(brain.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
@@ -107,6 +108,7 @@ def _tissues(white: np.ndarray, gray: np.ndarray, brain: np.ndarray, origin_mm: 
     """Shares of the four tissues, (4, Z, Y, X) float32."""
     csf = np.clip(1 - white - gray, 0, 1)
     shares = np.stack([gray, white, csf]) ** SHARPENING * brain
+    shares[2] *= CSF_WEIGHT
     shares /= np.maximum(shares.sum(axis=0), 1e-6)
     # Thalamus and basal ganglia: the gray matter in an ellipsoid around the third ventricle.
     z, y, x = (o + np.arange(n) for o, n in zip(origin_mm, brain.shape, strict=True))
@@ -120,5 +122,16 @@ def _tissues(white: np.ndarray, gray: np.ndarray, brain: np.ndarray, origin_mm: 
 
 def _lateral_ventricles(csf: np.ndarray, brain: np.ndarray) -> np.ndarray:
     """The largest connected part of the liquor deep inside the brain."""
-    deep = csf & (ndimage.distance_transform_edt(brain) > VENTRICLE_DEPTH_MM)
-    return cc3d.largest_k(deep, k=1, connectivity=6) > 0
+    # Every second voxel is enough to know the depth to 2 mm, in an eighth of the time.
+    depth_mm = 2 * ndimage.distance_transform_edt(brain[::2, ::2, ::2])
+    for axis, length in enumerate(brain.shape):
+        depth_mm = np.repeat(depth_mm, 2, axis=axis).take(np.arange(length), axis=axis)
+    return cc3d.largest_k(csf & (depth_mm > VENTRICLE_DEPTH_MM), k=1, connectivity=6) > 0
+
+
+def _signed_distance(mask: np.ndarray) -> np.ndarray:
+    """Distance to the surface of a mask in voxels, negative inside, float32."""
+    distance = ndimage.distance_transform_edt(~mask).astype(np.float32)
+    box = tuple(slice(s.start - 1, s.stop + 1) for s in ndimage.find_objects(mask.view(np.uint8))[0])
+    distance[box] -= ndimage.distance_transform_edt(mask[box]).astype(np.float32)
+    return distance

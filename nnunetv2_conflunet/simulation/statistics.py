@@ -1,0 +1,133 @@
+"""The figures of a cohort's lesions, beside those of patients."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import cc3d
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
+from tqdm import tqdm
+
+from nnunetv2_conflunet.utilities.errors import InputError
+
+QUANTILES = 5, 25, 50, 75, 95
+LARGE_MM3 = 2000.0
+# Consensus masks of Lesjak et al. 2017 (doi:10.1007/s12021-017-9348-7) in MNI space: 23 patients, 1335 components
+# (26-connectivity) of at least 14 mm3 and 3 mm along each axis. Nobody parted the confluent ones. Median and range of
+# count and load are those of the whole database; the other figures come from `measure_case` on the masks.
+PATIENTS = {
+    "Lesions a patient, median (quartiles)": "40 (15-77)",
+    "Lesions a patient, mean": "58.0",
+    "Load a patient in mL, median (range)": "14.0 (0.3-53.0)",
+    "Component volume in mm3, quantiles 5 25 50 75 95 %": "16 26 43 90 472",
+    "Components above 2 mL, %": "2.0",
+    "Near-misses, %": "31.4",
+}
+
+
+@dataclass(frozen=True)
+class CaseLesions:
+    """Lesions of one case.
+
+    Attributes:
+        volumes_mm3: volume of each instance.
+        component_volumes_mm3: volume of each connected component (26-connectivity) of their union.
+        confluent: number of instances that share a component with another one.
+        near_misses: number of instances that one background voxel parts from another component.
+        smallest_extent_mm: the smallest extent along any axis over all instances; NaN without instances.
+    """
+
+    volumes_mm3: np.ndarray
+    component_volumes_mm3: np.ndarray
+    confluent: int
+    near_misses: int
+    smallest_extent_mm: float
+
+
+def measure_case(instances: np.ndarray, spacing_mm: tuple[float, ...]) -> CaseLesions:
+    """Measure one instance map.
+
+    Args:
+        instances: (Z, Y, X) integers, 0 background and ids from 1 without gaps.
+        spacing_mm: voxel size along each axis.
+
+    Returns:
+        The figures; empty arrays and zeros without instances.
+    """
+    voxel_mm3 = float(np.prod(spacing_mm))
+    foreground = instances > 0
+    components = cc3d.connected_components(foreground, connectivity=26)
+    pairs = np.unique(np.stack([components[foreground], instances[foreground]]).astype(np.int64), axis=1)
+    units = np.bincount(pairs[0], minlength=1)
+    boxes = ndimage.find_objects(instances)
+    extents_mm = [(s.stop - s.start) * d for box in boxes for s, d in zip(box, spacing_mm, strict=True)]
+    return CaseLesions(
+        volumes_mm3=np.bincount(instances[foreground], minlength=1)[1:] * voxel_mm3,
+        component_volumes_mm3=np.bincount(components[foreground], minlength=1)[1:] * voxel_mm3,
+        confluent=int(units[units > 1].sum()),
+        near_misses=sum(_is_near_miss(instances, components, box, i) for i, box in enumerate(boxes, start=1)),
+        smallest_extent_mm=min(extents_mm, default=float("nan")),
+    )
+
+
+def _is_near_miss(instances: np.ndarray, components: np.ndarray, box: tuple[slice, ...], label: int) -> bool:
+    """Whether another component begins two voxels from an instance, so that one voxel lies between."""
+    box = tuple(slice(max(0, s.start - 2), s.stop + 2) for s in box)
+    own = instances[box] == label
+    others = (components[box] > 0) & (components[box] != components[box][own][0])
+    return bool((ndimage.binary_dilation(own, np.ones((5, 5, 5))) & others).any())
+
+
+def measure_dataset(folder: str | os.PathLike) -> list[CaseLesions]:
+    """Measure all instance maps in ``instancesTr`` and ``instancesTs`` of a simulated dataset.
+
+    Raises:
+        InputError: there are none.
+    """
+    paths = sorted(Path(folder).glob("instancesT[rs]/*.nii.gz"))
+    if not paths:
+        raise InputError(f"{folder} holds no instance maps (instancesTr/*.nii.gz).")
+    cases = []
+    for path in tqdm(paths, desc="Measuring", unit="case"):
+        image = sitk.ReadImage(str(path))
+        cases.append(measure_case(sitk.GetArrayFromImage(image).astype(np.int32), image.GetSpacing()[::-1]))
+    return cases
+
+
+def statistics_table(cases: list[CaseLesions]) -> str:
+    """A Markdown table of a cohort's figures beside those of patients.
+
+    Args:
+        cases: the cohort. Patients without lesions count as patients only.
+    """
+    affected = [case for case in cases if len(case.volumes_mm3)]
+    counts = np.array([len(case.volumes_mm3) for case in affected])
+    loads_ml = np.array([case.volumes_mm3.sum() / 1000 for case in affected])
+    units = np.concatenate([case.volumes_mm3 for case in affected] or [np.zeros(0)])
+    components = np.concatenate([case.component_volumes_mm3 for case in affected] or [np.zeros(0)])
+    rows = {"Patients (without lesions)": f"{len(cases)} ({len(cases) - len(affected)})"}
+    if affected:
+        low, middle, high = np.percentile(counts, (25, 50, 75))
+        total = counts.sum()
+        rows |= {
+            "Lesions a patient, median (quartiles)": f"{middle:.0f} ({low:.0f}-{high:.0f})",
+            "Lesions a patient, mean": f"{counts.mean():.1f}",
+            "Load a patient in mL, median (range)": f"{np.median(loads_ml):.1f} "
+            f"({loads_ml.min():.1f}-{loads_ml.max():.1f})",
+            "Lesion volume in mm3, quantiles 5 25 50 75 95 %": _quantiles(units),
+            "Component volume in mm3, quantiles 5 25 50 75 95 %": _quantiles(components),
+            "Lesions above 2 mL, %": f"{100 * np.mean(units > LARGE_MM3):.1f}",
+            "Components above 2 mL, %": f"{100 * np.mean(components > LARGE_MM3):.1f}",
+            "Confluent lesions, %": f"{100 * sum(case.confluent for case in affected) / total:.1f}",
+            "Near-misses, %": f"{100 * sum(case.near_misses for case in affected) / total:.1f}",
+            "Smallest lesion in mm3": f"{units.min():.1f}",
+            "Smallest extent in mm": f"{min(case.smallest_extent_mm for case in affected):.1f}",
+        }
+    lines = ["| | this cohort | patients |", "| --- | --- | --- |"]
+    return "\n".join(lines + [f"| {name} | {value} | {PATIENTS.get(name, '-')} |" for name, value in rows.items()])
+
+
+def _quantiles(values: np.ndarray) -> str:
+    return " ".join(f"{value:.0f}" for value in np.percentile(values, QUANTILES))

@@ -1,0 +1,3 @@
+import pytest
+
+pytest.importorskip("nilearn", reason="the simulation takes its anatomy from nilearn")
