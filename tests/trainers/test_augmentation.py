@@ -1,0 +1,194 @@
+import numpy as np
+import pytest
+import torch
+from batchgeneratorsv2.transforms.spatial.rot90 import Rot90Transform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from support import balls
+
+from nnunetv2_conflunet.trainers.augmentation import (
+    CENTERS,
+    FindInstanceCenters,
+    InstanceMirrorTransform,
+    InstanceSpatialTransform,
+    with_instance_targets,
+)
+from nnunetv2_conflunet.trainers.targets import HEATMAP, HEATMAP_AND_OFFSETS, OFFSETS, VALIDITY
+
+
+def sample(shape=(48, 44, 52), seed=0, radius=4.0):
+    """Image, and segmentation with the channels (semantic, instances), of balls well inside."""
+    rng = np.random.default_rng(seed)
+    instances = balls(shape, rng.uniform(14, np.array(shape) - 14, (3, len(shape))), radius)
+    image = torch.from_numpy(rng.normal(size=(1, *shape)).astype(np.float32))
+    segmentation = torch.from_numpy(np.stack([instances > 0, instances]).astype(np.int16))
+    return {"image": image, "segmentation": segmentation}
+
+
+def spatial(patch_size, **changes):
+    arguments = {
+        "p_rotation": 1.0,
+        "rotation": (-0.5, 0.5),
+        "p_scaling": 1.0,
+        "scaling": (0.7, 1.4),
+        "p_synchronize_scaling_across_axes": 0.0,
+        "border_mode_seg": "constant",
+        "padding_value_seg": -1,
+        **changes,
+    }
+    return SpatialTransform(patch_size, patch_center_dist_from_border=0, random_crop=False, **arguments)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("shape, patch", [((48, 44, 52), (40, 41, 42)), ((60, 55), (50, 45))])
+def test_centers_move_with_the_instances_through_rotation_and_scaling(seed, shape, patch):
+    np.random.seed(seed)
+    data = FindInstanceCenters()(**sample(shape, seed))
+    data = InstanceSpatialTransform(spatial(patch))(**data)
+    instances = data["segmentation"][1].numpy()
+    centers = data[CENTERS]
+    assert len(centers.ids) == len(np.unique(sample(shape, seed)["segmentation"][1])) - 1
+    for i, center in zip(centers.ids, centers.voxels, strict=True):
+        voxels = np.argwhere(instances == i)
+        inside = (voxels > 0).all() and (voxels < np.array(patch) - 1).all()
+        if len(voxels) and inside:
+            np.testing.assert_allclose(center, voxels.mean(0), atol=0.35)
+
+
+@pytest.mark.parametrize("patch", [(20, 21, 22), (48, 44, 52), (60, 60, 60)])
+def test_centers_move_exactly_with_a_crop_or_a_padding(patch):
+    data = FindInstanceCenters()(**sample())
+    stock = spatial(patch, p_rotation=0.0, p_scaling=0.0)
+    data = InstanceSpatialTransform(stock)(**data)
+    instances = data["segmentation"][1].numpy()
+    for i, center in zip(data[CENTERS].ids, data[CENTERS].voxels, strict=True):
+        voxels = np.argwhere(instances == i)
+        if len(voxels) == np.count_nonzero(sample()["segmentation"][1] == i):
+            np.testing.assert_allclose(center, voxels.mean(0), atol=1e-9)
+
+
+def test_the_semantic_channel_and_the_image_are_what_nnunet_makes_of_them():
+    stock = spatial((40, 41, 42))
+    np.random.seed(3)
+    ours = InstanceSpatialTransform(stock)(**FindInstanceCenters()(**sample()))
+    np.random.seed(3)
+    data = sample()
+    theirs = stock(image=data["image"], segmentation=data["segmentation"][:1])
+    assert torch.equal(ours["image"], theirs["image"])
+    assert torch.equal(ours["segmentation"][:1], theirs["segmentation"])
+
+
+def test_ids_are_sampled_by_nearest_neighbour():
+    np.random.seed(0)
+    data = InstanceSpatialTransform(spatial((40, 41, 42)))(**FindInstanceCenters()(**sample()))
+    assert set(np.unique(data["segmentation"][1])) <= {-1, 0, 1, 2, 3}
+
+
+def test_a_lesion_cut_by_the_patch_still_points_to_its_true_center():
+    shape, patch = (40, 40, 40), (16, 16, 16)
+    # The patch is voxels 12 to 27; the ball from 8.5 to 15.5 along the first axis is cut, its center outside.
+    instances = balls(shape, [(11, 20, 20)], 3.6)
+    data = {
+        "image": torch.zeros((1, *shape)),
+        "segmentation": torch.from_numpy(np.stack([instances > 0, instances]).astype(np.int16)),
+    }
+    stock = ComposeTransforms([spatial(patch, p_rotation=0.0, p_scaling=0.0)])
+    target = with_instance_targets(stock, (2.0, 1.0, 1.0), 2.0, None)(**data)["segmentation"][-1].numpy()
+    valid = target[VALIDITY] == HEATMAP_AND_OFFSETS
+    np.testing.assert_array_equal(valid, instances[12:28, 12:28, 12:28] > 0)
+    # From voxel (12, 20, 20), the patch's (0, 8, 8), the center is one voxel of 2 mm back.
+    assert target[OFFSETS][:, 0, 8, 8].tolist() == [-2, 0, 0]
+    assert target[HEATMAP][0, 8, 8] == pytest.approx(np.exp(-0.5), abs=1e-3)
+
+
+def test_a_lesion_cut_by_the_loaded_crop_is_left_out():
+    shape = (20, 20, 20)
+    instances = balls(shape, [(0, 10, 10), (10, 10, 10)], 3.0)
+    data = {
+        "image": torch.zeros((1, *shape)),
+        "segmentation": torch.from_numpy(np.stack([instances > 0, instances]).astype(np.int16)),
+    }
+    target = with_instance_targets(ComposeTransforms([]), (1, 1, 1), 2.0, None)(**data)["segmentation"][-1].numpy()
+    np.testing.assert_array_equal(target[VALIDITY] == HEATMAP_AND_OFFSETS, instances == 2)
+    np.testing.assert_array_equal(target[VALIDITY] == 0, instances == 1)
+
+
+@pytest.mark.parametrize("axes", [(0,), (1,), (2,), (0, 1, 2)])
+def test_mirroring_mirrors_the_centers(axes):
+    data = FindInstanceCenters()(**sample())
+    transform = InstanceMirrorTransform(allowed_axes=axes)
+    transform.get_parameters = lambda **_: {"axes": list(axes)}
+    data = transform(**data)
+    instances = data["segmentation"][1].numpy()
+    for i, center in zip(data[CENTERS].ids, data[CENTERS].voxels, strict=True):
+        np.testing.assert_allclose(center, np.argwhere(instances == i).mean(0), atol=1e-9)
+
+
+def test_after_an_elastic_deformation_centers_are_found_anew():
+    np.random.seed(0)
+    torch.manual_seed(0)
+    stock = spatial((40, 41, 42), p_elastic_deform=1.0, elastic_deform_magnitude=(3, 3))
+    data = InstanceSpatialTransform(stock)(**FindInstanceCenters()(**sample()))
+    instances = data["segmentation"][1].numpy()
+    for i, center in zip(data[CENTERS].ids, data[CENTERS].voxels, strict=True):
+        np.testing.assert_allclose(center, np.argwhere(instances == i).mean(0), atol=1e-9)
+
+
+def test_a_transform_that_nobody_knows_has_centers_found_anew():
+    torch.manual_seed(0)
+    np.random.seed(0)
+    rotate = Rot90Transform(num_axis_combinations=1, num_rot_per_combination=(1,), allowed_axes={0, 1})
+    data = sample((40, 40, 40))
+    target = with_instance_targets(ComposeTransforms([rotate]), (1, 1, 1), 2.0, None)(**data)["segmentation"]
+    semantic, packed = target[0][0].numpy(), target[1].numpy()
+    valid = packed[VALIDITY] == HEATMAP_AND_OFFSETS
+    np.testing.assert_array_equal(valid, semantic > 0)
+    # Every voxel points to where the heatmap is 1.
+    voxels = np.argwhere(valid)
+    pointed = np.rint(voxels + packed[OFFSETS][:, valid].T).astype(int)
+    assert (packed[HEATMAP][tuple(pointed.T)] > 0.9).all()
+
+
+def stock_transforms(patch_size, dummy_2d=False, scales=((1, 1, 1), (0.5, 0.5, 0.5))):
+    return nnUNetTrainer.get_training_transforms(
+        patch_size, (-0.5, 0.5), scales, (0, 1, 2), dummy_2d, use_mask_for_norm=[True]
+    )
+
+
+@pytest.mark.parametrize("dummy_2d", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_through_all_of_nnunets_augmentation_offsets_lead_to_peaks(seed, dummy_2d):
+    """In the mm of an anisotropic patch, whatever was drawn: from each valid voxel its offset leads to a peak."""
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    patch, spacing = (24, 40, 40), np.array((3.0, 1.0, 1.0))
+    shape = (24, 56, 56) if dummy_2d else (32, 56, 56)
+    transforms = with_instance_targets(stock_transforms(patch, dummy_2d), tuple(spacing), 2.0, None)
+    instances = balls(shape, [(12, 24, 24), (12, 24, 31), (14, 34, 28)], 3.3)
+    result = transforms(
+        image=torch.zeros((1, *shape)),
+        segmentation=torch.from_numpy(np.stack([instances > 0, instances]).astype(np.int16)),
+    )
+    full, half, packed = result["segmentation"]
+    assert full.shape == (1, *patch) and half.shape == (1, 12, 20, 20) and packed.shape == (5, *patch)
+    packed = packed.numpy().astype(float)
+    valid = packed[VALIDITY] == HEATMAP_AND_OFFSETS
+    assert valid.any()
+    voxels = np.argwhere(valid)
+    pointed = voxels * spacing + packed[OFFSETS][:, valid].T
+    # No more distinct ends than lesions, and the heatmap at a voxel is the Gaussian of its distance to the nearest.
+    ends = np.unique(np.round(pointed, 1), axis=0)
+    ends = ends[[not any(np.linalg.norm(e - f) < 0.5 for f in ends[:i]) for i, e in enumerate(ends)]]
+    assert len(ends) <= 3
+    distance = np.linalg.norm(voxels[:, None] * spacing - ends, axis=2).min(axis=1)
+    np.testing.assert_allclose(packed[HEATMAP][valid], np.exp(-(distance**2) / 8), atol=0.06)
+
+
+def test_the_ignore_label_masks_all_losses():
+    data = sample()
+    data["segmentation"][0][data["segmentation"][1] == 2] = 2
+    target = with_instance_targets(ComposeTransforms([]), (1, 1, 1), 2.0, 2)(**data)["segmentation"][-1].numpy()
+    ignored = sample()["segmentation"][1].numpy() == 2
+    assert (target[VALIDITY][ignored] == 0).all()
+    assert (target[VALIDITY][~ignored] > 0).all()
