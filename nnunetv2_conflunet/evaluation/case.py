@@ -67,8 +67,7 @@ def evaluate_case(
         InputError: shapes that differ, values that are no ids, a spacing that does not fit, or an unknown option.
     """
     return assess(
-        prediction,
-        reference,
+        Foreground.of(prediction, reference),
         spacing_mm,
         iou_threshold=iou_threshold,
         connectivity=connectivity,
@@ -79,8 +78,7 @@ def evaluate_case(
 
 
 def assess(
-    prediction: np.ndarray,
-    reference: np.ndarray,
+    foreground: Foreground,
     spacing_mm: tuple[float, ...],
     *,
     iou_threshold: float = 0.1,
@@ -89,8 +87,7 @@ def assess(
     clu: str = "shared",
     undefined: str = "nan",
 ) -> CaseEvaluation:
-    """:func:`evaluate_case` with the overlaps and matches it rests on."""
-    foreground = Foreground.of(prediction, reference)
+    """:func:`evaluate_case` from the foreground of both maps, with the overlaps and matches that it rests on."""
     if len(spacing_mm) != len(foreground.shape) or not all(np.isfinite(i) and i > 0 for i in spacing_mm):
         raise InputError(
             f"The spacing {tuple(spacing_mm)} does not fit maps of shape {foreground.shape}; give one positive length "
@@ -101,11 +98,7 @@ def assess(
     matches = match(table, matching, iou_threshold)
     within = foreground.reference > 0
     confluent = find_confluent(
-        np.asarray(reference),
-        foreground.positions[within],
-        foreground.reference[within],
-        connectivity=connectivity,
-        definition=clu,
+        foreground.coordinates[within], foreground.reference[within], connectivity=connectivity, definition=clu
     )
     metrics = {
         **rules.detection_metrics(table, matches),

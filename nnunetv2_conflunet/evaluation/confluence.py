@@ -11,14 +11,13 @@ CONNECTIVITY_IN_PLANE = {4: 4, 6: 4, 8: 8, 18: 8, 26: 8}
 
 
 def find_confluent(
-    instances: np.ndarray, positions: np.ndarray, ids: np.ndarray, *, connectivity: int = 26, definition: str = "shared"
+    coordinates: np.ndarray, ids: np.ndarray, *, connectivity: int = 26, definition: str = "shared"
 ) -> np.ndarray:
     """Find the confluent lesion units of a map.
 
     Args:
-        instances: (X, Y) or (X, Y, Z), 0 is background.
-        positions: (V,) ascending positions of the map's foreground in the flattened map (C order).
-        ids: (V,) id at each position.
+        coordinates: (V, 2) or (V, 3) array index of each voxel of the map's foreground.
+        ids: (V,) int64, instance of each of these voxels.
         connectivity: of the components of the mask: 6, 18 or 26, in two dimensions 4 or 8 (6 means 4, 18 and 26
             mean 8).
         definition: ``"shared"``: an instance is a CLU when one of the connected components that it has voxels in
@@ -34,21 +33,20 @@ def find_confluent(
     """
     if definition not in CLU_DEFINITIONS:
         raise InputError(f"There is no CLU definition '{definition}'; use one of {', '.join(CLU_DEFINITIONS)}.")
-    allowed = (6, 18, 26) if instances.ndim == 3 else tuple(CONNECTIVITY_IN_PLANE)
+    ndim = coordinates.shape[1]
+    allowed = (6, 18, 26) if ndim == 3 else tuple(CONNECTIVITY_IN_PLANE)
     if connectivity not in allowed:
-        raise InputError(f"The connectivity {connectivity} is none of {allowed} for {instances.ndim} dimensions.")
-    if not len(positions):
+        raise InputError(f"The connectivity {connectivity} is none of {allowed} for {ndim} dimensions.")
+    if not len(ids):
         return np.zeros(0, bool)
     # Components are sought in the bounding box of the foreground only.
-    coordinates = np.unravel_index(positions, instances.shape)
-    lowest = [int(axis.min()) for axis in coordinates]
-    box = tuple(slice(low, int(axis.max()) + 1) for low, axis in zip(lowest, coordinates, strict=True))
+    within_box = tuple((coordinates - coordinates.min(axis=0)).T)
     # cc3d 4.1 runs out of provisional labels on bool arrays of isolated voxels; it does not on uint8.
-    components = cc3d.connected_components(
-        (instances[box] != 0).view(np.uint8),
-        connectivity=connectivity if instances.ndim == 3 else CONNECTIVITY_IN_PLANE[connectivity],
-    )
-    component = components[tuple(axis - low for axis, low in zip(coordinates, lowest, strict=True))].astype(np.int64)
+    mask = np.zeros([int(i.max()) + 1 for i in within_box], np.uint8)
+    mask[within_box] = 1
+    component = cc3d.connected_components(
+        mask, connectivity=connectivity if ndim == 3 else CONNECTIVITY_IN_PLANE[connectivity]
+    )[within_box].astype(np.int64)
     # One entry for each instance and component that share voxels.
     base = int(component.max()) + 1
     instance, component = np.divmod(np.unique(ids * base + component), base)

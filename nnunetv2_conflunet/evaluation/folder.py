@@ -1,5 +1,6 @@
 """The evaluation of a folder, case by case and in parallel."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ from nnunetv2_conflunet.evaluation.case import assess, sweep
 from nnunetv2_conflunet.evaluation.confluence import find_confluent
 from nnunetv2_conflunet.evaluation.lesions import COLUMNS, describe_lesions
 from nnunetv2_conflunet.evaluation.metrics import apply_undefined_policy
+from nnunetv2_conflunet.evaluation.overlap import Foreground
 from nnunetv2_conflunet.evaluation.pairing import Pair, Pairing
 from nnunetv2_conflunet.evaluation.settings import SWEEP_THRESHOLDS, Settings
 from nnunetv2_conflunet.evaluation.surfaces import SURFACE_METRICS, require_surface_distance, surface_distances
 from nnunetv2_conflunet.imageio import Geometry, read_instances
-from nnunetv2_conflunet.postprocessing import filter_small_instances
+from nnunetv2_conflunet.postprocessing.size_filter import large_enough
+from nnunetv2_conflunet.postprocessing.voxels import Voxels
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.parallel import run_cases
 
@@ -39,7 +42,7 @@ def evaluate_pairs(pairing: Pairing, settings: Settings, num_processes: int, par
 
     Returns:
         For each case, as plain values that JSON can hold: case, reference_file, prediction_file (None where missing),
-        metrics, sweep, removed (what the size filter took) and lesions (rows of :func:`describe_lesions`).
+        metrics, sweep, removed (what the size filter took) and lesions (columns of :func:`.lesions.describe_lesions`).
 
     Raises:
         InputError: predictions are missing, or any pair cannot be read or does not lie on one grid; it names all.
@@ -81,25 +84,18 @@ def evaluate_pair(pair: Pair, reader: type[BaseReaderWriter], settings: Settings
     if reference.shape[0] == 1:
         # nnU-Net gives images a leading axis of length 1, whose spacing is a placeholder.
         prediction, reference, spacing_mm = prediction[0], reference[0], spacing_mm[1:]
-    limits = {"min_volume_mm3": settings.min_volume_mm3, "min_extent_mm": settings.min_extent_mm}
-    removed = {}
-    if any(limits.values()):
-        prediction, removed["prediction"] = filter_small_instances(prediction, spacing_mm, **limits)
-        reference, removed["reference"] = filter_small_instances(reference, spacing_mm, **limits)
-    options = {
-        name: getattr(settings, name) for name in ("iou_threshold", "connectivity", "matching", "clu", "undefined")
-    }
-    evaluation = assess(prediction, reference, spacing_mm, **options)
+    foreground, removed = _without_small(Foreground.of(prediction, reference), spacing_mm, settings)
+    options = ("iou_threshold", "connectivity", "matching", "clu", "undefined")
+    evaluation = assess(foreground, spacing_mm, **{name: getattr(settings, name) for name in options})
     metrics, distances = evaluation.metrics, {}
     if settings.surface:
-        distances = surface_distances(evaluation.foreground, evaluation.matches, spacing_mm, settings.nsd_tolerance_mm)
+        distances = surface_distances(foreground, evaluation.matches, spacing_mm, settings.nsd_tolerance_mm)
         means = {name: float(np.mean(distances[name])) if metrics["TP"] else np.nan for name in SURFACE_METRICS}
         metrics = apply_undefined_policy(metrics | means, settings.undefined)
-    within = evaluation.foreground.prediction > 0
+    within = foreground.prediction > 0
     confluent_predictions = find_confluent(
-        prediction,
-        evaluation.foreground.positions[within],
-        evaluation.foreground.prediction[within],
+        foreground.coordinates[within],
+        foreground.prediction[within],
         connectivity=settings.connectivity,
         definition=settings.clu,
     )
@@ -118,14 +114,31 @@ def evaluate_pair(pair: Pair, reader: type[BaseReaderWriter], settings: Settings
         "metrics": metrics,
         "sweep": sweep(evaluation.table, settings.matching, SWEEP_THRESHOLDS, settings.undefined),
         "removed": removed,
-        "lesions": lesions.astype(object).where(lesions.notna(), None).to_dict("records"),
+        "lesions": lesions,
     }
 
 
 def lesions_of(cases: list[dict]) -> pd.DataFrame:
-    """The lesion rows of all cases in one table."""
-    rows = [row for case in cases for row in case["lesions"]]
-    lesions = pd.DataFrame(rows) if rows else pd.DataFrame(columns=COLUMNS)
-    for name in ("match_id", "best_overlap_id"):
-        lesions[name] = lesions[name].astype("Int64")
-    return lesions
+    """The lesions of all cases in one table, one row a lesion."""
+    names = cases[0]["lesions"] if cases else COLUMNS
+    lesions = pd.DataFrame({name: [i for case in cases for i in case["lesions"][name]] for name in names})
+    return lesions.astype(dict.fromkeys(("match_id", "best_overlap_id"), "Int64"))
+
+
+def _without_small(
+    foreground: Foreground, spacing_mm: tuple[float, ...], settings: Settings
+) -> tuple[Foreground, dict[str, dict]]:
+    """The foreground without the instances that are too small, and what was removed from each side."""
+    limits = {"min_volume_mm3": settings.min_volume_mm3, "min_extent_mm": settings.min_extent_mm}
+    if not any(limits.values()):
+        return foreground, {}
+    removed = {}
+    for side in ("prediction", "reference"):
+        ids = getattr(foreground, side)
+        within = np.flatnonzero(ids)
+        voxels = Voxels(foreground.coordinates[within])
+        large, removed[side] = large_enough(voxels, ids[within], np.asarray(spacing_mm), **limits)
+        kept = np.zeros_like(ids)
+        kept[within[large]] = ids[within[large]]
+        foreground = replace(foreground, **{side: kept})
+    return foreground, removed

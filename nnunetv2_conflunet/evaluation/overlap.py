@@ -18,13 +18,13 @@ class Foreground:
 
     Attributes:
         shape: of the maps.
-        positions: (V,) int64, ascending positions in the flattened maps (C order).
-        prediction: (V,) int64, predicted id at each position, 0 is background.
-        reference: (V,) int64, reference id at each position.
+        coordinates: (V, ndim) int64, array index of each of these voxels, in C order.
+        prediction: (V,) int64, predicted id at each of them, 0 is background.
+        reference: (V,) int64, reference id at each of them.
     """
 
     shape: tuple[int, ...]
-    positions: np.ndarray
+    coordinates: np.ndarray
     prediction: np.ndarray
     reference: np.ndarray
 
@@ -61,14 +61,10 @@ class Foreground:
                 referred.append(slabs[1].ravel()[within])
         return cls(
             prediction.shape,
-            np.concatenate(positions) if positions else np.zeros(0, np.int64),
+            np.stack(np.unravel_index(np.concatenate([np.zeros(0, np.int64), *positions]), prediction.shape), axis=1),
             _checked_ids(predicted, "prediction"),
             _checked_ids(referred, "reference"),
         )
-
-    def coordinates(self) -> np.ndarray:
-        """(V, ndim) int64 voxel coordinates of the positions."""
-        return np.stack(np.unravel_index(self.positions, self.shape), axis=1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,7 +38,7 @@ def surface_distances(
     """
     import surface_distance as library
 
-    coordinates = foreground.coordinates()
+    coordinates = foreground.coordinates
     voxels_of_prediction = _voxels_by_instance(foreground.prediction)
     voxels_of_reference = _voxels_by_instance(foreground.reference)
     found = {name: np.zeros(len(matches.prediction)) for name in SURFACE_METRICS}

@@ -8,6 +8,7 @@ import pytest
 from scipy import ndimage
 
 from nnunetv2_conflunet.evaluation.case import assess
+from nnunetv2_conflunet.evaluation.overlap import Foreground
 
 NEIGHBOURS = {6: 1, 18: 2, 26: 3}
 
@@ -191,7 +192,7 @@ def test_all_metrics_agree(rule, definition, random_pair):
         connectivity = int(rng.choice([6, 18, 26]))
         spacing_mm = tuple(rng.uniform(0.5, 3, size=ndim))
         options = {"matching": rule, "clu": definition, "iou_threshold": threshold, "connectivity": connectivity}
-        case = assess(prediction, reference, spacing_mm, **options)
+        case = assess(Foreground.of(prediction, reference), spacing_mm, **options)
         pairs = pairs_of(case)
         ious = overlapping(masks_of(prediction), masks_of(reference))
         if rule == "hungarian":

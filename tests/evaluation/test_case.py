@@ -5,6 +5,7 @@ import pytest
 
 from nnunetv2_conflunet.evaluation import evaluate_case
 from nnunetv2_conflunet.evaluation.case import assess
+from nnunetv2_conflunet.evaluation.overlap import Foreground
 from nnunetv2_conflunet.utilities.errors import InputError
 
 NAN = pytest.approx(np.nan, nan_ok=True)
@@ -77,9 +78,9 @@ def test_ties_go_to_the_lowest_id():
     reference = line((7, 0, 5), (3, 5, 10))
     found = evaluate_case(line((1, 0, 10)), reference, (1, 1))
     assert (found["TP"], found["FN"], found["SQ"]) == (1, 1, 0.5)
-    case = assess(line((1, 0, 10)), reference, (1, 1))
+    case = assess(Foreground.of(line((1, 0, 10)), reference), (1, 1))
     assert case.table.reference_ids[case.matches.reference] == [3]
-    case = assess(reference, line((1, 0, 10)), (1, 1))
+    case = assess(Foreground.of(reference, line((1, 0, 10))), (1, 1))
     assert case.table.prediction_ids[case.matches.prediction] == [3]
 
 

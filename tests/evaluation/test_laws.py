@@ -7,6 +7,7 @@ from hypothesis.extra import numpy as hnp
 
 from nnunetv2_conflunet.evaluation import evaluate_case
 from nnunetv2_conflunet.evaluation.case import assess
+from nnunetv2_conflunet.evaluation.overlap import Foreground
 
 RULES = ("paper", "isbi2024", "greedy", "hungarian")
 ONE_TO_ONE = ("paper", "greedy", "hungarian")
@@ -29,7 +30,7 @@ def evaluate(maps, **options):
 
 
 def without_ties(maps):
-    iou = assess(*maps, SPACING[maps[0].ndim]).table.pair_iou
+    iou = assess(Foreground.of(*maps), SPACING[maps[0].ndim]).table.pair_iou
     return len(set(iou)) == len(iou)
 
 
@@ -94,7 +95,9 @@ def test_above_one_half_all_rules_agree_and_roles_swap(maps, rule):
 def test_greedy_and_hungarian_swap_roles_at_any_threshold(maps):
     assume(without_ties(maps))
     for rule in ("greedy", "hungarian"):
-        one, other = (assess(*i, SPACING[maps[0].ndim], matching=rule).matches.iou for i in (maps, maps[::-1]))
+        one, other = (
+            assess(Foreground.of(*i), SPACING[maps[0].ndim], matching=rule).matches.iou for i in (maps, maps[::-1])
+        )
         np.testing.assert_allclose(one.sum(), other.sum(), rtol=1e-12)
 
 

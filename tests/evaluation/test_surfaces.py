@@ -5,11 +5,12 @@ import pytest
 
 from nnunetv2_conflunet.evaluation import surfaces
 from nnunetv2_conflunet.evaluation.case import assess
+from nnunetv2_conflunet.evaluation.overlap import Foreground
 from nnunetv2_conflunet.utilities.errors import InputError
 
 
 def distances(prediction, reference, spacing_mm, tolerance_mm):
-    case = assess(prediction, reference, spacing_mm)
+    case = assess(Foreground.of(prediction, reference), spacing_mm)
     return surfaces.surface_distances(case.foreground, case.matches, spacing_mm, tolerance_mm)
 
 

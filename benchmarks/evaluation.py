@@ -1,0 +1,153 @@
+"""Cost of the evaluation, as ratios within one run.
+
+    python benchmarks/evaluation.py                      a pair of simulated maps
+    python benchmarks/evaluation.py --data FOLDER        and a folder of real masks, as a dataset of 100 cases
+
+Processor seconds of one process, medians of several repetitions. Compared with decoding the two files, with one pass
+over both arrays and with a naive evaluation of one mask a lesion; `evaluation_parity.py` compares with panoptica.
+"""
+
+import argparse
+import multiprocessing
+import tempfile
+import time
+from pathlib import Path
+
+import cc3d
+import numpy as np
+import SimpleITK as sitk
+from evaluation_pairs import SHAPE, SPACING_MM, ball_pair, cpu_seconds
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from scipy import ndimage
+
+from nnunetv2_conflunet.evaluation import evaluate_case
+from nnunetv2_conflunet.evaluation.folder import evaluate_pairs
+from nnunetv2_conflunet.evaluation.pairing import Pair, Pairing, pair_folders
+from nnunetv2_conflunet.evaluation.settings import Settings
+from nnunetv2_conflunet.imageio import read_instances
+from nnunetv2_conflunet.utilities.parallel import run_cases
+
+
+def naive_evaluation(prediction, reference, threshold=0.1):
+    """Matches, IoU and Dice with one full-size mask a lesion."""
+    matched = {}
+    for p in np.unique(prediction)[1:]:
+        p_mask = prediction == p
+        best = (0, None)
+        for r in np.unique(reference[p_mask]):
+            if r:
+                r_mask = reference == r
+                best = max(best, ((p_mask & r_mask).sum() / (p_mask | r_mask).sum(), r))
+        if best[0] > threshold and best[0] > matched.get(best[1], (0,))[0]:
+            matched[best[1]] = best[0], p
+    return matched
+
+
+def _memory_mib(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(i for i in lines if i.startswith(name)).split()[1]) / 1024
+
+
+def _peak_above_arrays(n_lesions, queue):
+    prediction, reference = ball_pair(n_lesions)
+    evaluate_case(prediction[:20], reference[:20], SPACING_MM)
+    # 5 resets the peak that the kernel keeps.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _memory_mib("VmRSS")
+    evaluate_case(prediction, reference, SPACING_MM)
+    queue.put(_memory_mib("VmHWM") - before)
+
+
+def peak_memory_mib(n_lesions):
+    """Peak resident memory of one evaluation above what was resident before it, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=_peak_above_arrays, args=(n_lesions, queue))
+    process.start()
+    peak = queue.get(timeout=120)
+    process.join()
+    return peak
+
+
+def single_pair():
+    prediction, reference = ball_pair(60)
+    crowded = ball_pair(300)
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{i}.nii.gz" for i in range(2)]
+        for file, instances in zip(files, (prediction, reference), strict=True):
+            sitk.WriteImage(sitk.GetImageFromArray(instances.astype(np.uint16)), str(file))
+        decoding = cpu_seconds(lambda: [sitk.GetArrayFromImage(sitk.ReadImage(str(i))) for i in files])
+        reader = SimpleITKIO()
+        reading = cpu_seconds(lambda: [read_instances(i, reader) for i in files])
+    rows = {
+        "one max() over both arrays": cpu_seconds(lambda: (prediction.max(), reference.max())),
+        "decoding both files (SimpleITK)": decoding,
+        "reading both files (with nnU-Net's reader and the checks)": reading,
+        "evaluate_case": cpu_seconds(lambda: evaluate_case(prediction, reference, SPACING_MM)),
+        "evaluate_case, 300 lesions": cpu_seconds(lambda: evaluate_case(*crowded, SPACING_MM)),
+        "naive evaluation, matches only": cpu_seconds(lambda: naive_evaluation(prediction, reference), 1),
+    }
+    unit = rows["evaluate_case"]
+    print(f"A pair of {SHAPE} maps with 60 lesions; CPU seconds and their ratio to evaluate_case")
+    for name, seconds in rows.items():
+        print(f"  {name:<60} {seconds:8.4f} s  {seconds / unit:8.2f} x")
+    for n in (60, 300):
+        print(f"  peak memory above the arrays, {n} lesions {peak_memory_mib(n):25.1f} MiB")
+
+
+def perturbed_dataset(masks, folder):
+    """Components of each mask as the reference, of a mask with a noisy surface as the prediction."""
+    for file in masks:
+        image = sitk.ReadImage(str(file))
+        mask = sitk.GetArrayFromImage(image) > 0
+        rng = np.random.default_rng(len(file.name))
+        noise = ndimage.gaussian_filter(rng.standard_normal(mask.shape, np.float32), 1.5)
+        noise /= noise.std()
+        depth = ndimage.distance_transform_edt(mask) - ndimage.distance_transform_edt(~mask)
+        for name, support in (("instancesTr", mask), ("predicted", (depth + 0.6 * noise > 0) & (depth > -3))):
+            instances = cc3d.connected_components(support.astype(np.uint8), connectivity=26).astype(np.uint16)
+            output = sitk.GetImageFromArray(instances)
+            output.CopyInformation(image)
+            (folder / name).mkdir(exist_ok=True)
+            sitk.WriteImage(output, str(folder / name / file.name), True)
+
+
+def _read_pair(pair, reader):
+    read_instances(pair.reference, reader())
+    read_instances(pair.prediction, reader())
+
+
+def real_folder(data, n_cases, num_processes):
+    masks = sorted(data.glob("*.nii.gz"))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        perturbed_dataset(masks, folder)
+        once = pair_folders(folder / "instancesTr", folder / "predicted")
+        pairs = [
+            Pair(f"{i:03d}", once.pairs[i % len(masks)].reference, once.pairs[i % len(masks)].prediction)
+            for i in range(n_cases)
+        ]
+        pairing = Pairing(pairs, [], once.reader, once.file_ending)
+        run_cases(_read_pair, [(i, pairing.reader) for i in pairs[:num_processes]], num_processes, "Workers")
+        start = time.perf_counter()
+        run_cases(_read_pair, [(i, pairing.reader) for i in pairs], num_processes, "Reading")
+        reading = time.perf_counter() - start
+        start = time.perf_counter()
+        results = evaluate_pairs(pairing, Settings(), num_processes)
+        whole = time.perf_counter() - start
+    lesions = np.mean([len(i["lesions"]) for i in results])
+    print(f"{n_cases} cases of {len(masks)} real masks, {lesions:.0f} lesions a case, {num_processes} processes")
+    print(f"  reading only {reading:6.1f} s, evaluation {whole:6.1f} s; reading is {100 * reading / whole:.0f} % of it")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of binary lesion masks, .nii.gz")
+    parser.add_argument("--n_cases", type=int, default=100)
+    parser.add_argument("-np", type=int, default=2)
+    args = parser.parse_args()
+    single_pair()
+    if args.data is None or not args.data.is_dir():
+        print("No folder of real masks was given with --data: the folder benchmark is left out.")
+    else:
+        real_folder(args.data, args.n_cases, args.np)
