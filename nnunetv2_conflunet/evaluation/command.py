@@ -54,7 +54,7 @@ def evaluate(args: argparse.Namespace) -> None:
             )
             return
     lesions = lesions_of(cases)
-    summary = summarize(cases, lesions, settings, pairing.missing, pairing.extra)
+    summary = summarize(cases, lesions, settings, pairing.missing, pairing.extra, pairing.reader.__name__)
     files = write_results(output, summary, cases, lesions)
     print_summary(summary, str(args.prediction))
     print("Wrote " + ", ".join(map(str, files)))

@@ -2,22 +2,14 @@
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from nnunetv2_conflunet.evaluation.metrics import RATIOS
+from nnunetv2_conflunet.evaluation.comparison import Comparison
+from nnunetv2_conflunet.evaluation.metrics import LOWER_IS_BETTER, RATIOS
 
-if TYPE_CHECKING:
-    from nnunetv2_conflunet.evaluation.compare import Comparison
-
-LOWER_IS_BETTER = (
-    *("DiC", "FP", "FN", "FP_CLU", "FN_CLU", "load_error_mm3", "FP_volume_mm3", "FN_volume_mm3"),
-    *("FP_lesion_volume_mm3", "FN_lesion_volume_mm3", "ASD_mm", "HD95_mm"),
-    *("n_merging_predictions", "n_merged_references", "n_splitting_predictions", "n_split_references"),
-)
 FAMILY = "Holm's correction is over all comparisons of this table, for each test by itself."
 
 
-def markdown_tables(comparison: "Comparison") -> str:
+def markdown_tables(comparison: Comparison) -> str:
     """The means, best in bold, and the paired tests as Markdown."""
     header = ["metric", *comparison.methods, "patients"]
     rows = [
@@ -28,8 +20,22 @@ def markdown_tables(comparison: "Comparison") -> str:
         ]
         for i in comparison.metrics
     ]
-    tests = ["metric", "methods", "patients", "difference [95 % interval]", "t-test", "Holm", "Wilcoxon", "Holm"]
-    differences = [
+    parts = [
+        "## Mean ± standard deviation",
+        "Over the patients for whom every method defines the metric.",
+        _markdown(header, rows),
+        "## Paired differences",
+        f"Over the patients for whom both methods define the metric. {FAMILY}",
+        _markdown(*difference_table(comparison)),
+        *comparison.notes,
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def difference_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the paired differences and their tests."""
+    header = ["metric", "methods", "patients", "difference [95 % interval]", "t-test", "Holm", "Wilcoxon", "Holm"]
+    rows = [
         [
             _heading(row["metric"]),
             f"{row['first']} - {row['second']}",
@@ -39,19 +45,10 @@ def markdown_tables(comparison: "Comparison") -> str:
         ]
         for row in comparison.pairs.to_dict("records")
     ]
-    parts = [
-        "## Mean ± standard deviation",
-        "Over the patients for whom every method defines the metric.",
-        _markdown(header, rows),
-        "## Paired differences",
-        f"Over the patients for whom both methods define the metric. {FAMILY}",
-        _markdown(tests, differences),
-        *comparison.notes,
-    ]
-    return "\n\n".join(parts) + "\n"
+    return header, rows
 
 
-def latex_table(comparison: "Comparison") -> str:
+def latex_table(comparison: Comparison) -> str:
     r"""The means, best in bold, as a LaTeX table for the package booktabs."""
     columns = "l" + "c" * len(comparison.metrics)
     header = " & ".join(["Method", *(_latex(_heading(i)) for i in comparison.metrics)])
@@ -68,7 +65,7 @@ def _heading(metric: str) -> str:
     return f"{metric} (%)" if metric in RATIOS else metric
 
 
-def _best(comparison: "Comparison", metric: str) -> set[str]:
+def _best(comparison: Comparison, metric: str) -> set[str]:
     """The methods with the best mean as it is printed, all of them at a tie."""
     printed = {name: float(_value(mean, metric)) for name, (mean, _) in comparison.means[metric].items()}
     defined = [i for i in printed.values() if not math.isnan(i)]
@@ -78,7 +75,7 @@ def _best(comparison: "Comparison", metric: str) -> set[str]:
     return {name for name, value in printed.items() if value == best}
 
 
-def _mean(comparison: "Comparison", metric: str, method: str, bold: Callable[[str], str]) -> str:
+def _mean(comparison: Comparison, metric: str, method: str, bold: Callable[[str], str]) -> str:
     mean, std = comparison.means[metric][method]
     if math.isnan(mean):
         return "–"
@@ -121,6 +118,6 @@ def _latex(text: str) -> str:
     return text
 
 
-def _latex_mean(comparison: "Comparison", metric: str, method: str) -> str:
+def _latex_mean(comparison: Comparison, metric: str, method: str) -> str:
     text = _mean(comparison, metric, method, lambda i: rf"\textbf{{{i}}}")
     return text.replace("±", r"$\pm$").replace("–", "--")

@@ -43,7 +43,7 @@ def match(table: OverlapTable, rule: str = "paper", iou_threshold: float = 0.1) 
 
             - ``"paper"``: each prediction takes the reference of highest IoU, at a tie the lowest id; a reference
               claimed several times keeps the prediction of highest IoU, at a tie the lowest id, and the others are
-              left unmatched (Wynen et al., ISBI 2024, section 2.4).
+              left unmatched (Wynen et al., ISBI 2024).
             - ``"isbi2024"``: the same without the second step, as the code of the paper's time did; several
               predictions may match one reference.
             - ``"greedy"``: pairs by falling IoU, at a tie by prediction id, then reference id; a pair matches when

@@ -22,7 +22,7 @@ def case_table(cases: list[dict]) -> pd.DataFrame:
 
 
 def summarize(
-    cases: list[dict], lesions: pd.DataFrame, settings: Settings, missing: list[str], extra: list[str]
+    cases: list[dict], lesions: pd.DataFrame, settings: Settings, missing: list[str], extra: list[str], reader: str
 ) -> dict[str, Any]:
     """Summarize the evaluated cases in the shape of nnU-Net's ``summary.json``.
 
@@ -32,12 +32,13 @@ def summarize(
         settings: the evaluation's.
         missing: cases without a prediction.
         extra: cases without a reference.
+        reader: name of nnU-Net's reader that read the files.
 
     Returns:
         ``metric_per_case``, ``mean``, ``std`` (ddof 1) and ``n`` (number of patients for which the metric is defined,
         over which mean and std are taken) by metric, ``pooled`` (metrics of the summed counts), ``sweep`` (means over
         patients at other IoU thresholds), ``strata``, ``removed`` (sums of what the size filter took), ``missing``,
-        ``extra``, ``notes``, ``settings`` and ``version``.
+        ``extra``, ``notes``, ``settings``, ``reader`` and ``version``.
     """
     table = case_table(cases).drop(columns="case").astype(float)
     swept = pd.DataFrame([row for case in cases for row in case["sweep"]])
@@ -63,6 +64,7 @@ def summarize(
         "extra": extra,
         "notes": _notes(lesions, settings, missing, extra),
         "settings": {**asdict(settings), "volume_bins_mm3": list(settings.volume_bins_mm3)},
+        "reader": reader,
         "version": __version__,
     }
 

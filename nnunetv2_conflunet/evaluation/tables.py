@@ -41,7 +41,7 @@ def mean_and_std(summary: dict, name: str) -> str:
 def print_summary(summary: dict, title: str) -> None:
     """Print the metrics of a folder, its strata and what else a reader must know."""
     console = Console()
-    table = Table("metric", title=title, caption=_caption(summary), caption_justify="left")
+    table = Table("metric", title=title, caption=describe_settings(summary), caption_justify="left")
     for heading in ("mean ± std", "patients", "pooled"):
         table.add_column(heading, justify="right")
     for names in (PRINTED_RATIOS, PRINTED_NUMBERS):
@@ -69,7 +69,8 @@ def _strata(kind: str, rows: list[dict]) -> Table:
     return table
 
 
-def _caption(summary: dict) -> str:
+def describe_settings(summary: dict) -> str:
+    """What the numbers of a summary stand on, in a line."""
     settings = summary["settings"]
     limits = f"{settings['min_volume_mm3']:g} mm3 and {settings['min_extent_mm']:g} mm"
     removed = ", ".join(f"{i['n_instances_removed']} of the {side}" for side, i in summary["removed"].items())

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from nnunetv2_conflunet.evaluation.compare import compare_methods, load_methods
+from nnunetv2_conflunet.evaluation.comparison import compare_methods, load_methods
 from nnunetv2_conflunet.evaluation.comparison_tables import latex_table, markdown_tables
 from nnunetv2_conflunet.evaluation.paired import holm, paired_comparison
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -118,7 +118,7 @@ def test_three_methods_share_one_family(tmp_path):
 
 def test_faults(methods, tmp_path):
     with pytest.raises(InputError, match="at least two evaluations"):
-        load_methods(methods[:1])
+        compare_methods(load_methods(methods[:1]), ["F1"])
     with pytest.raises(InputError, match=r"absent.*summary_instances\.json|absent does not exist"):
         load_methods([methods[0], tmp_path / "absent"])
     with pytest.raises(InputError, match="as many different names, not x, x"):

@@ -1,0 +1,107 @@
+"""Figures of an evaluation: distributions, recall by volume, agreement of counts and loads."""
+
+import base64
+import io
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which colour-blind readers tell apart.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+BOXED = ("Precision", "Recall", "F1", "DSC", "DSC_TP", "PQ", "Recall_CLU", "PQ_CLU")
+
+
+def box_plots(metrics: dict[str, pd.DataFrame]) -> Figure:
+    """Box plots over patients, every patient a dot, one box a method and metric.
+
+    Args:
+        metrics: method -> one row a patient, one column a metric.
+    """
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    width = 0.8 / len(metrics)
+    for i, (name, table) in enumerate(metrics.items()):
+        positions = np.arange(len(BOXED)) + (i - (len(metrics) - 1) / 2) * width
+        values = [100 * table[metric].dropna().to_numpy() for metric in BOXED]
+        boxes = axes.boxplot(values, positions=positions, widths=0.85 * width, showfliers=False, patch_artist=True)
+        for box, median in zip(boxes["boxes"], boxes["medians"], strict=True):
+            box.set(facecolor=COLOURS[i % len(COLOURS)], alpha=0.35, label="_")
+            median.set(color="black")
+        boxes["boxes"][0].set_label(name)
+        # Dots lie side by side by rank, so that equal values stay visible.
+        for position, column in zip(positions, values, strict=True):
+            spread = np.linspace(-0.25, 0.25, len(column)) * width if len(column) > 1 else np.zeros(len(column))
+            axes.plot(position + spread, column, ".", color=COLOURS[i % len(COLOURS)], markersize=4)
+    axes.set_xticks(range(len(BOXED)), [f"{i}\nn = {_counts(metrics, i)}" for i in BOXED])
+    axes.set(ylabel="%", ylim=(-3, 103))
+    axes.grid(axis="y", alpha=0.3)
+    if len(metrics) > 1:
+        axes.legend(loc="lower left", frameon=False)
+    return figure
+
+
+def detection_by_volume(strata: dict[str, list[dict]]) -> Figure:
+    """Recall and precision in every volume range, with the numbers of lesions they stand on.
+
+    Args:
+        strata: method -> rows of :func:`.strata.strata_by_volume`.
+    """
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    width = 0.8 / len(strata)
+    for axes, ratio, count in zip(
+        figure.subplots(1, 2, sharey=True), ("Recall", "Precision"), ("n_reference", "n_prediction"), strict=True
+    ):
+        for i, (name, rows) in enumerate(strata.items()):
+            positions = np.arange(len(rows)) + (i - (len(strata) - 1) / 2) * width
+            heights = [100 * row[ratio] for row in rows]
+            axes.bar(positions, heights, 0.9 * width, color=COLOURS[i % len(COLOURS)], alpha=0.7, label=name)
+            for position, height, row in zip(positions, heights, rows, strict=True):
+                axes.annotate(str(row[count]), (position, np.nan_to_num(height)), ha="center", va="bottom", fontsize=7)
+        names = [row["stratum"].replace(" mm3", "") for row in next(iter(strata.values()))]
+        axes.set_xticks(range(len(names)), names)
+        axes.set(xlabel="lesion volume in mm³", title=f"{ratio} (number: lesions)", ylim=(0, 108))
+        axes.grid(axis="y", alpha=0.3)
+    figure.axes[0].set_ylabel("%")
+    if len(strata) > 1:
+        figure.axes[0].legend(loc="upper left", frameon=False, fontsize=8)
+    return figure
+
+
+def bland_altman(metrics: dict[str, pd.DataFrame]) -> Figure:
+    """Differences of lesion counts and loads against their means, with bias and limits of agreement (1.96 std)."""
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    quantities = (
+        ("number of lesions", "n_prediction", "n_reference", 1.0),
+        ("lesion load in mL", "load_prediction_mm3", "load_reference_mm3", 1000.0),
+    )
+    for axes, (quantity, predicted, referred, unit) in zip(figure.subplots(1, 2), quantities, strict=True):
+        for i, (name, table) in enumerate(metrics.items()):
+            mean = (table[predicted] + table[referred]) / 2 / unit
+            difference = (table[predicted] - table[referred]) / unit
+            colour, bias = COLOURS[i % len(COLOURS)], difference.mean()
+            axes.plot(mean, difference, "o", color=colour, markersize=4, alpha=0.8, label=name)
+            axes.axhline(bias, color=colour, linewidth=1.2)
+            if len(difference) > 1:
+                for limit in (-1.96, 1.96):
+                    axes.axhline(bias + limit * difference.std(), color=colour, linewidth=1, linestyle="--")
+        axes.axhline(0, color="black", linewidth=0.6)
+        axes.set(xlabel=f"mean of prediction and reference, {quantity}", ylabel="prediction − reference")
+        axes.grid(alpha=0.3)
+    if len(metrics) > 1:
+        figure.axes[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def as_data_uri(figure: Figure, dpi: int = 130) -> str:
+    """The figure as a PNG in a data URI, which an HTML file holds by itself."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"font.size": 9}):
+        figure.savefig(buffer, format="png", dpi=dpi)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _counts(metrics: dict[str, pd.DataFrame], metric: str) -> str:
+    counts = [int(table[metric].count()) for table in metrics.values()]
+    return str(counts[0]) if len(set(counts)) == 1 else "/".join(map(str, counts))

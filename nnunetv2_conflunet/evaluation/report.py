@@ -1,0 +1,162 @@
+"""The command ``nnUNetv2_conflunet_report``."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
+
+from nnunetv2_conflunet.evaluation import figures
+from nnunetv2_conflunet.evaluation.case_views import STATUS_COLOURS, case_view
+from nnunetv2_conflunet.evaluation.comparison import PAPER_METRICS, Method, compare_methods, load_methods
+from nnunetv2_conflunet.evaluation.comparison_tables import FAMILY, difference_table
+from nnunetv2_conflunet.evaluation.report_page import render_page
+from nnunetv2_conflunet.evaluation.summary import LESIONS_FILE
+from nnunetv2_conflunet.evaluation.tables import (
+    PRINTED_NUMBERS,
+    PRINTED_RATIOS,
+    describe_settings,
+    mean_and_std,
+    percent,
+)
+from nnunetv2_conflunet.utilities.commands import run_command
+from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.files import atomic_path
+
+STRATA_COLUMNS = ("n_reference", "n_prediction", "Recall", "Precision", "SQ", "PQ")
+KEY = (("TP", "matched prediction"), ("FP", "prediction without a match"), ("FN", "reference without a match"))
+
+
+def main() -> None:
+    """Entry point."""
+    run_command(lambda: report(_parser().parse_args()))
+
+
+def report(args: argparse.Namespace) -> None:
+    """Write the report of one or more evaluations."""
+    methods = load_methods(args.evaluations, args.names)
+    if args.n_cases < 0:
+        raise InputError(f"--n_cases is {args.n_cases}; give 0 or more.")
+    if args.images is not None and not args.images.is_dir():
+        raise InputError(f"{args.images} is not a folder; give the folder of the images, such as imagesTs.")
+    output = args.o or methods[0].folder / "report.html"
+    page = make_report(methods, images=args.images, n_cases=args.n_cases)
+    with atomic_path(output) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    print(f"Wrote {output}")
+
+
+def make_report(methods: list[Method], *, images: Path | None = None, n_cases: int = 2) -> str:
+    """One self-contained HTML page.
+
+    Args:
+        methods: evaluations, of the same patients and settings where there are several.
+        images: folder of the images in nnU-Net's naming; the first channel is drawn. None draws the lesions alone.
+        n_cases: how many of the worst and of the best patients to show for each method.
+
+    Raises:
+        InputError: evaluations that cannot be compared, or an image, reference or prediction that is not there.
+    """
+    metrics = {i.name: i.metrics for i in methods}
+    notes, tests = [f"{i.name}: {note}" for i in methods for note in i.summary["notes"]], None
+    if len(methods) > 1:
+        comparison = compare_methods(methods, list(PAPER_METRICS))
+        notes += comparison.notes
+        tests = dict(zip(("header", "rows"), difference_table(comparison), strict=True))
+    return render_page(
+        title="Lesion-level evaluation: " + ", ".join(metrics),
+        subtitle=f"nnunetv2_conflunet {methods[0].summary['version']}. {describe_settings(methods[0].summary)}",
+        notes=notes,
+        metrics=_metric_table(methods),
+        tests=tests,
+        tests_text=f"Over the patients for whom both methods define the metric. {FAMILY}",
+        figures=_figures(methods, metrics),
+        confluence=_strata_table(methods, "confluence"),
+        key=[(name, STATUS_COLOURS[name], text) for name, text in KEY],
+        cases=[view for i in methods for view in _case_views(i, images, n_cases, len(methods) > 1)],
+    )
+
+
+def _metric_table(methods: list[Method]) -> dict[str, list]:
+    names = [i for i in (*PRINTED_RATIOS, *PRINTED_NUMBERS) if all(i in method.summary["mean"] for method in methods)]
+    rows = []
+    for name in names:
+        cells = []
+        for method in methods:
+            n, n_cases = method.summary["n"][name], method.summary["n_cases"]
+            cells.append(mean_and_std(method.summary, name) + ("" if n == n_cases else f" ({n})"))
+        rows.append([name, *cells])
+    return {"header": ["metric", *(i.name for i in methods)], "rows": rows}
+
+
+def _strata_table(methods: list[Method], kind: str) -> dict[str, list]:
+    rows = []
+    for method in methods:
+        for row in method.summary["strata"][kind]:
+            counts, ratios = STRATA_COLUMNS[:2], STRATA_COLUMNS[2:]
+            name = row["stratum"] if len(methods) == 1 else f"{method.name}, {row['stratum']}"
+            rows.append([name, *(row[i] for i in counts), *(percent(row[i]) for i in ratios)])
+    return {"header": ["lesions", *STRATA_COLUMNS], "rows": rows}
+
+
+def _figures(methods: list[Method], metrics: dict[str, pd.DataFrame]) -> list[dict[str, str]]:
+    strata = {i.name: i.summary["strata"]["volume"] for i in methods}
+    drawn = (
+        (
+            "Patients",
+            figures.box_plots(metrics),
+            "Box: quartiles and median; whiskers: the last patient within 1.5 interquartile ranges; dots: patients.",
+        ),
+        (
+            "Detection by lesion volume",
+            figures.detection_by_volume(strata),
+            "Pooled over the lesions of all patients; recall of reference lesions, precision of predicted ones.",
+        ),
+        (
+            "Agreement of counts and loads (Bland and Altman)",
+            figures.bland_altman(metrics),
+            "Line: mean difference; dashes: limits of agreement, 1.96 standard deviations around it.",
+        ),
+    )
+    return [{"title": title, "source": figures.as_data_uri(i), "text": text} for title, i, text in drawn]
+
+
+def _case_views(method: Method, images: Path | None, n_cases: int, several: bool) -> list[dict[str, str]]:
+    lesions = pd.read_csv(method.folder / LESIONS_FILE, dtype={"case": str})
+    reader = recursive_find_reader_writer_by_name(method.summary["reader"])()
+    ranked = method.metrics["PQ"].dropna().sort_index().sort_values(kind="stable").index
+    worst, best = ranked[:n_cases], ranked[max(n_cases, len(ranked) - n_cases) :][::-1]
+    chosen = dict.fromkeys(worst, "worst") | dict.fromkeys(best, "best")
+    entries = {i["case"]: i for i in method.summary["metric_per_case"]}
+    views = []
+    for case, rank in chosen.items():
+        metrics = entries[case]["metrics"]
+        ratios = ", ".join(f"{i} {percent(metrics[i])} %" for i in ("PQ", "F1", "DSC", "Recall_CLU"))
+        counts = ", ".join(f"{i} {metrics[i]}" for i in ("TP", "FP", "FN", "n_CLU", "n_merging_predictions"))
+        figure = case_view(
+            entries[case], lesions[lesions["case"] == case], _image_of(case, entries[case], images), reader
+        )
+        title = f"{case} ({rank}{', ' + method.name if several else ''})"
+        views.append({"title": title, "text": f"{ratios}; {counts}", "source": figures.as_data_uri(figure)})
+    return views
+
+
+def _image_of(case: str, entry: dict[str, Any], images: Path | None) -> Path | None:
+    ending = Path(entry["reference_file"]).name.removeprefix(case)
+    return None if images is None else images / f"{case}_0000{ending}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_conflunet_report",
+        description="One self-contained HTML file with the tables, figures and worst and best patients of the folders "
+        "that nnUNetv2_conflunet_evaluate wrote.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("evaluations", type=Path, nargs="+", help="one or more evaluated folders")
+    parser.add_argument("-i", "--images", type=Path, metavar="FOLDER", help="images in nnU-Net's naming, to draw on")
+    parser.add_argument("--names", nargs="+", help="names of the methods; the folders' names when left out")
+    parser.add_argument("--n_cases", type=int, default=2, help="patients to show from either end")
+    parser.add_argument("-o", type=Path, metavar="FILE", help="the file; report.html in the first folder when left out")
+    return parser

@@ -1,0 +1,103 @@
+"""The report of evaluated folders."""
+
+import re
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from nnunetv2_conflunet.evaluation import case_views, command
+from nnunetv2_conflunet.evaluation import report as report_module
+from nnunetv2_conflunet.evaluation.comparison import load_methods
+from nnunetv2_conflunet.evaluation.report import make_report
+from nnunetv2_conflunet.imageio import Geometry
+from nnunetv2_conflunet.utilities.errors import InputError
+
+
+def save(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
+
+
+@pytest.fixture
+def evaluated(tmp_path):
+    """Four patients under two methods: `exact`, and `<half>`, which finds one of two touching lesions."""
+    for i in range(4):
+        reference = np.zeros((10, 14, 12), np.uint16)
+        reference[2:6, 2 : 6 + i, 2:6], reference[2:6, 2 : 6 + i, 6:9] = 1, 2
+        half = np.where(reference == 1, 1, 0).astype(np.uint16)
+        half[7:10, 10:13, 8:12] = 5 * (i % 2)
+        save(tmp_path / "instancesTs" / f"p{i}.nii.gz", reference)
+        save(tmp_path / "exact" / "instances" / f"p{i}.nii.gz", reference)
+        save(tmp_path / "half" / "instances" / f"p{i}.nii.gz", half)
+        image = np.random.default_rng(i).normal(100, 5, reference.shape).astype(np.float32)
+        save(tmp_path / "imagesTs" / f"p{i}_0000.nii.gz", image)
+    for name in ("exact", "half"):
+        command.evaluate(
+            command._parser().parse_args([str(tmp_path / "instancesTs"), str(tmp_path / name), "-np", "1"])
+        )
+    return tmp_path
+
+
+def test_the_page_stands_alone_and_holds_the_numbers(evaluated):
+    methods = load_methods([evaluated / "exact", evaluated / "half"], ["exact", "<half>"])
+    page = make_report(methods, images=evaluated / "imagesTs", n_cases=1)
+    sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
+    # Three figures, and the worst and the best patient of two methods.
+    assert len(sources) == 7 and all(i.startswith("data:image/png;base64,") for i in sources)
+    assert "<half>" not in page and "&lt;half&gt;" in page
+    # Two of the four patients have a false positive: P 1, 0.5, 1, 0.5.
+    assert "<td>Precision</td><td>100.0 ± 0.0</td><td>75.0 ± 28.9</td>" in page
+    assert "<td>Recall_CLU</td><td>100.0 ± 0.0</td><td>50.0 ± 0.0</td>" in page
+    # At a tie of PQ the cases keep the order of their ids.
+    assert "<h3>p0 (worst, exact)</h3>" in page and "<h3>p3 (best, exact)</h3>" in page
+    assert "<h3>p1 (worst, &lt;half&gt;)</h3>" in page
+    assert "exact - &lt;half&gt;" in page
+
+
+def test_one_method_without_images(evaluated):
+    page = make_report(load_methods([evaluated / "half"]), n_cases=2)
+    assert "Paired differences" not in page and page.count("<h3>") == 4
+    assert make_report(load_methods([evaluated / "half"]), n_cases=9).count("<h3>") == 4
+    assert "<h3>" not in make_report(load_methods([evaluated / "half"]), n_cases=0)
+
+
+def test_a_missing_image_is_named(evaluated):
+    (evaluated / "imagesTs" / "p1_0000.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"p1_0000\.nii\.gz does not exist"):
+        make_report(load_methods([evaluated / "half"]), images=evaluated / "imagesTs")
+
+
+def test_the_command_writes_beside_the_evaluation(evaluated, capsys):
+    args = report_module._parser().parse_args([str(evaluated / "half")])
+    report_module.report(args)
+    assert (evaluated / "half" / "report.html").read_text().startswith("<!DOCTYPE html>")
+    args.images = evaluated / "absent"
+    with pytest.raises(InputError, match="absent is not a folder"):
+        report_module.report(args)
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, -1), (1, -1, -1)])
+def test_slices_are_axial_with_the_right_side_on_the_left(axes, signs):
+    # Array axis i runs along world axis axes[i] (x right, y front, z top) in the direction signs[i].
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    spacing_mm = (1.0, 2.0, 3.0)
+    for array_axis, (world_axis, sign) in enumerate(zip(axes, signs, strict=True)):
+        affine[world_axis, array_axis] = sign * spacing_mm[array_axis]
+    instances = np.zeros((4, 5, 6), np.int32)
+    geometry = Geometry(instances.shape, spacing_mm, affine, "RAS")
+    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in instances.shape], indexing="ij"), axis=-1).reshape(-1, 3)
+    # The corner that is rightmost, foremost and topmost in the world.
+    instances[tuple(corners[geometry.to_world_mm(corners).sum(axis=1).argmax()])] = 1
+    (shown,), (row_mm, column_mm) = case_views._as_axial([instances], geometry)
+    assert shown[-1, 0, 0] == 1
+    assert (row_mm, column_mm) == (spacing_mm[axes.index(1)], spacing_mm[axes.index(0)])
+
+
+def test_shown_slices_have_most_of_each_status():
+    status = np.zeros((9, 4, 4), np.int8)
+    status[2, 0, :2], status[3, 0, 0], status[7, 1, 1] = 1, 1, 3
+    assert case_views._slices(status) == [2, 7]
+    assert case_views._slices(np.zeros_like(status)) == [4]
