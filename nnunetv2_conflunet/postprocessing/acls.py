@@ -67,7 +67,7 @@ def assign_by_curvature(
         connectivity: number of neighbours that makes a component, of the image's dimension.
     """
     n = len(voxels)
-    component = voxels.pieces(connectivity)
+    component = voxels.components(connectivity)
     is_center = np.zeros(n, bool)
     sigma = preset.sigma / spacing_mm if preset.sigma_in_mm else np.full(voxels.dim, preset.sigma)
     crop_of = _masked_crop(voxels, probability) if preset.masked else _plain_crop(probability)
@@ -75,7 +75,7 @@ def assign_by_curvature(
         is_center[members] = _summits(crop_of, voxels.coordinates[members], sigma)
     seed_of = np.flatnonzero(is_center)
     seeds = Voxels(voxels.coordinates[seed_of])
-    seed_label = seeds.pieces((26 if voxels.dim == 3 else 8) if preset.full_connectivity else 2 * voxels.dim)
+    seed_label = seeds.components((26 if voxels.dim == 3 else 8) if preset.full_connectivity else 2 * voxels.dim)
     if preset.min_center_mm3 and len(seeds):
         large = np.bincount(seed_label) * spacing_mm.prod() >= preset.min_center_mm3 * (1 - FLAT)
         seed_of, seed_label = seed_of[large[seed_label]], in_scan_order(seed_label[large[seed_label]])
@@ -83,10 +83,15 @@ def assign_by_curvature(
     center, distance_mm = np.zeros(n, np.int64), np.zeros(n)
     center[seed_of] = seed_label
     if len(seed_of):
+        # A component with one center is that center's instance whatever is nearest; one without is its own.
+        n_centers = np.bincount(component[seed_of[np.unique(seed_label, return_index=True)[1]]], minlength=n + 1)
+        only_label = np.zeros(n + 1, np.int64)
+        only_label[component[seed_of]] = seed_label
+        one = n_centers[component] == 1
+        center[one] = only_label[component[one]]
+        others = (center == 0) & (n_centers[component] > 1)
         position = voxels.coordinates * spacing_mm
-        others = center == 0
         if preset.inside_component:
-            others &= np.isin(component, component[seed_of])
             # One more axis that holds components apart by more than the image is long.
             position = np.column_stack([position, component * (2 * np.linalg.norm(position.max(axis=0)) + 1)])
         center[others], distance_mm[others] = nearest_label(position[others], position[seed_of], seed_label)

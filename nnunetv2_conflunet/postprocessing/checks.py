@@ -88,7 +88,10 @@ def check_finite(array: np.ndarray, name: str) -> np.ndarray:
     Raises:
         InputError: it holds some.
     """
-    if not np.isfinite(array).all():
+    # A sum is not finite where a value is not, and takes no array of its own; it may also overflow by itself.
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = array.sum(dtype=np.float32 if array.dtype == np.float16 else None)
+    if not np.isfinite(total) and not np.isfinite(array).all():
         raise InputError(
             f"{name} holds {np.count_nonzero(~np.isfinite(array))} NaN or infinite values; the network that made it "
             "has diverged or overflowed."

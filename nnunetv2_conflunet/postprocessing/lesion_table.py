@@ -74,7 +74,7 @@ def lesion_table(
     spacing_mm = np.array(geometry.spacing_mm)
     in_plane = spacing_mm[1:] if planar else spacing_mm
 
-    component = voxels.pieces(check_connectivity(connectivity, voxels.dim))
+    component = voxels.components(check_connectivity(connectivity, voxels.dim))
     component_of_id = component[np.unique(member, return_index=True)[1]]
     in_component = np.bincount(component_of_id)
 

@@ -100,7 +100,10 @@ def _one_a_plateau(maxima: Voxels, half: np.ndarray, spacing_mm: np.ndarray) -> 
 
 
 def _plateaus(maxima: Voxels, half: np.ndarray) -> np.ndarray:
-    touching = maxima.pieces(26 if maxima.dim == 3 else 8)
+    number = np.arange(len(maxima))
+    if not any(len(one) for one, _ in maxima.neighbours(number, _window(half))):
+        return number + 1
+    touching = maxima.components(26 if maxima.dim == 3 else 8)
     if (half == 1).all():
         return touching
     # A wider window also joins maxima that do not touch.

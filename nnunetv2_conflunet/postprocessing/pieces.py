@@ -56,8 +56,8 @@ def connected_regions(voxels: Voxels, assignment: Assignment, connectivity: int)
     """
     if not len(voxels):
         return Regions(np.zeros(0, np.int64), np.zeros(0, np.int64), 0, 0)
-    component = voxels.pieces(connectivity)
-    piece = voxels.pieces(connectivity, assignment.center + 1) - 1
+    component = voxels.components(connectivity)
+    piece = voxels.pieces(component, assignment.center + 1, connectivity) - 1
     first_voxel = np.unique(piece, return_index=True)[1]
     center, home = assignment.center[first_voxel], component[first_voxel]
     size = np.bincount(piece)
@@ -97,13 +97,11 @@ def _contacts(
     voxels: Voxels, piece: np.ndarray, cut_off: np.ndarray, connectivity: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs of a piece that was cut off and a piece it touches, and how many pairs of voxels touch."""
-    array, local = voxels.crop(piece + 1, margin=1)
-    loose = np.flatnonzero(cut_off[piece])
     n, keys, counts = len(cut_off), [], []
-    for shift in neighbour_shifts(connectivity, voxels.dim):
-        other = array[tuple((local[loose] + shift).T)].astype(np.int64) - 1
-        touching = (other >= 0) & (other != piece[loose])
-        key, count = np.unique(piece[loose[touching]] * n + other[touching], return_counts=True)
+    shifts = neighbour_shifts(connectivity, voxels.dim)
+    for voxel, neighbour in voxels.neighbours(np.flatnonzero(cut_off[piece]), shifts):
+        mine, other = piece[voxel], piece[neighbour]
+        key, count = np.unique((mine * n + other)[mine != other], return_counts=True)
         keys.append(key)
         counts.append(count)
     key, inverse = np.unique(np.concatenate(keys), return_inverse=True)

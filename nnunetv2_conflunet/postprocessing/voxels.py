@@ -56,7 +56,7 @@ class Voxels:
         array[tuple(local.T)] = values
         return array, local
 
-    def pieces(self, connectivity: int, values: np.ndarray | None = None) -> np.ndarray:
+    def components(self, connectivity: int, values: np.ndarray | None = None) -> np.ndarray:
         """Connected components of the voxels, or of the voxels that share a value.
 
         Args:
@@ -70,6 +70,49 @@ class Voxels:
             return np.zeros(0, np.int64)
         array, local = self.crop(np.ones(len(self), bool) if values is None else values.astype(np.int32))
         return in_scan_order(cc3d.connected_components(array, connectivity=connectivity)[tuple(local.T)])
+
+    def pieces(self, component: np.ndarray, values: np.ndarray, connectivity: int) -> np.ndarray:
+        """As :meth:`components` of `values`, but only components that hold several values are labelled again.
+
+        Args:
+            component: (N,) what :meth:`components` returned for the voxels.
+            values: (N,) integers above 0.
+            connectivity: the same as for `component`.
+        """
+        if not len(self):
+            return component
+        first_value = values[np.unique(component, return_index=True)[1]]
+        is_mixed = np.zeros(len(first_value) + 1, bool)
+        is_mixed[component[values != first_value[component - 1]]] = True
+        mixed = np.flatnonzero(is_mixed[component])
+        piece = component.copy()
+        highest = component.max()
+        for _, members in groups(component[mixed]):
+            here = mixed[members]
+            piece[here] = highest + Voxels(self.coordinates[here]).components(connectivity, values[here])
+            highest = piece[here].max()
+        return in_scan_order(piece)
+
+    def neighbours(self, some: np.ndarray, shifts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """For each shift the voxels from which it leads to another one of the voxels, and those others.
+
+        Args:
+            some: (M,) positions of the voxels to start from.
+            shifts: (K, dim) steps.
+
+        Yields:
+            Two arrays of positions, among `some` and where the shift leads.
+        """
+        first, last = self.box
+        # A margin as wide as the steps, so that none leads around an edge. Ascending, as voxels are in C order.
+        margin = np.abs(shifts).max(axis=0)
+        shape = last - first + 1 + 2 * margin
+        stride = np.append(np.cumprod(shape[:0:-1])[::-1], 1)
+        flat = (self.coordinates - first + margin) @ stride
+        for step in shifts @ stride:
+            at = np.minimum(np.searchsorted(flat, flat[some] + step), len(flat) - 1)
+            found = flat[at] == flat[some] + step
+            yield some[found], at[found]
 
 
 def in_scan_order(labels: np.ndarray) -> np.ndarray:
