@@ -25,7 +25,7 @@ PAGE = """<!DOCTYPE html>
   .key span { display: inline-block; padding: 0 .6rem; margin-right: .4rem; color: white; border-radius: .2rem; }
   @media print {
     body { max-width: none; margin: 0; font-size: 10pt; }
-    figure, table, h3 { break-inside: avoid; }
+    figure, table, section { break-inside: avoid; }
     h2, h3 { break-after: avoid; }
     .scroll { overflow: visible; }
     table { font-size: 7.5pt; }
@@ -58,9 +58,11 @@ all of them.</p>
 <p class="key">{% for name, colour, text in key %}
 <span style="background: {{ colour }}">{{ name }}</span>{{ text }}&emsp;
 {% endfor %}</p>
-{% for case in cases %}<h3>{{ case.title }}</h3>
+{% for case in cases %}<section>
+<h3>{{ case.title }}</h3>
 <p class="quiet">{{ case.text }}</p>
 <figure><img src="{{ case.source }}" alt="{{ case.title }}"></figure>
+</section>
 {% endfor %}{% endif %}
 </body>
 </html>

@@ -1,5 +1,8 @@
 """Cases made by hand, with values that follow from their geometry."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -238,6 +241,13 @@ def test_bad_input_is_one_clear_error(prediction, reference, options, message):
     spacing_mm = options.pop("spacing_mm", (1, 1))
     with pytest.raises(InputError, match=message):
         evaluate_case(prediction, reference, spacing_mm, **options)
+
+
+def test_the_array_functions_need_neither_torch_nor_nnunet():
+    code = (
+        "import nnunetv2_conflunet.evaluation, sys; print(sorted({'torch', 'nnunetv2', 'pandas'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
 def test_the_inputs_stay_as_they_are():

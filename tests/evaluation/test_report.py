@@ -56,9 +56,8 @@ def test_the_page_stands_alone_and_holds_the_numbers(evaluated):
 
 
 def test_one_method_without_images(evaluated):
-    page = make_report(load_methods([evaluated / "half"]), n_cases=2)
+    page = make_report(load_methods([evaluated / "half"]), n_cases=9)
     assert "Paired differences" not in page and page.count("<h3>") == 4
-    assert make_report(load_methods([evaluated / "half"]), n_cases=9).count("<h3>") == 4
     assert "<h3>" not in make_report(load_methods([evaluated / "half"]), n_cases=0)
 
 
