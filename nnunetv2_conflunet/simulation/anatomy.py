@@ -101,7 +101,7 @@ def _rotation(angles: np.ndarray) -> np.ndarray:
 def _flair_signal(
     tissues: dict[str, np.ndarray], distance_mm: np.ndarray, grid: Grid, rng: np.random.Generator
 ) -> np.ndarray:
-    """FLAIR signal of the tissues, white matter 1: dark liquor, gray matter a little above white matter."""
+    """FLAIR signal of the tissues, white matter 1: dark cerebrospinal fluid, gray matter a little brighter."""
     levels = {
         "cortex": rng.normal(1.16, 0.03),
         "deep_gray": rng.normal(1.03, 0.03),
@@ -109,6 +109,8 @@ def _flair_signal(
         "csf": rng.uniform(0.10, 0.28),
     }
     signal = sum(level * tissues[name] for name, level in levels.items())
+    # Some gyri are brighter than others, up to the brightness of faint lesions.
+    signal += 0.07 * smooth_field(grid, 7.0, rng) * tissues["cortex"]
     # White matter beside the ventricles is brighter in every patient, unevenly so.
     rim = rng.uniform(0.03, 0.12) * np.exp(-np.clip(distance_mm, 0, None) / 3.0)
     rim *= np.clip(1 + 0.8 * smooth_field(grid, 12.0, rng), 0, None)

@@ -97,7 +97,7 @@ def _dataset_folder(arguments: argparse.Namespace) -> Path:
     """
     if arguments.output is not None:
         return arguments.output
-    raw = os.environ.get("nnUNet_raw")  # noqa: SIM112
+    raw = os.environ.get("nnUNet_raw")
     if not raw:
         raise InputError("The environment variable nnUNet_raw is not set; set it or give the dataset's folder with -o.")
     if not 1 <= arguments.dataset_id <= 999:

@@ -69,7 +69,7 @@ def grow(
 ) -> Unit | None:
     """Fill the voxels nearest to a shape's middle, in the order of its levels, until the volume is reached.
 
-    So a lesion keeps its volume where liquor or another lesion cuts into its shape, and bends along the border.
+    So a lesion keeps its volume where fluid or another lesion cuts into its shape, and bends along the border.
 
     Args:
         shape: outline of the lesion.

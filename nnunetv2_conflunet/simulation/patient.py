@@ -57,7 +57,7 @@ def simulate_patient(grid: Grid, statistics: LesionStatistics | None, seed: int 
     if statistics is not None:
         placement = place_lesions(draw_plan(statistics, plan_rng), tissue, place_rng)
     canvas = Canvas(grid.shape)
-    add_lesions(canvas, placement.units, look_rng.uniform(0.50, 0.75), look_rng)
+    add_lesions(canvas, placement.units, look_rng.uniform(0.50, 0.75), grid.voxel_volume_mm3, look_rng)
     add_distractors(canvas, anatomy, placement.instances, distractor_rng)
     image = scan(canvas.over(anatomy.signal), anatomy.brain, grid, scan_rng)
     return Patient(image, placement.instances, placement.missed)

@@ -6,6 +6,10 @@ from scipy import ndimage
 from nnunetv2_conflunet.simulation.grid import Grid, smooth_field
 from nnunetv2_conflunet.simulation.growth import Unit
 
+# Larger lesions are brighter in the two FLAIR volumes of Lesjak et al. 2017 that this was compared with: volumes in
+# mm3 and the factors of their contrast.
+CONTRAST_BY_VOLUME = (14.0, 60.0, 250.0), (1.0, 1.15, 1.35)
+
 
 class Canvas:
     """What shines in an image beside normal tissue.
@@ -40,18 +44,22 @@ class Canvas:
         return background * (1 - share) + np.maximum(signal, 0) * share
 
 
-def add_lesions(canvas: Canvas, units: list[Unit], mean_contrast: float, rng: np.random.Generator) -> None:
+def add_lesions(
+    canvas: Canvas, units: list[Unit], mean_contrast: float, voxel_mm3: float, rng: np.random.Generator
+) -> None:
     """Give every lesion its own brightness and add it.
 
     Args:
         canvas: what to paint on.
         units: the lesions.
-        mean_contrast: contrast to white matter in the middle of a lesion, the patient's mean.
+        mean_contrast: contrast to white matter in the middle of a small lesion, the patient's mean.
+        voxel_mm3: volume of a voxel.
         rng: source of the brightness of each lesion.
     """
     for unit in units:
-        peak = 1 + mean_contrast * float(np.exp(rng.normal(0, 0.18)))
-        canvas.add(unit, peak, float(rng.uniform(0.4, 0.75)))
+        size = float(np.interp(unit.member.sum() * voxel_mm3, *CONTRAST_BY_VOLUME))
+        contrast = mean_contrast * size * float(np.exp(rng.normal(0, 0.18)))
+        canvas.add(unit, 1 + contrast, float(rng.uniform(0.45, 0.8)))
 
 
 def scan(signal: np.ndarray, brain: np.ndarray, grid: Grid, rng: np.random.Generator) -> np.ndarray:
@@ -69,7 +77,7 @@ def scan(signal: np.ndarray, brain: np.ndarray, grid: Grid, rng: np.random.Gener
     blur_mm = rng.uniform(0.40, 0.60)
     image = ndimage.gaussian_filter(signal, [blur_mm / d for d in grid.spacing_mm], mode="nearest")
     image *= np.exp(0.05 * smooth_field(grid, 55.0, rng))
-    sigma = rng.uniform(0.025, 0.06)
+    sigma = rng.uniform(0.03, 0.075)
     # Thicker slices collect more signal than 1 mm ones.
     sigma /= np.sqrt(max(1.0, grid.voxel_volume_mm3))
     real = image + sigma * rng.standard_normal(image.shape, dtype=np.float32)

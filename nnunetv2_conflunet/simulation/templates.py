@@ -22,7 +22,7 @@ TISSUES = "cortex", "deep_gray", "white", "csf"
 SHARPENING = 2.5
 # The same averaging closes the sulci, which differ most between brains; this opens them.
 CSF_WEIGHT = 3.0
-# Liquor deeper in the brain than this belongs to the ventricles or to the cisterns of the midline.
+# Fluid deeper in the brain than this belongs to the ventricles or to the cisterns of the midline.
 VENTRICLE_DEPTH_MM = 25.0
 
 
@@ -121,7 +121,7 @@ def _tissues(white: np.ndarray, gray: np.ndarray, brain: np.ndarray, origin_mm: 
 
 
 def _lateral_ventricles(csf: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """The largest connected part of the liquor deep inside the brain."""
+    """The largest connected part of the fluid deep inside the brain."""
     # Every second voxel is enough to know the depth to 2 mm, in an eighth of the time.
     depth_mm = 2 * ndimage.distance_transform_edt(brain[::2, ::2, ::2])
     for axis, length in enumerate(brain.shape):
