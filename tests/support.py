@@ -159,3 +159,60 @@ def run(command, environment, check=True, timeout=600):
     if check and result.returncode:
         raise AssertionError(f"{' '.join(map(str, command))} failed:\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}")
     return result
+
+
+def preprocessed_dataset(base, plans, n_cases=4, shape=(28, 28, 28), labels=None, seed=0):
+    """Raw and preprocessed folders under `base` as nnU-Net leaves them; the last case has no lesion.
+
+    Written with nnU-Net's own preprocessor. Two-dimensional plans get single slices.
+    """
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    rng = np.random.default_rng(seed)
+    content = dataset_json(labels)
+    name = plans["dataset_name"]
+    raw, preprocessed = Path(base) / "raw" / name, Path(base) / "preprocessed" / name
+    (preprocessed / "gt_segmentations").mkdir(parents=True)
+    manager = PlansManager({k: v for k, v in plans.items() if k != "continue_training"})
+    (configuration,) = plans["configurations"]
+    folder = preprocessed / manager.get_configuration(configuration).data_identifier
+    folder.mkdir()
+    flat = len(plans["configurations"][configuration]["patch_size"]) == 2
+    shape = shape[1:] if flat else shape
+    for i in range(n_cases):
+        first = rng.uniform(9, np.array(shape) - 12)
+        second = first + np.eye(len(shape))[-1] * 6
+        instances = balls(shape, [first, second], 3.6) * (i < n_cases - 1)
+        label = np.where(instances > 0, 1 + (instances - 1) % (1 if labels is None else 2), 0).astype(np.uint8)
+        image = (rng.normal(0, 0.3, shape) + 2 * (instances > 0) + 5).astype(np.float32)
+        case = f"case{i}"
+        for kind, array in (("images", image), ("labels", label), ("instances", instances.astype(np.uint16))):
+            channel = "_0000" if kind == "images" else ""
+            write_nifti(array, raw / f"{kind}Tr" / f"{case}{channel}.nii.gz", (1.0,) * len(shape))
+        write_nifti(label, preprocessed / "gt_segmentations" / f"{case}.nii.gz", (1.0,) * len(shape))
+        DefaultPreprocessor(verbose=False).run_case_save(
+            str(folder / case),
+            [str(raw / "imagesTr" / f"{case}_0000.nii.gz")],
+            str(raw / "labelsTr" / f"{case}.nii.gz"),
+            manager,
+            manager.get_configuration(configuration),
+            content,
+        )
+    splits = [{"train": [f"case{j}" for j in range(n_cases) if j != i], "val": [f"case{i}"]} for i in range(n_cases)]
+    for path, value in (
+        (raw / "dataset.json", content),
+        (preprocessed / "dataset.json", content),
+        (preprocessed / "nnUNetPlans.json", manager.plans),
+        (preprocessed / "splits_final.json", splits),
+        (preprocessed / "dataset_fingerprint.json", {}),
+    ):
+        path.write_text(json.dumps(value))
+    return content
+
+
+def set_nnunet_environment(monkeypatch, base):
+    """The same variables as :func:`nnunet_environment`, for trainers in this process."""
+    for key, value in nnunet_environment(base, nnUNet_n_proc_DA="0").items():
+        if key.startswith("nnUNet") or key == "OMP_WAIT_POLICY":
+            monkeypatch.setenv(key, value)

@@ -80,6 +80,7 @@ def export_prediction_with_instances(
         file_ending,
         labels=segmentation,
         probability=found.probability,
+        connectivity=found.settings.connectivity,
     )
 
 

@@ -57,22 +57,22 @@ class NetworkMaps:
                 crop=self.crop,
             )
 
-    def foreground_probability(self, foreground: np.ndarray) -> np.ndarray:
-        """1 - the softmax probability of background, at the voxels of the foreground only.
+    def foreground_probability(self, mask: np.ndarray) -> np.ndarray:
+        """1 - the softmax probability of background, at the voxels of a mask only.
 
         Logits are interpolated linearly, as nnU-Net's default resampling of them does.
 
         Args:
-            foreground: (X, Y, Z) bool on the image's grid.
+            mask: (X, Y, Z) bool on the image's grid.
 
         Returns:
-            (X, Y, Z) float32, 0 outside the foreground.
+            (X, Y, Z) float32, 0 outside the mask.
         """
-        voxels = np.argwhere(foreground)
+        voxels = np.argwhere(mask)
         step = (self.crop[:, 1] - self.crop[:, 0]) / self.heatmap.shape
         at = ((voxels - self.crop[:, 0] + 0.5) / step - 0.5).T
         sampled = [map_coordinates(i.astype(np.float32), at, order=1, mode="nearest") for i in self.logits]
-        probability = np.zeros(foreground.shape, np.float32)
+        probability = np.zeros(mask.shape, np.float32)
         probability[tuple(voxels.T)] = 1 - softmax(np.stack(sampled), axis=0)[0]
         return probability
 
@@ -83,13 +83,15 @@ class CaseInstances:
 
     Attributes:
         result: instances on the image's grid, center scores and a report.
-        probability: (X, Y, Z) float32, of the foreground, at its voxels.
+        probability: (X, Y, Z) float32, of the foreground; 0 outside it unless the method needs more.
         maps: the network's output.
+        settings: how they were made.
     """
 
     result: Instantiation
     probability: np.ndarray
     maps: NetworkMaps
+    settings: InstantiationSettings
 
 
 def instantiation_settings(plans: PlansManager) -> InstantiationSettings:
@@ -112,11 +114,12 @@ def instances_from_logits(
     labels = plans.get_label_manager(dataset_json)
     maps = NetworkMaps.of(np.asarray(output), labels.num_segmentation_heads, properties, plans)
     foreground = np.isin(segmentation, labels.foreground_labels)
-    probability = maps.foreground_probability(foreground)
     settings = instantiation_settings(plans)
+    # ACLS looks at the probability around the foreground too; the lesion table does not.
+    probability = maps.foreground_probability(foreground | (settings.method == "acls"))
     result = instantiate(
         foreground, properties["spacing"], settings,
         heatmap=maps.heatmap, offsets_mm=maps.offsets_mm, heads_box=maps.crop,
         probability=probability if settings.method == "acls" else None,
     )  # fmt: skip
-    return CaseInstances(result, probability, maps)
+    return CaseInstances(result, probability, maps, settings)

@@ -4,6 +4,7 @@ import itertools
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 
 import numpy as np
 import pandas as pd
@@ -42,7 +43,7 @@ class ConfLUNetPredictor(nnUNetPredictor):
     """Predicts what nnU-Net predicts, and instances beside it.
 
     Every method of nnU-Net's predictor has its arguments, return value and files: ``OUT/<case>`` is nnU-Net's semantic
-    segmentation. Added are ``OUT/instances/<case>`` and ``OUT/instances/<case>.csv``, with ``save_probabilities`` also
+    segmentation. Some of its methods read their own signature, which ``wraps`` keeps. Added are ``OUT/instances/<case>`` and ``OUT/instances/<case>.csv``, with ``save_probabilities`` also
     ``OUT/instances/<case>.npz``, and :meth:`predict_instances`.
     """
 
@@ -97,16 +98,19 @@ class ConfLUNetPredictor(nnUNetPredictor):
         )  # fmt: skip
         return InstancePrediction(segmentation, found.result.instances, table)
 
+    @wraps(nnUNetPredictor.predict_from_data_iterator)
     def predict_from_data_iterator(self, *args, **kwargs) -> list:
         """As in nnU-Net; a case with an output file also gets its instance map and lesion table."""
         with exporting_instances():
             return super().predict_from_data_iterator(*args, **kwargs)
 
+    @wraps(nnUNetPredictor.predict_from_files_sequential)
     def predict_from_files_sequential(self, *args, **kwargs) -> list:
         """As in nnU-Net; a case with an output file also gets its instance map and lesion table."""
         with exporting_instances():
             return super().predict_from_files_sequential(*args, **kwargs)
 
+    @wraps(nnUNetPredictor.predict_single_npy_array)
     def predict_single_npy_array(self, *args, **kwargs) -> np.ndarray | tuple | None:
         """As in nnU-Net; with an output file also its instance map and lesion table."""
         with exporting_instances():

@@ -1,0 +1,31 @@
+# The requirement for torch: plain `torch` brings the CUDA build for GPUs.
+TORCH ?= torch==2.13.0
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: test parity clean
+
+test: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest tests
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "$(TORCH)" -e ".[test]"
+	# nnU-Net's search for trainers imports torchvision; its newer wheels do not load beside a CPU build of torch.
+	$(BIN)/python -c "import torchvision" 2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps torchvision==0.16.2
+	touch $@
+
+parity: .venv-parity/.installed
+	PYTHONPATH=. .venv-parity/bin/python benchmarks/evaluation_parity.py
+
+.venv-parity/.installed:
+	$(PYTHON) -m venv .venv-parity
+	.venv-parity/bin/python -m pip install --quiet panoptica==2.1.7
+	touch $@
+
+clean:
+	rm -rf $(VENV) .venv-parity build dist *.egg-info

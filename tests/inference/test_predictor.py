@@ -1,0 +1,332 @@
+"""Prediction by networks whose right answer is known: the input's channels hold it."""
+
+import itertools
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from nnunetv2.inference import predict_from_raw_data as stock_prediction
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from support import balls, dataset_json, small_plans
+from torch import nn
+
+from nnunetv2_conflunet.inference import ConfLUNetPredictor
+from nnunetv2_conflunet.inference.hand_over import install_hand_over
+from nnunetv2_conflunet.networks import Heads
+from nnunetv2_conflunet.networks.heads import ATTRIBUTE
+from nnunetv2_conflunet.trainers.targets import center_offset_targets
+from nnunetv2_conflunet.utilities.errors import InputError
+
+install_hand_over()
+SPACING = (1.5, 1.0, 1.2)
+CENTERS = [(14, 12, 12), (14, 12, 18), (20, 22, 24)]
+SHAPE = (30, 34, 38)
+
+
+def channels(instances, spacing_mm):
+    """(2 + 2 * dim, ...): foreground, heatmap, position and center of each voxel in mm."""
+    heatmap, offsets_mm = center_offset_targets(instances, spacing_mm)
+    grid = np.meshgrid(*map(np.arange, instances.shape), indexing="ij")
+    position = np.stack([g * s for g, s in zip(grid, spacing_mm, strict=True)])
+    # Off zero, so that nnU-Net's crop to nonzero keeps every voxel.
+    return np.concatenate([(instances > 0)[None] + 1.0, heatmap[None], position, position + offsets_mm]).astype("f4")
+
+
+class Oracle(nn.Module):
+    """The perfect network: it sees in the positions along which axes its input was flipped."""
+
+    def __init__(self, axes=(0, 1, 2)):
+        super().__init__()
+        self.axes = axes
+        setattr(self, ATTRIBUTE, Heads(2, len(axes)))
+
+    def forward(self, x):
+        dim = x.ndim - 2
+        position, center = x[:, 2 : 2 + dim], x[:, 2 + dim : 2 + 2 * dim]
+        offsets = []
+        for axis in range(dim):
+            sign = torch.sign(position[:, axis].diff(dim=1 + axis).mean())
+            offsets.append((center - position)[:, axis] * sign)
+        # A noise of the tile's content makes the semantic logits differ from flip to flip.
+        foreground = (x[:, 0] - 1.5) * 5 + 0.01 * torch.sin(torch.cumsum(x[:, 0], -1))
+        return torch.stack([-foreground, foreground, x[:, 1], *offsets], dim=1)
+
+
+class SemanticOracle(Oracle):
+    """The same network without heads, as stock nnU-Net has it."""
+
+    def __init__(self):
+        super().__init__()
+        delattr(self, ATTRIBUTE)
+
+    def forward(self, x):
+        return super().forward(x)[:, :2]
+
+
+def predictor(kind, network, plans=None, mirror_axes=(0, 1, 2), **arguments):
+    plans = plans or small_plans(spacing_mm=SPACING)
+    plans["configurations"] = {k: {**v} for k, v in plans["configurations"].items()}
+    (name,) = plans["configurations"]
+    configuration = plans["configurations"][name]
+    dim = len(configuration["patch_size"])
+    configuration["normalization_schemes"] = ["NoNormalization"] * (2 + 2 * dim)
+    configuration["use_mask_for_norm"] = [False] * (2 + 2 * dim)
+    manager = PlansManager(plans)
+    made = kind(device=torch.device("cpu"), allow_tqdm=False, **arguments)
+    made.manual_initialization(
+        network, manager, manager.get_configuration(name), [{}], dataset_json(channels=2 + 2 * dim), "any", mirror_axes
+    )
+    return made
+
+
+@pytest.fixture
+def instances():
+    return balls(SHAPE, CENTERS, 4.0, SPACING)
+
+
+SUBSETS = [c for n in range(4) for c in itertools.combinations(range(3), n)]
+
+
+@pytest.mark.parametrize("axes", SUBSETS)
+def test_offsets_survive_every_combination_of_mirroring(instances, axes):
+    image = torch.from_numpy(channels(instances, SPACING))
+    ours = predictor(ConfLUNetPredictor, Oracle(), mirror_axes=axes or None)
+    output = ours.predict_sliding_window_return_logits(image).float().numpy()
+    heatmap, offsets_mm = center_offset_targets(instances, SPACING)
+    inside = instances > 0
+    assert np.abs(offsets_mm[:, inside]).max() > 3
+    np.testing.assert_allclose(output[3:][:, inside], offsets_mm[:, inside], atol=1e-2)
+    np.testing.assert_allclose(output[2], heatmap, atol=1e-3)
+
+
+@pytest.mark.parametrize("use_gaussian", [True, False])
+@pytest.mark.parametrize("use_mirroring", [True, False])
+def test_the_semantic_logits_are_nnunets_bit_by_bit(instances, use_mirroring, use_gaussian):
+    image = torch.from_numpy(channels(instances, SPACING))
+    arguments = {"use_mirroring": use_mirroring, "use_gaussian": use_gaussian}
+    ours = predictor(ConfLUNetPredictor, Oracle(), **arguments).predict_sliding_window_return_logits(image)
+    theirs = predictor(nnUNetPredictor, SemanticOracle(), **arguments).predict_sliding_window_return_logits(image)
+    assert torch.equal(ours[:2], theirs)
+
+
+def test_the_stock_predictor_hands_over(instances):
+    image = torch.from_numpy(channels(instances, SPACING))
+    stock = predictor(nnUNetPredictor, Oracle())
+    assert stock.predict_sliding_window_return_logits(image).shape == (6, *SHAPE)
+    assert type(stock) is ConfLUNetPredictor
+
+
+def test_other_networks_are_left_to_nnunet(instances):
+    image = torch.from_numpy(channels(instances, SPACING))
+    stock = predictor(nnUNetPredictor, SemanticOracle())
+    assert stock.predict_sliding_window_return_logits(image).shape == (2, *SHAPE)
+    assert type(stock) is nnUNetPredictor
+
+
+def test_another_subclass_is_told_what_to_derive_from(instances):
+    class Mine(nnUNetPredictor):
+        pass
+
+    with pytest.raises(InputError, match="derive it from nnunetv2_conflunet"):
+        predictor(Mine, Oracle()).predict_sliding_window_return_logits(torch.zeros(8, *SHAPE))
+
+
+def test_a_network_without_heads_is_refused_by_our_predictor():
+    with pytest.raises(InputError, match="without heads"):
+        predictor(ConfLUNetPredictor, SemanticOracle())
+
+
+def same_partition(a, b):
+    """Whether two maps hold the same instances under other ids."""
+    pairs = np.unique(np.stack([a.ravel(), b.ravel()]), axis=1)
+    return pairs.shape[1] == len(np.unique(a)) == len(np.unique(b))
+
+
+@pytest.mark.parametrize("folds", [1, 3])
+@pytest.mark.parametrize("transpose_forward", [[0, 1, 2], [2, 0, 1], [1, 2, 0]])
+def test_instances_come_back_in_the_images_axis_order(instances, transpose_forward, folds):
+    """The plans' axes, crop and spacing differ from the image's; several folds are averaged."""
+    network_spacing = [SPACING[i] for i in transpose_forward]
+    plans = small_plans(spacing_mm=network_spacing, transpose_forward=transpose_forward)
+    # The network's axes: the positions and centers of the preprocessed image come in its own order.
+    data = channels(instances, SPACING)
+    order = [0, 1, *(2 + i for i in transpose_forward), *(5 + i for i in transpose_forward)]
+    data = data[order]
+    data[:, :2] = 0
+    made = predictor(ConfLUNetPredictor, Oracle(), plans)
+    made.list_of_parameters = [{}] * folds
+    found = made.predict_instances(data, {"spacing": SPACING})
+    kept = np.where(np.arange(SHAPE[0])[:, None, None] >= 2, instances, 0)
+    np.testing.assert_array_equal(found.segmentation > 0, kept > 0)
+    assert same_partition(found.instances, kept)
+    assert len(found.lesions) == 3
+    # The first lesion's row is where its center of mass is, k first in the array.
+    row = found.lesions.set_index("id").loc[found.instances[CENTERS[2]]]
+    mass = np.argwhere(kept == 3).mean(0)
+    np.testing.assert_allclose([row.centroid_voxel_k, row.centroid_voxel_j, row.centroid_voxel_i], mass, atol=1e-9)
+    assert row.mean_probability > 0.95 and row.center_score > 0.8
+
+
+def test_other_resolution_of_the_network(instances):
+    """The network works at twice the voxel size along two axes; the image gets its instances at its own."""
+    plans = small_plans(spacing_mm=(1.5, 2.0, 2.4))
+    found = predictor(ConfLUNetPredictor, Oracle(), plans).predict_instances(
+        channels(instances, SPACING), {"spacing": SPACING}
+    )
+    foreground = found.segmentation > 0
+    assert np.count_nonzero(foreground & (instances > 0)) > 0.8 * np.count_nonzero(instances)
+    np.testing.assert_array_equal(found.instances > 0, foreground)
+    both = foreground & (instances > 0)
+    pairs, counts = np.unique(np.stack([found.instances[both], instances[both]]), axis=1, return_counts=True)
+    assert found.instances.max() == 3
+    best = sum(counts[pairs[1] == i].max() for i in (1, 2, 3))
+    assert best > 0.95 * both.sum()
+
+
+def test_two_dimensional_images():
+    instances = balls((40, 44), [(15, 15), (15, 22), (28, 30)], 4.2, (1.0, 1.0))
+    plans = small_plans(dim=2, patch_size=(24, 24))
+    made = predictor(ConfLUNetPredictor, Oracle(axes=(0, 1)), plans, mirror_axes=(0, 1))
+    found = made.predict_instances(channels(instances, (1.0, 1.0))[:, None], {"spacing": (999.0, 1.0, 1.0)})
+    assert found.instances.shape == (1, 40, 44)
+    assert same_partition(found.instances[0], instances)
+
+
+@pytest.fixture
+def files(tmp_path, instances):
+    """The oracle's channels as files of an oblique 3 x 1 x 1 mm image whose first axis runs to the left."""
+    angle = np.deg2rad(25)
+    tilt = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+    affine = np.eye(4)
+    # File order is (x, y, z): the array's last axis first.
+    affine[:3, :3] = tilt @ np.diag([-1.0, 1.0, 1.0]) @ np.diag([1.0, 1.0, 3.0])
+    affine[:3, 3] = (40, -25, 13)
+    lesions = balls((20, 34, 38), [(8, 12, 12), (8, 12, 19), (12, 22, 24)], 4.0, (3.0, 1.0, 1.0))
+    for i, channel in enumerate(channels(lesions, (3.0, 1.0, 1.0))):
+        nibabel.save(nibabel.Nifti1Image(channel.transpose(), affine), tmp_path / f"oblique_{i:04d}.nii.gz")
+    (tmp_path / "out").mkdir()
+    return tmp_path, lesions, affine
+
+
+def oblique_predictor(reader, kind=ConfLUNetPredictor, network=None):
+    plans = small_plans(spacing_mm=(3.0, 1.0, 1.0), patch_size=(12, 16, 16), reader=reader)
+    return predictor(kind, network or Oracle(), plans)
+
+
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIO", "NibabelIOWithReorient"])
+def test_instances_of_an_oblique_image_lie_on_it_in_the_world(files, reader):
+    folder, lesions, affine = files
+    source = [[str(folder / f"oblique_{i:04d}.nii.gz") for i in range(8)]]
+    made = oblique_predictor(reader)
+    made.predict_from_files_sequential(source, [str(folder / "out" / "oblique")], save_probabilities=True)
+
+    written = nibabel.load(folder / "out" / "instances" / "oblique.nii.gz")
+    np.testing.assert_allclose(written.affine, affine, atol=1e-4)
+    ids = np.asarray(written.dataobj)
+    assert ids.dtype == np.uint16 and same_partition(ids, lesions.transpose())
+    # Physical points: the center of mass of each lesion in the world, from the source's own affine.
+    table = pd.read_csv(folder / "out" / "instances" / "oblique.csv")
+    for i in (1, 2, 3):
+        voxels = np.argwhere(lesions.transpose() == i)
+        world = nibabel.affines.apply_affine(affine, voxels.mean(0))
+        row = table.set_index("id").loc[ids[tuple(voxels[0])]]
+        np.testing.assert_allclose(row[[f"centroid_world_{a}_mm" for a in "xyz"]].astype(float), world, atol=1e-3)
+        np.testing.assert_allclose(row[[f"centroid_voxel_{a}" for a in "ijk"]].astype(float), voxels.mean(0), atol=1e-4)
+        assert row.world_convention == "RAS"
+        assert row.volume_mm3 == pytest.approx(3 * len(voxels), rel=1e-5)
+
+
+def test_the_semantic_files_are_nnunets_byte_by_byte(files):
+    folder, _, _ = files
+    source = [[str(folder / f"oblique_{i:04d}.nii.gz") for i in range(8)]]
+    oblique_predictor("SimpleITKIO").predict_from_files_sequential(source, [str(folder / "out" / "a")], True)
+    stock = oblique_predictor("SimpleITKIO", nnUNetPredictor, SemanticOracle())
+    stock.predict_from_files_sequential(source, [str(folder / "out" / "b")], True)
+    assert (folder / "out" / "a.nii.gz").read_bytes() == (folder / "out" / "b.nii.gz").read_bytes()
+    ours, theirs = np.load(folder / "out" / "a.npz"), np.load(folder / "out" / "b.npz")
+    assert list(ours) == list(theirs)
+    np.testing.assert_array_equal(ours["probabilities"], theirs["probabilities"])
+    assert not (folder / "out" / "instances" / "b.nii.gz").exists()
+
+
+def test_saved_heads_are_in_the_images_axes(files):
+    folder, lesions, _ = files
+    source = [[str(folder / f"oblique_{i:04d}.nii.gz") for i in range(8)]]
+    oblique_predictor("SimpleITKIO").predict_from_files_sequential(source, [str(folder / "out" / "a")], True)
+    heads = np.load(folder / "out" / "instances" / "a.npz")
+    heatmap, offsets_mm = center_offset_targets(lesions, (3.0, 1.0, 1.0))
+    assert heads["crop"].tolist() == [[0, n] for n in lesions.shape]
+    np.testing.assert_allclose(heads["heatmap"], heatmap, atol=2e-3)
+    np.testing.assert_allclose(heads["offsets_mm"][:, lesions > 0], offsets_mm[:, lesions > 0], atol=1e-2)
+
+
+def test_a_case_is_done_only_with_its_instance_map(files, capsys):
+    folder, _, _ = files
+    source = [[str(folder / f"oblique_{i:04d}.nii.gz") for i in range(8)]]
+    output = [str(folder / "out" / "a")]
+    made = oblique_predictor("SimpleITKIO")
+
+    def left(**arguments):
+        return len(made._manage_input_and_output_lists(source, output, overwrite=False, **arguments)[0])
+
+    assert left() == 1
+    made.predict_from_files_sequential(source, output)
+    assert left() == 0
+    assert left(save_probabilities=True) == 1
+    (folder / "out" / "instances" / "a.nii.gz").unlink()
+    assert left() == 1
+    assert len(made._manage_input_and_output_lists(source, output, overwrite=True)[0]) == 1
+
+
+def test_an_old_map_never_stands_beside_a_new_segmentation(files, monkeypatch):
+    folder, _, _ = files
+    source = [[str(folder / f"oblique_{i:04d}.nii.gz") for i in range(8)]]
+    made = oblique_predictor("SimpleITKIO")
+    made.predict_from_files_sequential(source, [str(folder / "out" / "a")])
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr("nnunetv2_conflunet.inference.export.instances_from_logits", fail)
+    with pytest.raises(RuntimeError, match="power cut"):
+        made.predict_from_files_sequential(source, [str(folder / "out" / "a")])
+    assert (folder / "out" / "a.nii.gz").exists() and not (folder / "out" / "instances" / "a.nii.gz").exists()
+
+
+def test_nnunets_exports_are_its_own_again_after_ours(files):
+    folder, _, _ = files
+    before = stock_prediction.export_prediction_from_logits
+    source = [[str(folder / f"oblique_{i:04d}.nii.gz") for i in range(8)]]
+    oblique_predictor("SimpleITKIO").predict_from_files_sequential(source, [str(folder / "out" / "a")])
+    assert stock_prediction.export_prediction_from_logits is before
+
+
+def test_arrays_are_returned_as_nnunet_returns_them(instances):
+    made = predictor(ConfLUNetPredictor, Oracle())
+    stock = predictor(nnUNetPredictor, SemanticOracle())
+    data = channels(instances, SPACING)
+    ours = made.predict_single_npy_array(data, {"spacing": SPACING}, None, None, True)
+    theirs = stock.predict_single_npy_array(data, {"spacing": SPACING}, None, None, True)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_an_empty_prediction_gives_an_empty_map_and_table(files):
+    folder, lesions, affine = files
+    empty = channels(np.zeros_like(lesions), (3.0, 1.0, 1.0))
+    for i, channel in enumerate(empty):
+        nibabel.save(nibabel.Nifti1Image(channel.transpose(), affine), folder / f"empty_{i:04d}.nii.gz")
+    source = [[str(folder / f"empty_{i:04d}.nii.gz") for i in range(8)]]
+    oblique_predictor("SimpleITKIO").predict_from_files_sequential(source, [str(folder / "out" / "empty")])
+    assert not np.asarray(nibabel.load(folder / "out" / "instances" / "empty.nii.gz").dataobj).any()
+    assert len(pd.read_csv(folder / "out" / "instances" / "empty.csv")) == 0
+
+
+def test_weights_that_do_not_fit_are_named():
+    made = predictor(ConfLUNetPredictor, Oracle())
+    made.list_of_parameters = [{}, {"decoder.seg_layers.0.weight": torch.zeros(2, 4)}]
+    with pytest.raises(InputError, match="Checkpoint 2 of the model does not fit its plans"):
+        made.predict_logits_from_preprocessed_data(torch.zeros(8, *SHAPE))

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss, center_loss, offset_loss
+from nnunetv2_conflunet.trainers.targets import HEATMAP_AND_OFFSETS, HEATMAP_ONLY, NOTHING
+
+
+class Zero(nn.Module):
+    def forward(self, logits, labels):
+        return logits.sum() * 0
+
+
+def packed(heatmap, offsets, validity):
+    return torch.cat([heatmap[:, None], offsets, validity[:, None]], dim=1).half()
+
+
+def test_center_loss_is_the_mean_square_over_valid_voxels():
+    valid = torch.tensor([[True, True, False, True]])
+    assert center_loss(torch.tensor([[1.0, 0, 9, 0]]), torch.zeros(1, 4), valid) == pytest.approx(1 / 3)
+
+
+def test_offset_loss_is_the_l1_norm_in_mm_over_valid_voxels():
+    offsets = torch.tensor([[[1.0, 0, 5], [2.0, 0, 5]]])
+    valid = torch.tensor([[True, True, False]])
+    assert offset_loss(offsets, torch.zeros(1, 2, 3), valid) == pytest.approx((3 + 0) / 2)
+
+
+@pytest.mark.parametrize("loss", [center_loss, offset_loss])
+def test_without_a_valid_voxel_a_loss_is_zero_with_zero_gradient(loss):
+    shape = (1, 4) if loss is center_loss else (1, 2, 4)
+    prediction = torch.ones(shape, requires_grad=True)
+    value = loss(prediction, torch.zeros(shape), torch.zeros(1, 4, dtype=torch.bool))
+    value.backward()
+    assert value == 0 and not prediction.grad.any()
+
+
+def test_sum_and_parts():
+    shape = (2, 5, 5, 5)
+    heads = torch.zeros(2, 4, 5, 5, 5)
+    target = packed(torch.full(shape, 0.5), torch.ones(2, 3, 5, 5, 5), torch.full(shape, HEATMAP_AND_OFFSETS))
+    loss = ConfLUNetLoss(Zero(), alpha=10, beta=0.1, deep_supervision=False)
+    total = loss([torch.zeros(2, 2, 5, 5, 5), heads], [torch.zeros(2, 1, 5, 5, 5), target])
+    assert {k: v.item() for k, v in loss.parts.items()} == {"seg": 0, "center": 0.25, "offsets": 3}
+    assert total == pytest.approx(10 * 0.25 + 0.1 * 3)
+    assert not any(part.requires_grad for part in loss.parts.values())
+
+
+def test_masked_voxels_have_no_gradient():
+    shape = (1, 4, 4, 4)
+    validity = torch.full(shape, float(HEATMAP_ONLY))
+    validity[0, 0], validity[0, 1] = NOTHING, HEATMAP_AND_OFFSETS
+    heads = torch.ones(1, 4, 4, 4, 4, requires_grad=True)
+    target = packed(torch.zeros(shape), torch.zeros(1, 3, 4, 4, 4), validity)
+    loss = ConfLUNetLoss(Zero(), alpha=1, beta=1, deep_supervision=False)
+    loss([torch.zeros(1, 2, 4, 4, 4), heads], [torch.zeros(1, 1, 4, 4, 4), target]).backward()
+    heatmap_gradient, offset_gradient = heads.grad[0, 0] != 0, heads.grad[0, 1:] != 0
+    np.testing.assert_array_equal(heatmap_gradient, (validity[0] >= HEATMAP_ONLY).numpy())
+    np.testing.assert_array_equal(offset_gradient, np.broadcast_to((validity[0] == 2).numpy(), (3, 4, 4, 4)))
+
+
+def test_half_precision_outputs_are_compared_in_float32():
+    """float16 squares of small errors vanish, and sums over a patch overflow."""
+    heads = torch.full((1, 4, 40, 40, 40), 100.0).half()
+    target = packed(torch.zeros(1, 40, 40, 40), torch.zeros(1, 3, 40, 40, 40), torch.full((1, 40, 40, 40), 2.0))
+    loss = ConfLUNetLoss(Zero(), alpha=1, beta=1, deep_supervision=False)
+    loss([torch.zeros(1, 2, 40, 40, 40), heads], [torch.zeros(1, 1, 40, 40, 40), target])
+    assert loss.parts["center"] == pytest.approx(1e4) and loss.parts["offsets"] == pytest.approx(300)

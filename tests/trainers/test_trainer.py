@@ -1,0 +1,345 @@
+import os
+import pickle
+from multiprocessing.pool import ThreadPool
+
+import nnunetv2.training.nnUNetTrainer.nnUNetTrainer as stock_training
+import numpy as np
+import pytest
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from support import (
+    balls,
+    preprocessed_dataset,
+    set_nnunet_environment,
+    small_architecture,
+    small_plans,
+)
+from torch import distributed as dist
+from torch import multiprocessing as mp
+
+import nnunetv2_conflunet.trainers as trainers
+from nnunetv2_conflunet.networks import heads_of, unwrapped
+from nnunetv2_conflunet.nnunet_ext_path import nnunet_ext_path
+from nnunetv2_conflunet.postprocessing import instantiate_center_offset
+from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
+from nnunetv2_conflunet.trainers.targets import center_offset_targets
+from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.files import read_json
+
+CPU = torch.device("cpu")
+
+
+class nnUNetTrainerTiny(nnUNetTrainerConfLUNet):
+    epochs = 2
+
+    def __init__(self, plans, configuration, fold, dataset_json, device=CPU):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_iterations_per_epoch = 2
+        self.num_val_iterations_per_epoch = 2
+        self.save_every = 1
+
+
+class nnUNetTrainerTinyWithoutDeepSupervision(nnUNetTrainerTiny):
+    def __init__(self, plans, configuration, fold, dataset_json, device=CPU):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.enable_deep_supervision = False
+
+
+class Threads:
+    """In place of the processes that export nnU-Net's predictions, each of which imports torch anew."""
+
+    Pool = ThreadPool
+
+    @classmethod
+    def get_context(cls, method):
+        return cls
+
+
+@pytest.fixture
+def base(tmp_path, monkeypatch):
+    set_nnunet_environment(monkeypatch, tmp_path)
+    monkeypatch.setattr(stock_training, "multiprocessing", Threads)
+    return tmp_path
+
+
+def make(base, plans, trainer_class=nnUNetTrainerTiny, fold=0, **dataset):
+    """A trainer on a small preprocessed dataset."""
+    (configuration,) = plans["configurations"]
+    if not (base / "raw").exists():
+        preprocessed_dataset(base, plans, **dataset)
+    content = read_json(base / "preprocessed" / plans["dataset_name"] / "dataset.json")
+    return trainer_class({**plans, "continue_training": False}, configuration, fold, content, CPU)
+
+
+def resenc_plans():
+    plans = small_plans(n_stages=3)
+    plans["configurations"]["3d_fullres"]["architecture"] = small_architecture(3, 3, residual=True)
+    return plans
+
+
+@pytest.mark.parametrize(
+    "plans, trainer_class, dataset",
+    [
+        (small_plans(n_stages=3), nnUNetTrainerTiny, {}),
+        (small_plans(n_stages=3, patch_size=(4, 16, 16), spacing_mm=(3.0, 1.0, 1.0)), nnUNetTrainerTiny, {}),
+        (small_plans(n_stages=3, transpose_forward=[2, 0, 1]), nnUNetTrainerTiny, {}),
+        (small_plans(n_stages=3), nnUNetTrainerTinyWithoutDeepSupervision, {}),
+        (resenc_plans(), nnUNetTrainerTiny, {}),
+        (small_plans(dim=2, n_stages=3), nnUNetTrainerTiny, {}),
+        (small_plans(n_stages=3), nnUNetTrainerTiny, {"labels": {"background": 0, "a": 1, "b": 2}}),
+        (small_plans(n_stages=3), nnUNetTrainerTiny, {"labels": {"background": 0, "a": 1, "b": 2, "ignore": 3}}),
+    ],
+    ids=["3d", "anisotropic", "transposed", "no_deep_supervision", "resenc", "2d", "two_labels", "ignore_label"],
+)
+def test_every_kind_of_plans_trains_validates_and_writes_instances(base, plans, trainer_class, dataset):
+    trainer = make(base, plans, trainer_class, **dataset)
+    trainer.run_training()
+    log = trainer.logger.local_logger.my_fantastic_logging
+    for phase in ("train", "val"):
+        for part in ("seg", "center", "offsets"):
+            values = log[f"{phase}_losses_{part}"]
+            assert len(values) == 2 and np.isfinite(values).all()
+    assert log["train_losses"][-1] == pytest.approx(
+        log["train_losses_seg"][-1]
+        + trainer.alpha * log["train_losses_center"][-1]
+        + trainer.beta * log["train_losses_offsets"][-1],
+        abs=1e-4,
+    )
+    assert 0 <= log["mean_fg_dice"][-1] <= 1 or np.isnan(log["mean_fg_dice"][-1])
+    trainer.perform_actual_validation()
+    output = (
+        base / "results" / "Dataset001_Small" / f"{trainer_class.__name__}__nnUNetPlans__{trainer.configuration_name}"
+    )
+    validation = output / "fold_0" / "validation"
+    assert (validation / "case0.nii.gz").is_file()
+    assert (validation / "instances" / "case0.nii.gz").is_file()
+    assert (validation / "instances" / "case0.csv").is_file()
+    assert (validation / "summary.json").is_file()
+    assert (output / "fold_0" / "progress_loss_parts.png").is_file()
+    assert read_json(output / "plans.json")["conflunet"]["instantiation"]["method"] == "center_offset"
+    text = next((output / "fold_0").glob("training_log*.txt")).read_text()
+    assert "train_loss parts: seg" in text and "val_loss parts: seg" in text
+
+
+def test_fold_all_and_a_configuration_that_inherits(base):
+    plans = small_plans(n_stages=3)
+    preprocessed_dataset(base, plans)
+    plans["configurations"] = {
+        "3d_fullres": plans["configurations"]["3d_fullres"],
+        "3d_small": {"inherits_from": "3d_fullres", "patch_size": [12, 16, 16]},
+    }
+    content = read_json(base / "preprocessed" / "Dataset001_Small" / "dataset.json")
+    trainer = nnUNetTrainerTiny({**plans, "continue_training": False}, "3d_small", "all", content, CPU)
+    trainer.run_training()
+    assert (base / "preprocessed" / "Dataset001_Small" / "nnUNetPlans_3d_instances").is_dir()
+    assert (base / "results" / "Dataset001_Small" / "nnUNetTrainerTiny__nnUNetPlans__3d_small" / "fold_all").is_dir()
+
+
+def test_a_low_resolution_stage_hands_its_semantic_part_to_the_next(base):
+    plans = small_plans(n_stages=3)
+    preprocessed_dataset(base, plans)
+    plans["configurations"]["3d_fullres"]["next_stage"] = "3d_cascade_fullres"
+    plans["configurations"]["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_fullres"}
+    content = read_json(base / "preprocessed" / "Dataset001_Small" / "dataset.json")
+    trainer = nnUNetTrainerTiny({**plans, "continue_training": False}, "3d_fullres", 0, content, CPU)
+    trainer.run_training()
+    trainer.perform_actual_validation()
+    folder = base / "results" / "Dataset001_Small" / "nnUNetTrainerTiny__nnUNetPlans__3d_fullres"
+    assert (folder / "predicted_next_stage" / "3d_cascade_fullres" / "case0.b2nd").is_file()
+
+
+def test_continue_takes_up_where_it_stopped(base):
+    plans = small_plans(n_stages=3)
+    first = make(base, plans)
+    first.num_epochs = 1
+    first.run_training()
+    second = make(base, plans)
+    second.load_checkpoint(os.path.join(first.output_folder, "checkpoint_final.pth"))
+    assert second.current_epoch == 1
+    second.run_training()
+    assert len(second.logger.get_value("train_losses_center", step=None)) == 2
+
+
+def test_validation_needs_no_instance_maps(base):
+    plans = small_plans(n_stages=3)
+    trainer = make(base, plans)
+    trainer.run_training()
+    again = make(base, plans)
+    again.load_checkpoint(os.path.join(trainer.output_folder, "checkpoint_final.pth"))
+    for folder in ("raw/Dataset001_Small/instancesTr", "preprocessed/Dataset001_Small/nnUNetPlans_3d_instances"):
+        (base / folder).rename(base / "elsewhere" if "raw" in folder else base / "elsewhere2")
+    again.perform_actual_validation()
+    assert os.path.isfile(os.path.join(again.output_folder, "validation", "instances", "case0.nii.gz"))
+
+
+def test_a_stock_checkpoint_gives_its_weights_but_cannot_be_continued(base):
+    from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+
+    plans = small_plans(n_stages=3)
+    stock = make(base, plans, nnUNetTrainer)
+    stock.initialize()
+    checkpoint = os.path.join(stock.output_folder, "checkpoint_final.pth")
+    stock.save_checkpoint(checkpoint)
+    trainer = make(base, plans)
+    trainer.initialize()
+    load_pretrained_weights(trainer.network, checkpoint)
+    ours, theirs = trainer.network.state_dict(), stock.network.state_dict()
+    assert list(ours) == list(theirs)
+    trunk = [key for key in theirs if ".seg_layers." not in key]
+    assert trunk and all(torch.equal(ours[key], theirs[key]) for key in trunk)
+    with pytest.raises(InputError, match=r"seg_layers.* -pretrained_weights"):
+        make(base, plans).load_checkpoint(checkpoint)
+
+
+def test_no_instances_end_training_before_it_begins(base):
+    plans = small_plans(n_stages=3)
+    preprocessed_dataset(base, plans)
+    (base / "raw" / "Dataset001_Small" / "instancesTr").rename(base / "elsewhere")
+    trainer = make(base, plans)
+    with pytest.raises(InputError, match="--instances_from_labels"):
+        trainer.run_training()
+
+
+def refused(plans, labels=None, **changes):
+    configuration = next(iter(plans["configurations"]))
+    plans["configurations"][configuration].update(changes)
+    content = {
+        "labels": labels or {"background": 0, "lesion": 1},
+        "file_ending": ".nii.gz",
+        **({"regions_class_order": [1, 2]} if labels else {}),
+    }
+    with pytest.raises(InputError) as error:
+        nnUNetTrainerConfLUNet(plans, configuration, 0, content, CPU)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_refusals_are_one_sentence_and_write_nothing(base):
+    assert "region-based" in refused(small_plans(), {"background": 0, "whole": [1, 2], "core": 2})
+    assert "cascade" in refused(small_plans(), previous_stage="3d_lowres")
+    plans = small_plans(dim=2)
+    plans["original_median_shape_after_transp"] = [32, 32, 32]
+    assert "volumes (32 slices)" in refused(plans)
+    assert not (base / "results").exists()
+
+
+def test_settings_change_in_one_line(base):
+    class nnUNetTrainerMine(nnUNetTrainerTiny):
+        alpha, beta, sigma_mm = 7.0, 0.3, 1.5
+
+    trainer = make(base, small_plans(n_stages=3), nnUNetTrainerMine)
+    trainer.initialize()
+    assert (trainer.loss.alpha, trainer.loss.beta) == (7.0, 0.3)
+    assert trainer.get_validation_transforms(None).transforms[-1].sigma_mm == 1.5
+    assert trainer.plans_manager.plans["conflunet"]["sigma_mm"] == 1.5
+
+
+def test_variants_are_what_their_names_say(base):
+    for name in trainers.__all__:
+        words = name.removeprefix("nnUNetTrainerConfLUNet").strip("_")
+        epochs = int(words.rstrip("epochs")) if words else 1000
+        assert getattr(trainers, name).epochs == epochs
+    assert make(base, small_plans(), trainers.nnUNetTrainerConfLUNet_5epochs).num_epochs == 5
+
+
+def test_the_heads_begin_at_zero_and_the_semantic_part_as_in_nnunet(base):
+    plans = small_plans(n_stages=3)
+    trainer = make(base, plans)
+    trainer.initialize()
+    network = unwrapped(trainer.network)
+    assert heads_of(network).n_channels == 6
+    network.eval()
+    outputs = network(torch.randn(1, 1, 16, 16, 16))
+    assert [o.shape[1] for o in outputs] == [2, 2, 4]
+    assert not outputs[-1].any() and outputs[0].any()
+    trainer.set_deep_supervision_enabled(False)
+    assert network(torch.randn(1, 1, 16, 16, 16)).shape == (1, 6, 16, 16, 16)
+
+
+def test_nnunet_finds_every_trainer_and_the_users_own(monkeypatch, tmp_path):
+    own = tmp_path / "own_trainers"
+    own.mkdir()
+    (own / "mine.py").write_text(
+        "from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet\n"
+        "class nnUNetTrainerOfAUser(nnUNetTrainerConfLUNet):\n    alpha = 5\n"
+    )
+    assert [i.name for i in nnunet_ext_path().iterdir() if i.name != "__pycache__"] == [
+        "nnunetv2_conflunet_trainers.py"
+    ]
+    monkeypatch.setenv("nnUNet_extTrainer", os.pathsep.join([str(nnunet_ext_path()), str(own)]))
+    for name in ("nnUNetTrainerConfLUNet", "nnUNetTrainerConfLUNet_100epochs"):
+        found = recursive_find_trainer_class_by_name(name)
+        assert found is getattr(trainers, name)
+        assert pickle.loads(pickle.dumps(found)) is found
+    found = recursive_find_trainer_class_by_name("nnUNetTrainerOfAUser")
+    assert issubclass(found, nnUNetTrainerConfLUNet) and found.alpha == 5
+
+
+def _ddp_process(rank, base, port, queue):
+    """One process of nnU-Net's own DDP training, on the CPU through gloo."""
+    os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(port))
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    # nnU-Net wraps for CUDA devices; on the CPU a network has none.
+    wrapper = stock_training.DDP
+    stock_training.DDP = lambda network, device_ids: wrapper(network)
+    trainer = make(base, small_plans(n_stages=3))
+    trainer.device, trainer.grad_scaler, trainer.num_epochs = CPU, None, 1
+    trainer.run_training()
+    weights = torch.cat([p.detach().flatten() for p in trainer.network.parameters()])
+    queue.put(
+        (rank, trainer.batch_size, weights.double().sum().item(), trainer.logger.get_value("train_losses_center", 0))
+    )
+    trainer.perform_actual_validation()
+    dist.destroy_process_group()
+
+
+def test_two_processes_train_together(base):
+    from nnunetv2.run.run_training import find_free_network_port
+
+    preprocessed_dataset(base, small_plans(n_stages=3))
+    queue = mp.get_context("spawn").SimpleQueue()
+    mp.spawn(_ddp_process, args=(base, find_free_network_port(), queue), nprocs=2)
+    results = sorted(queue.get() for _ in range(2))
+    assert [r[1] for r in results] == [1, 1]
+    assert results[0][2:] == results[1][2:]
+    folder = base / "results" / "Dataset001_Small" / "nnUNetTrainerTiny__nnUNetPlans__3d_fullres" / "fold_0"
+    assert (folder / "validation" / "instances" / "case0.nii.gz").is_file()
+
+
+def test_four_touching_lesions_can_be_learned(base):
+    """Overfit one patch until the heads are right: the instances come back as four."""
+    torch.manual_seed(0)
+    instances = balls((20, 20, 20), [(6, 6, 6), (6, 6, 12), (6, 12, 6), (12, 8, 9)], 3.4)
+    assert np.unique(instances_cc(instances > 0)).size == 2
+    plans = small_plans(n_stages=3, patch_size=(20, 20, 20))
+    plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["features_per_stage"] = [12, 24, 32]
+    trainer = make(base, plans)
+    trainer.initialize()
+    heatmap, offsets = center_offset_targets(instances, (1, 1, 1))
+    validity = np.where(instances > 0, 2, 1)[None]
+    packed = torch.from_numpy(np.concatenate([heatmap[None], offsets, validity])[None]).half()
+    label = torch.from_numpy((instances > 0)[None, None].astype(np.int16))
+    target = [label, label[..., ::2, ::2, ::2], packed]
+    image = torch.from_numpy(np.stack([instances % 2 + 1.5 * (instances > 0)]))[None].float()
+    image += 0.1 * torch.randn_like(image)
+    optimizer = torch.optim.Adam(trainer.network.parameters(), 3e-3)
+    trainer.loss.alpha, trainer.loss.beta = 200, 0.5
+    for _ in range(200):
+        optimizer.zero_grad()
+        trainer.loss(trainer.network(image), target).backward()
+        optimizer.step()
+    trainer.set_deep_supervision_enabled(False)
+    output = trainer.network(image)[0].detach().numpy()
+    found = instantiate_center_offset(output[1] > output[0], output[2], output[3:], (1, 1, 1))
+    assert found.max() == 4
+    for i in range(1, 5):
+        overlap = [np.count_nonzero((found == j) & (instances == i)) for j in range(1, 5)]
+        union = np.count_nonzero((found == 1 + np.argmax(overlap)) | (instances == i))
+        assert max(overlap) / union > 0.7
+
+
+def instances_cc(mask):
+    from scipy.ndimage import label
+
+    return label(mask, np.ones((3, 3, 3)))[0]
