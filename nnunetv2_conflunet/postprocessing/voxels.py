@@ -68,7 +68,8 @@ class Voxels:
         """
         if not len(self):
             return np.zeros(0, np.int64)
-        array, local = self.crop(np.ones(len(self), bool) if values is None else values.astype(np.int32))
+        # cc3d 4.1 runs out of provisional labels on bool arrays of isolated voxels; it does not on integers.
+        array, local = self.crop(np.ones(len(self), np.uint8) if values is None else values.astype(np.int32))
         return in_scan_order(cc3d.connected_components(array, connectivity=connectivity)[tuple(local.T)])
 
     def pieces(self, component: np.ndarray, values: np.ndarray, connectivity: int) -> np.ndarray:

@@ -45,6 +45,17 @@ def test_empty_and_full(shape):
     assert (instantiate_cc(np.ones(shape, bool)) == 1).all()
 
 
+@pytest.mark.parametrize("connectivity", [6, 18, 26])
+@pytest.mark.parametrize("shape", [(1, 1, 3), (3, 3, 3), (1, 5, 1), (5, 3, 7), (3, 5)])
+def test_a_lattice_of_isolated_voxels(shape, connectivity):
+    # As many components as the bounding box can hold.
+    lattice = np.zeros(shape, bool)
+    lattice[(slice(None, None, 2),) * len(shape)] = True
+    mask = np.pad(lattice, 1)
+    found = instantiate_cc(mask, connectivity=connectivity)
+    assert found[mask].tolist() == list(range(1, lattice.sum() + 1))
+
+
 @pytest.fixture(params=["patient07", "patient19"])
 def gold(request):
     folder = os.environ.get("CONFLUNET_OPEN_MS")
