@@ -105,6 +105,24 @@ def test_what_is_no_instance_map_is_refused_by_name(values, message, tmp_path):
     assert "bad.nii.gz" in str(error.value)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite_are_refused_whatever_else_the_map_holds(value, tmp_path):
+    values = _with(value)
+    # Each of these alone has a message of its own.
+    values[0, 0, :3] = -1, 1.5, 2.0**24
+    np.save(tmp_path / "bad.npy", values)
+    with pytest.raises(InputError, match=r"bad\.npy holds NaN or infinite values"):
+        read_instances(tmp_path / "bad.npy", UnknownIO())
+
+
+def test_fractional_values_are_counted_over_all_slices(tmp_path):
+    values = np.zeros((4, 5, 6), np.float32)
+    values[[0, 1, 3], 2, 3] = 0.5, 7.25, 1e-6
+    np.save(tmp_path / "bad.npy", values)
+    with pytest.raises(InputError, match="fractional values in 3 voxels"):
+        read_instances(tmp_path / "bad.npy", UnknownIO())
+
+
 def write_nifti_any(values, path):
     nibabel.save(nibabel.Nifti1Image(values.transpose(), np.eye(4)), path)
 
