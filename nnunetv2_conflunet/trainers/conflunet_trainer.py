@@ -34,6 +34,7 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
     Attributes:
         alpha: weight of the center loss.
         beta: weight of the offset loss, per mm.
+        warm_up: share of the epochs over which both weights rise linearly from 0, so that the mask is learned first.
         sigma_mm: standard deviation of the heatmap's Gaussians in mm; the paper's.
         epochs: number of epochs.
         instantiation: how prediction makes instances; travels with the model in its plans.json.
@@ -41,6 +42,7 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
 
     alpha: float = 20.0
     beta: float = 0.02
+    warm_up: float = 0.0
     sigma_mm: float = 2.0
     epochs: int = 1000
     instantiation: InstantiationSettings = InstantiationSettings()
@@ -64,6 +66,7 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
         self.plans_manager.plans[SETTINGS_KEY] = {
             "alpha": self.alpha,
             "beta": self.beta,
+            "warm_up": self.warm_up,
             "sigma_mm": self.sigma_mm,
             "instantiation": self.instantiation.to_dict(),
         }
@@ -117,6 +120,16 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
         super().on_train_start()
         unwrapped(self.network).training_without_deep_supervision = not self.enable_deep_supervision
         self.print_to_log_file(f"ConfLUNet: alpha {self.alpha}, beta {self.beta}, sigma {self.sigma_mm} mm")
+
+    def on_train_epoch_start(self) -> None:
+        """Also set how much of their weights the losses of the heads have in this epoch."""
+        super().on_train_epoch_start()
+        self.loss.heads_weight = self.heads_weight()
+
+    def heads_weight(self) -> float:
+        """Factor of alpha and beta in the current epoch, rising to 1 over the warm-up."""
+        epochs = self.warm_up * self.num_epochs
+        return min(1.0, (self.current_epoch + 1) / epochs) if epochs > 0 else 1.0
 
     def train_step(self, batch: dict) -> dict:
         """nnU-Net's step; its result also holds the parts of the loss."""

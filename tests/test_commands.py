@@ -1,0 +1,271 @@
+"""nnU-Net's own commands and ours, typed as a user types them."""
+
+import json
+import os
+import shutil
+import sys
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+from support import nnunet_environment, run, small_architecture, write_dataset
+
+pytestmark = pytest.mark.command
+DATASET = "Dataset321_Balls"
+TRAINER = "nnUNetTrainerOfTheTest"
+
+OWN_TRAINERS = """
+import os
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
+
+
+class nnUNetTrainerOfTheTest(nnUNetTrainerConfLUNet):
+    epochs = int(os.environ.get("EPOCHS", 1))
+
+    def __init__(self, plans, configuration, fold, dataset_json, device=None):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_iterations_per_epoch = 2
+        self.num_val_iterations_per_epoch = 1
+        self.save_every = 1
+
+
+class nnUNetTrainerStockOfTheTest(nnUNetTrainer):
+    def __init__(self, plans, configuration, fold, dataset_json, device=None):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_epochs = self.num_iterations_per_epoch = self.num_val_iterations_per_epoch = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """A planned and preprocessed dataset with a small configuration, and a trainer of the user's own."""
+    base = tmp_path_factory.mktemp("nnunet")
+    write_dataset(base / "raw" / DATASET)
+    (base / "own_trainers").mkdir()
+    (base / "own_trainers" / "of_the_test.py").write_text(OWN_TRAINERS)
+    found = nnunet_environment(base)
+    command = "nnUNetv2_plan_and_preprocess -d 321 --verify_dataset_integrity -npfp 1 -np 1 -c 3d_fullres"
+    run(command.split(), found)
+    add_small_configuration(base)
+    return base, found
+
+
+def add_small_configuration(base):
+    path = base / "preprocessed" / DATASET / "nnUNetPlans.json"
+    plans = json.loads(path.read_text())
+    plans["configurations"]["3d_small"] = {
+        "inherits_from": "3d_fullres",
+        "patch_size": [24, 24, 24],
+        "architecture": small_architecture(3, 3),
+    }
+    path.write_text(json.dumps(plans))
+
+
+def train(environment, *options, fold="0", trainer=TRAINER, **variables):
+    _, variables_of_nnunet = environment
+    command = ["nnUNetv2_train", "321", "3d_small", fold, "-tr", trainer, "-device", "cpu", *options]
+    return run(command, {**variables_of_nnunet, **variables})
+
+
+@pytest.fixture(scope="module")
+def model(environment):
+    """Fold 0, stopped after its first epoch and continued with --c."""
+    base, _ = environment
+    folder = base / "results" / DATASET / f"{TRAINER}__nnUNetPlans__3d_small"
+    train(environment, EPOCHS="1")
+    (folder / "fold_0" / "checkpoint_final.pth").rename(folder / "fold_0" / "checkpoint_latest.pth")
+    output = train(environment, "--c", "--npz", EPOCHS="2").stdout
+    assert "Epoch 1" in output and "Epoch 0" not in output
+    return folder
+
+
+def test_training_leaves_what_prediction_needs(environment, model):
+    validation = model / "fold_0" / "validation"
+    cases = [i.name.removesuffix(".nii.gz") for i in validation.glob("*.nii.gz")]
+    assert cases
+    for case in cases:
+        for name in (f"{case}.npz", f"instances/{case}.nii.gz", f"instances/{case}.csv", f"instances/{case}.npz"):
+            assert (validation / name).is_file(), name
+    settings = json.loads((model / "plans.json").read_text())["conflunet"]
+    assert settings["instantiation"]["min_volume_mm3"] == 14.0
+    assert (model / "fold_0" / "progress_loss_parts.png").is_file()
+
+
+def test_validation_alone(environment, model):
+    shutil.rmtree(model / "fold_0" / "validation")
+    train(environment, "--val")
+    assert list((model / "fold_0" / "validation" / "instances").glob("*.csv"))
+
+
+def predict(environment, output, *options):
+    base, variables = environment
+    command = f"nnUNetv2_predict -d 321 -c 3d_small -tr {TRAINER} -f 0 -device cpu --disable_progress_bar"
+    images = base / "raw" / DATASET / "imagesTs"
+    return run([*command.split(), "-i", images, "-o", output, *options], variables)
+
+
+@pytest.fixture(scope="module")
+def prediction(environment, model):
+    base, _ = environment
+    predict(environment, base / "prediction", "-npp", "1", "-nps", "1", "--save_probabilities")
+    return base / "prediction"
+
+
+def test_prediction_writes_segmentation_instances_and_table(environment, prediction):
+    base, _ = environment
+    image = nibabel.load(base / "raw" / DATASET / "imagesTs" / "case_Ts0_0000.nii.gz")
+    segmentation = nibabel.load(prediction / "case_Ts0.nii.gz")
+    instances = nibabel.load(prediction / "instances" / "case_Ts0.nii.gz")
+    for written in (segmentation, instances):
+        np.testing.assert_allclose(written.affine, image.affine)
+        assert written.shape == image.shape
+    ids = np.asarray(instances.dataobj)
+    # Only the size filter takes voxels from the segmentation.
+    assert not ids[np.asarray(segmentation.dataobj) == 0].any()
+    table = pd.read_csv(prediction / "instances" / "case_Ts0.csv")
+    assert table.id.tolist() == list(range(1, ids.max() + 1))
+    for row in table.itertuples():
+        assert row.n_voxels == np.count_nonzero(ids == row.id)
+    with np.load(prediction / "instances" / "case_Ts0.npz") as heads:
+        assert set(heads) == {"heatmap", "offsets_mm", "crop"}
+
+
+def test_instances_can_be_made_again_without_the_network(environment, prediction):
+    base, variables = environment
+    run(["nnUNetv2_conflunet_instantiate", "-i", prediction, "-o", base / "again", "-m", "center_offset"], variables)
+    for name in ("case_Ts0.nii.gz", "case_Ts0.csv"):
+        found = next(base.glob(f"again/**/{name}"))
+        if name.endswith(".csv"):
+            pd.testing.assert_frame_equal(
+                pd.read_csv(found), pd.read_csv(prediction / "instances" / name), rtol=1e-3, check_dtype=False
+            )
+        else:
+            ours, theirs = (np.asarray(nibabel.load(i).dataobj) for i in (found, prediction / "instances" / name))
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_continued_prediction_makes_only_what_is_missing(environment, prediction):
+    map_file = prediction / "instances" / "case_Ts0.nii.gz"
+    before = map_file.read_bytes()
+    options = ("-npp", "0", "-nps", "0", "--continue_prediction")
+    assert "1 of 1 cases have" in predict(environment, prediction, *options).stdout
+    map_file.unlink()
+    assert "0 of 1 cases have" in predict(environment, prediction, *options).stdout
+    np.testing.assert_array_equal(
+        np.asarray(nibabel.load(map_file).dataobj),
+        np.asarray(nibabel.Nifti1Image.from_bytes(_unzipped(before)).dataobj),
+    )
+
+
+def _unzipped(content):
+    import gzip
+
+    return gzip.decompress(content)
+
+
+def test_prediction_from_a_model_folder_in_parts(environment, model, tmp_path):
+    base, variables = environment
+    images = base / "raw" / DATASET / "imagesTs"
+    command = "nnUNetv2_predict_from_modelfolder -f 0 -device cpu --disable_tta -npp 1 -nps 1"
+    run([*command.split(), "-i", images, "-o", tmp_path / "whole", "-m", model], variables)
+    assert (tmp_path / "whole" / "instances" / "case_Ts0.nii.gz").is_file()
+    predict(environment, tmp_path / "part", "-npp", "1", "-nps", "1", "-num_parts", "2", "-part_id", "1")
+    assert not (tmp_path / "part" / "instances").exists()
+
+
+def test_the_python_api_finds_the_trainer_by_itself(environment, model):
+    """A script without nnUNet_extTrainer, as one writes it beside a shipped model."""
+    base, variables = environment
+    variables = {k: v for k, v in variables.items() if k != "nnUNet_extTrainer"}
+    (base / "own_trainers_off").mkdir(exist_ok=True)
+    script = f"""
+import torch
+from nnunetv2_conflunet.inference import ConfLUNetPredictor
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+import nnunetv2_conflunet.trainers as trainers
+
+predictor = ConfLUNetPredictor(device=torch.device("cpu"), allow_tqdm=False, use_mirroring=False)
+predictor.initialize_from_trained_model_folder({str(model)!r}, (0,))
+image, properties = SimpleITKIO().read_images([{str(base / "raw" / DATASET / "imagesTs" / "case_Ts0_0000.nii.gz")!r}])
+found = predictor.predict_instances(image, properties)
+assert found.instances.shape == image.shape[1:] == found.segmentation.shape
+print("lesions:", len(found.lesions))
+"""
+    # The model's trainer is the user's own, so its folder is named; ours is added by the predictor.
+    variables["nnUNet_extTrainer"] = str(base / "own_trainers")
+    assert "lesions:" in run(["python", "-c", script], variables).stdout
+
+
+def test_a_stock_checkpoint_as_pretrained_weights(environment):
+    base, _ = environment
+    stock = train(environment, "--disable_checkpointing", trainer="nnUNetTrainerStockOfTheTest", fold="all")
+    assert "Mean Validation Dice" in stock.stdout
+    train(environment, trainer="nnUNetTrainerStockOfTheTest", fold="all")
+    checkpoint = (
+        base / "results" / DATASET / "nnUNetTrainerStockOfTheTest__nnUNetPlans__3d_small" / "fold_all"
+    ) / "checkpoint_final.pth"
+    output = train(environment, "-pretrained_weights", str(checkpoint), fold="2").stdout
+    assert "Loading pretrained weights" in output and "Mean Validation Dice" in output
+
+
+def test_evaluation_of_a_prediction(environment, prediction):
+    base, variables = environment
+    reference = base / "raw" / DATASET / "instancesTs"
+    output = base / "evaluation"
+    run(["nnUNetv2_conflunet_evaluate", reference, prediction / "instances", "-o", output], variables)
+    summary = json.loads((output / "summary_instances.json").read_text())
+    assert summary["mean"]["n_reference"] == 4
+    assert {"Recall_CLU", "PQ", "DSC"} <= set(summary["mean"])
+
+
+def fails(command, environment, message):
+    result = run(command, environment, check=False)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert message in result.stderr
+    return result
+
+
+def test_prepare(environment, tmp_path):
+    """From labels only to a dataset that can be planned, and back."""
+    _base, variables = environment
+    variables = {**variables, "nnUNet_raw": str(tmp_path)}
+    dataset = tmp_path / "Dataset322_Labels"
+    write_dataset(dataset, n_cases=2)
+    shutil.rmtree(dataset / "instancesTr")
+    prepare = ["nnUNetv2_conflunet_prepare", "-d", "322", "-np", "1"]
+    fails(prepare, variables, "--instances_from_labels")
+    output = run([*prepare, "--instances_from_labels"], variables).stdout
+    assert "2 instance maps written" in output and "run nnUNetv2_plan_and_preprocess" in output
+    fails([*prepare, "--instances_from_labels"], variables, "--overwrite")
+    run([*prepare, "--instances_from_labels", "--overwrite"], variables)
+    before = {i.name: np.asarray(nibabel.load(i).dataobj) > 0 for i in (dataset / "labelsTr").iterdir()}
+    shutil.rmtree(dataset / "labelsTr")
+    assert "2 labels written" in run([*prepare, "--labels_from_instances"], variables).stdout
+    for name, foreground in before.items():
+        np.testing.assert_array_equal(np.asarray(nibabel.load(dataset / "labelsTr" / name).dataobj), foreground)
+    assert "2 instance maps fit" in run(prepare, variables).stdout
+    (dataset / "instancesTr" / "case_Tr0.nii.gz").unlink()
+    fails(prepare, variables, "case_Tr0")
+    fails(["nnUNetv2_conflunet_prepare", "-d", "999"], variables, "999")
+
+
+def test_prepare_brings_maps_to_a_preprocessed_configuration(environment):
+    _base, variables = environment
+    output = run(["nnUNetv2_conflunet_prepare", "-d", "321", "-c", "3d_small"], variables).stdout
+    assert "nnUNetPlans_3d_fullres_instances" in output
+    fails(["nnUNetv2_conflunet_prepare", "-d", "321", "-c", "nothing"], variables, "no configuration nothing")
+
+
+def test_path(environment):
+    _, variables = environment
+    folder = run(["nnUNetv2_conflunet_path"], variables).stdout.strip()
+    assert [i for i in os.listdir(folder) if i != "__pycache__"] == ["nnunetv2_conflunet_trainers.py"]
+
+
+@pytest.mark.parametrize("program", ["prepare", "instantiate", "evaluate", "compare", "report", "simulate"])
+def test_help(program):
+    result = run([f"nnUNetv2_conflunet_{program}", "-h"], dict(os.environ))
+    assert "usage:" in result.stdout and sys.executable not in result.stdout
