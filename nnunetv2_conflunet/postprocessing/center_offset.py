@@ -4,7 +4,7 @@ import numpy as np
 
 from nnunetv2_conflunet.postprocessing.heads import Heads
 from nnunetv2_conflunet.postprocessing.nearest import nearest_label
-from nnunetv2_conflunet.postprocessing.peaks import find_peaks
+from nnunetv2_conflunet.postprocessing.peaks import Peaks, find_peaks
 from nnunetv2_conflunet.postprocessing.pieces import Assignment
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 
@@ -16,8 +16,13 @@ def assign_by_offsets(
 
     The heatmap is not masked by the foreground: the center of a concave lesion lies outside of it.
     """
-    n = len(voxels)
     peaks = find_peaks(heads.heatmap, heads.spacing_mm, threshold=heatmap_threshold, window_mm=window_mm, top_k=top_k)
+    return assign_to_peaks(voxels, heads, peaks)
+
+
+def assign_to_peaks(voxels: Voxels, heads: Heads, peaks: Peaks) -> Assignment:
+    """The assignment of :func:`assign_by_offsets` for peaks that are known."""
+    n = len(voxels)
     if not n or not len(peaks.scores):
         return Assignment(np.zeros(n, np.int64), np.zeros(n), peaks.scores)
     centers_mm = heads.positions_mm(peaks.indices)

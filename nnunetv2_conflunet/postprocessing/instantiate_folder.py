@@ -38,6 +38,7 @@ def instantiate_folder(
     output: Path,
     settings: InstantiationSettings,
     *,
+    heads: Path | None = None,
     num_processes: int = default_num_processes,
     overwrite: bool = False,
 ) -> tuple[dict[str, dict], dict[str, str]]:
@@ -50,6 +51,7 @@ def instantiate_folder(
         folder: output of ``nnUNetv2_predict`` (``--save_probabilities`` for ACLS and center-offset), or masks.
         output: folder for ``<case><file_ending>``, ``<case>.csv`` and ``instantiation.json``.
         settings: how to make instances.
+        heads: the original prediction with heads and probabilities, where `folder` holds its postprocessed masks only.
         num_processes: worker processes.
         overwrite: make every case again, and replace maps that this function has not written.
 
@@ -59,7 +61,7 @@ def instantiate_folder(
     Raises:
         InputError: no input for the method, or an output folder that holds something else.
     """
-    prediction = PredictionFolder.open(folder)
+    prediction = PredictionFolder.open(folder, heads)
     prediction.check_method(settings.method)
     cases = prediction.cases()
     _prepare_output(output, prediction, cases, settings, overwrite)
@@ -101,9 +103,10 @@ def _prepare_output(
     output: Path, prediction: PredictionFolder, cases: list[str], settings: InstantiationSettings, overwrite: bool
 ) -> None:
     """Leave only maps made with these settings in the output folder, and say there what they are."""
-    if output.resolve() == prediction.folder.resolve():
+    if output.resolve() in (prediction.folder.resolve(), prediction.heads.resolve()):
         raise InputError(f"-o {output} is the input folder; give another one, the maps have the names of the masks.")
-    record = {"input": str(prediction.folder.resolve()), "settings": settings.to_dict(), "cases": cases}
+    sources = {"input": str(prediction.folder.resolve()), "heads": str(prediction.heads.resolve())}
+    record = {**sources, "settings": settings.to_dict(), "cases": cases}
     path = output / SETTINGS_FILE
     before = read_json(path) if path.is_file() else {}
     foreign = [i for i in cases if case_files(output, i, prediction.file_ending)[0].exists()] if not before else []
@@ -112,7 +115,7 @@ def _prepare_output(
             f"{output} holds maps of {list_some(foreign)} but no {SETTINGS_FILE}: they were made by something else. "
             "Give another folder, or --overwrite."
         )
-    if overwrite or any(before.get(key) != record[key] for key in ("input", "settings")):
+    if overwrite or any(before.get(key) != record[key] for key in (*sources, "settings")):
         for case in {*before.get("cases", []), *foreign, *cases}:
             for file in case_files(output, case, prediction.file_ending)[::-1]:
                 file.unlink(missing_ok=True)
@@ -130,12 +133,12 @@ def _is_up_to_date(output: Path, prediction: PredictionFolder, case: str) -> boo
 
 def _command() -> int:
     args = _parser().parse_args()
-    folder = Path(args.i)
+    folder, heads = Path(args.i), Path(args.heads) if args.heads else None
     chosen = {key: value for key, value in vars(args).items() if key in _OPTIONS and value is not None}
-    values = PredictionFolder.open(folder).settings().to_dict() | chosen
+    values = PredictionFolder.open(folder, heads).settings().to_dict() | chosen
     settings = InstantiationSettings.from_dict(values)
     accounts, failures = instantiate_folder(
-        folder, Path(args.o), settings, num_processes=args.np, overwrite=args.overwrite
+        folder, Path(args.o), settings, heads=heads, num_processes=args.np, overwrite=args.overwrite
     )
     total = {key: sum(account[key] for account in accounts.values()) for key in SUMMED}
     print(
@@ -163,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("-i", required=True, metavar="PRED", help="output of nnUNetv2_predict --save_probabilities, or masks (cc)")
     add("-o", required=True, metavar="OUT", help="output folder, another than PRED")
+    add("--heads", metavar="PRED", help="the prediction with the heads, where -i has its postprocessed masks only")
     add("-m", dest="method", choices=METHODS, help="method; the model's when left out (center_offset)")
     add("--heatmap_threshold", type=float, help="center_offset: lowest value of a center (default 0.1)")
     add("--window_mm", type=float, help="center_offset: width in which a center is the highest voxel (default 3)")

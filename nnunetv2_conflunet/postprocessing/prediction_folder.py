@@ -54,6 +54,8 @@ class PredictionFolder:
         reader: class of nnU-Net's reader/writer.
         labels: of dataset.json, empty without one.
         plans: of the model, empty without them.
+        heads: the folder of the prediction that the segmentations come from, with its probabilities and heads; the
+            same folder unless the segmentations were postprocessed into another one.
     """
 
     folder: Path
@@ -61,20 +63,28 @@ class PredictionFolder:
     reader: type[BaseReaderWriter]
     labels: dict
     plans: dict
+    heads: Path
 
     @classmethod
-    def open(cls, folder: Path) -> "PredictionFolder":
+    def open(cls, folder: Path, heads: Path | None = None) -> "PredictionFolder":
         """Find out how the files of a folder are read.
 
-        dataset.json and plans.json are those in the folder or up to two levels above (a fold's validation folder).
-        Without dataset.json the folder must hold files of one image format.
+        dataset.json and plans.json are those in the folder, in `heads`, or up to two levels above them (a fold's
+        validation folder). Without dataset.json the folder must hold files of one image format.
+
+        Args:
+            folder: the segmentations.
+            heads: the folder of the original prediction, for segmentations that nnUNetv2_apply_postprocessing wrote
+                into a folder of their own. Default: `folder`.
 
         Raises:
-            InputError: the folder does not exist or holds no segmentations, or several formats.
+            InputError: a folder does not exist or holds no segmentations, or several formats.
         """
-        if not folder.is_dir():
-            raise InputError(f"{folder} is not a folder; give the output folder of nnUNetv2_predict.")
-        dataset_json, plans = (_nearest_json(folder, name) for name in ("dataset.json", "plans.json"))
+        heads = folder if heads is None else heads
+        for path in (folder, heads):
+            if not path.is_dir():
+                raise InputError(f"{path} is not a folder; give the output folder of nnUNetv2_predict.")
+        dataset_json, plans = (_nearest_json([folder, heads], name) for name in ("dataset.json", "plans.json"))
         ending = dataset_json["file_ending"] if dataset_json else _only_ending(folder)
         if "image_reader_writer" in plans:
             reader = recursive_find_reader_writer_by_name(plans["image_reader_writer"])
@@ -82,7 +92,7 @@ class PredictionFolder:
             reader = determine_reader_writer_from_dataset_json(dataset_json, verbose=False)
         else:
             reader = determine_reader_writer_from_file_ending(ending, verbose=False)
-        found = cls(folder, ending, reader, dataset_json.get("labels", {}), plans)
+        found = cls(folder, ending, reader, dataset_json.get("labels", {}), plans, heads)
         if not found.cases():
             raise InputError(f"{folder} holds no file that ends with {ending}; give the output of nnUNetv2_predict.")
         return found
@@ -105,11 +115,11 @@ class PredictionFolder:
 
     def probability_file(self, case: str) -> Path:
         """Where --save_probabilities puts the probabilities of a case."""
-        return self.folder / f"{case}.npz"
+        return self.heads / f"{case}.npz"
 
     def heads_file(self, case: str) -> Path:
         """Where --save_probabilities puts the heads of a case."""
-        return self.folder / HEADS_FOLDER / f"{case}.npz"
+        return self.heads / HEADS_FOLDER / f"{case}.npz"
 
     def check_method(self, method: str) -> None:
         """Refuse a method that no case has the input for.
@@ -119,11 +129,11 @@ class PredictionFolder:
         """
         cases = self.cases()
         if method == "acls" and not any(self.probability_file(i).is_file() for i in cases):
-            raise InputError(f"{self.folder} holds no probabilities; predict with --save_probabilities or use -m cc.")
+            raise InputError(f"{self.heads} holds no probabilities; predict with --save_probabilities or use -m cc.")
         if method == "center_offset" and not any(self.heads_file(i).is_file() for i in cases):
             raise InputError(
-                f"{self.folder} holds no heads; predict with a ConfLUNet trainer and --save_probabilities, or use "
-                "-m cc or -m acls."
+                f"{self.heads} holds no heads; predict with a ConfLUNet trainer and --save_probabilities, or use "
+                "-m cc or -m acls. --heads names the prediction's folder where masks were postprocessed into another."
             )
 
     def read_case(self, case: str, method: str) -> CaseInput:
@@ -133,7 +143,6 @@ class PredictionFolder:
             InputError: a file is missing, broken or has another shape.
         """
         segmentation, properties = read_instances(self.segmentation_file(case), self.reader())
-        foreground = (segmentation != 0) & (segmentation != self.labels.get("ignore", 0))
         probability = None
         if method == "acls" or self.probability_file(case).is_file():
             channels = _read_npz(self.probability_file(case), ["probabilities"])["probabilities"]
@@ -143,11 +152,21 @@ class PredictionFolder:
                     f"segmentation has {segmentation.shape}; both must be of one prediction."
                 )
             probability = foreground_probability(channels, self.labels)
-        heads = {}
-        if method == "center_offset":
-            stored = _read_npz(self.heads_file(case), ["heatmap", "offsets_mm", "crop"])
-            heads = {"heatmap": stored["heatmap"], "offsets_mm": stored["offsets_mm"], "heads_box": stored["crop"]}
-        return CaseInput(segmentation, foreground, properties, probability, heads)
+        heads = self.read_heads(case) if method == "center_offset" else {}
+        return CaseInput(segmentation, self.foreground(segmentation), properties, probability, heads)
+
+    def foreground(self, segmentation: np.ndarray) -> np.ndarray:
+        """Where a segmentation has a label that is neither background nor the dataset's ignore label."""
+        return (segmentation != 0) & (segmentation != self.labels.get("ignore", 0))
+
+    def read_heads(self, case: str) -> dict[str, np.ndarray]:
+        """`heatmap`, `offsets_mm` and `heads_box` of a case as :func:`instantiate` takes them.
+
+        Raises:
+            InputError: the file is missing or broken.
+        """
+        stored = _read_npz(self.heads_file(case), ["heatmap", "offsets_mm", "crop"])
+        return {"heatmap": stored["heatmap"], "offsets_mm": stored["offsets_mm"], "heads_box": stored["crop"]}
 
 
 def foreground_probability(probabilities: np.ndarray, labels: dict) -> np.ndarray:
@@ -177,8 +196,9 @@ def _read_npz(path: Path, names: list[str]) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _nearest_json(folder: Path, name: str) -> dict:
-    for place in [folder, *folder.resolve().parents[:LEVELS_TO_MODEL]]:
+def _nearest_json(folders: list[Path], name: str) -> dict:
+    above = [parent for folder in folders for parent in folder.resolve().parents[:LEVELS_TO_MODEL]]
+    for place in [*folders, *above]:
         if (place / name).is_file():
             return read_json(place / name)
     return {}

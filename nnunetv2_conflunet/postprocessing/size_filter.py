@@ -89,14 +89,36 @@ def large_enough(
     check_not_negative(min_volume_mm3, "min_volume_mm3")
     check_not_negative(min_extent_mm, "min_extent_mm")
     ids, n_voxels, first, last = sizes_and_boxes(voxels.coordinates, labels)
-    voxel_size = spacing_mm.prod()
-    large = ((last - first + 1) * spacing_mm >= min_extent_mm * (1 - ROUNDING)).all(axis=1)
-    if voxels.dim == 3:
-        large &= n_voxels * voxel_size >= min_volume_mm3 * (1 - ROUNDING)
+    large = reaches_limits(
+        n_voxels, last - first + 1, spacing_mm, min_volume_mm3=min_volume_mm3, min_extent_mm=min_extent_mm
+    )
     n_removed = int(n_voxels[~large].sum())
     report = {
         "n_instances_removed": int(np.count_nonzero(~large)),
         "n_voxels_removed": n_removed,
-        f"removed_mm{voxels.dim}": float(n_removed * voxel_size),
+        f"removed_mm{voxels.dim}": float(n_removed * spacing_mm.prod()),
     }
     return large[np.searchsorted(ids, labels)], report
+
+
+def reaches_limits(
+    n_voxels: np.ndarray,
+    extent_voxels: np.ndarray,
+    spacing_mm: np.ndarray,
+    *,
+    min_volume_mm3: float,
+    min_extent_mm: float,
+) -> np.ndarray:
+    """Which instances are neither too small nor too short, (K,) bool; see :func:`remove_small_instances`.
+
+    Args:
+        n_voxels: (K,) voxels of each instance.
+        extent_voxels: (K, dim) voxels that its bounding box spans along each axis.
+        spacing_mm: (dim,) voxel size.
+        min_volume_mm3: as above.
+        min_extent_mm: as above.
+    """
+    large = (extent_voxels * spacing_mm >= min_extent_mm * (1 - ROUNDING)).all(axis=1)
+    if len(spacing_mm) == 3:
+        large &= n_voxels * spacing_mm.prod() >= min_volume_mm3 * (1 - ROUNDING)
+    return large

@@ -9,6 +9,11 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from nnunetv2.postprocessing.remove_connected_components import (
+    load_postprocess_save,
+    remove_all_but_largest_component_from_segmentation,
+)
 from scipy.ndimage import gaussian_filter
 
 import nnunetv2_conflunet.postprocessing.instantiate_folder as command
@@ -194,6 +199,69 @@ def test_a_broken_case_is_reported_and_the_others_are_done(monkeypatch, capsys, 
     error = capsys.readouterr().err
     assert "1 of 3 cases failed" in error and "ms_002: " in error and "cannot be read" in error
     assert sorted(i.name for i in out.glob("*.nii.gz")) == ["ms_001.nii.gz", "ms_003.nii.gz"]
+
+
+@pytest.fixture
+def postprocessed(tmp_path, ours):
+    """What nnUNetv2_apply_postprocessing writes of a prediction: masks of the largest component, nothing else."""
+    folder = tmp_path / "postprocessed"
+    folder.mkdir()
+    keep_largest = [remove_all_but_largest_component_from_segmentation], [{"labels_or_regions": 1}]
+    for case in CASES:
+        files = [str(i / f"{case}.nii.gz") for i in (ours, folder)]
+        # What the command does in its workers.
+        load_postprocess_save(*files, SimpleITKIO(), *keep_largest)
+    return folder
+
+
+@pytest.mark.parametrize("method", ["center_offset", "acls", "cc"])
+def test_no_instance_lies_outside_a_postprocessed_mask(monkeypatch, tmp_path, toys, ours, postprocessed, method):
+    out = tmp_path / "out"
+    assert run(monkeypatch, "-i", postprocessed, "--heads", ours, "-o", out, "-m", method, "--min_volume_mm3", 0) == 0
+    n_instances = 0
+    for case in CASES:
+        mask = read(postprocessed, case) > 0
+        assert 0 < mask.sum() < (truth(toys, case) > 0).sum()
+        found = read(out, case)
+        assert not found[~mask].any()
+        if method == "center_offset":
+            kept = remove_small_instances(truth(toys, case) * mask, SPACING, min_volume_mm3=0)
+            assert toys.same_partition(found, kept)
+            n_instances += found.max()
+        # The probabilities are those of the prediction, too.
+        assert (pd.read_csv(out / f"{case}.csv")["mean_probability"] > 0.5).all()
+    assert method != "center_offset" or n_instances > len(CASES)
+
+
+def test_masks_postprocessed_in_their_own_folder(monkeypatch, tmp_path, ours, postprocessed):
+    for case in CASES:
+        (postprocessed / f"{case}.nii.gz").replace(ours / f"{case}.nii.gz")
+    assert run(monkeypatch, "-i", ours, "-o", tmp_path / "out") == 0
+    for case in CASES:
+        mask = read(ours, case) > 0
+        assert read(tmp_path / "out", case)[mask].any() and not read(tmp_path / "out", case)[~mask].any()
+
+
+def test_postprocessed_masks_without_the_folder_of_the_heads(monkeypatch, capsys, tmp_path, ours, postprocessed):
+    assert run(monkeypatch, "-i", postprocessed, "-o", tmp_path / "out") == 1
+    assert "--heads names the prediction's folder" in capsys.readouterr().err
+    assert run(monkeypatch, "-i", postprocessed, "--heads", tmp_path / "none", "-o", tmp_path / "out") == 1
+    assert "none is not a folder" in capsys.readouterr().err
+    assert run(monkeypatch, "-i", postprocessed, "--heads", ours, "-o", ours) == 1
+    assert "is the input folder" in capsys.readouterr().err
+
+
+def test_new_heads_make_a_case_again(tmp_path, ours, postprocessed):
+    def again():
+        return list(
+            instantiate_folder(postprocessed, tmp_path / "out", InstantiationSettings(), heads=ours, num_processes=1)[0]
+        )
+
+    assert again() == CASES
+    assert again() == []
+    later = (tmp_path / "out" / "ms_002.nii.gz").stat().st_mtime + 10
+    os.utime(ours / "instances" / "ms_002.npz", (later, later))
+    assert again() == ["ms_002"]
 
 
 def with_heads(**change):
