@@ -43,7 +43,7 @@ class ConfLUNetPredictor(nnUNetPredictor):
     """Predicts what nnU-Net predicts, and instances beside it.
 
     Every method of nnU-Net's predictor has its arguments, return value and files: ``OUT/<case>`` is nnU-Net's semantic
-    segmentation. Some of its methods read their own signature, which ``wraps`` keeps. Added are ``OUT/instances/<case>`` and ``OUT/instances/<case>.csv``, with ``save_probabilities`` also
+    segmentation. Added are ``OUT/instances/<case>`` and ``OUT/instances/<case>.csv``, with ``save_probabilities`` also
     ``OUT/instances/<case>.npz``, and :meth:`predict_instances`.
     """
 
@@ -98,6 +98,7 @@ class ConfLUNetPredictor(nnUNetPredictor):
         )  # fmt: skip
         return InstancePrediction(segmentation, found.result.instances, table)
 
+    # nnU-Net's methods read their own signature, which ``wraps`` keeps.
     @wraps(nnUNetPredictor.predict_from_data_iterator)
     def predict_from_data_iterator(self, *args, **kwargs) -> list:
         """As in nnU-Net; a case with an output file also gets its instance map and lesion table."""

@@ -34,6 +34,7 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
     Attributes:
         alpha: weight of the center loss.
         beta: weight of the offset loss, per mm.
+        center_focus: how much more a voxel at a center counts in the center loss than one in the background.
         warm_up: share of the epochs over which both weights rise linearly from 0, so that the mask is learned first.
         sigma_mm: standard deviation of the heatmap's Gaussians in mm; the paper's.
         epochs: number of epochs.
@@ -42,6 +43,7 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
 
     alpha: float = 20.0
     beta: float = 0.02
+    center_focus: float = 0.0
     warm_up: float = 0.0
     sigma_mm: float = 2.0
     epochs: int = 1000
@@ -66,6 +68,7 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
         self.plans_manager.plans[SETTINGS_KEY] = {
             "alpha": self.alpha,
             "beta": self.beta,
+            "center_focus": self.center_focus,
             "warm_up": self.warm_up,
             "sigma_mm": self.sigma_mm,
             "instantiation": self.instantiation.to_dict(),
@@ -87,7 +90,9 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
         return widen_with_heads(network, heads)
 
     def _build_loss(self) -> ConfLUNetLoss:
-        return ConfLUNetLoss(super()._build_loss(), self.alpha, self.beta, self.enable_deep_supervision)
+        return ConfLUNetLoss(
+            super()._build_loss(), self.alpha, self.beta, self.enable_deep_supervision, self.center_focus
+        )
 
     def get_training_transforms(self, *args, **kwargs) -> ComposeTransforms:
         """nnU-Net's augmentation, then the targets of the heads."""

@@ -19,18 +19,22 @@ class ConfLUNetLoss(nn.Module):
         alpha: weight of the center loss.
         beta: weight of the offset loss, per mm.
         deep_supervision: whether `semantic` takes lists.
+        center_focus: how much more a voxel at a center counts in L_center than one in the background.
 
     Attributes:
         heads_weight: factor of both weights, which the trainer raises to 1 over its warm-up.
         parts: the three terms of the last call, unweighted and detached, by the names in ``PARTS``.
     """
 
-    def __init__(self, semantic: nn.Module, alpha: float, beta: float, deep_supervision: bool):
+    def __init__(
+        self, semantic: nn.Module, alpha: float, beta: float, deep_supervision: bool, center_focus: float = 0.0
+    ):
         super().__init__()
         self.semantic = semantic
         self.alpha = alpha
         self.beta = beta
         self.deep_supervision = deep_supervision
+        self.center_focus = center_focus
         self.heads_weight = 1.0
         self.parts: dict[str, torch.Tensor] = {}
 
@@ -54,14 +58,24 @@ class ConfLUNetLoss(nn.Module):
         validity = packed[:, VALIDITY]
         return {
             "seg": semantic,
-            "center": center_loss(heads[:, 0], packed[:, HEATMAP], validity >= HEATMAP_ONLY),
+            "center": center_loss(heads[:, 0], packed[:, HEATMAP], validity >= HEATMAP_ONLY, self.center_focus),
             "offsets": offset_loss(heads[:, 1:], packed[:, OFFSETS], validity == HEATMAP_AND_OFFSETS),
         }
 
 
-def center_loss(heatmap: torch.Tensor, target: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Mean squared error over the valid voxels, 0 where there are none; all (B, ...)."""
-    return ((heatmap - target).square() * valid).sum() / valid.sum().clamp(min=1)
+def center_loss(
+    heatmap: torch.Tensor, target: torch.Tensor, valid: torch.Tensor, focus: float = 0.0
+) -> torch.Tensor:
+    """Squared error weighted by 1 + focus * target, averaged over the valid voxels, 0 where there are none.
+
+    Args:
+        heatmap: (B, ...) predicted.
+        target: (B, ...) in [0, 1].
+        valid: (B, ...) bool.
+        focus: how much more a voxel at a center counts than one in the background; 0 is the paper's loss.
+    """
+    weight = valid * (1 + focus * target)
+    return ((heatmap - target).square() * weight).sum() / valid.sum().clamp(min=1)
 
 
 def offset_loss(offsets_mm: torch.Tensor, target_mm: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

@@ -113,7 +113,7 @@ def test_a_bad_case_stops_everything_before_a_file_is_written(dataset, tmp_path)
     write_nifti(
         np.zeros(SHAPE, np.uint8), tmp_path / "raw" / "Dataset001_Small" / "instancesTr" / "a.nii.gz", (1, 1, 2)
     )
-    with pytest.raises(InputError, match="a: .* voxels"):
+    with pytest.raises(InputError, match=r"a: .* voxels"):
         dataset.prepare(1)
     assert not dataset.folder.exists()
 
