@@ -14,6 +14,7 @@ import random
 
 import numpy as np
 import torch
+from heads_training import make_trainer
 
 from nnunetv2_conflunet.trainers.targets import HEATMAP_AND_OFFSETS, OFFSETS, VALIDITY, InstanceCenters
 
@@ -23,7 +24,8 @@ def main():
     os.environ["nnUNet_n_proc_DA"] = "0"
     for source in (random.seed, np.random.seed, torch.manual_seed):
         source(0)
-    trainer = make_trainer(args)
+    args.iterations = 1
+    trainer = make_trainer("default", args)
     trainer.on_train_start()
     print("\n| patches | lesion voxels cut by the patch | center known | error of the visible center, mean (95 %) |")
     print("| --- | --- | --- | --- |")
@@ -70,18 +72,11 @@ def lesions(known, offsets_mm, spacing):
         yield mine[:, 0], np.linalg.norm(center * spacing - true_mm) if at_border else None
 
 
-def make_trainer(args):
-    from heads_training import make_trainer as make
-
-    args.iterations, args.fold = 1, args.fold if args.fold == "all" else int(args.fold)
-    return make("default", args)
-
-
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset")
     parser.add_argument("configuration")
-    parser.add_argument("--fold", default="0")
+    parser.add_argument("--fold", type=lambda fold: fold if fold == "all" else int(fold), default=0)
     parser.add_argument("--batches", type=int, default=200)
     return parser.parse_args()
 

@@ -60,8 +60,6 @@ def train(arm, seed, args):
         trainer.network.train()
         # nnU-Net's schedule goes by epochs; here one step is one.
         trainer.lr_scheduler.step(iteration)
-        trainer.current_epoch = iteration
-        trainer.loss.heads_weight = trainer.heads_weight()
         norms = {}
         if args.gradients and (iteration + 1) % args.every == 0:
             norms = gradient_norms(trainer, next(trainer.dataloader_train))
@@ -145,7 +143,7 @@ def parse():
     parser.add_argument("output")
     parser.add_argument("--arms", nargs="+", default=["semantic", "default"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--fold", type=int, default=0)
+    parser.add_argument("--fold", type=lambda fold: fold if fold == "all" else int(fold), default=0)
     parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--every", type=int, default=50)
     parser.add_argument("--validation_batches", type=int, default=20)

@@ -33,18 +33,17 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
 
     Attributes:
         alpha: weight of the center loss.
+        center_focus: how much more a voxel at a center counts in the center loss than one in the background; 0 is the
+            paper's loss.
         beta: weight of the offset loss, per mm.
-        center_focus: how much more a voxel at a center counts in the center loss than one in the background.
-        warm_up: share of the epochs over which both weights rise linearly from 0, so that the mask is learned first.
         sigma_mm: standard deviation of the heatmap's Gaussians in mm; the paper's.
         epochs: number of epochs.
         instantiation: how prediction makes instances; travels with the model in its plans.json.
     """
 
-    alpha: float = 20.0
-    beta: float = 0.02
-    center_focus: float = 0.0
-    warm_up: float = 0.0
+    alpha: float = 10.0
+    center_focus: float = 20.0
+    beta: float = 0.1
     sigma_mm: float = 2.0
     epochs: int = 1000
     instantiation: InstantiationSettings = InstantiationSettings()
@@ -69,7 +68,6 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
             "alpha": self.alpha,
             "beta": self.beta,
             "center_focus": self.center_focus,
-            "warm_up": self.warm_up,
             "sigma_mm": self.sigma_mm,
             "instantiation": self.instantiation.to_dict(),
         }
@@ -124,17 +122,9 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
         self.folder_with_segs_from_previous_stage = str(prepared.folder)
         super().on_train_start()
         unwrapped(self.network).training_without_deep_supervision = not self.enable_deep_supervision
-        self.print_to_log_file(f"ConfLUNet: alpha {self.alpha}, beta {self.beta}, sigma {self.sigma_mm} mm")
-
-    def on_train_epoch_start(self) -> None:
-        """Also set how much of their weights the losses of the heads have in this epoch."""
-        super().on_train_epoch_start()
-        self.loss.heads_weight = self.heads_weight()
-
-    def heads_weight(self) -> float:
-        """Factor of alpha and beta in the current epoch, rising to 1 over the warm-up."""
-        epochs = self.warm_up * self.num_epochs
-        return min(1.0, (self.current_epoch + 1) / epochs) if epochs > 0 else 1.0
+        self.print_to_log_file(
+            f"ConfLUNet: alpha {self.alpha}, center focus {self.center_focus}, beta {self.beta}, sigma {self.sigma_mm} mm"
+        )
 
     def train_step(self, batch: dict) -> dict:
         """nnU-Net's step; its result also holds the parts of the loss."""

@@ -11,7 +11,7 @@ PARTS = ("seg", "center", "offsets")
 class ConfLUNetLoss(nn.Module):
     """The semantic loss of nnU-Net plus those of the two heads, computed in float32.
 
-    L_center is the mean squared error of the heatmap over all voxels that are labelled; L_offsets the L1 norm of the
+    L_center is the squared error of the heatmap, weighted towards the centers, over all voxels that are labelled; L_offsets the L1 norm of the
     error of the offset vector in mm, averaged over the lesion voxels of the batch, 0 where there are none.
 
     Args:
@@ -22,7 +22,6 @@ class ConfLUNetLoss(nn.Module):
         center_focus: how much more a voxel at a center counts in L_center than one in the background.
 
     Attributes:
-        heads_weight: factor of both weights, which the trainer raises to 1 over its warm-up.
         parts: the three terms of the last call, unweighted and detached, by the names in ``PARTS``.
     """
 
@@ -35,7 +34,6 @@ class ConfLUNetLoss(nn.Module):
         self.beta = beta
         self.deep_supervision = deep_supervision
         self.center_focus = center_focus
-        self.heads_weight = 1.0
         self.parts: dict[str, torch.Tensor] = {}
 
     def forward(self, outputs: list[torch.Tensor], targets: list[torch.Tensor]) -> torch.Tensor:
@@ -47,7 +45,7 @@ class ConfLUNetLoss(nn.Module):
         """
         terms = self.terms(outputs, targets)
         self.parts = {name: term.detach() for name, term in terms.items()}
-        return terms["seg"] + self.heads_weight * (self.alpha * terms["center"] + self.beta * terms["offsets"])
+        return terms["seg"] + self.alpha * terms["center"] + self.beta * terms["offsets"]
 
     def terms(self, outputs: list[torch.Tensor], targets: list[torch.Tensor]) -> dict[str, torch.Tensor]:
         """The three terms without their weights, by the names in ``PARTS``."""
@@ -63,9 +61,7 @@ class ConfLUNetLoss(nn.Module):
         }
 
 
-def center_loss(
-    heatmap: torch.Tensor, target: torch.Tensor, valid: torch.Tensor, focus: float = 0.0
-) -> torch.Tensor:
+def center_loss(heatmap: torch.Tensor, target: torch.Tensor, valid: torch.Tensor, focus: float = 0.0) -> torch.Tensor:
     """Squared error weighted by 1 + focus * target, averaged over the valid voxels, 0 where there are none.
 
     Args:

@@ -21,6 +21,14 @@ def test_center_loss_is_the_mean_square_over_valid_voxels():
     assert center_loss(torch.tensor([[1.0, 0, 9, 0]]), torch.zeros(1, 4), valid) == pytest.approx(1 / 3)
 
 
+def test_with_a_focus_the_center_of_a_lesion_counts_more_than_the_background():
+    valid = torch.tensor([[True, True, False, True]])
+    target = torch.tensor([[1.0, 0.0, 1.0, 0.5]])
+    # Errors 1, 1 and 0.5 with the weights 1 + 3 * (1, 0, 0.5).
+    found = center_loss(torch.tensor([[0.0, 1, 9, 0]]), target, valid, focus=3)
+    assert found == pytest.approx((4 * 1 + 1 * 1 + 2.5 * 0.25) / 3)
+
+
 def test_offset_loss_is_the_l1_norm_in_mm_over_valid_voxels():
     offsets = torch.tensor([[[1.0, 0, 5], [2.0, 0, 5]]])
     valid = torch.tensor([[True, True, False]])

@@ -1,0 +1,16 @@
+"""Trainers of the demo, found by nnU-Net because ``nnUNet_extTrainer`` names this folder too."""
+
+from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
+
+
+class nnUNetTrainerConfLUNetDemo(nnUNetTrainerConfLUNet):
+    """A thousand iterations, for a network that learns on two cores."""
+
+    epochs = 10
+
+    def __init__(self, plans, configuration, fold, dataset_json, device):
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_iterations_per_epoch = 100
+        self.num_val_iterations_per_epoch = 10
+        # An epoch takes most of a minute: a stopped demo goes on from the last one.
+        self.save_every = 1
