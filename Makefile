@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: test parity clean
+.PHONY: test demo parity clean
 
 test: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -18,6 +18,11 @@ $(VENV)/.installed: pyproject.toml
 	# nnU-Net's search for trainers imports torchvision; its newer wheels do not load beside a CPU build of torch.
 	$(BIN)/python -c "import torchvision" 2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps torchvision==0.16.2
 	touch $@
+
+# make demo DEMO="--seed 1 --spacing 3 1 1" DEMO_OUTPUT=another_folder
+DEMO_OUTPUT ?= demo_output
+demo: $(VENV)/.installed
+	$(BIN)/python demo/demo.py $(DEMO_OUTPUT) $(DEMO)
 
 parity: .venv-parity/.installed
 	PYTHONPATH=. .venv-parity/bin/python benchmarks/evaluation_parity.py

@@ -123,7 +123,8 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
         super().on_train_start()
         unwrapped(self.network).training_without_deep_supervision = not self.enable_deep_supervision
         self.print_to_log_file(
-            f"ConfLUNet: alpha {self.alpha}, center focus {self.center_focus}, beta {self.beta}, sigma {self.sigma_mm} mm"
+            f"ConfLUNet: alpha {self.alpha}, center focus {self.center_focus}, beta {self.beta}, "
+            f"sigma {self.sigma_mm} mm"
         )
 
     def train_step(self, batch: dict) -> dict:

@@ -11,8 +11,9 @@ PARTS = ("seg", "center", "offsets")
 class ConfLUNetLoss(nn.Module):
     """The semantic loss of nnU-Net plus those of the two heads, computed in float32.
 
-    L_center is the squared error of the heatmap, weighted towards the centers, over all voxels that are labelled; L_offsets the L1 norm of the
-    error of the offset vector in mm, averaged over the lesion voxels of the batch, 0 where there are none.
+    L_center is the squared error of the heatmap, weighted towards the centers, over all voxels that are labelled.
+    L_offsets is the L1 norm of the error of the offset vector in mm, averaged over the lesion voxels of the batch, 0
+    where there are none.
 
     Args:
         semantic: nnU-Net's loss, of lists of scales with deep supervision, of single tensors without.
