@@ -10,7 +10,7 @@ from scipy.special import softmax
 
 from nnunetv2_conflunet.postprocessing import Instantiation, InstantiationSettings, instantiate
 from nnunetv2_conflunet.utilities.files import atomic_path
-from nnunetv2_conflunet.utilities.plans import SETTINGS_KEY
+from nnunetv2_conflunet.utilities.plans import INSTANTIATION_KEY, SETTINGS_KEY
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +96,7 @@ class CaseInstances:
 
 def instantiation_settings(plans: PlansManager) -> InstantiationSettings:
     """The settings that the trainer left in the model's plans; the defaults where there are none."""
-    return InstantiationSettings.from_dict(plans.plans.get(SETTINGS_KEY, {}).get("instantiation", {}))
+    return InstantiationSettings.from_dict(plans.plans.get(SETTINGS_KEY, {}).get(INSTANTIATION_KEY, {}))
 
 
 def instances_from_logits(

@@ -19,7 +19,7 @@ from nnunetv2_conflunet.inference.discovery import ours_in_ext_trainer
 from nnunetv2_conflunet.inference.export import heads_file, instance_map_file
 from nnunetv2_conflunet.inference.instances import instances_from_logits
 from nnunetv2_conflunet.inference.stock_exports import exporting_instances
-from nnunetv2_conflunet.networks import Heads, heads_of, shape_difference, unwrapped
+from nnunetv2_conflunet.networks import Heads, heads_of, unwrapped
 from nnunetv2_conflunet.postprocessing import lesion_table
 from nnunetv2_conflunet.utilities.errors import InputError
 
@@ -116,18 +116,6 @@ class ConfLUNetPredictor(nnUNetPredictor):
         """As in nnU-Net; with an output file also its instance map and lesion table."""
         with exporting_instances():
             return super().predict_single_npy_array(*args, **kwargs)
-
-    def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
-        """As in nnU-Net, averaged over folds, with the channels of the heads after the semantic ones.
-
-        Raises:
-            InputError: the weights of a fold do not fit the plans.
-        """
-        for number, weights in enumerate(self.list_of_parameters):
-            difference = shape_difference(unwrapped(self.network), weights)
-            if difference:
-                raise InputError(f"Checkpoint {number + 1} of the model does not fit its plans: {difference}.")
-        return super().predict_logits_from_preprocessed_data(data)
 
     def _manage_input_and_output_lists(
         self, source, outputs, folder_with_segs_from_prev_stage=None, overwrite=True, part_id=0, num_parts=1,

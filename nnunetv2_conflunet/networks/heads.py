@@ -12,6 +12,7 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
+from nnunetv2_conflunet.networks.weights import shape_difference
 from nnunetv2_conflunet.utilities.errors import InputError
 
 ATTRIBUTE = "conflunet_heads"
@@ -86,7 +87,18 @@ def widen_with_heads(network: nn.Module, heads: Heads) -> nn.Module:
     setattr(network, ATTRIBUTE, heads)
     network.training_without_deep_supervision = False
     network.register_forward_hook(heads.split)
+    # nnU-Net loads weights in its own code, where only the network itself can say what does not fit.
+    network._register_load_state_dict_pre_hook(_refuse_other_weights, with_module=True)
     return network
+
+
+def _refuse_other_weights(network: nn.Module, weights: dict, *_) -> None:
+    difference = shape_difference(network, weights)
+    if difference:
+        raise InputError(
+            f"The weights of the checkpoint do not fit this network with center and offset heads: {difference}. A "
+            "training can start from a model without heads by -pretrained_weights."
+        )
 
 
 def unwrapped(network: nn.Module) -> nn.Module:

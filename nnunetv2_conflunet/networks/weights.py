@@ -9,9 +9,9 @@ def shape_difference(network: nn.Module, weights: dict[str, torch.Tensor]) -> st
 
     Args:
         network: without DistributedDataParallel and torch.compile around it.
-        weights: a state dict; the prefix ``module.`` of parallel training is ignored.
+        weights: a state dict.
     """
-    saved = {key.removeprefix("module."): tuple(value.shape) for key, value in weights.items()}
+    saved = {key: tuple(value.shape) for key, value in weights.items()}
     for key, value in network.state_dict().items():
         if key not in saved:
             return f"{key} is missing in it"

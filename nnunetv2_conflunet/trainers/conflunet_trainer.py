@@ -19,8 +19,9 @@ from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
 from nnunetv2_conflunet.trainers.loss import PARTS, ConfLUNetLoss
 from nnunetv2_conflunet.trainers.progress import add_loss_parts, log_loss_parts, plot_loss_parts
-from nnunetv2_conflunet.trainers.refusals import refuse_other_channels, refuse_unsupported
-from nnunetv2_conflunet.utilities.plans import SETTINGS_KEY
+from nnunetv2_conflunet.trainers.refusals import refuse_unsupported
+from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.plans import INSTANTIATION_KEY, SETTINGS_KEY, with_tuned_instantiation
 
 # nnU-Net's predictor is constructed by its own commands; from here on it knows our networks.
 install_hand_over()
@@ -64,13 +65,15 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
     def initialize(self) -> None:
         """Also name the folder of the instance maps and write the settings that inference needs into the plans."""
         super().initialize()
-        self.plans_manager.plans[SETTINGS_KEY] = {
+        settings = {
             "alpha": self.alpha,
-            "beta": self.beta,
             "center_focus": self.center_focus,
+            "beta": self.beta,
             "sigma_mm": self.sigma_mm,
-            "instantiation": self.instantiation.to_dict(),
+            INSTANTIATION_KEY: self.instantiation.to_dict(),
         }
+        model_plans = join(self.output_folder_base, "plans.json")
+        self.plans_manager.plans[SETTINGS_KEY] = with_tuned_instantiation(settings, model_plans)
 
     @staticmethod
     def build_network_architecture(
@@ -169,10 +172,11 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
         Raises:
             InputError: its network has other channels than the plans and this trainer ask for.
         """
-        if not self.was_initialized:
-            self.initialize()
-        refuse_other_channels(unwrapped(self.network), filename_or_checkpoint)
-        super().load_checkpoint(filename_or_checkpoint)
+        try:
+            super().load_checkpoint(filename_or_checkpoint)
+        except InputError as error:
+            name = filename_or_checkpoint if isinstance(filename_or_checkpoint, str) else "The checkpoint"
+            raise InputError(f"{name} cannot be continued. {error}") from error
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """nnU-Net's final validation, with instance maps and lesion tables in ``validation/instances``."""

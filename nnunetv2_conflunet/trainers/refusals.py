@@ -1,10 +1,7 @@
 """What the trainer refuses, each with one sentence, before anything is written."""
 
-import torch
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from torch import nn
 
-from nnunetv2_conflunet.networks import shape_difference
 from nnunetv2_conflunet.preprocessing.raw_dataset import refuse_regions
 from nnunetv2_conflunet.utilities.errors import InputError
 
@@ -23,18 +20,4 @@ def refuse_unsupported(plans: PlansManager, configuration: str, dataset_json: di
         raise InputError(
             f"{configuration} has two-dimensional patches, but the images of {plans.dataset_name} are volumes "
             f"({n_slices:.0f} slices), whose lesions have centers in three dimensions; train 3d_fullres instead."
-        )
-
-
-def refuse_other_channels(network: nn.Module, filename_or_checkpoint: dict | str) -> None:
-    """Raise an InputError when the weights of a checkpoint have other shapes than the network's."""
-    checkpoint = filename_or_checkpoint
-    if isinstance(checkpoint, str):
-        checkpoint = torch.load(checkpoint, map_location="cpu", weights_only=False)
-    name = filename_or_checkpoint if isinstance(filename_or_checkpoint, str) else "the checkpoint"
-    difference = shape_difference(network, checkpoint["network_weights"])
-    if difference:
-        raise InputError(
-            f"{name} was saved by {checkpoint.get('trainer_name', 'another trainer')} and does not fit this network: "
-            f"{difference}. To start from its weights, give it as -pretrained_weights."
         )

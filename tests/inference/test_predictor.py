@@ -323,10 +323,3 @@ def test_an_empty_prediction_gives_an_empty_map_and_table(files):
     oblique_predictor("SimpleITKIO").predict_from_files_sequential(source, [str(folder / "out" / "empty")])
     assert not np.asarray(nibabel.load(folder / "out" / "instances" / "empty.nii.gz").dataobj).any()
     assert len(pd.read_csv(folder / "out" / "instances" / "empty.csv")) == 0
-
-
-def test_weights_that_do_not_fit_are_named():
-    made = predictor(ConfLUNetPredictor, Oracle())
-    made.list_of_parameters = [{}, {"decoder.seg_layers.0.weight": torch.zeros(2, 4)}]
-    with pytest.raises(InputError, match="Checkpoint 2 of the model does not fit its plans"):
-        made.predict_logits_from_preprocessed_data(torch.zeros(8, *SHAPE))

@@ -25,7 +25,7 @@ from nnunetv2_conflunet.postprocessing import instantiate_center_offset
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
 from nnunetv2_conflunet.trainers.targets import center_offset_targets
 from nnunetv2_conflunet.utilities.errors import InputError
-from nnunetv2_conflunet.utilities.files import read_json
+from nnunetv2_conflunet.utilities.files import read_json, write_json
 
 CPU = torch.device("cpu")
 
@@ -188,7 +188,9 @@ def test_a_stock_checkpoint_gives_its_weights_but_cannot_be_continued(base):
     assert list(ours) == list(theirs)
     trunk = [key for key in theirs if ".seg_layers." not in key]
     assert trunk and all(torch.equal(ours[key], theirs[key]) for key in trunk)
-    with pytest.raises(InputError, match=r"seg_layers.* -pretrained_weights"):
+    with pytest.raises(
+        InputError, match=r"checkpoint_final\.pth cannot be continued.*seg_layers.* -pretrained_weights"
+    ):
         make(base, plans).load_checkpoint(checkpoint)
 
 
@@ -255,6 +257,30 @@ def test_the_heads_begin_at_zero_and_the_semantic_part_as_in_nnunet(base):
     assert not outputs[-1].any() and outputs[0].any()
     trainer.set_deep_supervision_enabled(False)
     assert network(torch.randn(1, 1, 16, 16, 16)).shape == (1, 6, 16, 16, 16)
+
+
+def test_a_compiled_network_hands_its_heads_over_too(base):
+    trainer = make(base, small_plans(n_stages=3))
+    trainer.initialize()
+    trainer.network = torch.compile(trainer.network, backend="eager")
+    assert heads_of(trainer.network).n_channels == 6
+    assert [o.shape[1] for o in trainer.network(torch.randn(1, 1, 16, 16, 16))] == [2, 2, 4]
+    trainer.set_deep_supervision_enabled(False)
+    assert trainer.network(torch.randn(1, 1, 16, 16, 16)).shape == (1, 6, 16, 16, 16)
+
+
+def test_a_tuned_instantiation_survives_another_fold(base):
+    plans = small_plans(n_stages=3)
+    first = make(base, plans)
+    first.initialize()
+    folder = base / "results" / "Dataset001_Small" / "nnUNetTrainerTiny__nnUNetPlans__3d_fullres"
+    settings = {**first.plans_manager.plans["conflunet"]}
+    settings["instantiation_before_tuning"] = settings["instantiation"]
+    settings["instantiation"] = {**settings["instantiation"], "heatmap_threshold": 0.3}
+    write_json({"conflunet": settings}, folder / "plans.json")
+    second = make(base, plans)
+    second.initialize()
+    assert second.plans_manager.plans["conflunet"]["instantiation"]["heatmap_threshold"] == 0.3
 
 
 def test_nnunet_finds_every_trainer_and_the_users_own(monkeypatch, tmp_path):
