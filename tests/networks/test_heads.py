@@ -1,0 +1,78 @@
+import copy
+import pickle
+
+import pytest
+import torch
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from support import small_architecture
+from torch import nn
+
+from nnunetv2_conflunet.networks import Heads, heads_of, widen_with_heads
+from nnunetv2_conflunet.utilities.errors import InputError
+
+
+def network(n_outputs, dim=3, residual=False):
+    architecture = small_architecture(dim, 3, residual)
+    torch.manual_seed(0)
+    return get_network_from_plans(
+        architecture["network_class_name"],
+        architecture["arch_kwargs"],
+        architecture["_kw_requires_import"],
+        1,
+        n_outputs,
+        deep_supervision=True,
+    )
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("dim", [2, 3])
+def test_channels_and_names(dim, residual):
+    heads = Heads(3, dim)
+    wide = widen_with_heads(network(heads.n_channels, dim, residual), heads)
+    assert heads.n_channels == 3 + 1 + dim
+    assert (heads.heatmap, heads.offset(0), heads.offset(dim - 1)) == (3, 4, 3 + dim)
+    assert list(wide.state_dict()) == list(network(3, dim, residual).state_dict())
+    outputs = wide(torch.randn(1, 1, *[16] * dim))
+    assert [tuple(o.shape[:2]) for o in outputs] == [(1, 3), (1, 3), (1, 1 + dim)]
+
+
+def test_only_the_semantic_channels_begin_at_random():
+    wide = widen_with_heads(network(6), Heads(2, 3))
+    for layer in wide.decoder.seg_layers:
+        assert layer.weight[:2].abs().sum() > 0
+        assert not layer.weight[2:].any() and not layer.bias[2:].any()
+        assert layer.weight.requires_grad
+
+
+def test_without_deep_supervision_the_training_flag_decides():
+    wide = widen_with_heads(network(6), Heads(2, 3))
+    wide.decoder.deep_supervision = False
+    x = torch.randn(1, 1, 16, 16, 16)
+    plain = wide(x)
+    assert plain.shape[1] == 6
+    wide.training_without_deep_supervision = True
+    semantic, heads = wide(x)
+    assert torch.equal(torch.cat([semantic, heads], dim=1), plain)
+
+
+def test_a_network_can_be_copied_and_sent_to_another_process():
+    wide = widen_with_heads(network(6), Heads(2, 3))
+    for copied in (copy.deepcopy(wide), pickle.loads(pickle.dumps(wide))):
+        assert heads_of(copied) == Heads(2, 3)
+        assert len(copied(torch.randn(1, 1, 16, 16, 16))) == 3
+
+
+def test_weights_of_another_shape_are_refused():
+    wide = widen_with_heads(network(6), Heads(2, 3))
+    wide.load_state_dict(network(6).state_dict())
+    with pytest.raises(InputError, match=r"seg_layers.*\(2, .*instead of \(6, .*-pretrained_weights"):
+        wide.load_state_dict(network(2).state_dict())
+
+
+def test_a_network_without_output_layers_is_refused():
+    with pytest.raises(InputError, match="Linear has no decoder with seg_layers"):
+        widen_with_heads(nn.Linear(2, 2), Heads(2, 3))
+
+
+def test_any_other_network_has_no_heads():
+    assert heads_of(network(2)) is None and heads_of(None) is None
