@@ -39,7 +39,9 @@ class Regions:
     n_reattached_voxels: int
 
 
-def connected_regions(voxels: Voxels, assignment: Assignment, connectivity: int) -> Regions:
+def connected_regions(
+    voxels: Voxels, assignment: Assignment, connectivity: int, component: np.ndarray | None = None
+) -> Regions:
     """Turn an assignment into connected instances; every voxel belongs to one.
 
     1. A center claims one connected component of the foreground: the one with the voxel nearest to the center among
@@ -53,10 +55,11 @@ def connected_regions(voxels: Voxels, assignment: Assignment, connectivity: int)
         voxels: the foreground.
         assignment: the center of each voxel.
         connectivity: number of neighbours, of the image's dimension.
+        component: (N,) what ``voxels.components(connectivity)`` gave, where it is known.
     """
     if not len(voxels):
         return Regions(np.zeros(0, np.int64), np.zeros(0, np.int64), 0, 0)
-    component = voxels.components(connectivity)
+    component = voxels.components(connectivity) if component is None else component
     piece = voxels.pieces(component, assignment.center + 1, connectivity) - 1
     first_voxel = np.unique(piece, return_index=True)[1]
     center, home = assignment.center[first_voxel], component[first_voxel]

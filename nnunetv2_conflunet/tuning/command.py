@@ -1,0 +1,128 @@
+"""The command ``nnUNetv2_conflunet_determine_postprocessing``."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import joblib
+from nnunetv2.configuration import default_num_processes
+from nnunetv2.paths import nnUNet_results
+from nnunetv2.utilities.file_path_utilities import get_output_folder
+
+from nnunetv2_conflunet.evaluation.settings import Settings
+from nnunetv2_conflunet.tuning.determine import RECORD_FILE, TABLE_FILE, determine_postprocessing
+from nnunetv2_conflunet.tuning.grid import SEARCHED, Grid
+from nnunetv2_conflunet.tuning.scoring import METRICS
+from nnunetv2_conflunet.utilities.commands import run_command
+from nnunetv2_conflunet.utilities.errors import InputError
+
+
+def main() -> None:
+    """Entry point."""
+    run_command(lambda: _command(_parser().parse_args()))
+
+
+def _command(args: argparse.Namespace) -> None:
+    model = _model_folder(args)
+    record = determine_postprocessing(
+        model,
+        args.f,
+        args.ref,
+        metric=args.metric,
+        grid=Grid(**{name: getattr(args, name) for name in SEARCHED}),
+        scoring=Settings(
+            iou_threshold=args.iou_threshold,
+            min_volume_mm3=args.score_min_volume_mm3,
+            min_extent_mm=args.score_min_extent_mm,
+        ),
+        with_stock_postprocessing=not args.ignore_stock_postprocessing,
+        num_processes=args.np,
+        seed=args.seed,
+        dry_run=args.dry_run,
+    )
+    print("\n".join(describe(record)))
+    if args.dry_run:
+        print("Nothing was written (--dry_run).")
+    else:
+        print(f"Wrote {model / RECORD_FILE} and {TABLE_FILE}; plans.json holds the settings that prediction reads.")
+
+
+def describe(record: dict[str, Any]) -> list[str]:
+    """The lines that tell a user what was found, from what :func:`.determine_postprocessing` returned."""
+    metric, default, best = record["metric"], record["default"], record["best"]
+    applied = "".join(f" after nnU-Net's {i['function']}" for i in record["stock_postprocessing"])
+    lines = [
+        f"{record['n_cases']} patients of folds {' '.join(record['folds'])}{applied}.",
+        f"default: {_values(default['settings'])}: mean {_metrics(default)}",
+        f"best:    {_values(best['settings'])}: mean {_metrics(best)}",
+        f"Patients held out from the choice: mean {metric} {record['held_out']:.4f}.",
+    ]
+    low, high = record["interval_95"]
+    found = f"{metric} {record['difference']:+.4f} (95 % interval {low:+.4f} to {high:+.4f} over patients)"
+    lines.append(
+        {
+            "default is best": "No point of the grid is better than the default, which stays.",
+            "default within the noise": f"{found}: the default is as good within the noise, and stays.",
+            "tuned": f"{found}: the best point is the choice.",
+        }[record["decision"]]
+    )
+    if record["ends_reached"]:
+        lines.append(f"The best {' and '.join(record['ends_reached'])} ends its list; a wider list may hold better.")
+    return lines
+
+
+def _values(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {settings[name]:g}" for name in SEARCHED)
+
+
+def _metrics(point: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {point[name]:.4f}" for name in METRICS)
+
+
+def _model_folder(args: argparse.Namespace) -> Path:
+    if args.i is not None:
+        return args.i
+    if args.d is None:
+        raise InputError("Name the model: its folder with -i, or -d, -c, -tr and -p as for nnUNetv2_train.")
+    if not nnUNet_results.is_set():
+        raise InputError("nnUNet_results is not set; export it, or name the model's folder with -i.")
+    try:
+        return Path(get_output_folder(args.d, args.tr, args.p, args.c))
+    except (RuntimeError, ValueError) as error:
+        raise InputError(str(error)) from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_conflunet_determine_postprocessing",
+        description="Find the threshold, window and size filter that suit a model's cross-validation best, and store "
+        f"them in its plans.json, where prediction reads them. Writes {RECORD_FILE} and {TABLE_FILE}. Folds must have "
+        "been validated with --npz.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    grid, scoring = Grid(), Settings()
+    add = parser.add_argument
+    add("-i", type=Path, metavar="MODEL_FOLDER", help="the model, instead of -d, -c, -tr and -p")
+    add("-d", metavar="DATASET", help="dataset name or id")
+    add("-c", default="3d_fullres", metavar="CONFIGURATION", help="configuration")
+    add("-tr", default="nnUNetTrainerConfLUNet", metavar="TRAINER", help="trainer")
+    add("-p", default="nnUNetPlans", metavar="PLANS", help="plans")
+    add("-f", nargs="+", default=["0", "1", "2", "3", "4"], metavar="FOLD", help="folds")
+    add("-ref", type=Path, metavar="FOLDER", help="reference instance maps; the dataset's instancesTr when left out")
+    add("--metric", default=METRICS[0], help=f"what to maximise the mean of: {' or '.join(METRICS)}")
+    for name, meaning in (
+        ("heatmap_threshold", "lowest values of a center"),
+        ("window_mm", "widths in which a center is the highest voxel"),
+        ("min_volume_mm3", "smallest volumes of an instance"),
+        ("min_extent_mm", "smallest extents of an instance"),
+    ):
+        values = getattr(grid, name)
+        add(f"--{name}", type=float, nargs="+", default=values, metavar="X", help=f"{meaning} to try")
+    add("--iou_threshold", type=float, default=scoring.iou_threshold, help="a pair of lesions matches above it")
+    add("--score_min_volume_mm3", type=float, default=scoring.min_volume_mm3, help="the evaluation's own size filter")
+    add("--score_min_extent_mm", type=float, default=scoring.min_extent_mm, help="the evaluation's own size filter")
+    add("--ignore_stock_postprocessing", action="store_true", help="tune on masks as they were predicted")
+    add("--seed", type=int, default=0, help="of the bootstrap over patients")
+    add("-np", type=int, default=min(default_num_processes, joblib.cpu_count()), help="worker processes")
+    add("--dry_run", action="store_true", help="say what is best and write nothing")
+    return parser

@@ -1,0 +1,183 @@
+"""Finding the settings of the instantiation that suit a model's cross-validation best."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from nnunetv2.configuration import default_num_processes
+
+from nnunetv2_conflunet import __version__
+from nnunetv2_conflunet.evaluation.settings import Settings
+from nnunetv2_conflunet.imageio import Geometry, read_instances
+from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.tuning.choice import N_RESAMPLES, Choice, choose, means
+from nnunetv2_conflunet.tuning.grid import SEARCHED, Grid, order_of_preference
+from nnunetv2_conflunet.tuning.model_folder import ModelFolder, Postprocessing, ValidationCase
+from nnunetv2_conflunet.tuning.scoring import METRICS, score_grid
+from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.files import atomic_path, write_json
+from nnunetv2_conflunet.utilities.parallel import run_cases
+
+RECORD_FILE, TABLE_FILE = "instance_postprocessing.json", "instance_postprocessing.csv"
+# The options of an evaluation that the scores of the grid depend on.
+SCORING_OPTIONS = ("matching", "iou_threshold", "min_volume_mm3", "min_extent_mm")
+
+
+def determine_postprocessing(
+    model: Path,
+    folds: list[str],
+    reference: Path | None = None,
+    *,
+    metric: str = "PQ",
+    grid: Grid | None = None,
+    scoring: Settings | None = None,
+    with_stock_postprocessing: bool = True,
+    num_processes: int = default_num_processes,
+    seed: int = 0,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Search threshold, window and size filter of center-offset, and store the choice where prediction reads it.
+
+    The choice is the point of highest mean over the patients of the validation folders, unless a bootstrap over
+    patients cannot tell it from the trainer's settings (:func:`.choice.choose`); then those stay. Writes
+    ``instance_postprocessing.json`` and ``.csv`` and the plans.json of the model folder, each whole or not at all.
+
+    Args:
+        model: the model folder.
+        folds: such as ``["0", "1"]``; their validation was written with ``--npz``.
+        reference: see :meth:`.ModelFolder.validation_cases`.
+        metric: ``"PQ"`` or ``"F1"``.
+        grid: what to try, the default's values are added. Default: :class:`Grid`.
+        scoring: how to evaluate. Default: as ``nnUNetv2_conflunet_evaluate``.
+        with_stock_postprocessing: make the instances of the segmentations after the postprocessing that stock nnU-Net
+            determined for these folds, where it did.
+        num_processes: worker processes.
+        seed: of the bootstrap.
+        dry_run: write nothing.
+
+    Returns:
+        What the JSON file holds.
+
+    Raises:
+        InputError: an unknown metric, a model whose method has no centers, no validation folder, heads or references,
+            references without lesions, or files that cannot be used; it names them.
+    """
+    if metric not in METRICS:
+        raise InputError(f"There is no metric '{metric}' to tune for; use one of {', '.join(METRICS)}.")
+    scoring = scoring or Settings()
+    folder = ModelFolder(model)
+    default = folder.untuned_settings()
+    if default.method != "center_offset":
+        raise InputError(f"{folder.plans_file} makes instances by '{default.method}'; only center_offset is tuned.")
+    grid = (grid or Grid()).around(default)
+    points = grid.points(default)
+    cases = folder.validation_cases(folds, reference)
+    stock = folder.stock_postprocessing(folds) if with_stock_postprocessing else []
+
+    scores = _score_cases(cases, points, scoring, stock, num_processes)
+    position = points.index(default)
+    choice = choose(scores[:, :, METRICS.index(metric)], position, order_of_preference(points, default), seed)
+    record = {
+        "metric": metric,
+        "n_cases": len(cases),
+        "default": _described(points, scores, position),
+        "best": _described(points, scores, choice.best),
+        "chosen": points[choice.chosen].to_dict(),
+        "difference": choice.difference,
+        "interval_95": [choice.low, choice.high],
+        "held_out": choice.held_out,
+        "decision": _decision(choice, position),
+        "ends_reached": grid.ends_reached(points[choice.best], default),
+        "grid": asdict(grid),
+        "scoring": {name: getattr(scoring, name) for name in SCORING_OPTIONS},
+        "stock_postprocessing": [{"function": f.__name__, **{k: str(v) for k, v in a.items()}} for f, a in stock],
+        "folds": folds,
+        "cases": [i.case for i in cases],
+        "reference": str(cases[0].reference.parent.resolve()),
+        "bootstrap": {"resamples": N_RESAMPLES, "seed": seed},
+        "version": __version__,
+    }
+    if not dry_run:
+        with atomic_path(folder.folder / TABLE_FILE) as temporary:
+            grid_table(points, scores).to_csv(temporary, index=False, float_format="%.7g", na_rep="NaN")
+        write_json(record, folder.folder / RECORD_FILE)
+        folder.store(points[choice.chosen])
+    return record
+
+
+def grid_table(points: list[InstantiationSettings], scores: np.ndarray) -> pd.DataFrame:
+    """One row a point: its settings and, of each metric, mean, standard deviation and number of patients.
+
+    Args:
+        points: of the grid.
+        scores: (patients, points, metrics) float64, NaN where undefined.
+    """
+    table = pd.DataFrame({name: [getattr(point, name) for point in points] for name in SEARCHED})
+    for i, name in enumerate(METRICS):
+        values = pd.DataFrame(scores[:, :, i])
+        # As the evaluation has them: undefined values are left out, and a sample's standard deviation.
+        table[f"{name}_mean"], table[f"{name}_std"], table[f"{name}_n"] = values.mean(), values.std(), values.count()
+    return table
+
+
+def _score_cases(
+    cases: list[ValidationCase],
+    points: list[InstantiationSettings],
+    scoring: Settings,
+    stock: Postprocessing,
+    num_processes: int,
+) -> np.ndarray:
+    """(patients, points, metrics) float64."""
+    results = run_cases(_score_or_explain, [(i, points, scoring, stock) for i in cases], num_processes, "Scoring")
+    faults = [i for i in results if isinstance(i, str)]
+    if faults:
+        raise InputError(" | ".join(faults) if len(faults) == 1 else f"{len(faults)} cases: " + " | ".join(faults))
+    if not any(n_lesions for _, n_lesions in results):
+        raise InputError(
+            f"No reference in {cases[0].reference.parent} has a lesion of at least {scoring.min_volume_mm3:g} mm3 and "
+            f"{scoring.min_extent_mm:g} mm; nothing can be tuned on them."
+        )
+    return np.stack([of_case for of_case, _ in results])
+
+
+def _score_or_explain(case: ValidationCase, *arguments: Any) -> tuple[np.ndarray, int] | str:
+    try:
+        return score_case(case, *arguments)
+    except InputError as error:
+        return f"{case.case}: {error}"
+
+
+def score_case(
+    case: ValidationCase, points: list[InstantiationSettings], scoring: Settings, stock: Postprocessing
+) -> tuple[np.ndarray, int]:
+    """Read one case and score it at every point; see :func:`.scoring.score_grid`.
+
+    Raises:
+        InputError: a file is broken, or segmentation and reference do not lie on one grid.
+    """
+    file = case.prediction.segmentation_file(case.case)
+    segmentation, properties = read_instances(file, case.prediction.reader())
+    reference, reference_properties = read_instances(case.reference, case.prediction.reader())
+    geometry = Geometry.from_properties(segmentation.shape, properties)
+    differences = geometry.differences(Geometry.from_properties(reference.shape, reference_properties))
+    if differences:
+        raise InputError(f"{file} does not lie on the grid of {case.reference}: {'; '.join(differences)}.")
+    for function, arguments in stock:
+        segmentation = function(segmentation, **arguments)
+    foreground = case.prediction.foreground(segmentation)
+    heads = case.prediction.read_heads(case.case)
+    return score_grid(foreground, reference, geometry.spacing_mm, heads, points, scoring)
+
+
+def _described(points: list[InstantiationSettings], scores: np.ndarray, position: int) -> dict[str, Any]:
+    of_point = means(scores[:, position])
+    return {"settings": points[position].to_dict(), **dict(zip(METRICS, map(float, of_point), strict=True))}
+
+
+def _decision(choice: Choice, default: int) -> str:
+    """``"default is best"``, ``"default within the noise"`` or ``"tuned"``."""
+    if choice.best == default:
+        return "default is best"
+    return "tuned" if choice.chosen == choice.best else "default within the noise"

@@ -1,0 +1,58 @@
+"""The settings that are tried."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+from nnunetv2_conflunet.postprocessing import InstantiationSettings
+
+# What is searched, in the order in which the points of a grid change: the last one fastest.
+SEARCHED = ("heatmap_threshold", "window_mm", "min_volume_mm3", "min_extent_mm")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Values to try of each setting; every combination is a point.
+
+    Attributes:
+        heatmap_threshold: lowest value of a center.
+        window_mm: full width of the window in which a center is the highest voxel.
+        min_volume_mm3: limits of the size filter on predictions.
+        min_extent_mm: likewise.
+    """
+
+    heatmap_threshold: Sequence[float] = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
+    window_mm: Sequence[float] = (3.0, 5.0, 7.0, 9.0)
+    min_volume_mm3: Sequence[float] = (14.0, 20.0, 30.0, 50.0)
+    min_extent_mm: Sequence[float] = (3.0, 4.0, 5.0)
+
+    def around(self, default: InstantiationSettings) -> "Grid":
+        """The grid with ascending values and with those of the default among them."""
+        return Grid(**{i: sorted({*map(float, getattr(self, i)), float(getattr(default, i))}) for i in SEARCHED})
+
+    def points(self, default: InstantiationSettings) -> list[InstantiationSettings]:
+        """Every combination; what is not searched stays as it is by default.
+
+        Raises:
+            InputError: a value that is not possible.
+        """
+        values = product(*(getattr(self, i) for i in SEARCHED))
+        return [replace(default, **dict(zip(SEARCHED, i, strict=True))) for i in values]
+
+    def ends_reached(self, chosen: InstantiationSettings, default: InstantiationSettings) -> list[str]:
+        """The settings whose chosen value is another than the default and the lowest or highest of its list."""
+        return [
+            name
+            for name in SEARCHED
+            if (value := getattr(chosen, name)) != getattr(default, name)
+            and value in (min(getattr(self, name)), max(getattr(self, name)))
+        ]
+
+
+def order_of_preference(points: list[InstantiationSettings], default: InstantiationSettings) -> list[int]:
+    """Positions of the points from the one to take first among equally good ones.
+
+    The fewer settings differ from the default the better; of equally many the first of the grid.
+    """
+    changes = [sum(getattr(point, i) != getattr(default, i) for i in SEARCHED) for point in points]
+    return sorted(range(len(points)), key=changes.__getitem__)

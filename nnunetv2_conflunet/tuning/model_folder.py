@@ -1,0 +1,137 @@
+"""The folder of a trained model: its validation cases, and the settings in its plans."""
+
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunetv2.paths import nnUNet_raw
+from nnunetv2.utilities.file_path_utilities import folds_tuple_to_string
+
+from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.postprocessing.prediction_folder import PredictionFolder
+from nnunetv2_conflunet.utilities.errors import InputError, list_some
+from nnunetv2_conflunet.utilities.files import read_json, write_json
+from nnunetv2_conflunet.utilities.plans import INSTANTIATION_KEY, SETTINGS_KEY, UNTUNED_KEY
+
+REFERENCE_SUBFOLDER = "instancesTr"
+# nnU-Net's postprocessing: functions of a segmentation, each with its keyword arguments.
+Postprocessing = list[tuple[Callable, dict]]
+
+
+@dataclass(frozen=True)
+class ValidationCase:
+    """One case of the cross-validation: what predicted it and its reference."""
+
+    case: str
+    prediction: PredictionFolder
+    reference: Path
+
+
+class ModelFolder:
+    """``nnUNet_results/Dataset/Trainer__Plans__Configuration``.
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        InputError: there is no plans.json in it.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self.plans_file = self.folder / "plans.json"
+        if not self.plans_file.is_file():
+            raise InputError(
+                f"{self.plans_file} does not exist; give a model folder, "
+                "nnUNet_results/Dataset/Trainer__Plans__Configuration."
+            )
+
+    def untuned_settings(self) -> InstantiationSettings:
+        """How the trainer wants instances made, whether they were tuned since or not.
+
+        Raises:
+            InputError: the plans hold no such settings, or settings that are not possible.
+        """
+        stored = read_json(self.plans_file).get(SETTINGS_KEY)
+        if stored is None:
+            raise InputError(
+                f"{self.plans_file} has no '{SETTINGS_KEY}'; only models of ConfLUNet trainers have heads."
+            )
+        return InstantiationSettings.from_dict(stored.get(UNTUNED_KEY, stored.get(INSTANTIATION_KEY, {})))
+
+    def store(self, settings: InstantiationSettings) -> None:
+        """Write settings where prediction reads them; those of the trainer take a tuned choice away."""
+        untuned = self.untuned_settings()
+        plans = read_json(self.plans_file)
+        plans[SETTINGS_KEY][INSTANTIATION_KEY] = settings.to_dict()
+        plans[SETTINGS_KEY].pop(UNTUNED_KEY, None)
+        if settings != untuned:
+            plans[SETTINGS_KEY][UNTUNED_KEY] = untuned.to_dict()
+        write_json(plans, self.plans_file)
+
+    def validation_cases(self, folds: list[str], reference: Path | None) -> list[ValidationCase]:
+        """The cases of the folds' validation, sorted, each with its heads and its reference.
+
+        Args:
+            folds: such as ``["0", "1"]`` or ``["all"]``.
+            reference: folder of instance maps, or a dataset folder that holds ``instancesTr``. Default: that of the
+                model's dataset in nnUNet_raw.
+
+        Raises:
+            InputError: a fold has no validation folder, cases have no heads or no reference or are in several folds.
+        """
+        cases: dict[str, ValidationCase] = {}
+        without_heads = []
+        references = self._reference_folder(reference)
+        for fold in folds:
+            validation = self.folder / f"fold_{fold}" / "validation"
+            if not validation.is_dir():
+                raise InputError(
+                    f"{validation} does not exist; train fold {fold} with --npz, or name with -f the folds that are."
+                )
+            prediction = PredictionFolder.open(validation)
+            for case in prediction.cases():
+                if case in cases:
+                    raise InputError(f"Case {case} is in {cases[case].prediction.folder} and in {validation}.")
+                cases[case] = ValidationCase(case, prediction, references / prediction.segmentation_file(case).name)
+                if not prediction.heads_file(case).is_file():
+                    without_heads.append(str(prediction.heads_file(case)))
+        if without_heads:
+            raise InputError(
+                f"{len(without_heads)} of {len(cases)} validation cases have no heads: {list_some(without_heads, 3)}. "
+                "Validate again: nnUNetv2_train with --val --npz."
+            )
+        missing = [case for case, found in cases.items() if not found.reference.is_file()]
+        if missing:
+            raise InputError(
+                f"{references} has no instance map of {list_some(missing)}; -ref names the folder of the references."
+            )
+        return [cases[case] for case in sorted(cases)]
+
+    def stock_postprocessing(self, folds: list[str]) -> Postprocessing:
+        """What ``nnUNetv2_find_best_configuration`` determined for these folds; empty where it did not run.
+
+        Raises:
+            InputError: the file cannot be read.
+        """
+        path = self.folder / f"crossval_results_folds_{folds_tuple_to_string(folds)}" / "postprocessing.pkl"
+        if not path.is_file():
+            return []
+        try:
+            functions, arguments = pickle.loads(path.read_bytes())
+        except Exception as error:
+            raise InputError(
+                f"{path} cannot be read ({type(error).__name__}: {error}); determine nnU-Net's postprocessing again."
+            ) from error
+        return list(zip(functions, arguments, strict=True))
+
+    def _reference_folder(self, given: Path | None) -> Path:
+        if given is None:
+            if not nnUNet_raw.is_set():
+                raise InputError("nnUNet_raw is not set; name the folder of the reference instance maps with -ref.")
+            given = Path(nnUNet_raw) / read_json(self.plans_file)["dataset_name"]
+        found = given / REFERENCE_SUBFOLDER if (given / REFERENCE_SUBFOLDER).is_dir() else given
+        if not found.is_dir():
+            raise InputError(f"{found} is not a folder; name the folder of the reference instance maps with -ref.")
+        return found

@@ -1,0 +1,149 @@
+"""The metrics of one case at every point of a grid, from one reading of its files."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nnunetv2_conflunet.evaluation.matching import match
+from nnunetv2_conflunet.evaluation.metrics import detection_metrics
+from nnunetv2_conflunet.evaluation.overlap import Foreground, OverlapTable
+from nnunetv2_conflunet.evaluation.settings import Settings
+from nnunetv2_conflunet.postprocessing import InstantiationSettings, filter_small_instances
+from nnunetv2_conflunet.postprocessing.center_offset import assign_to_peaks
+from nnunetv2_conflunet.postprocessing.checks import check_connectivity, check_spacing, flat_axes
+from nnunetv2_conflunet.postprocessing.heads import Heads, check_heads
+from nnunetv2_conflunet.postprocessing.peaks import Peaks, find_peaks
+from nnunetv2_conflunet.postprocessing.pieces import connected_regions
+from nnunetv2_conflunet.postprocessing.size_filter import reaches_limits
+from nnunetv2_conflunet.postprocessing.voxels import Voxels, sizes_and_boxes
+
+METRICS = ("PQ", "F1")
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredInstances:
+    """Instances before any size filter, as the scoring of their filtered forms needs them.
+
+    Attributes:
+        table: overlaps with the filtered reference; its predictions are the instances.
+        n_voxels: (P,) of each instance.
+        extent_voxels: (P, dim) of its bounding box.
+    """
+
+    table: OverlapTable
+    n_voxels: np.ndarray
+    extent_voxels: np.ndarray
+
+
+def score_grid(
+    foreground: np.ndarray,
+    reference: np.ndarray,
+    spacing_mm: tuple[float, ...],
+    heads: dict[str, np.ndarray],
+    points: list[InstantiationSettings],
+    scoring: Settings,
+) -> tuple[np.ndarray, int]:
+    """What the evaluation of a case gives for each of several settings of center-offset.
+
+    The evaluator's size filter (`scoring`) acts on the reference and, after the filter of a point, on the prediction. A
+    reference is the same at all points, so that a strict filter cannot make the task easier.
+
+    Args:
+        foreground: (X, Y, Z), (1, Y, X) or (Y, X) bool, the segmentation.
+        reference: the same shape, instance ids.
+        spacing_mm: voxel size in mm along each axis.
+        heads: `heatmap`, `offsets_mm` and `heads_box` of :func:`instantiate`.
+        points: settings of one connectivity and one `top_k`.
+        scoring: settings of the evaluation.
+
+    Returns:
+        (points, metrics) float64 in the order of :data:`METRICS`, NaN where undefined; and the number of lesions in the
+        reference that the filter leaves.
+
+    Raises:
+        InputError: shapes that do not belong together, NaN or infinite heads, a spacing that does not fit.
+    """
+    scoring_limits = {"min_volume_mm3": scoring.min_volume_mm3, "min_extent_mm": scoring.min_extent_mm}
+    reference, _ = filter_small_instances(reference, spacing_mm, **scoring_limits)
+    spacing = check_spacing(spacing_mm, foreground.ndim)
+    flat = len(flat_axes(foreground.ndim, foreground.shape))
+    shape, spacing = foreground.shape, spacing[flat:]
+    if flat:
+        foreground, reference = foreground[0], reference[0]
+    both = Foreground.of(foreground, reference)
+    on_grid = check_heads(heads["heatmap"], heads["offsets_mm"], shape, spacing, heads["heads_box"])
+    instances_at = _Instances(both, on_grid, points)
+
+    scores = np.empty((len(points), len(METRICS)))
+    for i, point in enumerate(points):
+        instances = instances_at(point.heatmap_threshold, point.window_mm)
+        large = np.ones(len(instances.n_voxels), bool)
+        for limits in ({name: getattr(point, name) for name in scoring_limits}, scoring_limits):
+            large &= reaches_limits(instances.n_voxels, instances.extent_voxels, spacing, **limits)
+        table = with_predictions(instances.table, large)
+        metrics = detection_metrics(table, match(table, scoring.matching, scoring.iou_threshold))
+        scores[i] = [metrics[name] for name in METRICS]
+    return scores, len(np.unique(reference[reference > 0]))
+
+
+class _Instances:
+    """Makes the instances of one case for any threshold and window, each set of centers once."""
+
+    def __init__(self, both: Foreground, heads: Heads, points: list[InstantiationSettings]):
+        self.both, self.heads, self.top_k = both, heads, points[0].top_k
+        self.inside = both.prediction > 0
+        self.voxels = Voxels(both.coordinates[self.inside])
+        self.connectivity = check_connectivity(points[0].connectivity, self.voxels.dim)
+        self.component = self.voxels.components(self.connectivity)
+        self.lowest_threshold = min(point.heatmap_threshold for point in points)
+        self.peaks: dict[float, Peaks] = {}
+        self.made: dict[bytes, ScoredInstances] = {}
+
+    def __call__(self, heatmap_threshold: float, window_mm: float) -> ScoredInstances:
+        peaks = self._peaks(heatmap_threshold, window_mm)
+        key = peaks.indices.tobytes()
+        if key not in self.made:
+            self.made[key] = self._make(peaks)
+        return self.made[key]
+
+    def _peaks(self, heatmap_threshold: float, window_mm: float) -> Peaks:
+        if window_mm not in self.peaks:
+            self.peaks[window_mm] = find_peaks(
+                self.heads.heatmap,
+                self.heads.spacing_mm,
+                threshold=self.lowest_threshold,
+                window_mm=window_mm,
+                top_k=None,
+            )
+        # Whether a voxel is a peak does not depend on the threshold, and the highest peaks come first.
+        peaks = self.peaks[window_mm]
+        n = int(np.count_nonzero(peaks.scores >= np.float32(heatmap_threshold)))
+        n = n if self.top_k is None else min(n, self.top_k)
+        return Peaks(peaks.indices[:n], peaks.scores[:n])
+
+    def _make(self, peaks: Peaks) -> ScoredInstances:
+        assignment = assign_to_peaks(self.voxels, self.heads, peaks)
+        instance = connected_regions(self.voxels, assignment, self.connectivity, self.component).instance
+        prediction = np.zeros_like(self.both.prediction)
+        prediction[self.inside] = instance
+        _, n_voxels, first, last = sizes_and_boxes(self.voxels.coordinates, instance)
+        table = OverlapTable.of(replace(self.both, prediction=prediction))
+        return ScoredInstances(table, n_voxels, last - first + 1)
+
+
+def with_predictions(table: OverlapTable, kept: np.ndarray) -> OverlapTable:
+    """The table of the same maps without some of the predictions.
+
+    Args:
+        table: of all predictions.
+        kept: (P,) bool, which of them stay.
+    """
+    pairs = kept[table.pair_prediction]
+    return replace(
+        table,
+        prediction_ids=table.prediction_ids[kept],
+        prediction_voxels=table.prediction_voxels[kept],
+        pair_prediction=(np.cumsum(kept) - 1)[table.pair_prediction[pairs]],
+        pair_reference=table.pair_reference[pairs],
+        pair_voxels=table.pair_voxels[pairs],
+    )

@@ -1,0 +1,315 @@
+"""The choice on whole model folders whose best settings are known."""
+
+import json
+import os
+import pickle
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from nnunetv2.postprocessing.remove_connected_components import remove_all_but_largest_component_from_segmentation
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from support import nnunet_environment, run, write_nifti
+
+from nnunetv2_conflunet.evaluation.settings import Settings
+from nnunetv2_conflunet.inference.instances import instantiation_settings
+from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.postprocessing.instantiate_folder import instantiate_folder
+from nnunetv2_conflunet.postprocessing.prediction_folder import PredictionFolder
+from nnunetv2_conflunet.tuning import Grid, determine_postprocessing
+from nnunetv2_conflunet.tuning.command import describe
+from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.plans import SETTINGS_KEY, UNTUNED_KEY, with_tuned_instantiation
+
+DEFAULT = InstantiationSettings()
+# A wider window would remove false peaks, too.
+GRID = Grid(heatmap_threshold=(0.1, 0.45, 0.8), window_mm=(3,), min_volume_mm3=(14, 30), min_extent_mm=(3,))
+
+
+def determine(model, references, folds=("0", "1"), grid=GRID, **options):
+    return determine_postprocessing(model, list(folds), references, grid=grid, num_processes=1, **options)
+
+
+def stored(model):
+    return json.loads((model / "plans.json").read_text())[SETTINGS_KEY]
+
+
+def chosen(record):
+    return InstantiationSettings(**record["chosen"])
+
+
+def mean_at(model, settings, metric="PQ"):
+    table = pd.read_csv(model / "instance_postprocessing.csv")
+    for name in ("heatmap_threshold", "window_mm", "min_volume_mm3", "min_extent_mm"):
+        table = table[table[name] == getattr(settings, name)]
+    (row,) = table.to_dict("records")
+    return row[f"{metric}_mean"]
+
+
+@pytest.mark.parametrize("metric", ["PQ", "F1"])
+def test_the_threshold_above_false_and_below_true_peaks(tmp_path, toys, references, metric):
+    # False peaks of 0.3 divide every lesion; at 0.8 no peak is left, so touching lesions are one.
+    model = toys.write_model(tmp_path, [toys.scene(spurious=0.3) for _ in range(4)])
+    record = determine(model, references, metric=metric)
+    assert chosen(record) == replace(DEFAULT, heatmap_threshold=0.45)
+    assert (record["decision"], record["n_cases"]) == ("tuned", 4)
+    assert record["best"]["PQ"] == record["best"]["F1"] == record["held_out"] == 1
+    assert mean_at(model, replace(DEFAULT, heatmap_threshold=0.45)) == 1
+    # Two of four lesions at best: each pair is one instance.
+    assert mean_at(model, replace(DEFAULT, heatmap_threshold=0.8), "F1") == pytest.approx(2 * 2 / (4 + 2))
+
+
+def test_the_window_between_the_width_of_a_peak_and_the_distance_of_lesions(tmp_path, toys, references):
+    # The second peak of every lesion lies 3 mm aside, the neighbour 7 mm.
+    model = toys.write_model(tmp_path, [toys.scene(spurious=0.55) for _ in range(4)])
+    record = determine(model, references, grid=replace(GRID, heatmap_threshold=(0.1,), window_mm=(3, 9, 17)))
+    assert chosen(record) == replace(DEFAULT, window_mm=9.0)
+    assert record["best"]["PQ"] == 1
+    assert mean_at(model, DEFAULT) < 1 and mean_at(model, replace(DEFAULT, window_mm=17.0)) < 1
+
+
+def test_the_size_filter_between_false_and_true_lesions(tmp_path, toys, references):
+    model = toys.write_model(tmp_path, [toys.scene(false_lesion=True) for _ in range(4)])
+    record = determine(model, references, grid=replace(GRID, heatmap_threshold=(0.1,), min_volume_mm3=(14, 30, 500)))
+    assert chosen(record) == replace(DEFAULT, min_volume_mm3=30.0)
+    # Four true and one false lesion of 20 mm3, all matched ones perfect.
+    assert mean_at(model, DEFAULT) == pytest.approx(2 * 4 / (5 + 4))
+    assert mean_at(model, replace(DEFAULT, min_volume_mm3=30.0)) == 1
+    # All lesions have 257 mm3. The limits that are tried do not act on the reference.
+    assert mean_at(model, replace(DEFAULT, min_volume_mm3=500.0)) == 0
+
+
+def test_limits_below_those_of_the_scoring_change_nothing(tmp_path, toys, references):
+    model = toys.write_model(tmp_path, [toys.scene(false_lesion=True) for _ in range(3)])
+    grid = replace(GRID, heatmap_threshold=(0.1,), min_volume_mm3=(0, 14), min_extent_mm=(0, 3))
+    record = determine(model, references, grid=grid, scoring=Settings(min_volume_mm3=30))
+    assert record["best"]["PQ"] == 1 and chosen(record) == DEFAULT
+    assert (pd.read_csv(model / "instance_postprocessing.csv")["PQ_mean"] == 1).all()
+
+
+def test_perfect_heads_keep_the_default(tmp_path, toys, references):
+    model = toys.write_model(tmp_path, [toys.scene() for _ in range(3)])
+    before = (model / "plans.json").read_text()
+    record = determine(model, references)
+    assert record["decision"] == "default is best" and chosen(record) == DEFAULT
+    assert json.loads((model / "plans.json").read_text()) == json.loads(before)
+    assert "default, which stays" in "\n".join(describe(record))
+
+
+def test_the_default_stays_within_the_noise(tmp_path, toys, references):
+    # The third patient has faint true peaks, which only the default finds.
+    cases = [toys.scene(spurious=0.3), toys.scene(spurious=0.3), toys.scene(heights=(0.2, 0.25, 0.3, 0.35))]
+    model = toys.write_model(tmp_path, cases)
+    record = determine(model, references)
+    assert record["best"]["settings"]["heatmap_threshold"] == 0.45 and record["difference"] > 0
+    assert record["interval_95"][0] <= 0 <= record["interval_95"][1]
+    assert record["decision"] == "default within the noise"
+    assert chosen(record) == DEFAULT
+    assert stored(model)["instantiation"] == DEFAULT.to_dict() and UNTUNED_KEY not in stored(model)
+    assert "as good within the noise" in "\n".join(describe(record))
+
+
+def test_a_trainers_own_default_is_the_one_to_beat_and_keeps_its_other_settings(tmp_path, toys, references):
+    own = InstantiationSettings(heatmap_threshold=0.2, connectivity=18)
+    model = toys.write_model(tmp_path, [toys.scene(spurious=0.3) for _ in range(3)], own)
+    record = determine(model, references)
+    assert record["default"]["settings"] == own.to_dict()
+    assert 0.2 in record["grid"]["heatmap_threshold"]
+    assert chosen(record) == replace(own, heatmap_threshold=0.45)
+
+
+def test_prediction_and_the_command_read_the_choice(tmp_path, toys, references):
+    model = toys.write_model(tmp_path, [toys.scene(spurious=0.3) for _ in range(3)])
+    others = {k: v for k, v in json.loads((model / "plans.json").read_text()).items() if k != SETTINGS_KEY}
+    settings = chosen(determine(model, references))
+    plans = json.loads((model / "plans.json").read_text())
+    assert {k: v for k, v in plans.items() if k != SETTINGS_KEY} == others
+    assert (plans[SETTINGS_KEY]["alpha"], plans[SETTINGS_KEY]["sigma_mm"]) == (20, 2)
+    assert instantiation_settings(PlansManager(plans)) == settings
+    validation = PredictionFolder.open(model / "fold_0" / "validation")
+    assert validation.settings() == settings
+    accounts, _ = instantiate_folder(validation.folder, tmp_path / "out", validation.settings(), num_processes=1)
+    assert [i["n_instances"] for i in accounts.values()] == [4, 4]
+
+
+def test_tuning_again_starts_from_the_trainers_settings(tmp_path, toys, references):
+    model = toys.write_model(tmp_path, [toys.scene(spurious=0.3) for _ in range(3)])
+    first = determine(model, references)
+    assert stored(model)[UNTUNED_KEY] == DEFAULT.to_dict()
+    assert determine(model, references) == first
+    for i in range(3):
+        toys.write_case(tmp_path, i % 2, f"case{i}", toys.scene())
+    assert determine(model, references)["default"]["settings"] == DEFAULT.to_dict()
+    assert stored(model)["instantiation"] == DEFAULT.to_dict() and UNTUNED_KEY not in stored(model)
+
+
+def test_a_trainer_keeps_a_choice_that_was_tuned_from_its_settings(tmp_path, toys, references):
+    model = toys.write_model(tmp_path, [toys.scene(spurious=0.3) for _ in range(3)])
+    mine = {"alpha": 5.0, "instantiation": DEFAULT.to_dict()}
+    assert with_tuned_instantiation(mine, model / "plans.json") == mine
+    assert with_tuned_instantiation(mine, model / "none.json") == mine
+    settings = chosen(determine(model, references))
+    kept = with_tuned_instantiation(mine, model / "plans.json")
+    assert kept == {"alpha": 5.0, "instantiation": settings.to_dict(), UNTUNED_KEY: DEFAULT.to_dict()}
+    other = {"alpha": 5.0, "instantiation": InstantiationSettings(window_mm=5.0).to_dict()}
+    assert with_tuned_instantiation(other, model / "plans.json") == other
+
+
+def test_a_dry_run_writes_nothing(tmp_path, toys, references):
+    model = toys.write_model(tmp_path, [toys.scene(spurious=0.3) for _ in range(3)])
+    before = {i: i.stat().st_mtime_ns for i in model.rglob("*")}
+    assert determine(model, references, dry_run=True)["decision"] == "tuned"
+    assert {i: i.stat().st_mtime_ns for i in model.rglob("*")} == before
+
+
+@pytest.mark.parametrize("name", ["instance_postprocessing.csv", "instance_postprocessing.json", "plans.json"])
+def test_files_are_whole_or_as_they_were(tmp_path, toys, references, monkeypatch, name):
+    model = toys.write_model(tmp_path, [toys.scene(spurious=0.3) for _ in range(3)])
+    (model / name).write_bytes(older := (model / "plans.json").read_bytes())
+    replace_file = os.replace
+
+    def failing(source, target):
+        if os.path.basename(target) == name:
+            raise OSError("disk full")
+        replace_file(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(OSError, match="disk full"):
+        determine(model, references)
+    assert (model / name).read_bytes() == (model / "plans.json").read_bytes() == older
+    assert not [i.name for i in model.iterdir() if i.name.startswith(".")]
+
+
+def test_the_table_holds_every_point(tmp_path, toys, references):
+    model = toys.write_model(tmp_path, [toys.scene(), toys.scene(spurious=0.3), toys.scene(empty=True)])
+    record = determine(model, references)
+    table = pd.read_csv(model / "instance_postprocessing.csv")
+    assert len(table) == 3 * 1 * 2 * 1
+    row = table[(table["heatmap_threshold"] == 0.45) & (table["window_mm"] == 3)].iloc[0]
+    # The patient without lesions, of whom none are predicted, has no metric.
+    assert (row["PQ_mean"], row["PQ_std"], row["PQ_n"], row["F1_n"]) == (1, 0, 2, 2)
+    assert json.loads((model / "instance_postprocessing.json").read_text()) == record
+    assert record["cases"] == ["case0", "case1", "case2"] and record["reference"] == str(references)
+
+
+def test_a_postprocessing_of_stock_nnunet_comes_first(tmp_path, toys, references):
+    made = toys.scene(false_lesion=True)
+    # One lesion, and a false one that stock postprocessing takes away.
+    made.reference[made.reference > 1] = 0
+    made.segmentation[(made.reference == 0) & (np.arange(toys.shape[0])[:, None, None] > 3)] = 0
+    model = toys.write_model(tmp_path, [made] * 2)
+    without = determine(model, references)
+    assert without["stock_postprocessing"] == [] and mean_at(model, DEFAULT) == pytest.approx(2 / 3)
+    folder = model / "crossval_results_folds_0_1"
+    folder.mkdir()
+    content = [remove_all_but_largest_component_from_segmentation], [{"labels_or_regions": [1]}]
+    (folder / "postprocessing.pkl").write_bytes(pickle.dumps(content))
+    record = determine(model, references)
+    assert mean_at(model, DEFAULT) == 1
+    assert "after nnU-Net's remove_all_but_largest_component_from_segmentation" in describe(record)[0]
+    assert determine(model, references, with_stock_postprocessing=False) == without
+    (folder / "postprocessing.pkl").write_bytes(b"broken")
+    with pytest.raises(InputError, match=r"postprocessing\.pkl cannot be read"):
+        determine(model, references)
+
+
+def edit_plans(change):
+    def break_(model, references):
+        plans = json.loads((model / "plans.json").read_text())
+        change(plans)
+        (model / "plans.json").write_text(json.dumps(plans))
+
+    return break_
+
+
+def cut_heads(model, references):
+    path = model / "fold_0" / "validation" / "instances" / "case0.npz"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def twice(model, references):
+    source = model / "fold_0" / "validation" / "case0.nii.gz"
+    (model / "fold_1" / "validation" / source.name).write_bytes(source.read_bytes())
+
+
+def other_grid(model, references):
+    write_nifti(np.ones((5, 6, 7), np.uint16), references / "case1.nii.gz")
+
+
+def no_lesions(model, references):
+    for path in references.iterdir():
+        write_nifti(np.zeros((20, 24, 32), np.uint16), path)
+
+
+@pytest.mark.parametrize(
+    "break_, options, message",
+    [
+        (None, {"metric": "Dice"}, "no metric 'Dice' to tune for; use one of PQ, F1"),
+        (None, {"folds": ("0", "2")}, r"fold_2/validation does not exist; train fold 2 with --npz"),
+        (None, {"grid": replace(GRID, window_mm=(-1,))}, "window_mm is -1.0; it must be a positive number"),
+        (lambda model, _: (model / "plans.json").unlink(), {}, "plans.json does not exist; give a model folder"),
+        (edit_plans(lambda plans: plans.pop(SETTINGS_KEY)), {}, "only models of ConfLUNet trainers have heads"),
+        (edit_plans(lambda plans: plans[SETTINGS_KEY]["instantiation"].update(method="cc")), {}, "only center_offset"),
+        (
+            lambda model, _: (model / "fold_1" / "validation" / "instances" / "case1.npz").unlink(),
+            {},
+            r"1 of 2 validation cases have no heads: .*case1\.npz\. Validate again: nnUNetv2_train with --val --npz",
+        ),
+        (cut_heads, {}, r"case0: .*case0\.npz cannot be read"),
+        (lambda _, references: (references / "case1.nii.gz").unlink(), {}, "has no instance map of case1; -ref names"),
+        (other_grid, {}, "case1: .*does not lie on the grid of"),
+        (twice, {}, "Case case0 is in .*fold_0/validation and in .*fold_1/validation"),
+        (no_lesions, {}, "has a lesion of at least 14 mm3 and 3 mm; nothing can be tuned"),
+    ],
+)
+def test_bad_input_is_named(tmp_path, toys, references, break_, options, message):
+    model = toys.write_model(tmp_path, [toys.scene(), toys.scene()])
+    if break_ is not None:
+        break_(model, references)
+    with pytest.raises(InputError, match=message):
+        determine(model, references, **options)
+    assert not list(model.glob("instance_postprocessing.*"))
+
+
+def test_the_command(tmp_path, toys):
+    model = toys.write_model(tmp_path, [toys.scene(spurious=0.3) for _ in range(3)])
+    (tmp_path / "raw" / toys.dataset / "dataset.json").write_text("{}")
+    environment = nnunet_environment(tmp_path)
+    main = "from nnunetv2_conflunet.tuning.command import main; main()"
+    python = os.path.basename(sys.executable)
+    options = ["-f", 0, 1, "--heatmap_threshold", 0.1, 0.45, "--window_mm", 3, "-np", 1]
+    result = run([python, "-c", main, "-d", 1, *options], environment)
+    assert "mean PQ 1.0000, F1 1.0000" in result.stdout and "the best point is the choice" in result.stdout
+    assert "The best heatmap_threshold ends its list" in result.stdout
+    assert stored(model)["instantiation"]["heatmap_threshold"] == 0.45
+    result = run([python, "-c", main, "-i", model, *options[:3], "--metric", "Dice"], environment, check=False)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "Error: There is no metric 'Dice' to tune for; use one of PQ, F1.\n"
+
+
+@pytest.mark.parametrize(
+    "arguments, variables, message",
+    [
+        ((), {}, "Name the model: its folder with -i, or -d"),
+        (("-d", "7"), {"nnUNet_results": None}, "nnUNet_results is not set"),
+        (("-d", "7"), {}, "7"),
+        (("-i", "MODEL"), {"nnUNet_raw": None}, "nnUNet_raw is not set; name the folder of the reference"),
+        (("-i", "MODEL", "-ref", "none"), {}, "none is not a folder; name the folder of the reference"),
+    ],
+)
+def test_arguments_that_name_nothing(tmp_path, toys, monkeypatch, capsys, arguments, variables, message):
+    from nnunetv2_conflunet.tuning.command import main
+
+    model = toys.write_model(tmp_path, [toys.scene(), toys.scene()])
+    for name, value in ({"nnUNet_results": str(tmp_path / "results"), "nnUNet_raw": str(tmp_path / "raw"),
+                         "nnUNet_preprocessed": str(tmp_path / "preprocessed")} | variables).items():  # fmt: skip
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    arguments = [str(model) if i == "MODEL" else i for i in arguments]
+    monkeypatch.setattr(sys, "argv", ["command", *arguments, "-f", "0", "1", "-np", "1"])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("Error: ") and message in error

@@ -1,0 +1,98 @@
+"""The grid of one case against making and evaluating every point by the public functions."""
+
+import numpy as np
+import pytest
+
+from nnunetv2_conflunet.evaluation import evaluate_case
+from nnunetv2_conflunet.evaluation.settings import Settings
+from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate, remove_small_instances
+from nnunetv2_conflunet.trainers.targets import center_offset_targets
+from nnunetv2_conflunet.tuning import Grid
+from nnunetv2_conflunet.tuning.scoring import METRICS, score_grid
+from nnunetv2_conflunet.utilities.errors import InputError
+
+GRID = Grid(
+    heatmap_threshold=(0.05, 0.2, 0.5, 0.9), window_mm=(3, 6, 9), min_volume_mm3=(5, 14, 60), min_extent_mm=(1, 3, 6)
+)
+
+
+def noisy_case(shape, spacing_mm, seed):
+    """Balls of 1 to 5 mm, a mask with errors, and heads with noise."""
+    rng = np.random.default_rng(seed)
+    position = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1) * spacing_mm
+    reference = np.zeros(shape, np.int32)
+    for i in range(1, 11):
+        center = rng.uniform(0.1, 0.9, len(shape)) * shape * spacing_mm
+        reference[np.linalg.norm(position - center, axis=-1) <= rng.uniform(1, 5)] = i
+    heatmap, offsets_mm = center_offset_targets(reference, spacing_mm)
+    heatmap = heatmap * rng.uniform(0.4, 1, shape) + rng.uniform(0, 0.1, shape)
+    offsets_mm = offsets_mm + rng.normal(0, 1, offsets_mm.shape)
+    foreground = (reference > 0) & (rng.random(shape) > 0.03)
+    foreground[tuple(slice(0, n // 5) for n in shape)] = True
+    return foreground, reference, heatmap.astype(np.float32), offsets_mm.astype(np.float32)
+
+
+def one_by_one(foreground, reference, spacing_mm, heads, points, scoring):
+    """The same scores by the functions that a user would call."""
+    limits = {"min_volume_mm3": scoring.min_volume_mm3, "min_extent_mm": scoring.min_extent_mm}
+    kept_reference = remove_small_instances(reference, spacing_mm, **limits)
+    rows = []
+    for point in points:
+        instances = instantiate(foreground, spacing_mm, point, **heads).instances
+        instances = remove_small_instances(instances, spacing_mm, **limits)
+        found = evaluate_case(instances, kept_reference, spacing_mm, iou_threshold=scoring.iou_threshold)
+        rows.append([found[name] for name in METRICS])
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("scoring", [Settings(), Settings(min_volume_mm3=0, min_extent_mm=0, iou_threshold=0.4)])
+@pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"connectivity": 6}])
+@pytest.mark.parametrize("shape, spacing_mm", [((16, 28, 26), (2.0, 1.0, 1.2)), ((1, 40, 44), (999.0, 1.0, 1.0))])
+@pytest.mark.filterwarnings("ignore:.*top_k keeps")
+def test_every_point_scores_as_if_made_alone(shape, spacing_mm, options, scoring):
+    flat = shape[0] == 1
+    foreground, reference, heatmap, offsets_mm = noisy_case(shape[flat:], np.array(spacing_mm[flat:]), seed=sum(shape))
+    heads = {"heatmap": heatmap.reshape(shape), "offsets_mm": offsets_mm.reshape(-1, *shape), "heads_box": None}
+    foreground, reference = foreground.reshape(shape), reference.reshape(shape)
+    points = GRID.points(InstantiationSettings(**options))
+    scores, n_lesions = score_grid(foreground, reference, spacing_mm, heads, points, scoring)
+    expected = one_by_one(foreground, reference, spacing_mm, heads, points, scoring)
+    np.testing.assert_array_equal(scores, expected)
+    assert len(np.unique(scores[:, 0])) > 1
+    assert 0 < n_lesions <= 10
+
+
+def test_heads_on_a_coarser_grid_of_a_part_of_the_image():
+    foreground, reference, heatmap, offsets_mm = noisy_case((16, 28, 26), np.ones(3), seed=0)
+    heads = {
+        "heatmap": heatmap[2:14:2, ::2, ::2],
+        "offsets_mm": offsets_mm[:, 2:14:2, ::2, ::2],
+        "heads_box": np.array([(2, 14), (0, 28), (0, 26)]),
+    }
+    points = GRID.points(InstantiationSettings())
+    scores, _ = score_grid(foreground, reference, (1, 1, 1), heads, points, Settings())
+    np.testing.assert_array_equal(scores, one_by_one(foreground, reference, (1, 1, 1), heads, points, Settings()))
+
+
+def test_cases_without_prediction_or_reference(toys):
+    points = GRID.points(InstantiationSettings())
+    full, empty = toys.scene(), toys.scene(empty=True)
+    for foreground, reference, expected in (
+        (empty, full, 0.0),
+        (full, empty, 0.0),
+        # Undefined, as the evaluation has it.
+        (empty, empty, np.nan),
+    ):
+        heads = {"heatmap": full.heatmap, "offsets_mm": np.zeros((3, *toys.shape)), "heads_box": None}
+        scores, n_lesions = score_grid(
+            foreground.segmentation > 0, reference.reference, (1, 1, 1), heads, points, Settings()
+        )
+        np.testing.assert_array_equal(scores, np.full((len(points), 2), expected))
+        assert n_lesions == len(np.unique(reference.reference)) - 1
+
+
+def test_heads_that_cannot_be_used(toys):
+    made = toys.scene()
+    heads = {"heatmap": made.heatmap * np.nan, "offsets_mm": np.zeros((3, *toys.shape)), "heads_box": None}
+    with pytest.raises(InputError, match="heatmap holds"):
+        score_grid(made.segmentation > 0, made.reference, (1, 1, 1), heads, [InstantiationSettings()], Settings())
