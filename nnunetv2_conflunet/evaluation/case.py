@@ -88,12 +88,17 @@ def assess(
     undefined: str = "nan",
 ) -> CaseEvaluation:
     """:func:`evaluate_case` from the foreground of both maps, with the overlaps and matches that it rests on."""
-    if len(spacing_mm) != len(foreground.shape) or not all(np.isfinite(i) and i > 0 for i in spacing_mm):
+    lengths = np.asarray(spacing_mm)
+    if (
+        lengths.shape != (len(foreground.shape),)
+        or lengths.dtype.kind not in "iuf"
+        or not (np.isfinite(lengths) & (lengths > 0)).all()
+    ):
         raise InputError(
-            f"The spacing {tuple(spacing_mm)} does not fit maps of shape {foreground.shape}; give one positive length "
-            "in mm for each axis."
+            f"The spacing {spacing_mm} does not fit maps of shape {foreground.shape}; give one positive length in mm "
+            "for each axis."
         )
-    voxel_mm3 = float(np.prod(np.asarray(spacing_mm, float)))
+    voxel_mm3 = float(np.prod(lengths.astype(float)))
     table = OverlapTable.of(foreground)
     matches = match(table, matching, iou_threshold)
     within = foreground.reference > 0

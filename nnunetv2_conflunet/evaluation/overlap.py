@@ -38,7 +38,7 @@ class Foreground:
 
         Raises:
             InputError: shapes that differ or are not two- or three-dimensional; NaN, infinite, negative or
-                fractional ids; ids of 2**31 and more.
+                fractional ids, ids of 2**31 and more; arrays of no real numbers.
         """
         prediction, reference = np.asarray(prediction), np.asarray(reference)
         if prediction.shape != reference.shape:
@@ -48,6 +48,9 @@ class Foreground:
             )
         if prediction.ndim not in (2, 3):
             raise InputError(f"Instance maps have two or three axes, not shape {prediction.shape}.")
+        for side, instances in (("prediction", prediction), ("reference", reference)):
+            if instances.dtype.kind not in "biuf":
+                raise InputError(f"The {side} is an array of {instances.dtype}; ids are integers.")
         # Slab after slab, so that temporary masks stay small.
         step = max(1, CHUNK_VOXELS // max(1, int(np.prod(prediction.shape[1:]))))
         slab_voxels = int(np.prod(prediction.shape[1:]))
@@ -144,7 +147,7 @@ class OverlapTable:
 def _checked_ids(parts: list[np.ndarray], side: str) -> np.ndarray:
     """The values of all slabs as int64, or an error that says why they are no ids."""
     values = np.concatenate(parts) if parts else np.zeros(0, np.int64)
-    if not np.issubdtype(values.dtype, np.integer) and values.dtype != bool:
+    if values.dtype.kind == "f":
         if not np.isfinite(values).all():
             raise InputError(f"The {side} holds NaN or infinite values; ids are integers from 1, background is 0.")
         if (values != np.floor(values)).any():
@@ -153,6 +156,8 @@ def _checked_ids(parts: list[np.ndarray], side: str) -> np.ndarray:
             )
     if values.size and values.min() < 0:
         raise InputError(f"The {side} holds negative ids (lowest {values.min():g}); use 0 for background, ids from 1.")
-    if values.size and values.max() >= FIRST_TOO_LARGE_ID:
-        raise InputError(f"The {side} holds the id {values.max():.0f}; renumber its instances from 1.")
+    # As a Python number, which compares in every dtype alike.
+    highest = values.max().item() if values.size else 0
+    if highest >= FIRST_TOO_LARGE_ID:
+        raise InputError(f"The {side} holds the id {highest:.0f}; renumber its instances from 1.")
     return values.astype(np.int64)

@@ -189,8 +189,12 @@ def test_a_lattice_of_isolated_voxels_has_no_confluent_lesion(shape):
     assert (found["n_reference"], found["n_CLU"]) == (points.size, 0)
 
 
-@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.uint16, np.uint32, np.int64, np.float32, np.float64])
+@pytest.mark.parametrize(
+    "dtype",
+    [bool, np.uint8, np.int16, np.uint16, np.uint32, np.int64, np.uint64, np.float16, np.float32, np.float64, ">i2"],
+)
 @pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.filterwarnings("error")
 def test_dtype_and_memory_order_do_not_matter(dtype, order):
     reference = np.zeros((5, 6, 7), np.int64)
     reference[1:3, 1:4, 1:5] = 1
@@ -228,6 +232,9 @@ def test_many_slabs_are_one_map():
         (np.zeros((3, 3)), np.full((3, 3), np.nan), {}, "reference holds NaN"),
         (np.full((3, 3), -1), np.zeros((3, 3)), {}, r"negative ids \(lowest -1\)"),
         (np.full((3, 3), 2**31), np.zeros((3, 3)), {}, "id 2147483648"),
+        (np.full((3, 3), 2**63, np.uint64), np.zeros((3, 3)), {}, "id 9223372036854775808"),
+        (np.zeros((3, 3)), np.full((3, 3), "1"), {}, "reference is an array of <U1"),
+        (np.zeros((3, 3)), np.zeros((3, 3)), {"spacing_mm": 1.0}, r"spacing 1\.0 does not fit"),
         (np.zeros((3, 3)), np.zeros((3, 3)), {"matching": "best"}, "no matching rule 'best'"),
         (np.zeros((3, 3)), np.zeros((3, 3)), {"clu": "eq4"}, "no CLU definition 'eq4'"),
         (np.zeros((3, 3)), np.zeros((3, 3)), {"undefined": "zero"}, "no policy 'zero'"),
