@@ -6,6 +6,11 @@ from collections.abc import Callable
 from nnunetv2_conflunet.evaluation.comparison import Comparison
 from nnunetv2_conflunet.evaluation.metrics import LOWER_IS_BETTER, RATIOS
 
+LATEX_ESCAPES = {i: "\\" + i for i in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
 FAMILY = "Holm's correction is over all comparisons of this table, for each test by itself."
 
 
@@ -113,9 +118,7 @@ def _markdown_bold(text: str) -> str:
 
 
 def _latex(text: str) -> str:
-    for character in "&%$#_{}":
-        text = text.replace(character, "\\" + character)
-    return text
+    return "".join(LATEX_ESCAPES.get(i, i) for i in text)
 
 
 def _latex_mean(comparison: Comparison, metric: str, method: str) -> str:

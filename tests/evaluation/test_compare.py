@@ -100,6 +100,12 @@ def test_tables_side_by_side(methods):
     assert latex.count(r"\\") == 4
 
 
+def test_names_are_text_in_latex(tmp_path):
+    folders = [write(tmp_path / name, {"1": {"F1": 1.0}}) for name in ("a~^b", "100%")]
+    text = latex_table(compare_methods(load_methods(folders), ["F1"]))
+    assert r"a\textasciitilde{}\textasciicircum{}b & " in text and r"100\% & " in text
+
+
 def test_equal_printed_means_are_both_best(tmp_path):
     folders = [write(tmp_path / name, {"1": {"F1": v}, "2": {"F1": v}}) for name, v in (("a", 0.50001), ("b", 0.5))]
     assert markdown_tables(compare_methods(load_methods(folders), ["F1"])).count("**50.0 ± 0.0**") == 2
