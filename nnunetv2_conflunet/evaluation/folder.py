@@ -23,7 +23,15 @@ from nnunetv2_conflunet.utilities.parallel import run_cases
 
 
 def check_missing(pairing: Pairing, settings: Settings) -> None:
-    """Raise an InputError that lists references without a prediction, unless the settings allow them."""
+    """Raise an InputError that lists references without a prediction, unless the settings allow them.
+
+    Where they are left out, one prediction at least must be there.
+    """
+    if settings.missing == "skip" and len(pairing.missing) == len(pairing.pairs):
+        raise InputError(
+            f"None of the {len(pairing.pairs)} cases has a prediction ({list_some(pairing.missing)}), so nothing is "
+            "left to evaluate. Check the folder of the predictions and the names of its files."
+        )
     if pairing.missing and settings.missing == "error":
         raise InputError(
             f"{len(pairing.missing)} of {len(pairing.pairs)} cases have no prediction: {list_some(pairing.missing)}. "
@@ -122,7 +130,7 @@ def lesions_of(cases: list[dict]) -> pd.DataFrame:
     """The lesions of all cases in one table, one row a lesion."""
     names = cases[0]["lesions"] if cases else COLUMNS
     lesions = pd.DataFrame({name: [i for case in cases for i in case["lesions"][name]] for name in names})
-    return lesions.astype(dict.fromkeys(("match_id", "best_overlap_id"), "Int64"))
+    return lesions.astype(dict.fromkeys(("match_id", "best_overlap_id", "held_by_id"), "Int64"))
 
 
 def _without_small(

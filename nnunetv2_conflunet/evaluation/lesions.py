@@ -12,7 +12,7 @@ CENTROID = ("centroid_x_mm", "centroid_y_mm", "centroid_z_mm")
 COLUMNS = (
     *("case", "side", "id", "status", "match_id", "match_iou", "match_dice", "best_overlap_id", "best_overlap_iou"),
     *("n_voxels", "volume_mm3", "match_volume_mm3", *CENTROID, "world"),
-    *("confluent", "answers_CLU", "merged", "split", "n_held"),
+    *("confluent", "answers_CLU", "merged", "split", "n_held", "held_by_id"),
 )
 
 
@@ -41,7 +41,8 @@ def describe_lesions(
         matched or not; n_voxels; volume_mm3; the centroid in mm, in the world convention that column ``world`` names;
         confluent, in the lesion's own map; answers_CLU, whether it counts for the confluent lesion units; merged, a
         prediction that holds several references, or one of these; split, a reference that holds several predictions,
-        or one of these; n_held, how many lesions of the other side it holds. What does not exist is None.
+        or one of these; n_held, how many lesions of the other side it holds; held_by_id, the lesion of the other side
+        that holds it. What does not exist is None.
     """
     foreground, table, matches = evaluation.foreground, evaluation.table, evaluation.matches
     reference = _side(table.swapped(), matches.swapped(), voxel_mm3, pair_values, multiple="split", part="merged")
@@ -93,6 +94,7 @@ def _side(
         multiple: (n_held > 1).tolist(),
         part: in_several.tolist(),
         "n_held": n_held.tolist(),
+        "held_by_id": _at(table.reference_ids, holder),
         **{name: _at(values, pair) for name, values in pair_values.items()},
     }
 

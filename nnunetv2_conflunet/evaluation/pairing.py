@@ -106,7 +106,7 @@ def _cases_of_validation(folder: Path, ending: str) -> list[str] | None:
 def _dataset_json(given: Path | None, reference_folder: Path, prediction_folder: Path) -> dict | None:
     if given is not None and not given.is_file():
         raise InputError(f"{given} does not exist; give the dataset.json of the dataset.")
-    nearby = [reference_folder.parent, reference_folder, prediction_folder]
+    nearby = [reference_folder.absolute().parent, reference_folder, prediction_folder]
     nearby += list(prediction_folder.absolute().parents)[:LEVELS_TO_DATASET_JSON]
     files = [given] if given is not None else [i / "dataset.json" for i in nearby]
     for file in files:

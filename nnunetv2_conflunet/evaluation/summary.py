@@ -87,7 +87,8 @@ def pooled_metrics(table: pd.DataFrame, lesions: pd.DataFrame) -> dict[str, floa
         tp, fp, fn = (sums[f"{name}{suffix}"] for name in ("TP", "FP", "FN"))
         f1, sq = ratio(2 * tp, 2 * tp + fp + fn), ratio(chosen["match_iou"].astype(float).sum(), tp)
         pooled |= {
-            f"Precision{suffix}": ratio(tp, tp + fp),
+            # As for one patient: references that nothing answers make it 0.
+            f"Precision{suffix}": ratio(tp, tp + fp) if tp + fp else 0.0 * f1,
             f"Recall{suffix}": ratio(tp, tp + fn),
             f"F1{suffix}": f1,
             f"DSC_TP{suffix}": ratio(chosen["match_dice"].astype(float).sum(), tp),

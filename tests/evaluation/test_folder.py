@@ -104,6 +104,12 @@ def test_merges_and_splits_are_named(tmp_path):
         ("reference", 2): 0,
         ("prediction", 5): 2,
     }
+    assert lesions.set_index(["side", "id"])["held_by_id"].to_dict() == {
+        ("reference", 1): 5,
+        ("reference", 2): 5,
+        # More than half of it lies in the first reference.
+        ("prediction", 5): 1,
+    }
     _, _, lesions = evaluate(tmp_path / "b", tmp_path / "a", "-np", 1)
     assert lesions["split"].all() and not lesions["merged"].any()
 
@@ -159,11 +165,36 @@ class TestMissing:
         assert cases["case"].tolist() == ["MS_10", "MS_2"] and summary["n_cases"] == 2
         assert "left out of every number: MS_1" in capsys.readouterr().out.replace("\n", " ")
 
+    def test_chill_needs_one_prediction_at_least(self, dataset):
+        for file in (dataset[1] / "instances").iterdir():
+            file.unlink()
+        with pytest.raises(InputError, match=r"None of the 3 cases has a prediction \(MS_1, MS_10, MS_2\)"):
+            evaluate(*dataset, "-np", 1, "--chill")
+
+    def test_pooled_ratios_without_any_prediction_are_those_of_an_empty_one(self, dataset):
+        for file in (dataset[1] / "instances").iterdir():
+            file.unlink()
+        pooled = evaluate(*dataset, "-np", 1, "--missing", "worst")[0]["pooled"]
+        for suffix in ("", "_CLU"):
+            assert [pooled[i + suffix] for i in ("Precision", "Recall", "F1", "PQ")] == [0] * 4
+            assert np.isnan(pooled[f"SQ{suffix}"])
+
     def test_extra_predictions_are_named(self, dataset):
         (dataset[0] / "MS_10.nii.gz").unlink()
         summary, cases, _ = evaluate(*dataset, "-np", 1)
         assert cases["case"].tolist() == ["MS_1", "MS_2"] and summary["extra"] == ["MS_10"]
         assert "1 predictions have no reference and are not evaluated: MS_10." in summary["notes"]
+
+
+def test_the_holder_is_named_where_another_lesion_overlaps_better(tmp_path):
+    # Of the first reference, 5 of 8 columns lie in a prediction that covers much else, 3 in one that has nothing else.
+    first, second = ((1, 5), (0, 8), (1, 6)), ((1, 5), (8, 16), (1, 6))
+    save(tmp_path / "a" / "case.nii.gz", boxes((1, first), (2, second)))
+    save(tmp_path / "b" / "case.nii.gz", boxes((3, ((1, 12), (0, 16), (1, 10))), (4, ((1, 5), (0, 3), (1, 6)))))
+    _, _, lesions = evaluate(tmp_path / "a", tmp_path / "b", "-np", 1)
+    reference = lesions[lesions["side"] == "reference"].set_index("id")
+    assert reference["held_by_id"].tolist() == [3, 3] and reference["merged"].all()
+    assert reference["best_overlap_id"].tolist() == [4, 3]
 
 
 @pytest.mark.parametrize(
