@@ -1,6 +1,7 @@
 """What holds for any pair of maps."""
 
 import numpy as np
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -11,6 +12,7 @@ from nnunetv2_conflunet.evaluation.overlap import Foreground
 
 RULES = ("paper", "isbi2024", "greedy", "hungarian")
 ONE_TO_ONE = ("paper", "greedy", "hungarian")
+SYMMETRIC = ("TP", "F1", "DSC", "DSC_TP", "PQ", "SQ", "RQ", "DiC")
 SPACING = {2: (0.7, 2.0), 3: (0.7, 2.0, 3.1)}
 
 
@@ -81,7 +83,7 @@ def test_above_one_half_all_rules_agree_and_roles_swap(maps, rule):
     found = evaluate(maps, matching=rule, iou_threshold=0.5)
     same(found, evaluate(maps, matching="hungarian", iou_threshold=0.5))
     swapped = evaluate(maps[::-1], matching=rule, iou_threshold=0.5)
-    for name in ("TP", "F1", "DSC", "DSC_TP", "PQ", "SQ", "DiC"):
+    for name in SYMMETRIC:
         np.testing.assert_equal(swapped[name], found[name])
     for name, other in (("FP", "FN"), ("FP_volume_mm3", "FN_volume_mm3"), ("n_prediction", "n_reference")):
         assert swapped[name] == found[other]
@@ -91,14 +93,37 @@ def test_above_one_half_all_rules_agree_and_roles_swap(maps, rule):
 
 
 @law
-@given(pairs_of_maps())
-def test_greedy_and_hungarian_swap_roles_at_any_threshold(maps):
+@given(pairs_of_maps(), st.floats(0, 0.9))
+def test_greedy_swaps_roles_at_any_threshold(maps, threshold):
     assume(without_ties(maps))
-    for rule in ("greedy", "hungarian"):
-        one, other = (
-            assess(Foreground.of(*i), SPACING[maps[0].ndim], matching=rule).matches.iou for i in (maps, maps[::-1])
-        )
-        np.testing.assert_allclose(one.sum(), other.sum(), rtol=1e-12)
+    found, swapped = (evaluate(i, matching="greedy", iou_threshold=threshold) for i in (maps, maps[::-1]))
+    same(swapped, found | {"FP": found["FN"], "FN": found["FP"]}, without=set(found) - {*SYMMETRIC, "FP", "FN"})
+    if found["n_prediction"] and found["n_reference"]:
+        assert (swapped["Precision"], swapped["Recall"]) == (found["Recall"], found["Precision"])
+
+
+@law
+@given(pairs_of_maps(), st.floats(0, 0.9))
+def test_hungarian_finds_the_same_sum_with_roles_swapped(maps, threshold):
+    # Which of several sets of equal sum is taken, and so TP, may differ.
+    one, other = (
+        assess(Foreground.of(*i), SPACING[maps[0].ndim], matching="hungarian", iou_threshold=threshold).matches.iou
+        for i in (maps, maps[::-1])
+    )
+    np.testing.assert_allclose(one.sum(), other.sum(), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rule", "counts", "swapped"), [("paper", (1, 1, 1), (2, 0, 0)), ("isbi2024", (2, 0, 1), (2, 0, 0))]
+)
+def test_paper_and_isbi2024_do_not_swap_roles_at_low_thresholds(rule, counts, swapped):
+    # Both predictions take the long reference; the short one takes the first prediction, which has no second choice.
+    prediction, reference = np.zeros((2, 1, 20), np.int32)
+    prediction[0, 0:10], prediction[0, 10:16] = 1, 2
+    reference[0, 5:16], reference[0, 1:3] = 1, 2
+    for maps, expected in (((prediction, reference), counts), ((reference, prediction), swapped)):
+        found = evaluate(maps, matching=rule)
+        assert (found["TP"], found["FP"], found["FN"]) == expected
 
 
 @law
