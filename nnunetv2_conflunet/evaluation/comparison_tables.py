@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 
 from nnunetv2_conflunet.evaluation.comparison import Comparison
-from nnunetv2_conflunet.evaluation.metrics import LOWER_IS_BETTER, RATIOS
+from nnunetv2_conflunet.evaluation.metrics import DISTANCES, LOWER_IS_BETTER, RATIOS
 
 LATEX_ESCAPES = {i: "\\" + i for i in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
@@ -89,7 +89,7 @@ def _mean(comparison: Comparison, metric: str, method: str, bold: Callable[[str]
 
 
 def _value(value: float, metric: str) -> str:
-    return f"{100 * value if metric in RATIOS else value:.1f}"
+    return f"{100 * value if metric in RATIOS else value:.{2 if metric in DISTANCES else 1}f}"
 
 
 def _interval(row: dict) -> str:

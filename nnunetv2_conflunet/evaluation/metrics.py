@@ -18,6 +18,7 @@ SEMANTIC = ("DSC", "nDSC")
 PANOPTIC = ("PQ", "SQ", "RQ")
 CONFLUENT = ("Recall_CLU", "Precision_CLU", "F1_CLU", "DSC_TP_CLU", "SQ_CLU", "PQ_CLU")
 RATIOS = (*DETECTION, *SEMANTIC, "DSC_TP", *PANOPTIC, *CONFLUENT, "NSD")
+DISTANCES = ("ASD_mm", "HD95_mm")
 COUNTS = (
     *("TP", "FP", "FN", "n_prediction", "n_reference", "n_CLU", "TP_CLU", "FP_CLU", "FN_CLU"),
     *("n_merging_predictions", "n_merged_references", "n_splitting_predictions", "n_split_references"),
@@ -25,7 +26,7 @@ COUNTS = (
 # Errors: the other metrics that can rank methods are ratios, of which the highest is best.
 LOWER_IS_BETTER = (
     *("DiC", "FP", "FN", "FP_CLU", "FN_CLU", "load_error_mm3", "FP_volume_mm3", "FN_volume_mm3"),
-    *("FP_lesion_volume_mm3", "FN_lesion_volume_mm3", "ASD_mm", "HD95_mm"),
+    *("FP_lesion_volume_mm3", "FN_lesion_volume_mm3", *DISTANCES),
     *("n_merging_predictions", "n_merged_references", "n_splitting_predictions", "n_split_references"),
 )
 UNDEFINED_POLICIES = ("nan", "worst", "authors")

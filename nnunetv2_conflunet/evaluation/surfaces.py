@@ -3,11 +3,12 @@
 import numpy as np
 
 from nnunetv2_conflunet.evaluation.matching import Matches
+from nnunetv2_conflunet.evaluation.metrics import DISTANCES
 from nnunetv2_conflunet.evaluation.overlap import Foreground
 from nnunetv2_conflunet.utilities.errors import InputError
 
 HD_PERCENTILE = 95
-SURFACE_METRICS = ("ASD_mm", "HD95_mm", "NSD")
+SURFACE_METRICS = (*DISTANCES, "NSD")
 
 
 def require_surface_distance() -> None:

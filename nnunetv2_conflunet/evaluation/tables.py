@@ -3,9 +3,10 @@
 import math
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from nnunetv2_conflunet.evaluation.metrics import RATIOS
+from nnunetv2_conflunet.evaluation.metrics import DISTANCES, RATIOS
 
 # Ratios in the order of the paper's table, then what it does not have.
 PRINTED_RATIOS = (
@@ -16,7 +17,7 @@ PRINTED_NUMBERS = (
     *("DiC", "count_difference", "n_reference", "n_prediction", "TP", "FP", "FN", "n_CLU", "TP_CLU"),
     *("n_merging_predictions", "n_merged_references", "n_split_references", "n_splitting_predictions"),
     *("load_reference_mm3", "load_prediction_mm3", "load_error_mm3", "FP_volume_mm3", "FN_volume_mm3"),
-    *("ASD_mm", "HD95_mm"),
+    *DISTANCES,
 )
 
 
@@ -25,32 +26,37 @@ def percent(value: float) -> str:
     return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}"
 
 
-def number(value: float) -> str:
-    """A number with one decimal, an integer without, or a dash where it is undefined."""
+def number(value: float, decimals: int = 1) -> str:
+    """A number with its decimals, an integer without, or a dash where it is undefined."""
     if value is None or math.isnan(value):
         return "–"
-    return f"{value}" if isinstance(value, int) else f"{value:,.1f}"
+    return f"{value}" if isinstance(value, int) else f"{value:,.{decimals}f}"
+
+
+def printed(name: str, value: float) -> str:
+    """The value of a metric as tables have it: ratios in %, distances with two decimals."""
+    if name in RATIOS:
+        return percent(value)
+    return number(value, 2 if name in DISTANCES else 1)
 
 
 def mean_and_std(summary: dict, name: str) -> str:
-    """``mean ± std`` of a metric as the paper prints it, ratios in %."""
-    form = percent if name in RATIOS else number
-    return f"{form(summary['mean'][name])} ± {form(summary['std'][name])}"
+    """``mean ± std`` of a metric as the paper prints it, a dash where it is undefined."""
+    mean, std = printed(name, summary["mean"][name]), printed(name, summary["std"][name])
+    return mean if mean == "–" else f"{mean} ± {std}"
 
 
 def print_summary(summary: dict, title: str) -> None:
     """Print the metrics of a folder, its strata and what else a reader must know."""
     console = Console()
-    table = Table("metric", title=title, caption=describe_settings(summary), caption_justify="left")
+    table = Table("metric", title=escape(title), caption=describe_settings(summary), caption_justify="left")
     for heading in ("mean ± std", "patients", "pooled"):
         table.add_column(heading, justify="right")
     for names in (PRINTED_RATIOS, PRINTED_NUMBERS):
         for name in (i for i in names if i in summary["mean"]):
-            form, pooled = (percent if name in RATIOS else number), summary["pooled"].get(name)
             label = f"{name} (%)" if name in RATIOS else name
-            table.add_row(
-                label, mean_and_std(summary, name), str(summary["n"][name]), form(pooled) if pooled is not None else ""
-            )
+            pooled = printed(name, summary["pooled"][name]) if name in summary["pooled"] else ""
+            table.add_row(label, mean_and_std(summary, name), str(summary["n"][name]), pooled)
         table.add_section()
     console.print(table)
     for kind, rows in summary["strata"].items():

@@ -340,3 +340,13 @@ def test_the_command_runs_without_nnunet_variables(dataset):
     assert failed.returncode == 1
     assert failed.stderr.strip().splitlines()[-1].startswith("Error: 1 of 3 cases have no prediction: MS_1.")
     assert "Traceback" not in failed.stderr
+
+
+def test_undefined_means_are_one_dash_and_distances_have_two_decimals(tmp_path, capsys):
+    pytest.importorskip("surface_distance")
+    for name in ("[a]", "b"):
+        save(tmp_path / name / "case.nii.gz", boxes((1, LARGE)))
+    evaluate(tmp_path / "b", tmp_path / "[a]", "-np", 1, "--surface")
+    rows = {i.split("│")[1].strip(): i for i in capsys.readouterr().out.splitlines() if i.count("│") == 5}
+    assert "– ±" not in rows["Recall_CLU (%)"] and rows["Recall_CLU (%)"].count("–") == 2
+    assert "0.00 ± –" in rows["HD95_mm"]
