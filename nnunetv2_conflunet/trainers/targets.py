@@ -6,6 +6,8 @@ import numpy as np
 
 # A Gaussian is drawn out to this many sigmas, where it is below float32's resolution of 1.
 HEATMAP_RADIUS_SIGMAS = 6.0
+# In patches for training it ends where it is below 0.0004.
+PATCH_RADIUS_SIGMAS = 4.0
 
 # Channels of the tensor that the data loader hands to the loss: (2 + dim, X, Y[, Z]) float16.
 HEATMAP = 0
@@ -30,11 +32,10 @@ class InstanceCenters:
     @classmethod
     def of(cls, instances: np.ndarray) -> "InstanceCenters":
         """Centers of mass of the instances in an array of ids, (X, Y[, Z]) integers, background 0 or below."""
-        voxels = np.argwhere(instances > 0)
-        ids = instances[tuple(voxels.T)]
+        index, ids = lesion_voxels(instances)
         counts = np.bincount(ids)
         present = np.flatnonzero(counts)
-        sums = np.stack([np.bincount(ids, weights=axis, minlength=len(counts)) for axis in voxels.T], axis=1)
+        sums = np.stack([np.bincount(ids, weights=axis, minlength=len(counts)) for axis in index], axis=1)
         return cls(present, sums[present] / counts[present, None])
 
     def without_cut(self, instances: np.ndarray) -> "InstanceCenters":
@@ -42,6 +43,13 @@ class InstanceCenters:
         faces = [np.take(instances, (0, -1), axis=axis).ravel() for axis in range(instances.ndim)]
         whole = ~np.isin(self.ids, np.concatenate(faces))
         return InstanceCenters(self.ids[whole], self.voxels[whole])
+
+
+def lesion_voxels(instances: np.ndarray) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """Index and id of every voxel above 0, in C order. One pass over the array, the rest costs lesion voxels only."""
+    instances = np.ascontiguousarray(instances)
+    flat = np.flatnonzero(instances.ravel() > 0)
+    return np.unravel_index(flat, instances.shape), instances.ravel()[flat]
 
 
 def center_offset_targets(
@@ -74,7 +82,7 @@ def center_offset_targets(
     heatmap = np.zeros(instances.shape, np.float32)
     offsets_mm = np.zeros((instances.ndim, *instances.shape), np.float32)
     draw_heatmap(heatmap, centers.voxels, spacing, sigma_mm)
-    draw_offsets(offsets_mm, instances, centers, spacing)
+    draw_offsets(offsets_mm, *lesion_voxels(instances), centers, spacing)
     return heatmap, offsets_mm
 
 
@@ -99,22 +107,36 @@ def packed_targets(
         (2 + dim, X, Y[, Z]) float16: heatmap, offsets in mm, validity.
     """
     spacing = np.asarray(spacing_mm, float)
+    index, ids = lesion_voxels(instances)
     packed = np.zeros((instances.ndim + 2, *instances.shape), np.float16)
     packed[VALIDITY] = HEATMAP_ONLY
-    packed[VALIDITY][instances > 0] = NOTHING
-    visible = np.isin(centers.ids, instances)
+    packed[(VALIDITY, *index)] = NOTHING
+    visible = np.isin(centers.ids, np.flatnonzero(np.bincount(ids)))
     centers = InstanceCenters(centers.ids[visible], centers.voxels[visible])
-    draw_heatmap(packed[HEATMAP], centers.voxels, spacing, sigma_mm)
-    drawn = draw_offsets(packed[OFFSETS], instances, centers, spacing)
-    packed[VALIDITY][drawn] = HEATMAP_AND_OFFSETS
+    # NumPy computes with float16 slowly: drawn in float32, and the tails that float16 hardly holds left out.
+    heatmap = np.zeros(instances.shape, np.float32)
+    for window in draw_heatmap(heatmap, centers.voxels, spacing, sigma_mm, PATCH_RADIUS_SIGMAS):
+        packed[HEATMAP][window] = heatmap[window]
+    drawn = draw_offsets(packed[OFFSETS], index, ids, centers, spacing)
+    packed[(VALIDITY, *drawn)] = HEATMAP_AND_OFFSETS
     if ignored is not None:
         packed[VALIDITY][ignored] = NOTHING
     return packed
 
 
-def draw_heatmap(heatmap: np.ndarray, centers_voxel: np.ndarray, spacing: np.ndarray, sigma_mm: float) -> None:
-    """Raise `heatmap` in place to the Gaussians around the centers; cost grows with their number only."""
-    radius = HEATMAP_RADIUS_SIGMAS * sigma_mm / spacing
+def draw_heatmap(
+    heatmap: np.ndarray,
+    centers_voxel: np.ndarray,
+    spacing: np.ndarray,
+    sigma_mm: float,
+    radius_sigmas: float = HEATMAP_RADIUS_SIGMAS,
+) -> list[tuple[slice, ...]]:
+    """Raise `heatmap` in place to the Gaussians around the centers; return the windows that were changed.
+
+    The cost grows with the number of centers only.
+    """
+    radius = radius_sigmas * sigma_mm / spacing
+    windows = []
     for center in centers_voxel:
         low = np.maximum(np.ceil(center - radius), 0).astype(int)
         high = np.minimum(np.floor(center + radius) + 1, heatmap.shape).astype(int)
@@ -124,21 +146,32 @@ def draw_heatmap(heatmap: np.ndarray, centers_voxel: np.ndarray, spacing: np.nda
         for axis, (a, b) in enumerate(zip(low, high, strict=True)):
             distance_mm = (np.arange(a, b) - center[axis]) * spacing[axis]
             gaussian = np.multiply.outer(gaussian, np.exp(-0.5 * (distance_mm / sigma_mm) ** 2).astype(np.float32))
-        window = heatmap[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
-        np.maximum(window, gaussian, out=window, casting="same_kind")
+        windows.append(tuple(slice(a, b) for a, b in zip(low, high, strict=True)))
+        np.maximum(heatmap[windows[-1]], gaussian, out=heatmap[windows[-1]])
+    return windows
 
 
 def draw_offsets(
-    offsets_mm: np.ndarray, instances: np.ndarray, centers: InstanceCenters, spacing: np.ndarray
+    offsets_mm: np.ndarray,
+    index: tuple[np.ndarray, ...],
+    ids: np.ndarray,
+    centers: InstanceCenters,
+    spacing: np.ndarray,
 ) -> tuple[np.ndarray, ...]:
-    """Write the offsets of the voxels of every instance in `centers`; return the index of these voxels."""
-    index = np.nonzero(instances > 0)
-    ids = instances[index]
+    """Write the offsets of the lesion voxels whose instance is in `centers`; return the index of these voxels.
+
+    Args:
+        offsets_mm: (dim, X, Y[, Z]), changed in place.
+        index: of the lesion voxels, see :func:`lesion_voxels`.
+        ids: of the lesion voxels.
+        centers: known centers.
+        spacing: (dim,) in mm.
+    """
     row_of_id = np.full(max(ids.max(initial=0), centers.ids.max(initial=0)) + 1, -1)
     row_of_id[centers.ids] = np.arange(len(centers.ids))
     rows = row_of_id[ids]
     known = rows >= 0
-    index = tuple(axis[known] for axis in index)
+    index, rows = tuple(axis[known] for axis in index), rows[known]
     for i, axis in enumerate(index):
-        offsets_mm[(i, *index)] = (centers.voxels[rows[known], i] - axis) * spacing[i]
+        offsets_mm[(i, *index)] = (centers.voxels[rows, i] - axis) * spacing[i]
     return index
