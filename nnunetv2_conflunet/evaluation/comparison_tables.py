@@ -89,7 +89,9 @@ def _mean(comparison: Comparison, metric: str, method: str, bold: Callable[[str]
 
 
 def _value(value: float, metric: str) -> str:
-    return f"{100 * value if metric in RATIOS else value:.{2 if metric in DISTANCES else 1}f}"
+    decimals = 2 if metric in DISTANCES else 1
+    # Adding 0 makes -0.0 what it is.
+    return f"{round(100 * value if metric in RATIOS else value, decimals) + 0.0:.{decimals}f}"
 
 
 def _interval(row: dict) -> str:

@@ -100,6 +100,12 @@ def test_tables_side_by_side(methods):
     assert latex.count(r"\\") == 4
 
 
+def test_a_difference_that_rounds_to_zero_has_no_sign(tmp_path):
+    rows = [{"1": {"F1": a}, "2": {"F1": b}} for a, b in ((0.5, 0.7), (0.5001, 0.7001))]
+    folders = [write(tmp_path / name, values) for name, values in zip("ab", rows, strict=True)]
+    assert "| 0.0 [0.0, 0.0] " in markdown_tables(compare_methods(load_methods(folders), ["F1"]))
+
+
 def test_names_are_text_in_latex(tmp_path):
     folders = [write(tmp_path / name, {"1": {"F1": 1.0}}) for name in ("a~^b", "100%")]
     text = latex_table(compare_methods(load_methods(folders), ["F1"]))
