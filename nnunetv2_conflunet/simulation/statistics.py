@@ -58,7 +58,7 @@ def measure_case(instances: np.ndarray, spacing_mm: tuple[float, ...]) -> CaseLe
     """
     voxel_mm3 = float(np.prod(spacing_mm))
     foreground = instances > 0
-    components = cc3d.connected_components(foreground, connectivity=26)
+    components = cc3d.connected_components(foreground.astype(np.uint8), connectivity=26)
     pairs = np.unique(np.stack([components[foreground], instances[foreground]]).astype(np.int64), axis=1)
     units = np.bincount(pairs[0], minlength=1)
     boxes = ndimage.find_objects(instances)
