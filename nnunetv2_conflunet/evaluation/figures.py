@@ -37,8 +37,7 @@ def box_plots(metrics: dict[str, pd.DataFrame]) -> Figure:
     axes.set_xticks(range(len(BOXED)), [f"{i}\nn = {_counts(metrics, i)}" for i in BOXED])
     axes.set(ylabel="%", ylim=(-3, 103))
     axes.grid(axis="y", alpha=0.3)
-    if len(metrics) > 1:
-        axes.legend(loc="lower left", frameon=False)
+    _name_methods(figure, len(metrics))
     return figure
 
 
@@ -61,11 +60,12 @@ def detection_by_volume(strata: dict[str, list[dict]]) -> Figure:
                 axes.annotate(str(row[count]), (position, np.nan_to_num(height)), ha="center", va="bottom", fontsize=7)
         names = [row["stratum"].replace(" mm3", "") for row in next(iter(strata.values()))]
         axes.set_xticks(range(len(names)), names)
+        # Ranges without lesions keep their place.
         axes.set(xlabel="lesion volume in mm³", title=f"{ratio} (number: lesions)", ylim=(0, 108))
+        axes.set_xlim(-0.5, len(names) - 0.5)
         axes.grid(axis="y", alpha=0.3)
     figure.axes[0].set_ylabel("%")
-    if len(strata) > 1:
-        figure.axes[0].legend(loc="upper left", frameon=False, fontsize=8)
+    _name_methods(figure, len(strata))
     return figure
 
 
@@ -89,8 +89,7 @@ def bland_altman(metrics: dict[str, pd.DataFrame]) -> Figure:
         axes.axhline(0, color="black", linewidth=0.6)
         axes.set(xlabel=f"mean of prediction and reference, {quantity}", ylabel="prediction − reference")
         axes.grid(alpha=0.3)
-    if len(metrics) > 1:
-        figure.axes[0].legend(frameon=False, fontsize=8)
+    _name_methods(figure, len(metrics))
     return figure
 
 
@@ -100,6 +99,13 @@ def as_data_uri(figure: Figure, dpi: int = 130) -> str:
     with matplotlib.rc_context({"font.size": 9}):
         figure.savefig(buffer, format="png", dpi=dpi)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _name_methods(figure: Figure, n_methods: int) -> None:
+    """A legend above the axes, where it covers no data; none for one method."""
+    if n_methods > 1:
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=min(n_methods, 4), frameon=False)
 
 
 def _counts(metrics: dict[str, pd.DataFrame], metric: str) -> str:

@@ -66,7 +66,7 @@ def make_report(methods: list[Method], *, images: Path | None = None, n_cases: i
         tests = dict(zip(("header", "rows"), difference_table(comparison), strict=True))
     return render_page(
         title="Lesion-level evaluation: " + ", ".join(metrics),
-        subtitle=f"nnunetv2_conflunet {methods[0].summary['version']}. {describe_settings(methods[0].summary)}",
+        subtitle=f"nnunetv2_conflunet {methods[0].summary['version']}. {_describe(methods)}",
         notes=notes,
         metrics=_metric_table(methods),
         tests=tests,
@@ -76,6 +76,14 @@ def make_report(methods: list[Method], *, images: Path | None = None, n_cases: i
         key=[(name, STATUS_COLOURS[name], text) for name, text in KEY],
         cases=[view for i in methods for view in _case_views(i, images, n_cases, len(methods) > 1)],
     )
+
+
+def _describe(methods: list[Method]) -> str:
+    """What the numbers stand on, for each method by itself where that differs, such as in what was removed."""
+    texts = [describe_settings(i.summary) for i in methods]
+    if len(set(texts)) == 1:
+        return texts[0]
+    return " ".join(f"{method.name}: {text}" for method, text in zip(methods, texts, strict=True))
 
 
 def _metric_table(methods: list[Method]) -> dict[str, list]:

@@ -55,6 +55,15 @@ def test_the_page_stands_alone_and_holds_the_numbers(evaluated):
     assert "exact - &lt;half&gt;" in page
 
 
+def test_what_was_removed_is_said_of_every_method(evaluated):
+    methods = load_methods([evaluated / "exact", evaluated / "half"])
+    page = make_report(methods, n_cases=0)
+    assert page.count("matching &#39;paper&#39;") == 1
+    methods[1].summary["removed"]["prediction"]["n_instances_removed"] = 17
+    page = make_report(methods, n_cases=0)
+    assert "0 of the prediction" in page and "half: 4 patients" in page and "17 of the prediction" in page
+
+
 def test_one_method_without_images(evaluated):
     page = make_report(load_methods([evaluated / "half"]), n_cases=9)
     assert "Paired differences" not in page and page.count("<h3>") == 4
