@@ -26,7 +26,7 @@ PAGE = """<!DOCTYPE html>
   @media print {
     body { max-width: none; margin: 0; font-size: 10pt; }
     figure, table, section { break-inside: avoid; }
-    h2, h3 { break-after: avoid; }
+    h2, h3, .key { break-after: avoid; }
     .scroll { overflow: visible; }
     table { font-size: 7.5pt; }
     th, td { padding: .1rem .35rem; }
