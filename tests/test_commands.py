@@ -18,15 +18,22 @@ TRAINER = "nnUNetTrainerOfTheTest"
 OWN_TRAINERS = """
 import os
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+import numpy as np
+import torch
+from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
 
 
 class nnUNetTrainerOfTheTest(nnUNetTrainerConfLUNet):
     epochs = int(os.environ.get("EPOCHS", 1))
+    # So short a training finds specks.
+    instantiation = InstantiationSettings(min_volume_mm3=0, min_extent_mm=0)
 
     def __init__(self, plans, configuration, fold, dataset_json, device=None):
+        np.random.seed(0)
+        torch.manual_seed(0)
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_iterations_per_epoch = 2
+        self.num_iterations_per_epoch = int(os.environ.get("ITERATIONS", 2))
         self.num_val_iterations_per_epoch = 1
         self.save_every = 1
 
@@ -74,9 +81,9 @@ def model(environment):
     """Fold 0, stopped after its first epoch and continued with --c."""
     base, _ = environment
     folder = base / "results" / DATASET / f"{TRAINER}__nnUNetPlans__3d_small"
-    train(environment, EPOCHS="1")
+    train(environment, EPOCHS="1", ITERATIONS="20")
     (folder / "fold_0" / "checkpoint_final.pth").rename(folder / "fold_0" / "checkpoint_latest.pth")
-    output = train(environment, "--c", "--npz", EPOCHS="2").stdout
+    output = train(environment, "--c", "--npz", EPOCHS="2", ITERATIONS="20").stdout
     assert "Epoch 1" in output and "Epoch 0" not in output
     return folder
 
@@ -89,7 +96,7 @@ def test_training_leaves_what_prediction_needs(environment, model):
         for name in (f"{case}.npz", f"instances/{case}.nii.gz", f"instances/{case}.csv", f"instances/{case}.npz"):
             assert (validation / name).is_file(), name
     settings = json.loads((model / "plans.json").read_text())["conflunet"]
-    assert settings["instantiation"]["min_volume_mm3"] == 14.0
+    assert settings["instantiation"]["min_volume_mm3"] == 0
     assert (model / "fold_0" / "progress_loss_parts.png").is_file()
 
 
@@ -124,6 +131,7 @@ def test_prediction_writes_segmentation_instances_and_table(environment, predict
     ids = np.asarray(instances.dataobj)
     # Only the size filter takes voxels from the segmentation.
     assert not ids[np.asarray(segmentation.dataobj) == 0].any()
+    assert ids.max() >= 1
     table = pd.read_csv(prediction / "instances" / "case_Ts0.csv")
     assert table.id.tolist() == list(range(1, ids.max() + 1))
     for row in table.itertuples():

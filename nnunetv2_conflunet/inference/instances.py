@@ -45,6 +45,10 @@ class NetworkMaps:
         missing = 3 - (output.shape[0] - n_semantic - 1)
         components = [n_semantic + 1 + axis - missing for axis in backward[missing:]]
         crop = np.array([properties["bbox_used_for_cropping"][axis] for axis in backward])
+        if not missing and crop[0, 1] - crop[0, 0] == 1 and properties["shape_before_cropping"][backward[0]] == 1:
+            # A single slice in a dataset of volumes is a plane: the network's middle slice, its offsets in the plane.
+            output = output[:, output.shape[1] // 2][:, None]
+            components = components[1:]
         return cls(output[:n_semantic], output[n_semantic], output[components], crop)
 
     def save(self, path: Path) -> None:

@@ -21,6 +21,7 @@ from nnunetv2_conflunet.inference.instances import instances_from_logits
 from nnunetv2_conflunet.inference.stock_exports import exporting_instances
 from nnunetv2_conflunet.networks import Heads, heads_of, unwrapped
 from nnunetv2_conflunet.postprocessing import lesion_table
+from nnunetv2_conflunet.postprocessing.file_axes import array_to_file_index
 from nnunetv2_conflunet.utilities.errors import InputError
 
 
@@ -94,7 +95,8 @@ class ConfLUNetPredictor(nnUNetPredictor):
         geometry = Geometry.from_properties(segmentation.shape, properties)
         table = lesion_table(
             found.result.instances, geometry, labels=segmentation, probability=found.probability,
-            center_scores=found.result.center_score,
+            center_scores=found.result.center_score, connectivity=found.settings.connectivity,
+            file_index=array_to_file_index(segmentation.shape, properties),
         )  # fmt: skip
         return InstancePrediction(segmentation, found.result.instances, table)
 
@@ -161,13 +163,21 @@ class ConfLUNetPredictor(nnUNetPredictor):
     ) -> torch.Tensor:
         """nnU-Net gathers the semantic channels in its own way and precision; the heads are gathered beside it.
 
-        They are summed up in float32: in nnU-Net's float16 the sum of weighted offsets loses hundredths of a mm.
+        They are summed up in float32, since every addition in nnU-Net's float16 rounds a weighted offset anew. The
+        result is float16 again, as nnU-Net's: an offset below 32 mm is right to 0.008 mm.
         """
         device = self.device if do_on_device else torch.device("cpu")
         gatherer = _HeadsGatherer(self, slicers, data.shape[1:], device)
-        with gatherer.taking_heads_from_tiles():
-            semantic = super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
-        return torch.cat((semantic, gatherer.averaged().to(semantic.dtype)))
+        try:
+            with gatherer.taking_heads_from_tiles():
+                semantic = super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
+            output = semantic.new_empty((self.heads.n_channels, *semantic.shape[1:]))
+            output[: self.heads.n_semantic] = semantic
+            output[self.heads.n_semantic :] = gatherer.averaged()
+            return output
+        finally:
+            # After an out-of-memory error nnU-Net predicts again while the traceback still holds this frame.
+            gatherer.clear()
 
 
 class _HeadsGatherer:
@@ -204,6 +214,10 @@ class _HeadsGatherer:
             yield
         finally:
             del self.predictor._internal_maybe_mirror_and_predict
+
+    def clear(self) -> None:
+        """Let go of the memory."""
+        self.sum = self.weights = self.gaussian = None
 
     def averaged(self) -> torch.Tensor:
         """(1 + dim, X, Y, Z) float32."""

@@ -92,8 +92,9 @@ def widen_with_heads(network: nn.Module, heads: Heads) -> nn.Module:
     return network
 
 
-def _refuse_other_weights(network: nn.Module, weights: dict, *_) -> None:
-    difference = shape_difference(network, weights)
+def _refuse_other_weights(network: nn.Module, weights: dict, prefix: str, *_) -> None:
+    mine = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+    difference = shape_difference(network, mine)
     if difference:
         raise InputError(
             f"The weights of the checkpoint do not fit this network with center and offset heads: {difference}. A "

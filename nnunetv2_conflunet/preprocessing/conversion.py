@@ -30,7 +30,9 @@ def write_labels_from_instances(dataset: RawDataset, num_processes: int, overwri
         )
     cases = dataset.require_instances(list(dataset.training_cases()))
     _refuse_existing([i.label for i in cases], overwrite)
-    arguments = [(i, dataset.reader(), dataset.file_ending, int(foreground[0])) for i in cases]
+    reader = dataset.reader()
+    _check_sources([i.instances for i in cases], reader, num_processes)
+    arguments = [(i, reader, dataset.file_ending, int(foreground[0])) for i in cases]
     run_cases(_write_label, arguments, num_processes, "Writing labels")
     return len(cases)
 
@@ -57,7 +59,9 @@ def write_instances_from_labels(
     if missing:
         raise InputError(f"{len(missing)} training cases of {dataset.folder} have no label: {list_some(missing)}.")
     _refuse_existing([i.instances for i in cases], overwrite)
-    arguments = [(i, dataset.reader(), dataset.file_ending, foreground, connectivity) for i in cases]
+    reader = dataset.reader()
+    _check_sources([i.label for i in cases], reader, num_processes)
+    arguments = [(i, reader, dataset.file_ending, foreground, connectivity) for i in cases]
     run_cases(_write_components, arguments, num_processes, "Writing instances")
     return len(cases)
 
@@ -88,6 +92,26 @@ def _write_components(
     label, properties = read_instances(case.label, reader)
     instances = label_components(label, foreground_labels, connectivity)
     write_instances(instances, case.instances, reader, properties, file_ending)
+
+
+def _check_sources(files: list[Path], reader: BaseReaderWriter, num_processes: int) -> None:
+    """Read every source before the first file is written.
+
+    Raises:
+        InputError: names every file that is no map of whole numbers.
+    """
+    problems = run_cases(_problem_of_source, [(i, reader) for i in files], num_processes, "Reading sources")
+    problems = [i for i in problems if i is not None]
+    if problems:
+        raise InputError(f"{len(problems)} of {len(files)} files cannot be used:\n" + "\n".join(problems[:20]))
+
+
+def _problem_of_source(file: Path, reader: BaseReaderWriter) -> str | None:
+    try:
+        read_instances(file, reader)
+    except InputError as error:
+        return f"  {error}"
+    return None
 
 
 def _refuse_existing(files: list[Path], overwrite: bool) -> None:

@@ -3,6 +3,8 @@
 import numpy as np
 from scipy.spatial import cKDTree
 
+from nnunetv2_conflunet.utilities.errors import InputError
+
 # Instance maps travel through nnU-Net's data loader as int16.
 MAX_INSTANCES = np.iinfo(np.int16).max
 
@@ -13,6 +15,7 @@ def to_preprocessed_grid(
     transpose_forward: list[int],
     crop: list[list[int]],
     spacing_mm: tuple[float, ...],
+    max_gap_mm: float = np.inf,
 ) -> np.ndarray:
     """Bring an instance map to nnU-Net's preprocessed grid: transpose, crop, resample by nearest neighbour, agree.
 
@@ -26,13 +29,15 @@ def to_preprocessed_grid(
         transpose_forward: the plans' axis order.
         crop: half-open [start, end] for each transposed axis, nnU-Net's ``bbox_used_for_cropping``.
         spacing_mm: of `instances`, in its own axis order.
+        max_gap_mm: how far a voxel of the foreground may lie from the nearest lesion voxel of the source.
 
     Returns:
         (X', Y', Z') int16; ids are 1..N in the order of the source's ids, and its support equals `foreground` unless
         the source has no lesion in the crop.
 
     Raises:
-        OverflowError: more than 32,767 instances.
+        InputError: more than 32,767 instances, or foreground that lies too far from any instance, as it does when
+            the labels were changed after nnU-Net's preprocessing.
     """
     spacing_mm = np.array([spacing_mm[i] for i in transpose_forward])
     cropped = instances.transpose(transpose_forward)[tuple(slice(a, b) for a, b in crop)]
@@ -44,9 +49,21 @@ def to_preprocessed_grid(
     if len(without_id) and len(source):
         scale = np.array(cropped.shape) / np.array(foreground.shape)
         positions = (without_id + 0.5) * scale - 0.5
-        _, found = cKDTree(source * spacing_mm).query(positions * spacing_mm)
+        gap_mm, found = cKDTree(source * spacing_mm).query(positions * spacing_mm)
+        _refuse_gap(gap_mm.max(), max_gap_mm)
         resampled[tuple(without_id.T)] = cropped[tuple(source[found].T)]
+    elif len(without_id):
+        _refuse_gap(np.inf, max_gap_mm)
     return _renumbered(resampled)
+
+
+def _refuse_gap(gap_mm: float, max_gap_mm: float) -> None:
+    if gap_mm > max_gap_mm:
+        where = f"{gap_mm:.1f} mm from any instance" if np.isfinite(gap_mm) else "and the map has no instance"
+        raise InputError(
+            f"the preprocessed segmentation has a lesion {where}. The label was changed after it had been "
+            "preprocessed: run nnUNetv2_plan_and_preprocess again."
+        )
 
 
 def _nearest_source(old: int, new: int) -> np.ndarray:
@@ -58,7 +75,7 @@ def _renumbered(instances: np.ndarray) -> np.ndarray:
     inside = instances > 0
     ids, numbers = np.unique(instances[inside], return_inverse=True)
     if len(ids) > MAX_INSTANCES:
-        raise OverflowError(f"{len(ids)} instances in one case; nnU-Net's data loader holds at most {MAX_INSTANCES}.")
+        raise InputError(f"{len(ids)} instances in one case; nnU-Net's data loader holds at most {MAX_INSTANCES}.")
     result = np.zeros(instances.shape, np.int16)
     result[inside] = numbers + 1
     return result

@@ -12,6 +12,7 @@ from nnunetv2_conflunet.preprocessing.checks import check_instances
 from nnunetv2_conflunet.preprocessing.conversion import write_instances_from_labels, write_labels_from_instances
 from nnunetv2_conflunet.preprocessing.preprocessed import PreparedCase, PreprocessedInstances
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
+from nnunetv2_conflunet.preprocessing.refusals import refuse_unsupported
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json
@@ -41,8 +42,7 @@ def prepare(args: argparse.Namespace) -> None:
     if not configurations:
         print(f"No configuration of {args.p} is preprocessed yet: run nnUNetv2_plan_and_preprocess, then train.")
     for prepared in configurations:
-        with prepared.lock:
-            _report(prepared, prepared.prepare(args.np))
+        _report(prepared, prepared.prepare(args.np))
 
 
 def _dataset_name(dataset: str) -> str:
@@ -65,11 +65,15 @@ def _preprocessed_configurations(dataset: str, plans_name: str, names: list[str]
         raise InputError(f"{plans_name} has no configuration {unknown[0]}; it has {plans.available_configurations}.")
     found = {}
     for name in names or plans.available_configurations:
-        # A cascade's second stage has no patch of its own to prepare for, and shares the folder of 3d_fullres.
-        if "data_identifier" in plans.get_configuration(name).configuration:
-            prepared = PreprocessedInstances(plans, name, dataset_json)
-            if names or prepared.source_folder.is_dir():
-                found.setdefault(prepared.folder, prepared)
+        try:
+            refuse_unsupported(plans, name, dataset_json)
+        except InputError:
+            if names:
+                raise
+            continue
+        prepared = PreprocessedInstances(plans, name, dataset_json)
+        if names or prepared.source_folder.is_dir():
+            found.setdefault(prepared.folder, prepared)
     return list(found.values())
 
 

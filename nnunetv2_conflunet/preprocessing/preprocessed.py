@@ -2,9 +2,12 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
+from zipfile import ZipFile
 
 import blosc2
 import numpy as np
@@ -59,15 +62,33 @@ class PreprocessedInstances:
         self.source_folder = Path(nnUNet_preprocessed) / plans.dataset_name / self.configuration.data_identifier
         self.folder = self.source_folder.with_name(f"{self.configuration.data_identifier}_instances")
 
-    @property
-    def lock(self) -> FileLock:
-        """Held by the one process that checks and makes the maps; other trainings of the dataset wait for it."""
-        return FileLock(self.folder.with_name(f".{self.folder.name}.lock"))
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold what one process at a time may hold: other trainings of the dataset wait meanwhile.
+
+        Raises:
+            InputError: the folder of the dataset cannot be written to.
+        """
+        path = self.folder.with_name(f".{self.folder.name}.lock")
+        lock = FileLock(path, mode=0o666)
+        try:
+            lock.acquire()
+        except OSError as error:
+            raise InputError(
+                f"{path} cannot be locked ({error}). Instance maps are missing or stale and must be written beside it: "
+                "let someone who may write there run nnUNetv2_conflunet_prepare."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def prepare(self, num_processes: int) -> list[PreparedCase]:
         """Check and preprocess the instance maps of every preprocessed case whose map is missing or stale.
 
-        Where the raw dataset is not on this machine, complete maps from elsewhere are used as they are.
+        Any number of processes may call this at once: the first one does the work, the others wait for it. Nothing is
+        locked or written when all maps are current, so a folder that others may only read can be trained from. Where
+        the raw dataset is not on this machine, complete maps from elsewhere are used as they are.
 
         Returns:
             The cases that were made now.
@@ -75,6 +96,12 @@ class PreprocessedInstances:
         Raises:
             InputError: the configuration is not preprocessed, or an instance map is missing or cannot be used.
         """
+        if not self._stale():
+            return []
+        with self.lock():
+            return self._make(self._stale(), num_processes)
+
+    def _stale(self) -> list[RawCase]:
         if not self.source_folder.is_dir():
             raise InputError(f"{self.source_folder} does not exist. Run nnUNetv2_plan_and_preprocess first.")
         cases = sorted(infer_dataset_class(str(self.source_folder)).get_identifiers(str(self.source_folder)))
@@ -82,8 +109,9 @@ class PreprocessedInstances:
         if raw is None:
             self._require_maps(cases)
             return []
-        raw_cases = raw.require_instances(cases)
-        stale = [i for i in raw_cases if not self._is_current(i)]
+        return [i for i in raw.require_instances(cases) if not self._is_current(i)]
+
+    def _make(self, stale: list[RawCase], num_processes: int) -> list[PreparedCase]:
         if not stale:
             return []
         reader = self.plans.image_reader_writer_class()
@@ -110,9 +138,13 @@ class PreprocessedInstances:
     def _origin(self, case: RawCase) -> dict:
         """What a map is made from: contents, not times, so that copying a dataset does not make it stale."""
         segmentation = self.source_folder / f"{case.case}_seg.b2nd"
-        if not segmentation.is_file():
-            segmentation = self.source_folder / f"{case.case}.npz"
-        return {"format": FORMAT, "instances": _digest(case.instances), "segmentation": _digest(segmentation)}
+        if segmentation.is_file():
+            digest = _digest(segmentation)
+        else:
+            # The archive knows the checksum of its segmentation, without a look at the images in it.
+            with ZipFile(self.source_folder / f"{case.case}.npz") as archive:
+                digest = archive.getinfo("seg.npy").CRC
+        return {"format": FORMAT, "instances": _digest(case.instances), "segmentation": digest}
 
     def _is_current(self, case: RawCase) -> bool:
         record = self._record_file(case.case)
@@ -122,9 +154,13 @@ class PreprocessedInstances:
 
     def _prepare_case(self, case: RawCase) -> PreparedCase:
         dataset_class = infer_dataset_class(str(self.source_folder))
+        # Before anything is read: what changes in between is found to be stale the next time.
+        origin = self._origin(case)
         segmentation, properties = self._load(dataset_class, case.case)
         foreground = np.isin(segmentation, self.labels.foreground_labels)
         instances, source_properties = read_instances(case.instances, self.plans.image_reader_writer_class())
+        source_mm = [source_properties["spacing"][i] for i in self.plans.transpose_forward]
+        network_mm = [0.0] * (3 - len(self.configuration.spacing)) + list(self.configuration.spacing)
         try:
             prepared = to_preprocessed_grid(
                 instances,
@@ -132,14 +168,15 @@ class PreprocessedInstances:
                 self.plans.transpose_forward,
                 properties["bbox_used_for_cropping"],
                 source_properties["spacing"],
+                max_gap_mm=2 * np.linalg.norm(np.maximum(source_mm, network_mm)),
             )
-        except OverflowError as error:
+        except InputError as error:
             raise InputError(f"{case.case}: {error}") from error
         n_instances = int(prepared.max(initial=0))
         n_lost = np.count_nonzero(np.bincount(instances[instances > 0])) - n_instances
         self._save(dataset_class, prepared, case.case)
         result = PreparedCase(case.case, n_instances, int(n_lost))
-        record = {"made_from": self._origin(case), "n_instances": n_instances, "n_lost": result.n_lost}
+        record = {"made_from": origin, "n_instances": n_instances, "n_lost": result.n_lost}
         write_json(record, self._record_file(case.case))
         return result
 

@@ -70,8 +70,10 @@ class RawDataset:
 
     def reader(self) -> BaseReaderWriter:
         """An instance of the reader that nnU-Net chooses for the dataset."""
-        labels = [i.label for i in self.training_cases().values() if i.label.is_file()]
-        example = str(labels[0]) if labels else None
+        cases = self.training_cases().values()
+        images = sorted((self.folder / "imagesTr").glob(f"*{self.file_ending}"))
+        candidates = [*(i.label for i in cases), *(i.instances for i in cases), *images]
+        example = next((str(i) for i in candidates if i.is_file()), None)
         return determine_reader_writer_from_dataset_json(self.dataset_json, example, verbose=False)()
 
     def require_instances(self, cases: list[str]) -> list[RawCase]:

@@ -8,7 +8,6 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
-from torch import distributed as dist
 from torch import nn
 
 from nnunetv2_conflunet.inference.hand_over import install_hand_over
@@ -16,10 +15,10 @@ from nnunetv2_conflunet.inference.stock_exports import exporting_instances
 from nnunetv2_conflunet.networks import Heads, unwrapped, widen_with_heads
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
+from nnunetv2_conflunet.preprocessing.refusals import refuse_unsupported
 from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
 from nnunetv2_conflunet.trainers.loss import PARTS, ConfLUNetLoss
 from nnunetv2_conflunet.trainers.progress import add_loss_parts, log_loss_parts, plot_loss_parts
-from nnunetv2_conflunet.trainers.refusals import refuse_unsupported
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.plans import INSTANTIATION_KEY, SETTINGS_KEY, with_tuned_instantiation
 
@@ -108,20 +107,17 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
         return with_instance_targets(stock, spacing_mm, self.sigma_mm, self.label_manager.ignore_label)
 
     def on_train_start(self) -> None:
-        """First make the instance maps that are missing or stale: one process does, the others wait."""
+        """First make the instance maps that are missing or stale: one process does, all others wait."""
         if not self.was_initialized:
             self.initialize()
         prepared = PreprocessedInstances(self.plans_manager, self.configuration_name, self.dataset_json)
-        if self.local_rank == 0:
-            with prepared.lock:
-                made = prepared.prepare(default_num_processes)
-                if not isfile(join(self.preprocessed_dataset_folder_base, "splits_final.json")):
-                    # nnU-Net writes its split where it is missing; under the lock two folds cannot do so at once.
-                    self.do_split()
-            lost = sum(i.n_lost for i in made)
-            self.print_to_log_file(f"Instance maps: {prepared.folder} ({len(made)} made now, {lost} instances lost)")
-        if self.is_ddp:
-            dist.barrier()
+        made = prepared.prepare(default_num_processes)
+        lost = sum(i.n_lost for i in made)
+        self.print_to_log_file(f"Instance maps: {prepared.folder} ({len(made)} made now, {lost} instances lost)")
+        if not isfile(join(self.preprocessed_dataset_folder_base, "splits_final.json")):
+            # nnU-Net writes its split where it is missing; two folds or ranks must not do so at once.
+            with prepared.lock():
+                self.do_split()
         self.folder_with_segs_from_previous_stage = str(prepared.folder)
         super().on_train_start()
         unwrapped(self.network).training_without_deep_supervision = not self.enable_deep_supervision

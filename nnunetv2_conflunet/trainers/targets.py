@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import maximum_filter
 
 # A Gaussian is drawn out to this many sigmas, where it is below float32's resolution of 1.
 HEATMAP_RADIUS_SIGMAS = 6.0
@@ -33,10 +34,9 @@ class InstanceCenters:
     def of(cls, instances: np.ndarray) -> "InstanceCenters":
         """Centers of mass of the instances in an array of ids, (X, Y[, Z]) integers, background 0 or below."""
         index, ids = lesion_voxels(instances)
-        counts = np.bincount(ids)
-        present = np.flatnonzero(counts)
-        sums = np.stack([np.bincount(ids, weights=axis, minlength=len(counts)) for axis in index], axis=1)
-        return cls(present, sums[present] / counts[present, None])
+        present, member, counts = np.unique(ids, return_inverse=True, return_counts=True)
+        sums = np.stack([np.bincount(member, weights=axis, minlength=len(present)) for axis in index], axis=1)
+        return cls(present, sums / counts[:, None])
 
     def without_cut(self, instances: np.ndarray) -> "InstanceCenters":
         """Only the instances that do not touch the border of the array, and so are known to be whole."""
@@ -46,10 +46,13 @@ class InstanceCenters:
 
 
 def lesion_voxels(instances: np.ndarray) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """Index and id of every voxel above 0, in C order. One pass over the array, the rest costs lesion voxels only."""
+    """Index and int64 id of every voxel above 0, in C order.
+
+    One pass over the array; the rest costs lesion voxels only.
+    """
     instances = np.ascontiguousarray(instances)
     flat = np.flatnonzero(instances.ravel() > 0)
-    return np.unravel_index(flat, instances.shape), instances.ravel()[flat]
+    return np.unravel_index(flat, instances.shape), instances.ravel()[flat].astype(np.int64)
 
 
 def center_offset_targets(
@@ -70,9 +73,12 @@ def center_offset_targets(
         axis i, 0 in the background.
 
     Raises:
-        ValueError: spacing_mm does not have one positive number an axis, or sigma_mm is not positive.
+        ValueError: instances are not integers, spacing_mm does not have one positive number an axis, or sigma_mm is
+            not positive.
     """
     instances = np.asarray(instances)
+    if instances.dtype.kind not in "biu":
+        raise ValueError(f"instances must be integers, got {instances.dtype}.")
     spacing = np.asarray(spacing_mm, float)
     if spacing.shape != (instances.ndim,) or not (spacing > 0).all():
         raise ValueError(f"spacing_mm must be {instances.ndim} positive numbers, got {spacing_mm}.")
@@ -97,8 +103,8 @@ def packed_targets(
 
     Args:
         instances: (X, Y[, Z]) integer ids of the patch.
-        centers: known centers in voxels of the patch. Instances without one are left out of both losses, so that
-            no wrong center is learned.
+        centers: known centers in voxels of the patch, which may lie outside it. Instances without one are left out
+            of both losses, together with the background around them where their peak may be.
         ignored: (X, Y[, Z]) bool, voxels that nobody labelled; or None.
         spacing_mm: voxel size in mm.
         sigma_mm: standard deviation of the heatmap's Gaussians in mm.
@@ -110,9 +116,9 @@ def packed_targets(
     index, ids = lesion_voxels(instances)
     packed = np.zeros((instances.ndim + 2, *instances.shape), np.float16)
     packed[VALIDITY] = HEATMAP_ONLY
-    packed[(VALIDITY, *index)] = NOTHING
-    visible = np.isin(centers.ids, np.flatnonzero(np.bincount(ids)))
-    centers = InstanceCenters(centers.ids[visible], centers.voxels[visible])
+    unknown = ~np.isin(ids, centers.ids)
+    if unknown.any():
+        leave_out_around(packed[VALIDITY], tuple(axis[unknown] for axis in index), 2 * sigma_mm / spacing)
     # NumPy computes with float16 slowly: drawn in float32, and the tails that float16 hardly holds left out.
     heatmap = np.zeros(instances.shape, np.float32)
     for window in draw_heatmap(heatmap, centers.voxels, spacing, sigma_mm, PATCH_RADIUS_SIGMAS):
@@ -122,6 +128,17 @@ def packed_targets(
     if ignored is not None:
         packed[VALIDITY][ignored] = NOTHING
     return packed
+
+
+def leave_out_around(validity: np.ndarray, index: tuple[np.ndarray, ...], radius: np.ndarray) -> None:
+    """Set the voxels at `index`, and those within `radius` voxels of them along every axis, to ``NOTHING`` in place."""
+    margin = np.ceil(radius).astype(int)
+    low = [max(axis.min() - m, 0) for axis, m in zip(index, margin, strict=True)]
+    high = [axis.max() + m + 1 for axis, m in zip(index, margin, strict=True)]
+    window = validity[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    found = np.zeros(window.shape, np.uint8)
+    found[tuple(axis - a for axis, a in zip(index, low, strict=True))] = 1
+    window[maximum_filter(found, size=2 * margin + 1, mode="constant") > 0] = NOTHING
 
 
 def draw_heatmap(
@@ -167,11 +184,10 @@ def draw_offsets(
         centers: known centers.
         spacing: (dim,) in mm.
     """
-    row_of_id = np.full(max(ids.max(initial=0), centers.ids.max(initial=0)) + 1, -1)
-    row_of_id[centers.ids] = np.arange(len(centers.ids))
-    rows = row_of_id[ids]
-    known = rows >= 0
-    index, rows = tuple(axis[known] for axis in index), rows[known]
+    known = np.isin(ids, centers.ids)
+    index = tuple(axis[known] for axis in index)
+    order = np.argsort(centers.ids)
+    rows = order[np.searchsorted(centers.ids, ids[known], sorter=order)]
     for i, axis in enumerate(index):
         offsets_mm[(i, *index)] = (centers.voxels[rows, i] - axis) * spacing[i]
     return index

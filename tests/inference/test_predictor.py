@@ -239,6 +239,37 @@ def test_instances_of_an_oblique_image_lie_on_it_in_the_world(files, reader):
         assert row.volume_mm3 == pytest.approx(3 * len(voxels), rel=1e-5)
 
 
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIO", "NibabelIOWithReorient"])
+def test_in_memory_and_in_files_the_lesion_table_is_the_same(files, reader):
+    folder, _, _ = files
+    source = [str(folder / f"oblique_{i:04d}.nii.gz") for i in range(8)]
+    made = oblique_predictor(reader)
+    image, properties = made.plans_manager.image_reader_writer_class().read_images(source)
+    found = made.predict_instances(image, properties)
+    made.predict_from_files_sequential([source], [str(folder / "out" / "a")])
+    written = pd.read_csv(folder / "out" / "instances" / "a.csv")
+    pd.testing.assert_frame_equal(found.lesions, written, check_dtype=False, rtol=1e-5)
+
+
+def test_a_single_slice_in_a_dataset_of_volumes():
+    """One thick slice that the network sees as several thin ones."""
+    lesions = balls((1, 34, 38), [(0, 12, 12), (0, 12, 18), (0, 24, 26)], 4.0)
+    plans = small_plans(spacing_mm=(1.0, 1.0, 1.0), patch_size=(4, 16, 16))
+    data = channels(lesions, (5.0, 1.0, 1.0))
+    made = predictor(ConfLUNetPredictor, FlatOracle(), plans)
+    found = made.predict_instances(data, {"spacing": (5.0, 1.0, 1.0)})
+    assert same_partition(found.instances, lesions)
+
+
+class FlatOracle(Oracle):
+    """Between equal slices positions do not differ, so that no flip can be seen across them."""
+
+    def forward(self, x):
+        output = super().forward(x)
+        output[:, 3] = 0
+        return output
+
+
 def test_the_semantic_files_are_nnunets_byte_by_byte(files):
     folder, _, _ = files
     source = [[str(folder / f"oblique_{i:04d}.nii.gz") for i in range(8)]]

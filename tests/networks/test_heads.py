@@ -69,6 +69,13 @@ def test_weights_of_another_shape_are_refused():
         wide.load_state_dict(network(2).state_dict())
 
 
+def test_weights_load_through_what_wraps_the_network():
+    wide = widen_with_heads(network(6), Heads(2, 3))
+    nn.ModuleList([wide]).load_state_dict(nn.ModuleList([wide]).state_dict())
+    torch.compile(wide).load_state_dict(torch.compile(wide).state_dict())
+    wide.load_state_dict({k: v for k, v in wide.state_dict().items() if "encoder" in k}, strict=False)
+
+
 def test_a_network_without_output_layers_is_refused():
     with pytest.raises(InputError, match="Linear has no decoder with seg_layers"):
         widen_with_heads(nn.Linear(2, 2), Heads(2, 3))

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from support import balls
 
 from nnunetv2_conflunet.preprocessing.grid import to_preprocessed_grid
+from nnunetv2_conflunet.utilities.errors import InputError
 
 IDENTITY = {"transpose_forward": [0, 1, 2], "spacing_mm": (1.0, 1.0, 1.0)}
 
@@ -74,8 +75,20 @@ def test_no_lesion():
 
 def test_more_instances_than_the_loader_holds():
     source = np.arange(32**3 + 8).reshape(2, 2, -1)
-    with pytest.raises(OverflowError, match="32775 instances"):
+    with pytest.raises(InputError, match="32775 instances"):
         to_preprocessed_grid(source, source > 0, crop=whole(source.shape), **IDENTITY)
+
+
+def test_a_label_that_was_changed_after_preprocessing_is_refused():
+    source = balls((12, 12, 12), [(3, 3, 3)], 2.0)
+    foreground = source > 0
+    foreground[10, 10, 10] = True
+    arguments = {"crop": whole(source.shape), "max_gap_mm": 4.0, **IDENTITY}
+    # The ball's voxel (4, 4, 4) is nearest, 6 * sqrt(3) mm away.
+    with pytest.raises(InputError, match=r"a lesion 10\.4 mm from any instance.*nnUNetv2_plan_and_preprocess again"):
+        to_preprocessed_grid(source, foreground, **arguments)
+    with pytest.raises(InputError, match="the map has no instance"):
+        to_preprocessed_grid(np.zeros_like(source), foreground, **arguments)
 
 
 @settings(max_examples=30, deadline=None)

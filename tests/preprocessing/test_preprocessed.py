@@ -91,8 +91,10 @@ def test_a_changed_source_is_done_again(dataset, tmp_path):
 def test_a_changed_preprocessed_case_is_done_again(dataset):
     dataset.prepare(1)
     segmentation, _ = load(dataset, "a")
+    segmentation_before = segmentation.copy()
     segmentation[segmentation == 1] = 0
-    segmentation[4, 4, 4] = 1
+    keep = tuple(np.argwhere(segmentation_before == 1)[0])
+    segmentation[keep] = 1
     blosc2.asarray(segmentation[None], urlpath=str(dataset.source_folder / "a_seg.b2nd"), mode="w")
     assert [(i.case, i.n_instances, i.n_lost) for i in dataset.prepare(1)] == [("a", 1, 2)]
 
@@ -162,8 +164,7 @@ def test_numpy_datasets(dataset):
 
 def _prepare_at_once(dataset, barrier, results):
     barrier.wait()
-    with dataset.lock:
-        results.put(len(dataset.prepare(1)))
+    results.put(len(dataset.prepare(1)))
 
 
 def test_five_processes_at_once(dataset):
@@ -179,6 +180,21 @@ def test_five_processes_at_once(dataset):
     for case in CASES:
         segmentation, instances = load(dataset, case)
         np.testing.assert_array_equal(instances > 0, segmentation == 1)
+
+
+def test_a_folder_that_may_only_be_read_can_be_trained_from(dataset, monkeypatch):
+    dataset.prepare(1)
+    monkeypatch.setattr("nnunetv2_conflunet.preprocessing.preprocessed.FileLock", None)
+    assert dataset.prepare(1) == []
+
+
+def test_a_folder_that_cannot_be_locked_is_named(dataset, monkeypatch):
+    def refuse(self):
+        raise PermissionError("denied")
+
+    monkeypatch.setattr("nnunetv2_conflunet.preprocessing.preprocessed.FileLock.acquire", refuse)
+    with pytest.raises(InputError, match=r"instances\.lock cannot be locked \(denied\)"):
+        dataset.prepare(1)
 
 
 def test_regions_are_refused(dataset):

@@ -100,22 +100,22 @@ def test_perfect_heads_give_the_instances_back(seed, spacing_mm):
 
 
 def test_packed_targets_leave_out_what_is_not_known():
-    instances = np.zeros((6, 6, 6), np.int16)
-    instances[1, 1, 1:3], instances[4, 4, 4] = 1, 2
+    instances = np.zeros((9, 9, 9), np.int16)
+    instances[1, 1, 1:3], instances[7, 7, 7] = 1, 2
     ignored = np.zeros(instances.shape, bool)
     ignored[0, 0, 0] = ignored[1, 1, 1] = True
-    centers = InstanceCenters(np.array([1, 9]), np.array([[1, 1, 1.5], [3, 3, 3]]))
-    packed = packed_targets(instances, centers, ignored, (1, 1, 1), 2.0)
-    assert packed.dtype == np.float16 and packed.shape == (5, 6, 6, 6)
+    centers = InstanceCenters(np.array([1]), np.array([[1, 1, 1.5]]))
+    packed = packed_targets(instances, centers, ignored, (1, 1, 1), 1.0)
+    assert packed.dtype == np.float16 and packed.shape == (5, 9, 9, 9)
     validity = packed[VALIDITY]
     assert validity[0, 0, 0] == validity[1, 1, 1] == NOTHING
     # Instance 2 has no known center: nothing is learned on it, neither a zero heatmap nor an offset.
-    assert validity[4, 4, 4] == NOTHING
+    assert validity[7, 7, 7] == NOTHING
     assert validity[1, 1, 2] == HEATMAP_AND_OFFSETS
-    assert validity[3, 3, 3] == HEATMAP_ONLY
+    assert validity[0, 0, 5] == HEATMAP_ONLY
     np.testing.assert_allclose(packed[OFFSETS][:, 1, 1, 2], [0, 0, -0.5])
-    # Center 9 belongs to no voxel of the patch and gives no peak.
-    assert packed[HEATMAP][3, 3, 3] == pytest.approx(np.exp(-(2**2 + 2**2 + 1.5**2) / 8), abs=1e-3)
+    # Nor in the background around it, where its peak may lie.
+    assert validity[7, 7, 6] == validity[5, 5, 5] == NOTHING
 
 
 def test_a_center_outside_the_patch_shines_in():
@@ -124,6 +124,29 @@ def test_a_center_outside_the_patch_shines_in():
     packed = packed_targets(instances, InstanceCenters(np.array([1]), np.array([[-2.0, 2, 2]])), None, (1, 1, 1), 2.0)
     assert packed[HEATMAP][0, 2, 2] == pytest.approx(np.exp(-0.5), abs=1e-3)
     assert packed[OFFSETS][:, 0, 2, 2].tolist() == [-2, 0, 0]
+
+
+def test_the_peak_of_a_lesion_beside_the_patch_shines_in():
+    packed = packed_targets(
+        np.zeros((5, 5, 5), np.int16), InstanceCenters(np.array([9]), np.array([[-2.0, 2, 2]])), None, (1, 1, 1), 2.0
+    )
+    assert packed[HEATMAP][0, 2, 2] == pytest.approx(np.exp(-0.5), abs=1e-3)
+    assert (packed[VALIDITY] == HEATMAP_ONLY).all()
+
+
+@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.int32, np.int64])
+def test_the_highest_id_of_every_dtype(dtype):
+    highest = 1 if dtype is np.bool_ else np.iinfo(dtype).max
+    instances = np.zeros((4, 4, 4), dtype)
+    instances[1, 1, 1:3] = highest
+    heatmap, offsets_mm = center_offset_targets(instances, (1, 1, 1))
+    assert offsets_mm[:, 1, 1, 1].tolist() == [0, 0, 0.5]
+    assert heatmap[1, 1, 1] == pytest.approx(np.exp(-0.25 / 8))
+
+
+def test_fractional_ids_are_refused():
+    with pytest.raises(ValueError, match="instances must be integers, got float32"):
+        center_offset_targets(np.zeros((3, 3, 3), np.float32), (1, 1, 1))
 
 
 def test_instances_at_the_border_are_not_known_to_be_whole():
