@@ -72,6 +72,7 @@ def peak_memory_mib(n_lesions):
 def single_pair():
     prediction, reference = ball_pair(60)
     crowded = ball_pair(300)
+    fortran = [np.asfortranarray(i) for i in (prediction, reference)]
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{i}.nii.gz" for i in range(2)]
         for file, instances in zip(files, (prediction, reference), strict=True):
@@ -84,6 +85,7 @@ def single_pair():
         "decoding both files (SimpleITK)": decoding,
         "reading both files (with nnU-Net's reader and the checks)": reading,
         "evaluate_case": cpu_seconds(lambda: evaluate_case(prediction, reference, SPACING_MM)),
+        "evaluate_case, maps in Fortran order": cpu_seconds(lambda: evaluate_case(*fortran, SPACING_MM)),
         "evaluate_case, 300 lesions": cpu_seconds(lambda: evaluate_case(*crowded, SPACING_MM)),
         "naive evaluation, matches only": cpu_seconds(lambda: naive_evaluation(prediction, reference), 1),
     }

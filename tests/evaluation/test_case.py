@@ -206,6 +206,20 @@ def test_dtype_and_memory_order_do_not_matter(dtype, order):
     assert evaluate_case(np.repeat(converted[0], 2, axis=1)[:, ::2], converted[1], (1, 2, 3)) == expected
 
 
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_the_foreground_is_in_c_order_whatever_the_memory_is(random_pair, ndim):
+    for seed in range(20):
+        maps = random_pair(np.random.default_rng(seed), ndim)
+        expected = Foreground.of(*maps)
+        assert (expected.coordinates == np.argwhere((maps[0] != 0) | (maps[1] != 0))).all()
+        for found in (
+            Foreground.of(*map(np.asfortranarray, maps)),
+            Foreground.of(maps[0], np.asfortranarray(maps[1])),
+        ):
+            for name in ("coordinates", "prediction", "reference"):
+                np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
 def test_large_and_sparse_ids_do_not_wrap():
     reference = line((65_536, 0, 10), (70_000, 20, 30), (2**31 - 1, 40, 50))
     prediction = line((256, 0, 10), (512, 20, 30), (65_792, 40, 50))
