@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-import matplotlib.colors
+import cc3d
 import nibabel
 import numpy as np
 from matplotlib.figure import Figure
@@ -29,7 +29,8 @@ CONFIGURATION = "3d_demo"
 TRAINER = "nnUNetTrainerConfLUNetDemo"
 N_VALIDATION = 2
 PATCH_MM = 48
-METHODS = {"instances": "center-offset", "connected_components": "connected components"}
+HALF_WINDOW = 32
+METHODS = {"instances": "center-offset", "connected_components": "CC"}
 
 
 def main():
@@ -43,7 +44,8 @@ def main():
             continue
         print(f"\n=== {name}  ({time.time() - start:.0f} s so far)", flush=True)
         step()
-    print((output / "comparison" / "comparison.md").read_text() if (output / "comparison").is_dir() else "")
+    for table in sorted((output / "comparison").glob("*.md")):
+        print(table.read_text())
     print(f"Picture: {output / 'demo.png'}\nThe demo took {time.time() - start:.0f} s.")
 
 
@@ -124,27 +126,29 @@ class Demo:
                 f"-o {self.output / 'evaluation' / folder} -np 2"
             )
         names = " ".join(str(self.output / "evaluation" / folder) for folder in METHODS)
-        self.run(f"nnUNetv2_conflunet_compare {names} -o {self.output / 'comparison'}")
+        self.run(
+            f"nnUNetv2_conflunet_compare {names} --names {' '.join(METHODS.values())} -o {self.output / 'comparison'}"
+        )
         (self.output / "evaluation.done").touch()
 
     def draw(self):
-        case, slice_index = most_telling_slice(self.raw / "instancesTs", self.prediction)
+        case, slice_index, window = most_telling_view(self.raw / "instancesTs", self.prediction)
         panels = {
             "FLAIR": None,
             "reference": self.raw / "instancesTs" / case,
             **{title: self.prediction / folder / case for folder, title in METHODS.items()},
         }
-        image = load(self.raw / "imagesTs" / case.replace(".nii.gz", "_0000.nii.gz"))[..., slice_index]
-        figure = Figure(figsize=(14, 4.2), layout="constrained")
+        view = (*window, slice_index)
+        image = load(self.raw / "imagesTs" / case.replace(".nii.gz", "_0000.nii.gz"))[view]
+        reference = load(panels["reference"]).astype(int)[view]
+        figure = Figure(figsize=(15, 4.2), layout="constrained")
         for axes, (title, path) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
             axes.imshow(image.T, cmap="gray", origin="lower", vmin=0, vmax=np.percentile(image, 99.8))
             if path is not None:
-                ids = load(path).astype(int)[..., slice_index]
-                shown = np.where(ids > 0, (ids * 7) % 20, np.nan)
-                axes.imshow(
-                    shown.T, cmap=colours(), origin="lower", vmin=0, vmax=19, alpha=0.75, interpolation="nearest"
-                )
-                title = f"{title}: {len(np.unique(ids)) - 1} lesions in this slice"
+                ids = load(path).astype(int)[view]
+                shown = coloured_as(reference, ids).T
+                axes.imshow(shown, cmap="tab20", origin="lower", vmin=0, vmax=19, alpha=0.75, interpolation="nearest")
+                title = f"{title}: {len(np.unique(ids[ids > 0]))} lesions"
             axes.set_title(title)
             axes.axis("off")
         with atomic_path(self.output / "demo.png") as temporary:
@@ -169,26 +173,41 @@ def small_configuration(parent):
     return {"inherits_from": "3d_fullres", "patch_size": patch, "batch_size": 2, "architecture": architecture}
 
 
-def most_telling_slice(references, prediction):
-    """The case whose confluent lesions gain most over connected components, and its slice with most lesions."""
+def most_telling_view(references, prediction):
+    """The case where most confluent lesions are gained over CC, the slice with most of them, and a window there."""
     gains = {}
     for path in sorted(references.glob("*.nii.gz")):
-        found = [
-            evaluate_case(load(prediction / m / path.name).astype(int), load(path).astype(int), (1, 1, 1))
-            for m in METHODS
-        ]
+        reference = load(path).astype(int)
+        found = [evaluate_case(load(prediction / m / path.name).astype(int), reference, (1, 1, 1)) for m in METHODS]
         gains[path.name] = found[0]["TP_CLU"] - found[1]["TP_CLU"]
     case = max(gains, key=gains.get)
-    ids = load(references / case).astype(int)
-    return case, max(range(ids.shape[2]), key=lambda k: len(np.unique(ids[..., k])))
+    reference = load(references / case).astype(int)
+    components = cc3d.connected_components((reference > 0).astype(np.uint8), connectivity=26)
+    pairs = np.unique(np.stack([components[reference > 0], reference[reference > 0]]), axis=1)
+    shared = np.flatnonzero(np.bincount(pairs[0]) > 1)
+    confluent = np.where(np.isin(components, shared), reference, 0)
+    slice_index = max(range(reference.shape[2]), key=lambda k: len(np.unique(confluent[..., k])))
+    middle = np.median(np.argwhere(confluent[..., slice_index]), axis=0).astype(int)
+    return case, slice_index, tuple(slice(max(m - HALF_WINDOW, 0), m + HALF_WINDOW) for m in middle)
+
+
+def coloured_as(reference, ids):
+    """Colour numbers of a map: a lesion has that of the reference lesion it overlaps most, if none had it before."""
+    colours = np.full(ids.shape, np.nan)
+    used = set()
+    for i in np.unique(ids[ids > 0]):
+        below = np.bincount(reference[ids == i])
+        below[0] = 0
+        colour = int(below.argmax()) if below.any() else 1000 + i
+        if colour in used:
+            colour = 1000 + i
+        used.add(colour)
+        colours[ids == i] = (colour * 7) % 20
+    return colours
 
 
 def load(path):
     return np.asarray(nibabel.load(path).dataobj)
-
-
-def colours():
-    return matplotlib.colors.ListedColormap(matplotlib.colormaps["tab20"].colors)
 
 
 def parse():

@@ -1,5 +1,6 @@
 """Trainers of the demo, found by nnU-Net because ``nnUNet_extTrainer`` names this folder too."""
 
+from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
 
 
@@ -7,6 +8,8 @@ class nnUNetTrainerConfLUNetDemo(nnUNetTrainerConfLUNet):
     """A thousand iterations, for a network that learns on two cores."""
 
     epochs = 10
+    # After so short a training a lesion's heatmap still has several maxima.
+    instantiation = InstantiationSettings(window_mm=5.0)
 
     def __init__(self, plans, configuration, fold, dataset_json, device):
         super().__init__(plans, configuration, fold, dataset_json, device)
