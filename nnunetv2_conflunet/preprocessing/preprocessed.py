@@ -160,7 +160,9 @@ class PreprocessedInstances:
         foreground = np.isin(segmentation, self.labels.foreground_labels)
         instances, source_properties = read_instances(case.instances, self.plans.image_reader_writer_class())
         source_mm = [source_properties["spacing"][i] for i in self.plans.transpose_forward]
-        network_mm = [0.0] * (3 - len(self.configuration.spacing)) + list(self.configuration.spacing)
+        # Two-dimensional configurations have no spacing across slices, and none of their lesions reaches there.
+        network_mm = self.configuration.spacing
+        voxel_mm = np.maximum(source_mm[-len(network_mm) :], network_mm)
         try:
             prepared = to_preprocessed_grid(
                 instances,
@@ -168,14 +170,14 @@ class PreprocessedInstances:
                 self.plans.transpose_forward,
                 properties["bbox_used_for_cropping"],
                 source_properties["spacing"],
-                max_gap_mm=2 * np.linalg.norm(np.maximum(source_mm, network_mm)),
+                max_gap_mm=2 * np.linalg.norm(voxel_mm),
             )
         except InputError as error:
             raise InputError(f"{case.case}: {error}") from error
         n_instances = int(prepared.max(initial=0))
-        n_lost = np.count_nonzero(np.bincount(instances[instances > 0])) - n_instances
+        n_lost = len(np.unique(instances[instances > 0])) - n_instances
         self._save(dataset_class, prepared, case.case)
-        result = PreparedCase(case.case, n_instances, int(n_lost))
+        result = PreparedCase(case.case, n_instances, n_lost)
         record = {"made_from": origin, "n_instances": n_instances, "n_lost": result.n_lost}
         write_json(record, self._record_file(case.case))
         return result

@@ -1,6 +1,7 @@
 """The trainer: nnU-Net's, with center and offset heads."""
 
-from os.path import isfile, join
+from json import JSONDecodeError
+from os.path import join
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
 from nnunetv2_conflunet.trainers.loss import PARTS, ConfLUNetLoss
 from nnunetv2_conflunet.trainers.progress import add_loss_parts, log_loss_parts, plot_loss_parts
 from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.files import read_json
 from nnunetv2_conflunet.utilities.plans import INSTANTIATION_KEY, SETTINGS_KEY, with_tuned_instantiation
 
 # nnU-Net's predictor is constructed by its own commands; from here on it knows our networks.
@@ -62,7 +64,7 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
         add_loss_parts(self.logger)
 
     def initialize(self) -> None:
-        """Also name the folder of the instance maps and write the settings that inference needs into the plans."""
+        """Also write the settings that inference needs into the plans."""
         super().initialize()
         settings = {
             "alpha": self.alpha,
@@ -114,7 +116,7 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
         made = prepared.prepare(default_num_processes)
         lost = sum(i.n_lost for i in made)
         self.print_to_log_file(f"Instance maps: {prepared.folder} ({len(made)} made now, {lost} instances lost)")
-        if not isfile(join(self.preprocessed_dataset_folder_base, "splits_final.json")):
+        if not self._split_is_written():
             # nnU-Net writes its split where it is missing; two folds or ranks must not do so at once.
             with prepared.lock():
                 self.do_split()
@@ -125,6 +127,15 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
             f"ConfLUNet: alpha {self.alpha}, center focus {self.center_focus}, beta {self.beta}, "
             f"sigma {self.sigma_mm} mm"
         )
+
+    def _split_is_written(self) -> bool:
+        if self.fold == "all":
+            return True
+        try:
+            read_json(join(self.preprocessed_dataset_folder_base, "splits_final.json"))
+        except (FileNotFoundError, JSONDecodeError):
+            return False
+        return True
 
     def train_step(self, batch: dict) -> dict:
         """nnU-Net's step; its result also holds the parts of the loss."""
