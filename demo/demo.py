@@ -72,6 +72,7 @@ class Demo:
             **limits,
             **folders,
             "nnUNet_extTrainer": os.pathsep.join([str(nnunet_ext_path()), str(own)]),
+            "PYTHONUNBUFFERED": "1",
         }
 
     def steps(self):
