@@ -60,6 +60,8 @@ def train(arm, seed, args):
         trainer.network.train()
         # nnU-Net's schedule goes by epochs; here one step is one.
         trainer.lr_scheduler.step(iteration)
+        trainer.current_epoch = iteration
+        trainer.loss.heads_weight = trainer.heads_weight()
         norms = {}
         if args.gradients and (iteration + 1) % args.every == 0:
             norms = gradient_norms(trainer, next(trainer.dataloader_train))

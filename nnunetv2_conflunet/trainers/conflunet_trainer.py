@@ -38,6 +38,7 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
         center_focus: how much more a voxel at a center counts in the center loss than one in the background; 0 is the
             paper's loss.
         beta: weight of the offset loss, per mm.
+        warm_up: share of the epochs over which alpha and beta rise linearly from 0, so that the mask is learned first.
         sigma_mm: standard deviation of the heatmap's Gaussians in mm; the paper's.
         epochs: number of epochs.
         instantiation: how prediction makes instances; travels with the model in its plans.json.
@@ -46,6 +47,7 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
     alpha: float = 10.0
     center_focus: float = 20.0
     beta: float = 0.1
+    warm_up: float = 0.2
     sigma_mm: float = 2.0
     epochs: int = 1000
     instantiation: InstantiationSettings = InstantiationSettings()
@@ -70,6 +72,7 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
             "alpha": self.alpha,
             "center_focus": self.center_focus,
             "beta": self.beta,
+            "warm_up": self.warm_up,
             "sigma_mm": self.sigma_mm,
             INSTANTIATION_KEY: self.instantiation.to_dict(),
         }
@@ -125,8 +128,18 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
         unwrapped(self.network).training_without_deep_supervision = not self.enable_deep_supervision
         self.print_to_log_file(
             f"ConfLUNet: alpha {self.alpha}, center focus {self.center_focus}, beta {self.beta}, "
-            f"sigma {self.sigma_mm} mm"
+            f"warm-up {self.warm_up}, sigma {self.sigma_mm} mm"
         )
+
+    def on_train_epoch_start(self) -> None:
+        """Also set what share of their weights the losses of the heads have in this epoch."""
+        super().on_train_epoch_start()
+        self.loss.heads_weight = self.heads_weight()
+
+    def heads_weight(self) -> float:
+        """Factor of alpha and beta in the current epoch: 0 in the first one, 1 after the warm-up."""
+        epochs = self.warm_up * self.num_epochs
+        return min(1.0, self.current_epoch / epochs) if epochs > 0 else 1.0
 
     def _split_is_written(self) -> bool:
         if self.fold == "all":

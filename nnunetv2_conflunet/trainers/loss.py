@@ -23,6 +23,7 @@ class ConfLUNetLoss(nn.Module):
         center_focus: how much more a voxel at a center counts in L_center than one in the background.
 
     Attributes:
+        heads_weight: factor of both weights, which the trainer raises to 1 over its warm-up.
         parts: the three terms of the last call, unweighted and detached, by the names in ``PARTS``.
     """
 
@@ -35,6 +36,7 @@ class ConfLUNetLoss(nn.Module):
         self.beta = beta
         self.deep_supervision = deep_supervision
         self.center_focus = center_focus
+        self.heads_weight = 1.0
         self.parts: dict[str, torch.Tensor] = {}
 
     def forward(self, outputs: list[torch.Tensor], targets: list[torch.Tensor]) -> torch.Tensor:
@@ -46,7 +48,7 @@ class ConfLUNetLoss(nn.Module):
         """
         terms = self.terms(outputs, targets)
         self.parts = {name: term.detach() for name, term in terms.items()}
-        return terms["seg"] + self.alpha * terms["center"] + self.beta * terms["offsets"]
+        return terms["seg"] + self.heads_weight * (self.alpha * terms["center"] + self.beta * terms["offsets"])
 
     def terms(self, outputs: list[torch.Tensor], targets: list[torch.Tensor]) -> dict[str, torch.Tensor]:
         """The three terms without their weights, by the names in ``PARTS``."""

@@ -237,6 +237,17 @@ def test_settings_change_in_one_line(base):
     assert trainer.plans_manager.plans["conflunet"]["sigma_mm"] == 1.5
 
 
+def test_the_mask_is_learned_first(base):
+    trainer = make(base, small_plans(n_stages=3))
+    trainer.initialize()
+    trainer.num_epochs, weights = 20, []
+    for trainer.current_epoch in (0, 1, 2, 4, 19):
+        weights.append(trainer.heads_weight())
+    assert weights == [0, 0.25, 0.5, 1, 1]
+    trainer.warm_up = 0
+    assert trainer.heads_weight() == 1
+
+
 def test_variants_are_what_their_names_say(base):
     for name in trainers.__all__:
         words = name.removeprefix("nnUNetTrainerConfLUNet").strip("_")
