@@ -19,15 +19,13 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_conflunet.inference.instances import instances_from_logits
 from nnunetv2_conflunet.postprocessing import write_case
-from nnunetv2_conflunet.postprocessing.outputs import case_files
+from nnunetv2_conflunet.postprocessing.outputs import INSTANCES_FOLDER, case_files
 from nnunetv2_conflunet.utilities.files import read_json
-
-INSTANCES = "instances"
 
 
 def instance_folder(output_file_truncated: str) -> Path:
     """Where the instances of a case go whose segmentation goes to ``<output_file_truncated><file_ending>``."""
-    return Path(output_file_truncated).parent / INSTANCES
+    return Path(output_file_truncated).parent / INSTANCES_FOLDER
 
 
 def heads_file(output_file_truncated: str) -> Path:

@@ -10,7 +10,6 @@ from scipy.special import softmax
 
 from nnunetv2_conflunet.postprocessing import Instantiation, InstantiationSettings, instantiate
 from nnunetv2_conflunet.utilities.files import atomic_path
-from nnunetv2_conflunet.utilities.plans import INSTANTIATION_KEY, SETTINGS_KEY
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,11 +97,6 @@ class CaseInstances:
     settings: InstantiationSettings
 
 
-def instantiation_settings(plans: PlansManager) -> InstantiationSettings:
-    """The settings that the trainer left in the model's plans; the defaults where there are none."""
-    return InstantiationSettings.from_dict(plans.plans.get(SETTINGS_KEY, {}).get(INSTANTIATION_KEY, {}))
-
-
 def instances_from_logits(
     segmentation: np.ndarray, output: np.ndarray, properties: dict, plans: PlansManager, dataset_json: dict
 ) -> CaseInstances:
@@ -118,7 +112,7 @@ def instances_from_logits(
     labels = plans.get_label_manager(dataset_json)
     maps = NetworkMaps.of(np.asarray(output), labels.num_segmentation_heads, properties, plans)
     foreground = np.isin(segmentation, labels.foreground_labels)
-    settings = instantiation_settings(plans)
+    settings = InstantiationSettings.from_plans(plans.plans)
     # ACLS looks at the probability around the foreground too; the lesion table does not.
     probability = maps.foreground_probability(foreground | (settings.method == "acls"))
     result = instantiate(

@@ -13,6 +13,9 @@ from nnunetv2_conflunet.postprocessing.lesion_table import lesion_table
 from nnunetv2_conflunet.postprocessing.pipeline import Instantiation
 from nnunetv2_conflunet.utilities.files import atomic_path
 
+# Beside nnU-Net's segmentations: the instance maps, lesion tables and saved heads of a prediction.
+INSTANCES_FOLDER = "instances"
+
 
 def case_files(folder: str | os.PathLike, case: str, file_ending: str) -> tuple[Path, Path]:
     """The files of a case in the folder of instances: the map and the lesion table."""

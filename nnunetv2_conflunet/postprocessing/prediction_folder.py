@@ -15,14 +15,13 @@ from nnunetv2.imageio.reader_writer_registry import (
 )
 
 from nnunetv2_conflunet.imageio import read_instances
+from nnunetv2_conflunet.postprocessing.outputs import INSTANCES_FOLDER
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json
-from nnunetv2_conflunet.utilities.plans import SETTINGS_KEY
 
 # The files of a model lie beside its folds, two levels above the validation folder of a fold.
 LEVELS_TO_MODEL = 2
-HEADS_FOLDER = "instances"
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +106,7 @@ class PredictionFolder:
 
     def settings(self) -> InstantiationSettings:
         """The settings of the model that predicted, the defaults for a model that has none."""
-        return InstantiationSettings.from_dict(self.plans.get(SETTINGS_KEY, {}).get("instantiation", {}))
+        return InstantiationSettings.from_plans(self.plans)
 
     def segmentation_file(self, case: str) -> Path:
         """The segmentation of a case."""
@@ -119,7 +118,7 @@ class PredictionFolder:
 
     def heads_file(self, case: str) -> Path:
         """Where --save_probabilities puts the heads of a case."""
-        return self.heads / HEADS_FOLDER / f"{case}.npz"
+        return self.heads / INSTANCES_FOLDER / f"{case}.npz"
 
     def check_method(self, method: str) -> None:
         """Refuse a method that no case has the input for.

@@ -10,11 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from nnunetv2.postprocessing.remove_connected_components import remove_all_but_largest_component_from_segmentation
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from support import nnunet_environment, run, write_nifti
 
 from nnunetv2_conflunet.evaluation.settings import Settings
-from nnunetv2_conflunet.inference.instances import instantiation_settings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.instantiate_folder import instantiate_folder
 from nnunetv2_conflunet.postprocessing.prediction_folder import PredictionFolder
@@ -127,7 +125,7 @@ def test_prediction_and_the_command_read_the_choice(tmp_path, toys, references):
     plans = json.loads((model / "plans.json").read_text())
     assert {k: v for k, v in plans.items() if k != SETTINGS_KEY} == others
     assert (plans[SETTINGS_KEY]["alpha"], plans[SETTINGS_KEY]["sigma_mm"]) == (20, 2)
-    assert instantiation_settings(PlansManager(plans)) == settings
+    assert InstantiationSettings.from_plans(plans) == settings
     validation = PredictionFolder.open(model / "fold_0" / "validation")
     assert validation.settings() == settings
     accounts, _ = instantiate_folder(validation.folder, tmp_path / "out", validation.settings(), num_processes=1)
