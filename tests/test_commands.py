@@ -267,6 +267,16 @@ def test_prepare_brings_maps_to_a_preprocessed_configuration(environment):
     fails(["nnUNetv2_conflunet_prepare", "-d", "321", "-c", "nothing"], variables, "no configuration nothing")
 
 
+def test_prepare_writes_the_papers_configuration(environment):
+    base, variables = environment
+    command = ["nnUNetv2_conflunet_prepare", "-d", "321", "-c", "3d_conflunet", "--paper_configuration"]
+    output = run(command, variables).stdout
+    assert "3d_conflunet was added to" in output and "nnUNetPlans_3d_fullres_instances" in output
+    plans = json.loads((base / "preprocessed" / DATASET / "nnUNetPlans.json").read_text())
+    assert plans["configurations"]["3d_conflunet"]["patch_size"] == [96, 96, 96]
+    fails([*command, "-p", "nnUNetOtherPlans"], variables, "nnUNetOtherPlans.json does not exist")
+
+
 def test_path(environment):
     _, variables = environment
     folder = run(["nnUNetv2_conflunet_path"], variables).stdout.strip()

@@ -10,6 +10,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_conflunet.preprocessing.checks import check_instances
 from nnunetv2_conflunet.preprocessing.conversion import write_instances_from_labels, write_labels_from_instances
+from nnunetv2_conflunet.preprocessing.paper_configuration import NAME, add_paper_configuration
 from nnunetv2_conflunet.preprocessing.preprocessed import PreparedCase, PreprocessedInstances
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
 from nnunetv2_conflunet.preprocessing.refusals import refuse_unsupported
@@ -37,12 +38,21 @@ def prepare(args: argparse.Namespace) -> None:
     cases = dataset.require_instances(list(dataset.training_cases()))
     check_instances(cases, dataset.reader(), dataset.label_manager().foreground_labels, args.np)
     print(f"{len(cases)} instance maps fit their labels.")
-
+    if args.paper_configuration:
+        _add_paper_configuration(dataset.folder.name, args.p)
     configurations = _preprocessed_configurations(dataset.folder.name, args.p, args.c)
     if not configurations:
         print(f"No configuration of {args.p} is preprocessed yet: run nnUNetv2_plan_and_preprocess, then train.")
     for prepared in configurations:
         _report(prepared, prepared.prepare(args.np))
+
+
+def _add_paper_configuration(dataset: str, plans_name: str) -> None:
+    if not nnUNet_preprocessed.is_set():
+        raise InputError("nnUNet_preprocessed is not set; export it as nnU-Net's documentation says.")
+    plans_file = Path(nnUNet_preprocessed) / dataset / f"{plans_name}.json"
+    written = add_paper_configuration(plans_file)
+    print(f"{NAME} was {'added to' if written else 'already in'} {plans_file}.")
 
 
 def _dataset_name(dataset: str) -> str:
@@ -98,6 +108,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-c", nargs="+", help="configurations (default: every one that is preprocessed)")
     parser.add_argument(
         "-np", type=int, default=default_num_processes, help="number of processes (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--paper_configuration",
+        action="store_true",
+        help=f"also write the configuration {NAME}, with patch, batch and network of the paper, into the plans",
     )
     parser.add_argument(
         "--labels_from_instances", action="store_true", help="first write labelsTr as the support of instancesTr"

@@ -1,6 +1,10 @@
 """The trainers that ``nnUNetv2_train -tr`` takes."""
 
 from nnunetv2_conflunet.trainers.conflunet_trainer import nnUNetTrainerConfLUNet
+from nnunetv2_conflunet.trainers.isbi2024 import (
+    nnUNetTrainerConfLUNetISBI2024,
+    nnUNetTrainerConfLUNetISBI2024Semantic,
+)
 from nnunetv2_conflunet.trainers.variants import (
     nnUNetTrainerConfLUNet_1epoch,
     nnUNetTrainerConfLUNet_5epochs,
@@ -17,6 +21,8 @@ from nnunetv2_conflunet.trainers.variants import (
 
 __all__ = [
     "nnUNetTrainerConfLUNet",
+    "nnUNetTrainerConfLUNetISBI2024",
+    "nnUNetTrainerConfLUNetISBI2024Semantic",
     "nnUNetTrainerConfLUNet_1epoch",
     "nnUNetTrainerConfLUNet_5epochs",
     "nnUNetTrainerConfLUNet_10epochs",

@@ -1,0 +1,151 @@
+"""The training recipe of the paper (Wynen et al., ISBI 2024), for ConfLUNet and for the U-Net of its baselines.
+
+"Paper" below is the paper; "code" is what its authors published with it
+(https://github.com/maxencewynen/ConfLUNet, commit f463fcc of March 2024) and decides where the paper gives no figure.
+docs/reproduction.md says point by point what is alike and what is not.
+"""
+
+from functools import wraps
+
+import torch
+from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import nn
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
+
+from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.preprocessing.raw_dataset import refuse_regions
+from nnunetv2_conflunet.trainers.conflunet_trainer import nnUNetTrainerConfLUNet
+from nnunetv2_conflunet.trainers.focal_loss import FocalLoss
+from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss
+
+# Paper: L_seg = focal + 0.5 Dice. Code: the focal loss's exponent.
+DICE_WEIGHT = 0.5
+FOCAL_GAMMA = 2.0
+# Code: four patches centered on a lesion voxel for one that is not.
+FOREGROUND_SHARE = 0.8
+
+
+class RecipeISBI2024(nnUNetTrainer):
+    """What the paper's networks with and without heads have in common; use one of the two trainers below.
+
+    Attributes:
+        epochs: number of epochs; the paper's, with nnU-Net's number of iterations each.
+        learning_rate: at the start; the better of the paper's two.
+        adam_weight_decay: the code's.
+    """
+
+    epochs: int = 300
+    learning_rate: float = 1e-4
+    adam_weight_decay: float = 5e-4
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int,
+        dataset_json: dict,
+        device: torch.device = torch.device("cuda"),  # noqa: B008  (nnU-Net's signature)
+    ):
+        manager = PlansManager(plans)
+        refuse_regions(manager.get_label_manager(dataset_json), manager.dataset_name)
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.num_epochs = self.epochs
+        self.initial_lr = self.learning_rate
+        self.weight_decay = self.adam_weight_decay
+        # Paper: the network has one output.
+        self.enable_deep_supervision = False
+        # nnU-Net's fixed number of patches with foreground a batch has no 0.8 of 2.
+        self.probabilistic_oversampling = True
+        self.oversample_foreground_percent = FOREGROUND_SHARE
+
+    def _set_batch_size_and_oversample(self) -> None:
+        """nnU-Net shares the fixed number out among processes; a probability is the same in each."""
+        super()._set_batch_size_and_oversample()
+        self.oversample_foreground_percent = FOREGROUND_SHARE
+
+    @staticmethod
+    @wraps(nnUNetTrainer.build_network_architecture)
+    def build_network_architecture(*args, **kwargs) -> nn.Module:
+        """The network of the plans."""
+        return with_one_output(nnUNetTrainer.build_network_architecture(*args, **kwargs))
+
+    def configure_optimizers(self) -> tuple[Optimizer, LRScheduler]:
+        """Adam (paper), its weight decay and the cosine to 0 over all epochs (code)."""
+        optimizer = Adam(self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
+        return optimizer, CosineAnnealingLR(optimizer, T_max=self.num_epochs)
+
+    def _build_loss(self) -> DC_and_CE_loss:
+        # nnU-Net's own compound, which knows the ignore label and several processes. Its Dice is the code's: of the
+        # foreground, smoothed by 1e-5, less a constant 1.
+        loss = nnUNetTrainer._build_loss(self)
+        loss.ce = FocalLoss(FOCAL_GAMMA, self.label_manager.ignore_label)
+        loss.weight_dice = DICE_WEIGHT
+        return loss
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:
+        """nnU-Net's, without mirroring at prediction, which neither paper nor code has."""
+        settings = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        self.inference_allowed_mirroring_axes = None
+        return settings
+
+
+class nnUNetTrainerConfLUNetISBI2024Semantic(RecipeISBI2024):
+    """The semantic U-Net on which the paper's baselines CC and ACLS stand: the same recipe without the heads."""
+
+
+class nnUNetTrainerConfLUNetISBI2024(RecipeISBI2024, nnUNetTrainerConfLUNet):
+    """ConfLUNet with the losses, weights and optimizer of the paper; ``3d_conflunet`` is its configuration.
+
+    Attributes:
+        alpha: weight of the center loss; the best of the paper's five.
+        center_focus: the paper's center loss has none.
+        beta: weight of the offset loss, per mm, of the mean over an offset's components; the best of the paper's three.
+        warm_up: the paper has none.
+        sigma_mm: the paper's 2 mm.
+        instantiation: heatmap threshold, window and connectivity are the code's, the size limits the paper's.
+    """
+
+    alpha: float = 2000.0
+    center_focus: float = 0.0
+    beta: float = 0.5
+    warm_up: float = 0.0
+    sigma_mm: float = 2.0
+    instantiation: InstantiationSettings = InstantiationSettings(
+        method="center_offset",
+        heatmap_threshold=0.1,
+        window_mm=3.0,
+        connectivity=6,
+        min_volume_mm3=14.0,
+        min_extent_mm=3.0,
+    )
+
+    @staticmethod
+    @wraps(nnUNetTrainer.build_network_architecture)
+    def build_network_architecture(*args, **kwargs) -> nn.Module:
+        """The network of the plans with heads, whose channels start like all others (code), not at zero."""
+        network = nnUNetTrainerConfLUNet.build_network_architecture(*args, **kwargs)
+        network.decoder.seg_layers.apply(network.initialize)
+        return with_one_output(network)
+
+    def _build_loss(self) -> ConfLUNetLoss:
+        # The code averages over components what ConfLUNetLoss sums up.
+        dim = len(self.configuration_manager.patch_size)
+        return ConfLUNetLoss(
+            semantic=super()._build_loss(),
+            alpha=self.alpha,
+            beta=self.beta / dim,
+            deep_supervision=self.enable_deep_supervision,
+            center_focus=self.center_focus,
+        )
+
+
+def with_one_output(network: nn.Module) -> nn.Module:
+    """The network, with those outputs frozen that only deep supervision has.
+
+    nnU-Net builds them always. Several processes cannot train a parameter that takes no part in the loss.
+    """
+    network.decoder.seg_layers[:-1].requires_grad_(False)
+    return network
