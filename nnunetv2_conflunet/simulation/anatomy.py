@@ -1,6 +1,7 @@
 """One patient's brain: the template deformed, with FLAIR contrast."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from scipy import ndimage
@@ -10,6 +11,20 @@ from nnunetv2_conflunet.simulation.templates import TISSUES, Templates
 
 # Below this height in MNI space lie the brain stem and the cerebellum, where lesions are rarer.
 INFRATENTORIAL_MM = -18.0
+
+
+class Head(Protocol):
+    """What a patient's deformation needs to know of the brain that it deforms, in (z, y, x) order on a 1 mm grid.
+
+    Attributes:
+        origin_mm: world position of voxel (0, 0, 0).
+        ventricle_center_mm: center of mass of the lateral ventricles.
+        ventricle_push: (3, Z, Y, X) float32, unit vectors away from the ventricles, fading with the distance.
+    """
+
+    origin_mm: tuple[float, float, float]
+    ventricle_center_mm: tuple[float, float, float]
+    ventricle_push: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -46,7 +61,7 @@ def simulate_anatomy(templates: Templates, grid: Grid, rng: np.random.Generator)
     """
     factors = tuple(max(1, round(d)) for d in grid.spacing_mm)
     fine = grid.refined(factors)
-    coordinates = _deformed_coordinates(templates, fine, rng)
+    coordinates = deformed_coordinates(templates, fine, rng)
     indices = [c - o for c, o in zip(coordinates, templates.origin_mm, strict=True)]
 
     def sample(values: np.ndarray, mode: str = "constant") -> np.ndarray:
@@ -60,14 +75,23 @@ def simulate_anatomy(templates: Templates, grid: Grid, rng: np.random.Generator)
     return Anatomy(grid, tissues, brain, distance, block_mean(coordinates[0], factors), signal)
 
 
-def _deformed_coordinates(templates: Templates, grid: Grid, rng: np.random.Generator) -> np.ndarray:
-    """Where in MNI space each voxel of the patient comes from, (3, Z, Y, X) float32 mm."""
+def deformed_coordinates(head: Head, grid: Grid, rng: np.random.Generator) -> np.ndarray:
+    """Where each voxel of a deformed patient comes from.
+
+    Args:
+        head: what is deformed.
+        grid: the grid of the patient's image.
+        rng: source of the deformation.
+
+    Returns:
+        (3, Z, Y, X) float32 positions in mm in the space of `head`.
+    """
     angles = np.deg2rad(rng.normal(0, 2.0, 3))
     scales = np.exp(rng.normal(0, 0.035, 3))
     shift_mm = rng.normal(0, 1.5, 3)
     enlargement_mm = rng.uniform(-0.5, 3.5)
     matrix = _rotation(angles) / scales[:, None]
-    center = np.asarray(templates.ventricle_center_mm)
+    center = np.asarray(head.ventricle_center_mm)
 
     axes = [a - c for a, c in zip(grid.axes_mm(), center, strict=True)]
     coordinates = np.empty((3, *grid.shape), np.float32)
@@ -80,11 +104,11 @@ def _deformed_coordinates(templates: Templates, grid: Grid, rng: np.random.Gener
         )
         # Different lobes and ventricles, then different gyri.
         coordinates[axis] += 2.0 * smooth_field(grid, 28.0, rng) + 0.8 * smooth_field(grid, 9.0, rng)
-    indices = [c - o for c, o in zip(coordinates, templates.origin_mm, strict=True)]
+    indices = [c - o for c, o in zip(coordinates, head.origin_mm, strict=True)]
     for axis in range(3):
         # Looking up nearer to the ventricles makes them larger, as atrophy does.
         coordinates[axis] -= enlargement_mm * ndimage.map_coordinates(
-            templates.ventricle_push[axis], indices, order=1, mode="nearest", output=np.float32
+            head.ventricle_push[axis], indices, order=1, mode="nearest", output=np.float32
         )
     return coordinates
 

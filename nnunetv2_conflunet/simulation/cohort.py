@@ -16,7 +16,7 @@ from nnunetv2_conflunet import __version__
 from nnunetv2_conflunet.imageio import write_instances
 from nnunetv2_conflunet.simulation.grid import Grid
 from nnunetv2_conflunet.simulation.lesions import MEAN_LESIONS, LesionStatistics
-from nnunetv2_conflunet.simulation.patient import lesion_share_of, simulate_patient
+from nnunetv2_conflunet.simulation.patient import Patient, lesion_share_of, simulate_patient
 from nnunetv2_conflunet.simulation.templates import load_templates
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import atomic_path, write_json
@@ -146,7 +146,7 @@ def write_cohort(
     settings.check()
     grid = settings.grid()
     folder = Path(folder)
-    _prepare_folder(folder, overwrite)
+    prepare_folder(folder, overwrite)
     statistics = replace(settings.statistics, mean_lesions=mean_lesions(settings, grid))
     cases = list(cases_of(settings))
     missed = Parallel(n_jobs=min(processes, len(cases)), return_as="generator")(
@@ -165,7 +165,12 @@ def mean_lesions(settings: CohortSettings, grid: Grid) -> float:
     return max(1.0, MEAN_LESIONS * lesion_share_of(grid))
 
 
-def _prepare_folder(folder: Path, overwrite: bool) -> None:
+def prepare_folder(folder: Path, overwrite: bool) -> None:
+    """Make the empty folders of a dataset.
+
+    Raises:
+        InputError: it is a file, or not empty and `overwrite` is False.
+    """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file.")
     if folder.is_dir() and any(folder.iterdir()):
@@ -184,6 +189,12 @@ def _write_case(folder: Path, case: Case, grid: Grid, statistics: LesionStatisti
     """Simulate and write one case; returns the number of lesions that found no place."""
     child = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(case.split), case.number))
     patient = simulate_patient(grid, statistics, child)
+    write_patient(folder, case, patient, grid)
+    return patient.missed
+
+
+def write_patient(folder: Path, case: Case, patient: Patient, grid: Grid) -> None:
+    """Write image, semantic labels and instances of one case into a dataset."""
     writer, properties = SimpleITKIO(), grid.sitk_properties()
     with atomic_path(folder / f"images{case.split}" / f"{case.name}_0000.nii.gz", ".nii.gz") as path:
         sitk.WriteImage(grid.sitk_image(patient.image), str(path), True)
@@ -191,7 +202,6 @@ def _write_case(folder: Path, case: Case, grid: Grid, statistics: LesionStatisti
         sitk.WriteImage(grid.sitk_image((patient.instances > 0).astype(np.uint8)), str(path), True)
     path = folder / f"instances{case.split}" / f"{case.name}.nii.gz"
     write_instances(patient.instances, path, writer, properties, ".nii.gz")
-    return patient.missed
 
 
 def _dataset_json(settings: CohortSettings) -> dict:

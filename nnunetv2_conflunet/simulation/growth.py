@@ -29,6 +29,7 @@ class Tissue:
         densities: float32 maps, each proportional to the probability of a lesion's middle.
         choose_density: ``(volume_mm3, is_cluster, rng) -> int``, the map that a lesion's middle is drawn from.
         ventricle_distance_mm: float32; its gradient is the direction of lesions of density 0. None: no direction.
+        cluster_preference: float32, clusters spread to where it is high. None: in any direction.
     """
 
     spacing_mm: tuple[float, float, float]
@@ -37,6 +38,7 @@ class Tissue:
     densities: tuple[np.ndarray, ...]
     choose_density: Callable[[float, bool, np.random.Generator], int]
     ventricle_distance_mm: np.ndarray | None = None
+    cluster_preference: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

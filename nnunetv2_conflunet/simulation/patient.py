@@ -74,7 +74,7 @@ def white_matter_tissue(anatomy: Anatomy) -> Tissue:
         allowed=allowed,
         reluctance=gray,
         densities=_densities(white, distance, anatomy.height_mm),
-        choose_density=_choose_density,
+        choose_density=choose_density,
         ventricle_distance_mm=distance,
     )
 
@@ -101,8 +101,8 @@ def _densities(white: np.ndarray, distance_mm: np.ndarray, height_mm: np.ndarray
     return white * np.exp(-outside_mm / 4.0), white * np.exp(-outside_mm / 25.0) * above
 
 
-def _choose_density(volume_mm3: float, is_cluster: bool, rng: np.random.Generator) -> int:
-    """Large lesions and clusters more often lie beside the ventricles.
+def choose_density(volume_mm3: float, is_cluster: bool, rng: np.random.Generator) -> int:
+    """The density of a lesion's middle: large lesions and clusters more often lie beside the ventricles.
 
     In the masks of Lesjak et al. 2017 5 % of the components below 30 mm3, 21 % of those of 100-500 mm3 and 96 % of
     those above 2 mL come within 3 mm of the ventricles.

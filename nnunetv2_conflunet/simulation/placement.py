@@ -11,6 +11,7 @@ from nnunetv2_conflunet.simulation.lesions import Component, Shape, random_shape
 
 CUBE = np.ones((3, 3, 3), bool)
 CENTER_TRIES, NEIGHBOR_TRIES, COMPONENT_TRIES = 12, 24, 5
+PREFERENCE_TRIES = 8
 # Round shapes fit where long ones do not; tried in this order.
 ROUNDNESS = 0.0, 0.3, 0.6, 1.0
 # Faces that two confluent units share at least, so that they touch under every connectivity.
@@ -104,7 +105,7 @@ class _Placer:
                 roundness = ROUNDNESS[attempt * len(ROUNDNESS) // tries]
                 if neighbors:
                     neighbor = neighbors[self.rng.integers(len(neighbors))]
-                    center, direction = self._beside(neighbor, volume_mm3, gap=not units), None
+                    center, direction = self._preferred_beside(neighbor, volume_mm3, gap=not units), None
                 else:
                     center, direction = self._draw_center(volume_mm3, len(volumes_mm3) > 1)
                 shape = self.make_shape(self.rng, direction, roundness)
@@ -138,6 +139,15 @@ class _Placer:
         part = distance[tuple(slice(max(0, v - 1), v + 2) for v in voxel)]
         slopes = [(np.take(part, -1, axis) - np.take(part, 0, axis)).mean() for axis in range(3)]
         return center, np.array(slopes) / self.tissue.spacing_mm
+
+    def _preferred_beside(self, unit: Unit, volume_mm3: float, gap: bool) -> np.ndarray:
+        """A position beside a unit; for one of its cluster, the one of a few that the tissue prefers."""
+        preference = self.tissue.cluster_preference
+        if gap or preference is None:
+            return self._beside(unit, volume_mm3, gap)
+        centers = [self._beside(unit, volume_mm3, gap) for _ in range(PREFERENCE_TRIES)]
+        voxels = [np.clip(np.round(c).astype(int), 0, np.array(preference.shape) - 1) for c in centers]
+        return centers[int(np.argmax([preference[tuple(v)] for v in voxels]))]
 
     def _beside(self, unit: Unit, volume_mm3: float, gap: bool) -> np.ndarray:
         """A position in voxels outside a unit's surface for the middle of another lesion."""

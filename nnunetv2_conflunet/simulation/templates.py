@@ -85,14 +85,12 @@ def load_templates() -> Templates:
     origin = tuple(float(affine[2 - axis, 3] + box[axis].start) for axis in range(3))
     tissues = _tissues(white, gray, brain, origin)
     ventricles = _lateral_ventricles(tissues[TISSUES.index("csf")] > 0.5, brain)
-    distance = _signed_distance(ventricles)
-    smooth = ndimage.gaussian_filter(distance, 2.0)
-    push = np.stack(np.gradient(smooth)) * np.exp(-np.abs(smooth) / 12.0)
+    distance = signed_distance(ventricles)
     inside = [np.flatnonzero(brain.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
     return Templates(
         tissues=tissues,
         ventricle_distance_mm=distance,
-        ventricle_push=push.astype(np.float32),
+        ventricle_push=push_away(distance),
         origin_mm=origin,
         brain_mm=(
             tuple(o + float(i[0]) for o, i in zip(origin, inside, strict=True)),
@@ -129,9 +127,22 @@ def _lateral_ventricles(csf: np.ndarray, brain: np.ndarray) -> np.ndarray:
     return cc3d.largest_k(csf & (depth_mm > VENTRICLE_DEPTH_MM), k=1, connectivity=6) > 0
 
 
-def _signed_distance(mask: np.ndarray) -> np.ndarray:
-    """Distance to the surface of a mask in voxels, negative inside, float32."""
+def push_away(distance_mm: np.ndarray) -> np.ndarray:
+    """Unit vectors away from a structure, fading with the distance.
+
+    Args:
+        distance_mm: (Z, Y, X) float32, signed distance to its surface on a 1 mm grid.
+
+    Returns:
+        (3, Z, Y, X) float32.
+    """
+    smooth = ndimage.gaussian_filter(distance_mm, 2.0)
+    return (np.stack(np.gradient(smooth)) * np.exp(-np.abs(smooth) / 12.0)).astype(np.float32)
+
+
+def signed_distance(mask: np.ndarray) -> np.ndarray:
+    """Distance to the surface of a mask, which is not empty, in voxels, negative inside, (Z, Y, X) float32."""
     distance = ndimage.distance_transform_edt(~mask).astype(np.float32)
-    box = tuple(slice(s.start - 1, s.stop + 1) for s in ndimage.find_objects(mask.view(np.uint8))[0])
+    box = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in ndimage.find_objects(mask.view(np.uint8))[0])
     distance[box] -= ndimage.distance_transform_edt(mask[box]).astype(np.float32)
     return distance

@@ -1,0 +1,91 @@
+"""The patients of the open MS database: consensus masks, and FLAIR volumes where there are some."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunetv2_conflunet.simulation.grid import Grid
+from nnunetv2_conflunet.utilities.errors import InputError
+
+SOURCE = (
+    "Lesjak Z. et al., A novel public MR image dataset of multiple sclerosis patients with lesion segmentations based "
+    "on multi-rater consensus, Neuroinformatics 2017, doi:10.1007/s12021-017-9348-7, CC-BY"
+)
+ENDING = ".nii.gz"
+# The masks that are used; the database numbers 30 patients.
+PATIENTS = tuple(
+    f"patient{number:02d}"
+    for number in (1, 3, 4, 6, 7, 8, 9, 10, 12, 13, 15, 16, 17, 18, 19, 20, 21, 23, 24, 25, 27, 28, 30)
+)
+# Few lesions, and many that are confluent.
+FLAIR_PATIENTS = "patient07", "patient19"
+
+
+@dataclass(frozen=True)
+class OpenMS:
+    """A folder with ``gold/<patient>.nii.gz`` (masks) and ``flair/<patient>.nii.gz``, all on one grid in MNI space.
+
+    Source: Lesjak et al. 2017, doi:10.1007/s12021-017-9348-7, licence CC-BY.
+
+    Attributes:
+        folder: the folder.
+    """
+
+    folder: Path
+
+    @classmethod
+    def at(cls, folder: str | os.PathLike) -> "OpenMS":
+        """Open the folder.
+
+        Raises:
+            InputError: the folder or one of its files is missing.
+        """
+        data = cls(Path(folder))
+        if not data.folder.is_dir():
+            raise InputError(f"{data.folder} is no folder; give the one that holds gold/ and flair/ of the database.")
+        for kind, patients in (("gold", PATIENTS), ("flair", FLAIR_PATIENTS)):
+            for patient in patients:
+                data.path(kind, patient)
+        return data
+
+    def path(self, kind: str, patient: str) -> Path:
+        """The file of a patient; `kind` is ``gold`` or ``flair``.
+
+        Raises:
+            InputError: it is missing.
+        """
+        path = self.folder / kind / f"{patient}{ENDING}"
+        if not path.is_file():
+            raise InputError(f"{path} is missing.")
+        return path
+
+    def mask(self, patient: str) -> tuple[np.ndarray, Grid]:
+        """A patient's lesions, (Z, Y, X) bool, and their grid; see :meth:`flair` for the axes and errors."""
+        mask, grid = _read(self.path("gold", patient))
+        return mask > 0, grid
+
+    def flair(self, patient: str) -> tuple[np.ndarray, Grid]:
+        """A patient's FLAIR, (Z, Y, X) float32: z to the top, y to the front, x to the right; and its grid.
+
+        Raises:
+            InputError: the file is missing or cannot be read.
+        """
+        flair, grid = _read(self.path("flair", patient))
+        return flair.astype(np.float32), grid
+
+
+def _read(path: Path) -> tuple[np.ndarray, Grid]:
+    try:
+        image = sitk.DICOMOrient(sitk.ReadImage(str(path)), "RAS")
+    except RuntimeError as error:
+        raise InputError(f"{path} cannot be read as an image.") from error
+    array = sitk.GetArrayFromImage(image)
+    x, y, z = image.GetOrigin()
+    # SimpleITK's world is LPS.
+    grid = Grid(array.shape, tuple(image.GetSpacing()[::-1]), (z, -y, -x))
+    if not np.allclose(grid.spacing_mm, 1) or not np.allclose(image.GetDirection(), np.diag([-1, -1, 1]).ravel()):
+        raise InputError(f"{path} has spacing {grid.spacing_mm} mm or oblique axes; 1 mm in MNI space is needed.")
+    return array, grid
