@@ -1,18 +1,20 @@
-"""Whether the heads help the mask or harm it: trainings from the same start, with and without them.
+"""Trainings from the same start that differ in one thing: with and without the heads, or in their losses.
 
     python benchmarks/heads_training.py DATASET CONFIGURATION OUTPUT --arms semantic default alpha=200 --seeds 0 1 2
 
-Each arm is a training of `--iterations` steps in this process, with nnU-Net's optimizer and its schedule over that
-many steps. It writes one row of figures every `--every` steps to OUTPUT/<arm>_<seed>.csv: the parts of the training
-loss since the last row; the pseudo Dice, the center and the offset error on validation patches that are the same for
-all arms; and the norm of each weighted term's gradient on the shared trunk (`--gradients`). Finished files are kept,
-so that a broken run goes on where it was. `--plot` draws what is there.
+Each arm is a training of `--iterations` steps in this process, with nnU-Net's schedule over that many steps. It writes
+one row of figures every `--every` steps to OUTPUT/<arm>_<seed>.csv: the parts of the training loss since the last row;
+the pseudo Dice, the center and the offset error on validation patches that are the same for all arms; and the norm of
+each weighted term's gradient on the shared trunk (`--gradients`). `--instances` also predicts the validation cases at
+the end and writes their lesion metrics by center-offset and by CC to OUTPUT/<arm>_<seed>_instances.csv. Finished files
+are kept, so that a broken run goes on where it was. `--plot` draws what is there, `--table` prints the last rows.
 
-An arm is `semantic` (no heads' losses), `default`, or changes attributes of the trainer: `alpha=200,beta=0.1`.
+An arm is `semantic` (no heads' losses), `default`, or changes attributes of the trainer: `alpha=200,beta=0.1`. Two more
+can be changed: `adamw=3e-3`, AdamW of this learning rate instead of nnU-Net's SGD, and `branch=8`, an own 3x3x3
+convolution of that many features for the heads beside the widened last one.
 """
 
 import argparse
-import csv
 import os
 import random
 import time
@@ -21,39 +23,65 @@ from pathlib import Path
 os.environ.setdefault("nnUNet_compile", "f")
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from torch import nn
 
+from nnunetv2_conflunet.evaluation import evaluate_case
+from nnunetv2_conflunet.inference import ConfLUNetPredictor
+from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate, remove_small_instances
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
 from nnunetv2_conflunet.trainers.loss import PARTS
 from nnunetv2_conflunet.utilities.files import atomic_path, read_json
 
 FIGURES = ("pseudo_dice", "val_center", "val_offsets")
+METHODS = {
+    "center_offset": InstantiationSettings(),
+    "center_offset 5 mm": InstantiationSettings(window_mm=5.0),
+    "cc": InstantiationSettings(method="cc"),
+}
+METRICS = ("DSC", "Precision", "Recall", "F1", "PQ", "Recall_CLU")
 
 
 def main():
     args = parse()
-    output = Path(args.output)
+    output = Path(args.output).resolve()
     output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(args.threads)
     for seed in args.seeds:
         for arm in args.arms:
-            path = output / f"{arm}_{seed}.csv"
-            if not path.exists():
-                write_rows(list(train(arm, seed, args)), path)
+            run(arm, seed, args, output)
     if args.plot:
         plot(output, args.arms, args.seeds)
+    if args.table:
+        print(table(output, args.arms, args.seeds))
 
 
-def train(arm, seed, args):
-    """Yield a row of figures every `args.every` steps."""
+def run(arm, seed, args, output):
+    """Train one arm and write its files, unless they are there."""
+    path, instances = output / f"{arm}_{seed}.csv", output / f"{arm}_{seed}_instances.csv"
+    if path.exists() and (instances.exists() or not args.instances):
+        return
+    # Arms have other settings in their plans.json, which nnU-Net writes into the results.
+    os.environ["nnUNet_results"] = str(output / f"results_{arm}_{seed}")
     for source in (random.seed, np.random.seed, torch.manual_seed):
         source(seed)
     trainer = make_trainer(arm, args)
+    write_table(pd.DataFrame(train(trainer, f"{arm} {seed}", args)), path)
+    if args.instances:
+        write_table(predict_validation_cases(trainer), instances)
+
+
+def train(trainer, name, args):
+    """Yield a row of figures every `args.every` steps."""
     os.environ["nnUNet_n_proc_DA"] = "0"
     trainer.on_train_start()
+    if args.bfloat16:
+        compute_in_bfloat16(trainer.network)
     validation = [next(trainer.dataloader_val) for _ in range(args.validation_batches)]
     start, steps = time.process_time(), []
     for iteration in range(args.iterations):
@@ -70,20 +98,74 @@ def train(arm, seed, args):
             means = {f"train_{part}": np.mean([step[part] for step in steps]) for part in PARTS}
             row = {"iteration": iteration + 1, **means, **validate(trainer, validation), **norms}
             row["cpu_s"] = time.process_time() - start
-            print(arm, seed, {key: round(float(value), 4) for key, value in row.items()}, flush=True)
+            print(name, {key: round(float(value), 4) for key, value in row.items()}, flush=True)
             yield row
             steps = []
 
 
+def compute_in_bfloat16(network):
+    """Convolutions in bfloat16 with channels last, outputs in float32: twice as fast where the processor has it."""
+    network.to(memory_format=torch.channels_last_3d)
+    forward = network.forward
+
+    def forward_in_bfloat16(x):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=network.training):
+            output = forward(x)
+        return [i.float() for i in output] if isinstance(output, list | tuple) else output.float()
+
+    network.forward = forward_in_bfloat16
+
+
+class TrainerOfAnArm(nnUNetTrainerConfLUNet):
+    """The trainer, with the two choices that its attributes do not offer."""
+
+    adamw = 0.0
+    branch = 0.0
+
+    def configure_optimizers(self):
+        if self.branch:
+            layers = self.network.decoder.seg_layers
+            layers[-1] = WithBranch(layers[-1], int(self.branch))
+        if not self.adamw:
+            return super().configure_optimizers()
+        optimizer = torch.optim.AdamW(self.network.parameters(), self.adamw, weight_decay=self.weight_decay)
+        return optimizer, PolyLRScheduler(optimizer, self.adamw, self.num_epochs)
+
+
+class WithBranch(nn.Module):
+    """The last convolution, to whose heads' channels a 3x3x3 convolution of their own adds; at first it adds 0."""
+
+    n_heads = 4
+
+    def __init__(self, last, n_features):
+        super().__init__()
+        self.last = last
+        self.branch = nn.Sequential(
+            nn.Conv3d(last.in_channels, n_features, 3, padding=1),
+            nn.InstanceNorm3d(n_features, affine=True),
+            nn.LeakyReLU(),
+            nn.Conv3d(n_features, self.n_heads, 1),
+        )
+        for parameter in self.branch[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, features):
+        output = self.last(features)
+        semantic, heads = output[:, : -self.n_heads], output[:, -self.n_heads :]
+        return torch.cat([semantic, heads + self.branch(features)], dim=1)
+
+
 def make_trainer(arm, args):
     folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(args.dataset)
-    settings = {"semantic": {"alpha": 0.0, "beta": 0.0}, "default": {}}.get(arm)
-    if settings is None:
-        settings = {key: float(value) for key, value in (i.split("=") for i in arm.split(","))}
-    trainer_class = type("nnUNetTrainerBenchmark", (nnUNetTrainerConfLUNet,), settings)
+    named = {"semantic": {"alpha": 0.0, "beta": 0.0}, "default": {}}
+    settings = {}
+    for part in arm.split(","):
+        name, _, value = part.partition("=")
+        settings |= {name: float(value)} if value else named[name]
+    trainer_class = type("nnUNetTrainerBenchmark", (TrainerOfAnArm,), settings)
     plans = {**read_json(folder / "nnUNetPlans.json"), "continue_training": False}
     trainer = trainer_class(
-        plans, args.configuration, args.fold, read_json(folder / "dataset.json"), torch.device("cpu")
+        plans, args.configuration, args.fold, read_json(folder / "dataset.json"), torch.device(args.device)
     )
     trainer.num_epochs = args.iterations
     trainer.disable_checkpointing = True
@@ -113,27 +195,79 @@ def gradient_norms(trainer, batch):
     return norms
 
 
-def write_rows(rows, path):
-    with atomic_path(path) as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+def predict_validation_cases(trainer):
+    """Lesion metrics of the validation cases on the preprocessed grid, one row a case and method."""
+    trainer.set_deep_supervision_enabled(False)
+    trainer.network.eval()
+    predictor = ConfLUNetPredictor(
+        use_mirroring=False, perform_everything_on_device=False, device=trainer.device, allow_tqdm=False
+    )
+    predictor.manual_initialization(
+        trainer.network, trainer.plans_manager, trainer.configuration_manager, None, trainer.dataset_json,
+        type(trainer).__name__, None,
+    )  # fmt: skip
+    n_semantic = predictor.heads.n_semantic
+    spacing_mm = trainer.configuration_manager.spacing
+    _, dataset = trainer.get_tr_and_val_datasets()
+    rows = []
+    for case in dataset.identifiers:
+        data, _, instances, _ = dataset.load_case(case)
+        output = predictor.predict_sliding_window_return_logits(torch.from_numpy(np.asarray(data))).float().numpy()
+        foreground = output[:n_semantic].argmax(axis=0) > 0
+        reference = remove_small_instances(np.asarray(instances, np.int32).reshape(foreground.shape), spacing_mm)
+        for method, settings in METHODS.items():
+            found = instantiate(
+                foreground, spacing_mm, settings,
+                heatmap=output[n_semantic], offsets_mm=output[n_semantic + 1 :],
+            )  # fmt: skip
+            metrics = evaluate_case(found.instances, reference, spacing_mm)
+            rows.append({"case": case, "method": method, **{i: metrics[i] for i in METRICS}})
+    trainer.set_deep_supervision_enabled(True)
+    return pd.DataFrame(rows)
+
+
+def write_table(rows, path):
+    with atomic_path(path) as temporary:
+        rows.to_csv(temporary, index=False)
+
+
+def table(output, arms, seeds):
+    """The last row of every arm, and its lesion metrics where they are there: mean over seeds, in brackets lowest and
+    highest."""
+    lines = []
+    for arm in arms:
+        last = [pd.read_csv(i).iloc[-1] for i in existing(output, arm, seeds, "")]
+        figures = {i: [row[i] for row in last] for i in ("iteration", *FIGURES)}
+        for path in existing(output, arm, seeds, "_instances"):
+            for method, rows in pd.read_csv(path).groupby("method"):
+                for metric in METRICS:
+                    figures.setdefault(f"{metric} {method}", []).append(rows[metric].mean())
+        lines.append({"arm": arm, **{key: spread(values) for key, values in figures.items() if values}})
+    return pd.DataFrame(lines).set_index("arm").T.to_string()
+
+
+def spread(values):
+    if len(set(values)) == 1:
+        return f"{values[0]:.3g}"
+    return f"{np.mean(values):.3f} ({min(values):.3f}-{max(values):.3f})"
+
+
+def existing(output, arm, seeds, what):
+    paths = (output / f"{arm}_{seed}{what}.csv" for seed in seeds)
+    return [path for path in paths if path.exists()]
 
 
 def plot(output, arms, seeds):
     figure = Figure(figsize=(8, 10), layout="constrained")
     panels = figure.subplots(len(FIGURES), 1, sharex=True)
     for number, arm in enumerate(arms):
-        for seed in seeds:
-            path = output / f"{arm}_{seed}.csv"
-            if path.exists():
-                rows = np.genfromtxt(path, delimiter=",", names=True)
-                for axes, name in zip(panels, FIGURES, strict=True):
-                    axes.plot(
-                        rows["iteration"], rows[name], color=f"C{number}", label=arm if seed == seeds[0] else None
-                    )
-                    axes.set_ylabel(name)
-    panels[0].legend()
+        for path in existing(output, arm, seeds, ""):
+            rows = pd.read_csv(path)
+            for axes, name in zip(panels, FIGURES, strict=True):
+                axes.plot(rows["iteration"], rows[name], color=f"C{number}", label=arm)
+                axes.set_ylabel(name)
+    handles = dict(zip(*reversed(panels[0].get_legend_handles_labels()), strict=True))
+    panels[0].legend(handles.values(), handles.keys())
     panels[-1].set_xlabel("iteration")
     figure.savefig(output / "heads_training.png", dpi=120)
 
@@ -150,8 +284,12 @@ def parse():
     parser.add_argument("--every", type=int, default=50)
     parser.add_argument("--validation_batches", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--bfloat16", action="store_true", help="train in bfloat16 (always predicts in float32)")
     parser.add_argument("--gradients", action="store_true")
+    parser.add_argument("--instances", action="store_true")
     parser.add_argument("--plot", action="store_true")
+    parser.add_argument("--table", action="store_true")
     return parser.parse_args()
 
 

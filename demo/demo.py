@@ -7,11 +7,7 @@ segmentations, evaluates both and draws a picture. Each step that has finished i
 """
 
 import argparse
-import json
-import os
 import shlex
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,16 +15,15 @@ import cc3d
 import nibabel
 import numpy as np
 from matplotlib.figure import Figure
+from project import Project, small_configuration
 
 from nnunetv2_conflunet.evaluation import evaluate_case
-from nnunetv2_conflunet.nnunet_ext_path import nnunet_ext_path
-from nnunetv2_conflunet.utilities.files import atomic_path, read_json, write_json
+from nnunetv2_conflunet.utilities.files import atomic_path, write_json
 
 DATASET = "Dataset101_SimulatedLesions"
 CONFIGURATION = "3d_demo"
 TRAINER = "nnUNetTrainerConfLUNetDemo"
 N_VALIDATION = 2
-PATCH_MM = 48
 HALF_WINDOW = 32
 METHODS = {"instances": "center-offset", "connected_components": "CC"}
 
@@ -59,21 +54,8 @@ class Demo:
         self.preprocessed = output / "preprocessed" / DATASET
         self.fold = output / "results" / DATASET / f"{TRAINER}__nnUNetPlans__{CONFIGURATION}" / "fold_0"
         self.prediction = output / "prediction"
-        folders = {f"nnUNet_{i}": str(output / i) for i in ("raw", "preprocessed", "results")}
-        own = Path(__file__).resolve().parent / "trainers"
-        limits = {
-            "nnUNet_def_n_proc": "1",
-            "nnUNet_n_proc_DA": "1",
-            "nnUNet_compile": "f",
-            "OMP_WAIT_POLICY": "PASSIVE",
-        }
-        self.environment = {
-            **os.environ,
-            **limits,
-            **folders,
-            "nnUNet_extTrainer": os.pathsep.join([str(nnunet_ext_path()), str(own)]),
-            "PYTHONUNBUFFERED": "1",
-        }
+        self.project = Project(output, Path(__file__).resolve().parent / "trainers")
+        self.run = self.project.run
 
     def steps(self):
         """(name, function, file that exists when it has finished)."""
@@ -86,22 +68,13 @@ class Demo:
             ("Draw", self.draw, self.output / "demo.png"),
         )
 
-    def run(self, command):
-        """Run a command of this environment, showing it and what it prints."""
-        print(f"$ {command}", flush=True)
-        program, *arguments = shlex.split(command)
-        subprocess.run([Path(sys.executable).with_name(program), *arguments], env=self.environment, check=True)
-
     def simulate(self):
         spacing = " ".join(map(str, self.args.spacing))
         self.run(f"nnUNetv2_conflunet_simulate -d 101 --seed {self.args.seed} --spacing {spacing} -np 2 --overwrite")
 
     def plan(self):
         self.run("nnUNetv2_plan_and_preprocess -d 101 -c 3d_fullres -npfp 1 -np 1 --verify_dataset_integrity")
-        path = self.preprocessed / "nnUNetPlans.json"
-        plans = read_json(path)
-        plans["configurations"][CONFIGURATION] = small_configuration(plans["configurations"]["3d_fullres"])
-        write_json(plans, path)
+        self.project.add_configuration(DATASET, CONFIGURATION, small_configuration)
         cases = sorted(i.name.removesuffix(".nii.gz") for i in (self.raw / "labelsTr").glob("*.nii.gz"))
         split = {"train": cases[:-N_VALIDATION], "val": cases[-N_VALIDATION:]}
         write_json([split], self.preprocessed / "splits_final.json")
@@ -111,25 +84,22 @@ class Demo:
         self.run(f"nnUNetv2_train 101 {CONFIGURATION} 0 -tr {TRAINER} -device cpu {continued}")
 
     def predict(self):
-        images = shlex.quote(str(self.raw / "imagesTs"))
+        images, prediction = quoted(self.raw / "imagesTs", self.prediction)
         self.run(
-            f"nnUNetv2_predict -d 101 -c {CONFIGURATION} -f 0 -tr {TRAINER} -i {images} -o {self.prediction} "
+            f"nnUNetv2_predict -d 101 -c {CONFIGURATION} -f 0 -tr {TRAINER} -i {images} -o {prediction} "
             "-device cpu -npp 1 -nps 1 --disable_tta --continue_prediction --save_probabilities"
         )
-        cc = self.prediction / "connected_components"
-        self.run(f"nnUNetv2_conflunet_instantiate -i {self.prediction} -o {cc} -m cc -np 2")
+        (cc,) = quoted(self.prediction / "connected_components")
+        self.run(f"nnUNetv2_conflunet_instantiate -i {prediction} -o {cc} -m cc -np 2")
         (self.output / "prediction.done").touch()
 
     def evaluate(self):
         for folder in METHODS:
-            self.run(
-                f"nnUNetv2_conflunet_evaluate {self.raw / 'instancesTs'} {self.prediction / folder} "
-                f"-o {self.output / 'evaluation' / folder} -np 2"
-            )
-        names = " ".join(str(self.output / "evaluation" / folder) for folder in METHODS)
-        self.run(
-            f"nnUNetv2_conflunet_compare {names} --names {' '.join(METHODS.values())} -o {self.output / 'comparison'}"
-        )
+            paths = quoted(self.raw / "instancesTs", self.prediction / folder, self.output / "evaluation" / folder)
+            self.run("nnUNetv2_conflunet_evaluate {} {} -o {} -np 2".format(*paths))
+        evaluations = " ".join(quoted(*(self.output / "evaluation" / folder for folder in METHODS)))
+        (comparison,) = quoted(self.output / "comparison")
+        self.run(f"nnUNetv2_conflunet_compare {evaluations} --names {' '.join(METHODS.values())} -o {comparison}")
         (self.output / "evaluation.done").touch()
 
     def draw(self):
@@ -156,30 +126,12 @@ class Demo:
             figure.savefig(temporary, dpi=110)
 
 
-def small_configuration(parent):
-    """A configuration that inherits from 3d_fullres: smaller patches, a network of 8 to 64 features."""
-    patch = [16 * max(1, round(PATCH_MM / spacing / 16)) for spacing in parent["spacing"]]
-    n_stages = 4
-    # An axis of thick slices is halved only while it is not shorter than the others.
-    strides = [[1, 1, 1]] + [[2 if patch[i] >> k > 4 else 1 for i in range(3)] for k in range(n_stages - 1)]
-    architecture = json.loads(json.dumps(parent["architecture"]))
-    architecture["arch_kwargs"].update(
-        n_stages=n_stages,
-        features_per_stage=[8 * 2**i for i in range(n_stages)],
-        kernel_sizes=[[3, 3, 3]] * n_stages,
-        strides=strides,
-        n_conv_per_stage=[2] * n_stages,
-        n_conv_per_stage_decoder=[2] * (n_stages - 1),
-    )
-    return {"inherits_from": "3d_fullres", "patch_size": patch, "batch_size": 2, "architecture": architecture}
-
-
 def most_telling_view(references, prediction):
     """The case where most confluent lesions are gained over CC, the slice with most of them, and a window there."""
     gains = {}
     for path in sorted(references.glob("*.nii.gz")):
-        reference = load(path).astype(int)
-        found = [evaluate_case(load(prediction / m / path.name).astype(int), reference, (1, 1, 1)) for m in METHODS]
+        reference, spacing_mm = load(path).astype(int), nibabel.load(path).header.get_zooms()
+        found = [evaluate_case(load(prediction / m / path.name).astype(int), reference, spacing_mm) for m in METHODS]
         gains[path.name] = found[0]["TP_CLU"] - found[1]["TP_CLU"]
     case = max(gains, key=gains.get)
     reference = load(references / case).astype(int)
@@ -205,6 +157,10 @@ def coloured_as(reference, ids):
         used.add(colour)
         colours[ids == i] = (colour * 7) % 20
     return colours
+
+
+def quoted(*paths):
+    return [shlex.quote(str(path)) for path in paths]
 
 
 def load(path):

@@ -1,5 +1,9 @@
 """Trainers of the demo, found by nnU-Net because ``nnUNet_extTrainer`` names this folder too."""
 
+from functools import wraps
+
+import torch
+
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
 
@@ -17,6 +21,13 @@ class nnUNetTrainerConfLUNetDemo(nnUNetTrainerConfLUNet):
         self.num_val_iterations_per_epoch = 10
         # An epoch takes most of a minute: a stopped demo goes on from the last one.
         self.save_every = 1
+
+    @staticmethod
+    @wraps(nnUNetTrainerConfLUNet.build_network_architecture)
+    def build_network_architecture(*args, **kwargs):
+        """The network of the plans, its weights laid out as a CPU computes fastest."""
+        network = nnUNetTrainerConfLUNet.build_network_architecture(*args, **kwargs)
+        return network.to(memory_format=torch.channels_last_3d)
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):
         """nnU-Net's, but without mirroring in the final validation, which takes eight times as long with it."""

@@ -1,0 +1,197 @@
+"""The paper's experiment (Table 1 of Wynen et al., ISBI 2024) on any dataset with instances, with nnU-Net's commands.
+
+    python benchmarks/table1.py PROJECT DATASET_ID --seeds 0 1 2 --device cuda
+    python benchmarks/table1.py PROJECT DATASET_ID --small --device cpu
+
+PROJECT/raw/DatasetNNN_Name is a raw dataset with imagesTr, labelsTr, instancesTr, imagesTs and instancesTs, such as
+`benchmarks/open_ms_cohort.py` writes. For every seed three networks are trained on the same split: nnU-Net's semantic
+one, ConfLUNet with nnU-Net's recipe, ConfLUNet with the paper's. The first is instantiated by CC and by ACLS. All are
+evaluated on imagesTs and compared patient by patient. `--small` takes patches of 48 mm and networks of 8 to 64
+features, for two cores. Steps that have finished are skipped when the command is run again.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
+
+from project import LIMITS, Project, small_configuration
+
+from nnunetv2_conflunet.evaluation.comparison import PAPER_METRICS
+from nnunetv2_conflunet.preprocessing.paper_configuration import NAME as PAPER_CONFIGURATION
+from nnunetv2_conflunet.preprocessing.paper_configuration import paper_configuration
+from nnunetv2_conflunet.utilities.files import atomic_path, write_json
+
+SMALL, SMALL_PAPER = "3d_small", "3d_conflunet_small"
+# What is trained, and what instances are made of its prediction: name in the table, folder in the prediction, method.
+SEMANTIC, CONFLUNET, PAPER = (f"nnUNetTrainerBenchmark{i}" for i in ("Semantic", "ConfLUNet", "ISBI2024"))
+METHODS = {
+    "CC": (SEMANTIC, "cc"),
+    "ACLS": (SEMANTIC, "acls"),
+    "ConfLUNet": (CONFLUNET, "instances"),
+    "ConfLUNet (paper)": (PAPER, "instances"),
+}
+
+
+def main():
+    experiment = Experiment(parse())
+    experiment.prepare()
+    for seed in experiment.args.seeds:
+        experiment.run_seed(seed)
+    experiment.summarize()
+
+
+class Experiment:
+    """Folders and commands of the experiment."""
+
+    def __init__(self, args):
+        self.args = args
+        limits = LIMITS if args.device == "cpu" else {}
+        self.project = Project(Path(args.project).resolve(), Path(__file__).resolve().parent / "trainers", limits)
+        self.raw = next((self.project.base / "raw").glob(f"Dataset{args.dataset:03d}_*"))
+        self.preprocessed = self.project.base / "preprocessed" / self.raw.name
+        configurations = (SMALL, SMALL_PAPER) if args.small else (args.configuration, PAPER_CONFIGURATION)
+        self.configuration = {SEMANTIC: configurations[0], CONFLUNET: configurations[0], PAPER: configurations[1]}
+
+    def prepare(self):
+        """Plan, preprocess and add the configurations."""
+        if not (self.preprocessed / "planned").exists():
+            self.project.run(
+                f"nnUNetv2_plan_and_preprocess -d {self.args.dataset} -c 3d_fullres -npfp {self.args.np} "
+                f"-np {self.args.np} --verify_dataset_integrity"
+            )
+            (self.preprocessed / "planned").touch()
+        self.project.run(f"nnUNetv2_conflunet_prepare -d {self.args.dataset} --paper_configuration -np {self.args.np}")
+        if self.args.small:
+            for name, make in ((SMALL, small_configuration), (SMALL_PAPER, small_paper_configuration)):
+                self.project.add_configuration(self.raw.name, name, make)
+
+    def run_seed(self, seed):
+        """Train, predict, instantiate, evaluate and compare with one seed."""
+        folder = self.project.base / f"seed_{seed}"
+        for trainer in (SEMANTIC, CONFLUNET, PAPER):
+            self.train(trainer, seed, folder / "results")
+            self.predict(trainer, folder, "imagesTs")
+            if (self.raw / "real").is_dir():
+                self.predict(trainer, folder, "real")
+        for name, (trainer, instances) in METHODS.items():
+            output = folder / "evaluation" / name
+            if not (output / "summary_instances.json").exists():
+                self.project.run(
+                    f"nnUNetv2_conflunet_evaluate '{self.raw / 'instancesTs'}' "
+                    f"'{folder / 'imagesTs' / trainer / instances}' -o '{output}' -np {self.args.np}"
+                )
+        evaluations = " ".join(f"'{folder / 'evaluation' / name}'" for name in METHODS)
+        self.project.run(f"nnUNetv2_conflunet_compare {evaluations} -o '{folder / 'comparison'}'")
+
+    def train(self, trainer, seed, results):
+        configuration = self.configuration[trainer]
+        fold = results / self.raw.name / f"{trainer}__nnUNetPlans__{configuration}" / "fold_0"
+        if (fold / "validation" / "summary.json").exists():
+            return
+        settings = {"seed": seed, "save_every": 1 if self.args.small else 50}
+        if self.args.epochs:
+            settings["num_epochs"] = self.args.epochs
+        if self.args.iterations:
+            settings |= {"num_iterations_per_epoch": self.args.iterations, "num_val_iterations_per_epoch": 10}
+        continued = "--c" if list(fold.glob("checkpoint_*.pth")) else ""
+        self.project.run(
+            f"nnUNetv2_train {self.args.dataset} {configuration} 0 -tr {trainer} --npz -device {self.args.device} "
+            f"{continued}",
+            nnUNet_results=str(results),
+            BENCHMARK_SETTINGS=json.dumps(settings),
+        )
+
+    def predict(self, trainer, folder, images):
+        """Predict a folder of the raw dataset, and make the instances of CC and ACLS of the semantic network's."""
+        output = folder / images / trainer
+        if (output / "done").exists():
+            return
+        self.project.run(
+            f"nnUNetv2_predict -d {self.args.dataset} -c {self.configuration[trainer]} -f 0 -tr {trainer} "
+            f"-i '{self.raw / images}' -o '{output}' -device {self.args.device} -npp 1 -nps 1 --disable_tta "
+            "--continue_prediction --save_probabilities",
+            nnUNet_results=str(folder / "results"),
+        )
+        if trainer == SEMANTIC:
+            for method in ("cc", "acls"):
+                self.project.run(
+                    f"nnUNetv2_conflunet_instantiate -i '{output}' -o '{output / method}' -m {method} "
+                    f"-np {self.args.np}"
+                )
+        (output / "done").touch()
+
+    def summarize(self):
+        """Write and print the table of all seeds, and what was found in the real case."""
+        base, seeds = self.project.base, self.args.seeds
+        lines = [table_of_seeds({n: [base / f"seed_{s}" / "evaluation" / n for s in seeds] for n in METHODS})]
+        if (self.raw / "real").is_dir():
+            lines.append(table_of_counts({n: [base / f"seed_{s}" / "real" / t / i for s in seeds]
+                                          for n, (t, i) in METHODS.items()}))  # fmt: skip
+        text = "\n\n".join(lines) + "\n"
+        with atomic_path(base / "table1.md") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        write_json(vars(self.args), base / "table1.json")
+        print(f"\n{text}")
+
+
+def small_paper_configuration(parent):
+    """The paper's configuration in the size of the small one."""
+    small, paper = small_configuration(parent), paper_configuration()
+    paper["patch_size"] = small["patch_size"]
+    for key in ("features_per_stage", "strides"):
+        paper["architecture"]["arch_kwargs"][key] = small["architecture"]["arch_kwargs"][key]
+    return paper
+
+
+def table_of_seeds(evaluations):
+    """Mean and standard deviation over patients of each patient's mean over seeds; below it the seeds' own means."""
+    rows = ["| method | " + " | ".join(PAPER_METRICS) + " |", "| --- " * (len(PAPER_METRICS) + 1) + "|"]
+    for name, folders in evaluations.items():
+        cases = [pd.read_csv(folder / "cases.csv").set_index("case")[list(PAPER_METRICS)] for folder in folders]
+        patients = pd.concat(cases).groupby(level=0).mean()
+        scale = {metric: 1 if metric == "DiC" else 100 for metric in PAPER_METRICS}
+        cells = [f"{scale[m] * patients[m].mean():.1f} ± {scale[m] * patients[m].std():.1f}" for m in PAPER_METRICS]
+        if len(cases) > 1:
+            of_seeds = [[scale[m] * one[m].mean() for one in cases] for m in PAPER_METRICS]
+            cells = [f"{cell} ({min(i):.1f} to {max(i):.1f})" for cell, i in zip(cells, of_seeds, strict=True)]
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    first = next(iter(evaluations.values()))
+    n_patients = len(pd.read_csv(first[0] / "cases.csv"))
+    rows.append(f"\n{n_patients} patients, {len(first)} seeds; in %, DiC in lesions; in brackets the seeds' means.")
+    return "\n".join(rows)
+
+
+def table_of_counts(folders):
+    """Lesions and confluent lesions in the real case, one number a seed."""
+    rows = ["| method | lesions in the real case | confluent |", "| --- | --- | --- |"]
+    for name, of_seeds in folders.items():
+        tables = [pd.concat(pd.read_csv(i) for i in sorted(folder.glob("*.csv"))) for folder in of_seeds]
+        counts = ", ".join(str(len(i)) for i in tables), ", ".join(str(int(i.confluent.sum())) for i in tables)
+        rows.append(f"| {name} | {counts[0]} | {counts[1]} |")
+    return "\n".join(rows)
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("project")
+    parser.add_argument("dataset", type=int)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--configuration", default="3d_fullres", help="of the first two networks")
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--epochs", type=int, help="default: each trainer's own; 10 with --small")
+    parser.add_argument("--iterations", type=int, help="an epoch; default: nnU-Net's 250; 100 with --small")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("-np", type=int, default=2)
+    args = parser.parse_args()
+    if args.small:
+        args.epochs, args.iterations = args.epochs or 10, args.iterations or 100
+    return args
+
+
+if __name__ == "__main__":
+    main()

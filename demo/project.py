@@ -1,0 +1,72 @@
+"""A folder with nnU-Net's three folders in it, and its commands run there as a user types them."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from nnunetv2_conflunet.nnunet_ext_path import nnunet_ext_path
+from nnunetv2_conflunet.utilities.files import read_json, write_json
+
+# One worker of each kind: on two cores more of them, each of which imports PyTorch, wait for each other.
+LIMITS = {
+    "nnUNet_def_n_proc": "1",
+    "nnUNet_n_proc_DA": "1",
+    "nnUNet_compile": "f",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "PYTHONUNBUFFERED": "1",
+}
+PATCH_MM = 48
+
+
+class Project:
+    """nnU-Net's folders ``raw``, ``preprocessed`` and ``results`` under one folder.
+
+    Args:
+        base: the folder.
+        own_trainers: a folder with further trainers.
+        limits: further environment variables of every command.
+    """
+
+    def __init__(self, base, own_trainers, limits=LIMITS):
+        self.base = Path(base)
+        self.environment = {
+            **os.environ,
+            **limits,
+            **{f"nnUNet_{i}": str(self.base / i) for i in ("raw", "preprocessed", "results")},
+            "nnUNet_extTrainer": os.pathsep.join([str(nnunet_ext_path()), str(own_trainers)]),
+        }
+
+    def run(self, command, **variables):
+        """Run a command of this Python's environment, showing it and what it prints."""
+        print(f"$ {command}", flush=True)
+        program, *arguments = shlex.split(command)
+        executable = Path(sys.executable).with_name(program)
+        subprocess.run([executable, *arguments], env={**self.environment, **variables}, check=True)
+
+    def add_configuration(self, dataset, name, make):
+        """Write ``make(3d_fullres)`` into a dataset's plans as a configuration."""
+        path = self.base / "preprocessed" / dataset / "nnUNetPlans.json"
+        plans = read_json(path)
+        plans["configurations"][name] = make(plans["configurations"]["3d_fullres"])
+        write_json(plans, path)
+
+
+def small_configuration(parent):
+    """A configuration that inherits from 3d_fullres: smaller patches, a network of 8 to 64 features."""
+    patch = [16 * max(1, round(PATCH_MM / spacing / 16)) for spacing in parent["spacing"]]
+    n_stages = 4
+    # An axis of thick slices is halved only while it is not shorter than the others.
+    strides = [[1, 1, 1]] + [[2 if patch[i] >> k > 4 else 1 for i in range(3)] for k in range(n_stages - 1)]
+    architecture = json.loads(json.dumps(parent["architecture"]))
+    architecture["arch_kwargs"].update(
+        n_stages=n_stages,
+        features_per_stage=[8 * 2**i for i in range(n_stages)],
+        kernel_sizes=[[3, 3, 3]] * n_stages,
+        strides=strides,
+        n_conv_per_stage=[2] * n_stages,
+        n_conv_per_stage_decoder=[2] * (n_stages - 1),
+    )
+    return {"inherits_from": "3d_fullres", "patch_size": patch, "batch_size": 2, "architecture": architecture}
