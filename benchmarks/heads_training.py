@@ -9,9 +9,10 @@ each weighted term's gradient on the shared trunk (`--gradients`). `--instances`
 the end and writes their lesion metrics by center-offset and by CC to OUTPUT/<arm>_<seed>_instances.csv. Finished files
 are kept, so that a broken run goes on where it was. `--plot` draws what is there, `--table` prints the last rows.
 
-An arm is `semantic` (no heads' losses), `default`, or changes attributes of the trainer: `alpha=200,beta=0.1`. Two more
-can be changed: `adamw=3e-3`, AdamW of this learning rate instead of nnU-Net's SGD, and `branch=8`, an own 3x3x3
-convolution of that many features for the heads beside the widened last one.
+An arm is `semantic` (no heads' losses), `default`, or changes attributes of the trainer: `alpha=200,beta=0.1`. Three
+more can be changed: `adamw=3e-3`, AdamW of this learning rate instead of nnU-Net's SGD; `branch=8`, an own 3x3x3
+convolution of that many features for the heads beside the widened last one (`kernel=1`: 1x1x1); with it `trunk=0.3`,
+that share of the heads' gradient on all that lies before it.
 """
 
 import argparse
@@ -121,11 +122,13 @@ class TrainerOfAnArm(nnUNetTrainerConfLUNet):
 
     adamw = 0.0
     branch = 0.0
+    kernel = 3.0
+    trunk = 1.0
 
     def configure_optimizers(self):
         if self.branch:
             layers = self.network.decoder.seg_layers
-            layers[-1] = WithBranch(layers[-1], int(self.branch))
+            layers[-1] = WithBranch(layers[-1], int(self.branch), int(self.kernel), self.trunk)
         if not self.adamw:
             return super().configure_optimizers()
         optimizer = torch.optim.AdamW(self.network.parameters(), self.adamw, weight_decay=self.weight_decay)
@@ -137,11 +140,12 @@ class WithBranch(nn.Module):
 
     n_heads = 4
 
-    def __init__(self, last, n_features):
+    def __init__(self, last, n_features, kernel, trunk):
         super().__init__()
         self.last = last
+        self.trunk = trunk
         self.branch = nn.Sequential(
-            nn.Conv3d(last.in_channels, n_features, 3, padding=1),
+            nn.Conv3d(last.in_channels, n_features, kernel, padding=kernel // 2),
             nn.InstanceNorm3d(n_features, affine=True),
             nn.LeakyReLU(),
             nn.Conv3d(n_features, self.n_heads, 1),
@@ -150,9 +154,10 @@ class WithBranch(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, features):
-        output = self.last(features)
-        semantic, heads = output[:, : -self.n_heads], output[:, -self.n_heads :]
-        return torch.cat([semantic, heads + self.branch(features)], dim=1)
+        semantic = self.last(features)[:, : -self.n_heads]
+        features = self.trunk * features + (1 - self.trunk) * features.detach()
+        heads = self.last(features)[:, -self.n_heads :] + self.branch(features)
+        return torch.cat([semantic, heads], dim=1)
 
 
 def make_trainer(arm, args):

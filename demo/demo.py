@@ -23,7 +23,7 @@ from nnunetv2_conflunet.utilities.files import atomic_path, write_json
 DATASET = "Dataset101_SimulatedLesions"
 CONFIGURATION = "3d_demo"
 TRAINER = "nnUNetTrainerConfLUNetDemo"
-N_VALIDATION = 2
+N_TRAINING, N_VALIDATION, N_TEST = 20, 8, 6
 HALF_WINDOW = 32
 METHODS = {"instances": "center-offset", "connected_components": "CC"}
 
@@ -60,7 +60,7 @@ class Demo:
     def steps(self):
         """(name, function, file that exists when it has finished)."""
         return (
-            ("Simulate 20 training and 6 test patients", self.simulate, self.raw / "dataset.json"),
+            (f"Simulate {N_TRAINING + N_VALIDATION + N_TEST} patients", self.simulate, self.raw / "dataset.json"),
             ("Plan and preprocess", self.plan, self.preprocessed / "splits_final.json"),
             ("Train", self.train, self.fold / "validation" / "summary.json"),
             ("Predict", self.predict, self.output / "prediction.done"),
@@ -70,18 +70,21 @@ class Demo:
 
     def simulate(self):
         spacing = " ".join(map(str, self.args.spacing))
-        self.run(f"nnUNetv2_conflunet_simulate -d 101 --seed {self.args.seed} --spacing {spacing} -np 2 --overwrite")
+        self.run(
+            f"nnUNetv2_conflunet_simulate -d 101 --training_cases {N_TRAINING + N_VALIDATION} --test_cases {N_TEST} "
+            f"--seed {self.args.seed} --spacing {spacing} -np 2 --overwrite"
+        )
 
     def plan(self):
         self.run("nnUNetv2_plan_and_preprocess -d 101 -c 3d_fullres -npfp 1 -np 1 --verify_dataset_integrity")
         self.project.add_configuration(DATASET, CONFIGURATION, small_configuration)
         cases = sorted(i.name.removesuffix(".nii.gz") for i in (self.raw / "labelsTr").glob("*.nii.gz"))
-        split = {"train": cases[:-N_VALIDATION], "val": cases[-N_VALIDATION:]}
+        split = {"train": cases[:N_TRAINING], "val": cases[N_TRAINING:]}
         write_json([split], self.preprocessed / "splits_final.json")
 
     def train(self):
         continued = "--c" if list(self.fold.glob("checkpoint_*.pth")) else ""
-        self.run(f"nnUNetv2_train 101 {CONFIGURATION} 0 -tr {TRAINER} -device cpu {continued}")
+        self.run(f"nnUNetv2_train 101 {CONFIGURATION} 0 -tr {TRAINER} -device cpu --npz {continued}")
 
     def predict(self):
         images, prediction = quoted(self.raw / "imagesTs", self.prediction)
