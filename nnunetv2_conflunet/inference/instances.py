@@ -1,14 +1,17 @@
 """From the logits of one case on the network's grid to its instances on the image's grid."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from scipy.ndimage import map_coordinates
 from scipy.special import softmax
 
 from nnunetv2_conflunet.postprocessing import Instantiation, InstantiationSettings, instantiate
+from nnunetv2_conflunet.postprocessing.acls import PRESETS, reach_voxels
+from nnunetv2_conflunet.postprocessing.sampling import sample_maps
+from nnunetv2_conflunet.postprocessing.voxels import Voxels
 from nnunetv2_conflunet.utilities.files import atomic_path
 
 
@@ -71,12 +74,11 @@ class NetworkMaps:
         Returns:
             (X, Y, Z) float32, 0 outside the mask.
         """
-        voxels = np.argwhere(mask)
-        step = (self.crop[:, 1] - self.crop[:, 0]) / self.heatmap.shape
-        at = ((voxels - self.crop[:, 0] + 0.5) / step - 0.5).T
-        sampled = [map_coordinates(i.astype(np.float32), at, order=1, mode="nearest") for i in self.logits]
         probability = np.zeros(mask.shape, np.float32)
-        probability[tuple(voxels.T)] = 1 - softmax(np.stack(sampled), axis=0)[0]
+        # One slice at a time, since positions and logits take far more memory than the result.
+        for x in np.flatnonzero(mask.any(axis=(1, 2))):
+            voxels = np.argwhere(mask[x : x + 1]) + (x, 0, 0)
+            probability[tuple(voxels.T)] = 1 - softmax(sample_maps(self.logits, self.crop, voxels), axis=0)[0]
         return probability
 
 
@@ -86,7 +88,7 @@ class CaseInstances:
 
     Attributes:
         result: instances on the image's grid, center scores and a report.
-        probability: (X, Y, Z) float32, of the foreground; 0 outside it unless the method needs more.
+        probability: (X, Y, Z) float32, of the foreground; 0 outside it, except where the method looks at it too.
         maps: the network's output.
         settings: how they were made.
     """
@@ -113,11 +115,25 @@ def instances_from_logits(
     maps = NetworkMaps.of(np.asarray(output), labels.num_segmentation_heads, properties, plans)
     foreground = np.isin(segmentation, labels.foreground_labels)
     settings = InstantiationSettings.from_plans(plans.plans)
-    # ACLS looks at the probability around the foreground too; the lesion table does not.
-    probability = maps.foreground_probability(foreground | (settings.method == "acls"))
+    probability = maps.foreground_probability(_where_looked_at(foreground, properties["spacing"], settings))
     result = instantiate(
         foreground, properties["spacing"], settings,
         heatmap=maps.heatmap, offsets_mm=maps.offsets_mm, heads_box=maps.crop,
         probability=probability if settings.method == "acls" else None,
     )  # fmt: skip
     return CaseInstances(result, probability, maps, settings)
+
+
+def _where_looked_at(
+    foreground: np.ndarray, spacing_mm: Sequence[float], settings: InstantiationSettings
+) -> np.ndarray:
+    """Where the lesion table and the method look at the probability: the foreground, for some ACLS a box around it."""
+    if settings.method != "acls" or not foreground.any():
+        return foreground
+    reach = reach_voxels(PRESETS[settings.acls_preset], np.asarray(spacing_mm, float))
+    if not reach.any():
+        return foreground
+    first, last = Voxels.of(foreground).box
+    needed = np.zeros(foreground.shape, bool)
+    needed[tuple(map(slice, np.maximum(first - reach, 0), last + reach + 1))] = True
+    return needed

@@ -154,6 +154,8 @@ class ConfLUNetPredictor(nnUNetPredictor):
             for axis in axes:
                 flipped[:, self.heads.offset(axis)] *= -1
             prediction += flipped
+            # Not to be held while the network, which takes most memory, runs again.
+            del flipped
         prediction /= len(combinations) + 1
         return prediction
 
@@ -171,10 +173,7 @@ class ConfLUNetPredictor(nnUNetPredictor):
         try:
             with gatherer.taking_heads_from_tiles():
                 semantic = super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
-            output = semantic.new_empty((self.heads.n_channels, *semantic.shape[1:]))
-            output[: self.heads.n_semantic] = semantic
-            output[self.heads.n_semantic :] = gatherer.averaged()
-            return output
+            return torch.cat([semantic, *gatherer.averaged(semantic.dtype)])
         finally:
             # After an out-of-memory error nnU-Net predicts again while the traceback still holds this frame.
             gatherer.clear()
@@ -185,11 +184,10 @@ class _HeadsGatherer:
 
     def __init__(self, predictor: ConfLUNetPredictor, slicers: list[tuple], shape: torch.Size, device: torch.device):
         self.predictor = predictor
-        self.slicers = iter(slicers)
+        self.slicers = slicers
         self.n_semantic = predictor.heads.n_semantic
         n_heads = predictor.heads.n_channels - self.n_semantic
-        self.sum = torch.zeros((n_heads, *shape), dtype=torch.float32, device=device)
-        self.weights = torch.zeros(tuple(shape), dtype=torch.float32, device=device)
+        self.sums = [torch.zeros(tuple(shape), dtype=torch.float32, device=device) for _ in range(n_heads)]
         self.gaussian = torch.ones((), device=device)
         if predictor.use_gaussian:
             patch_size = tuple(predictor.configuration_manager.patch_size)
@@ -200,14 +198,15 @@ class _HeadsGatherer:
     def taking_heads_from_tiles(self):
         """While open, the predictor's tiles come without their heads, which are added up here."""
         predict = self.predictor._internal_maybe_mirror_and_predict
+        tiles = iter(self.slicers)
 
         def predict_semantic(x: torch.Tensor) -> torch.Tensor:
             prediction = predict(x)
-            tile = next(self.slicers)
-            heads = prediction[0, self.n_semantic :].to(self.sum.device, torch.float32)
-            self.sum[tile] += heads * self.gaussian
-            self.weights[tile[1:]] += self.gaussian
-            return prediction[:, : self.n_semantic]
+            tile = next(tiles)[1:]
+            for total, head in zip(self.sums, prediction[0, self.n_semantic :], strict=True):
+                total[tile] += head.to(total.device, torch.float32) * self.gaussian
+            # A copy, since nnU-Net holds it while the network runs again, and a view would hold the heads too.
+            return prediction[:, : self.n_semantic].clone()
 
         self.predictor._internal_maybe_mirror_and_predict = predict_semantic
         try:
@@ -217,8 +216,14 @@ class _HeadsGatherer:
 
     def clear(self) -> None:
         """Let go of the memory."""
-        self.sum = self.weights = self.gaussian = None
+        self.sums = self.gaussian = None
 
-    def averaged(self) -> torch.Tensor:
-        """(1 + dim, X, Y, Z) float32."""
-        return self.sum.div_(self.weights)
+    def averaged(self, dtype: torch.dtype) -> list[torch.Tensor]:
+        """1 + dim channels, each (1, X, Y, Z) of the given type; lets go of the sums one by one."""
+        weights = torch.zeros_like(self.sums[0])
+        for tile in self.slicers:
+            weights[tile[1:]] += self.gaussian
+        averages = []
+        while self.sums:
+            averages.append(self.sums.pop(0).div_(weights).to(dtype)[None])
+        return averages

@@ -53,7 +53,7 @@ PRESETS = {
 
 
 def assign_by_curvature(
-    voxels: Voxels, probability: np.ndarray, spacing_mm: np.ndarray, preset: AclsPreset, connectivity: int
+    voxels: Voxels, component: np.ndarray, probability: np.ndarray, spacing_mm: np.ndarray, preset: AclsPreset
 ) -> Assignment:
     """Centers from the curvature of the probability; a voxel goes to the nearest voxel of a center, in mm.
 
@@ -61,15 +61,14 @@ def assign_by_curvature(
 
     Args:
         voxels: the foreground.
+        component: (N,) its connected components, see :meth:`Voxels.components`.
         probability: (X, Y, Z) or (Y, X) in [0, 1].
         spacing_mm: (dim,) voxel size.
         preset: one of :data:`PRESETS`.
-        connectivity: number of neighbours that makes a component, of the image's dimension.
     """
     n = len(voxels)
-    component = voxels.components(connectivity)
     is_center = np.zeros(n, bool)
-    sigma = preset.sigma / spacing_mm if preset.sigma_in_mm else np.full(voxels.dim, preset.sigma)
+    sigma = _sigma_voxels(preset, spacing_mm)
     crop_of = _masked_crop(voxels, probability) if preset.masked else _plain_crop(probability)
     for _, members in groups(component):
         is_center[members] = _summits(crop_of, voxels.coordinates[members], sigma)
@@ -98,6 +97,20 @@ def assign_by_curvature(
     return Assignment(center, distance_mm, np.full(seed_label.max(initial=0), np.nan, np.float32))
 
 
+def reach_voxels(preset: AclsPreset, spacing_mm: np.ndarray) -> np.ndarray:
+    """(dim,) how many voxels around the foreground ACLS looks at the probability; 0 for a preset that masks it."""
+    return np.zeros(len(spacing_mm), np.int64) if preset.masked else _margin(_sigma_voxels(preset, spacing_mm))
+
+
+def _sigma_voxels(preset: AclsPreset, spacing_mm: np.ndarray) -> np.ndarray:
+    return preset.sigma / spacing_mm if preset.sigma_in_mm else np.full(len(spacing_mm), preset.sigma)
+
+
+def _margin(sigma: np.ndarray) -> np.ndarray:
+    """How many voxels away a smoothed second difference looks along each axis."""
+    return (TRUNCATE * sigma + 0.5).astype(np.int64) + REACH
+
+
 Crop = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -124,7 +137,7 @@ def _cut(array: np.ndarray, first: np.ndarray, last: np.ndarray, mode: str) -> n
 
 def _summits(crop_of: Crop, coordinates: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     """(n,) bool: whether the Hessian of the smoothed probability is negative definite at each voxel."""
-    margin = (TRUNCATE * sigma + 0.5).astype(np.int64) + REACH
+    margin = _margin(sigma)
     first, last = coordinates.min(axis=0) - margin, coordinates.max(axis=0) + margin
     # Wide enough that cutting out changes nothing at the voxels.
     smooth = gaussian_filter(crop_of(first, last).astype(np.float64), sigma, mode="constant", truncate=TRUNCATE)

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import map_coordinates
 
 from nnunetv2_conflunet.postprocessing.checks import check_finite, flat_axes
+from nnunetv2_conflunet.postprocessing.sampling import sample_maps
 from nnunetv2_conflunet.utilities.errors import InputError
 
 
@@ -14,7 +14,7 @@ class Heads:
     """Heatmap and offsets of one image, whose grid may be finer or coarser than the image's.
 
     Attributes:
-        heatmap: (X', Y', Z') float32.
+        heatmap: (X', Y', Z') float32, in C order.
         offsets_mm: (dim, X', Y', Z') floating point, in the image's axis order.
         box: (dim, 2) half-open range of the image's voxels that the grid covers.
         image_spacing_mm: (dim,) voxel size of the image.
@@ -40,28 +40,8 @@ class Heads:
         return (self.box[:, 0] + (indices + 0.5) * self.voxels_per_step - 0.5) * self.image_spacing_mm
 
     def offsets_at(self, voxels: np.ndarray) -> np.ndarray:
-        """Offsets at voxels of the image.
-
-        Both grids cover the same extent, voxel i of n lying at (i + 0.5) / n of it, as when nnU-Net resamples with
-        ``skimage.transform.resize``. Between the heads' voxels the offsets are interpolated linearly; beyond their
-        outermost voxel centers the outermost value holds.
-
-        Args:
-            voxels: (N, dim) index of voxels of the image.
-
-        Returns:
-            (N, dim) float32, mm.
-        """
-        found = np.empty(voxels.shape, np.float32)
-        if (self.voxels_per_step == 1).all():
-            index = tuple(np.clip(voxels - self.box[:, 0], 0, np.array(self.heatmap.shape) - 1).T)
-            for axis, component in enumerate(self.offsets_mm):
-                found[:, axis] = component[index]
-        else:
-            at = ((voxels - self.box[:, 0] + 0.5) / self.voxels_per_step - 0.5).T
-            for axis, component in enumerate(self.offsets_mm):
-                map_coordinates(component.astype(np.float32, copy=False), at, found[:, axis], order=1, mode="nearest")
-        return found
+        """Offsets at voxels of the image, (N, dim) index to (N, dim) float32 in mm; see :func:`sample_maps`."""
+        return sample_maps(self.offsets_mm, self.box, voxels).T
 
 
 def check_heads(
@@ -105,4 +85,4 @@ def check_heads(
     if flat:
         # Offsets across a single slice point nowhere.
         heatmap, offsets_mm, box = heatmap[0], offsets_mm[-dim:, 0], box[1:]
-    return Heads(heatmap.astype(np.float32, copy=False), offsets_mm, box, image_spacing_mm)
+    return Heads(np.ascontiguousarray(heatmap, np.float32), offsets_mm, box, image_spacing_mm)

@@ -6,6 +6,8 @@ from scipy.spatial import cKDTree
 # Sites whose distances differ by less are equally near: above the rounding of float64 positions in mm, far below a
 # voxel.
 TIE_MM = 1e-6
+# Sites to look at first: seldom are more equally near.
+FIRST_SITES = 4
 
 
 def nearest_label(points_mm: np.ndarray, sites_mm: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -19,8 +21,9 @@ def nearest_label(points_mm: np.ndarray, sites_mm: np.ndarray, labels: np.ndarra
     Returns:
         (N,) labels and (N,) distances in mm.
     """
-    tree = cKDTree(sites_mm)
-    k = min(2, len(sites_mm))
+    # Balancing takes longer than it saves.
+    tree = cKDTree(sites_mm, balanced_tree=False, compact_nodes=False)
+    k = min(FIRST_SITES, len(sites_mm))
     distance, site = _query(tree, points_mm, k)
     found, nearest_mm = labels[site[:, 0]], distance[:, 0]
     open_points = np.arange(len(points_mm)) if k > 1 else np.zeros(0, np.intp)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnunetv2_conflunet.postprocessing.voxels import Voxels, in_scan_order, neighbour_shifts
+from nnunetv2_conflunet.postprocessing.voxels import Voxels, first_voxels, in_scan_order, neighbour_shifts
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +60,12 @@ def connected_regions(
     if not len(voxels):
         return Regions(np.zeros(0, np.int64), np.zeros(0, np.int64), 0, 0)
     component = voxels.components(connectivity) if component is None else component
-    piece = voxels.pieces(component, assignment.center + 1, connectivity) - 1
-    first_voxel = np.unique(piece, return_index=True)[1]
+    # Without centers there is nothing to split.
+    n_centers = len(assignment.scores)
+    piece = voxels.components(connectivity, assignment.center) if n_centers else component
+    first_voxel = first_voxels(piece)
     center, home = assignment.center[first_voxel], component[first_voxel]
+    piece = piece - 1
     size = np.bincount(piece)
     distance_mm = np.full(len(size), np.inf)
     np.minimum.at(distance_mm, piece, assignment.distance_mm)
@@ -70,7 +73,6 @@ def connected_regions(
     main = _main_pieces(center, home, size, distance_mm)
     claimed = np.zeros(component.max() + 1, bool)
     claimed[home[main]] = True
-    n_centers = len(assignment.scores)
     # 1..K for the instances of centers, higher for components of their own, 0 for pieces that were cut off.
     owner = np.where(claimed[home], 0, n_centers + home)
     owner[main] = center[main]
@@ -78,11 +80,11 @@ def connected_regions(
     if cut_off.any():
         _join(owner, *_contacts(voxels, piece, cut_off, connectivity))
 
-    owner_of_voxel = owner[piece]
-    instance = in_scan_order(owner_of_voxel)
-    owner_of_instance = owner_of_voxel[np.unique(instance, return_index=True)[1]]
+    # Pieces are in the order of their first voxels, and so are the instances that they make.
+    instance = in_scan_order(owner)
+    owner_of_instance = owner[first_voxels(instance)]
     center_of_instance = np.where(owner_of_instance > n_centers, 0, owner_of_instance)
-    return Regions(instance, center_of_instance, int(cut_off.sum()), int(size[cut_off].sum()))
+    return Regions(instance[piece], center_of_instance, int(cut_off.sum()), int(size[cut_off].sum()))
 
 
 def _main_pieces(center: np.ndarray, home: np.ndarray, size: np.ndarray, distance_mm: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from nnunetv2_conflunet.postprocessing.heads import check_heads
 from nnunetv2_conflunet.postprocessing.pieces import Assignment, connected_regions
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.size_filter import large_enough
-from nnunetv2_conflunet.postprocessing.voxels import Voxels, in_scan_order
+from nnunetv2_conflunet.postprocessing.voxels import Voxels, first_voxels
 from nnunetv2_conflunet.utilities.errors import InputError
 
 
@@ -81,6 +81,7 @@ def instantiate(
     mask, spacing = (mask[0] if flat else mask), spacing[flat:]
     connectivity = check_connectivity(settings.connectivity, mask.ndim)
     voxels = Voxels.of(mask)
+    component = voxels.components(connectivity)
 
     if settings.method == "center_offset":
         if heatmap is None or offsets_mm is None:
@@ -98,13 +99,13 @@ def instantiate(
             raise InputError("Method acls needs probability; use cc without it.")
         probability = check_shape(check_probability(probability), shape, "probability", "foreground")
         assignment = assign_by_curvature(
-            voxels, probability[0] if flat else probability, spacing, PRESETS[settings.acls_preset], connectivity
+            voxels, component, probability[0] if flat else probability, spacing, PRESETS[settings.acls_preset]
         )
     else:
         # Without centers every connected component is an instance of its own.
         assignment = Assignment(np.zeros(len(voxels), np.int64), np.zeros(len(voxels)), np.zeros(0, np.float32))
 
-    regions = connected_regions(voxels, assignment, connectivity)
+    regions = connected_regions(voxels, assignment, connectivity, component)
     large, removed = large_enough(
         voxels,
         regions.instance,
@@ -112,11 +113,12 @@ def instantiate(
         min_volume_mm3=settings.min_volume_mm3,
         min_extent_mm=settings.min_extent_mm,
     )
-    before = regions.instance[large]
-    after = in_scan_order(before)
-    center = regions.center[before[np.unique(after, return_index=True)[1]] - 1]
+    # Whole instances go, so that the others stay in the order of their first voxels.
+    stays = large[first_voxels(regions.instance)]
+    center = regions.center[stays]
     instances = np.zeros(mask.shape, np.int32)
-    instances[tuple(voxels.coordinates[large].T)] = after
+    flat = np.ravel_multi_index(tuple(voxels.coordinates.T), mask.shape)
+    instances.reshape(-1)[flat[large]] = np.cumsum(stays)[regions.instance[large] - 1]
     report = {
         "method": settings.method,
         "n_voxels_foreground": len(voxels),

@@ -25,7 +25,8 @@ class Voxels:
     @classmethod
     def of(cls, mask: np.ndarray) -> "Voxels":
         """The voxels where `mask`, an array of bool, is True."""
-        return cls(np.stack(np.unravel_index(np.flatnonzero(mask), mask.shape), axis=1))
+        # One axis after the other in memory, since they are used one by one.
+        return cls(np.stack(np.unravel_index(np.flatnonzero(mask), mask.shape)).T)
 
     def __len__(self) -> int:
         return len(self.coordinates)
@@ -61,7 +62,7 @@ class Voxels:
 
         Args:
             connectivity: number of neighbours, of the image's dimension.
-            values: (N,) integers above 0. Default: all the same.
+            values: (N,) integers, none negative. Default: all the same.
 
         Returns:
             (N,) 1..K, numbered in the order in which the components' first voxels come.
@@ -69,30 +70,8 @@ class Voxels:
         if not len(self):
             return np.zeros(0, np.int64)
         # cc3d 4.1 runs out of provisional labels on bool arrays of isolated voxels; it does not on integers.
-        array, local = self.crop(np.ones(len(self), np.uint8) if values is None else values.astype(np.int32))
+        array, local = self.crop(np.ones(len(self), np.uint8) if values is None else values.astype(np.int32) + 1)
         return in_scan_order(cc3d.connected_components(array, connectivity=connectivity)[tuple(local.T)])
-
-    def pieces(self, component: np.ndarray, values: np.ndarray, connectivity: int) -> np.ndarray:
-        """As :meth:`components` of `values`, but only components that hold several values are labelled again.
-
-        Args:
-            component: (N,) what :meth:`components` returned for the voxels.
-            values: (N,) integers above 0.
-            connectivity: the same as for `component`.
-        """
-        if not len(self):
-            return component
-        first_value = values[np.unique(component, return_index=True)[1]]
-        is_mixed = np.zeros(len(first_value) + 1, bool)
-        is_mixed[component[values != first_value[component - 1]]] = True
-        mixed = np.flatnonzero(is_mixed[component])
-        piece = component.copy()
-        highest = component.max()
-        for _, members in groups(component[mixed]):
-            here = mixed[members]
-            piece[here] = highest + Voxels(self.coordinates[here]).components(connectivity, values[here])
-            highest = piece[here].max()
-        return in_scan_order(piece)
 
     def neighbours(self, some: np.ndarray, shifts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """For each shift the voxels from which it leads to another one of the voxels, and those others.
@@ -122,6 +101,11 @@ def in_scan_order(labels: np.ndarray) -> np.ndarray:
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first)] = np.arange(1, len(first) + 1)
     return rank[inverse]
+
+
+def first_voxels(labels: np.ndarray) -> np.ndarray:
+    """(K,) position of the first voxel of each label, for labels 1..K that are numbered in the order of these."""
+    return np.flatnonzero(np.diff(np.maximum.accumulate(labels), prepend=0))
 
 
 def neighbour_shifts(connectivity: int, dim: int) -> np.ndarray:

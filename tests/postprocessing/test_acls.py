@@ -7,6 +7,7 @@ from scipy.spatial.distance import cdist
 from skimage.feature import hessian_matrix, hessian_matrix_eigvals
 
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate, instantiate_acls
+from nnunetv2_conflunet.postprocessing.acls import PRESETS, reach_voxels
 from nnunetv2_conflunet.postprocessing.pieces import Assignment, connected_regions
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 
@@ -163,3 +164,10 @@ def test_float16_probability_and_untouched_inputs():
     probability = two_summits().astype(np.float16)
     probability.flags.writeable = False
     assert instantiate_acls(probability).max() == 2
+
+
+def test_how_far_around_the_foreground_the_probability_counts():
+    # Four sigmas of 1.2 mm, rounded to voxels, and two more for differences of differences.
+    assert reach_voxels(PRESETS["dworkin2018"], np.array([1.5, 1.0, 1.2])).tolist() == [5, 7, 6]
+    assert reach_voxels(PRESETS["dworkin2018"], np.array([0.5, 4.0])).tolist() == [12, 3]
+    assert reach_voxels(PRESETS["lou2021"], np.array([1.5, 1.0, 1.2])).tolist() == [0, 0, 0]
