@@ -1,6 +1,7 @@
 """A folder with nnU-Net's three folders in it, and its commands run there as a user types them."""
 
 import json
+import math
 import os
 import shlex
 import subprocess
@@ -69,4 +70,6 @@ def small_configuration(parent):
         n_conv_per_stage=[2] * n_stages,
         n_conv_per_stage_decoder=[2] * (n_stages - 1),
     )
-    return {"inherits_from": "3d_fullres", "patch_size": patch, "batch_size": 2, "architecture": architecture}
+    # A step sees as many voxels whatever the spacing: with fewer of them the mask may not begin to be learned.
+    batch_size = max(2, round(2 * PATCH_MM**3 / math.prod(patch)))
+    return {"inherits_from": "3d_fullres", "patch_size": patch, "batch_size": batch_size, "architecture": architecture}
