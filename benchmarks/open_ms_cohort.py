@@ -4,7 +4,7 @@
     python benchmarks/open_ms_cohort.py DATA OUT --statistics --picture cohort.png
 
 DATA holds gold/ and flair/ of the open MS database (Lesjak et al. 2017, CC-BY, in MNI space); OUT becomes a raw dataset
-of nnU-Net with instancesTr and instancesTs, and real/ with one real case.
+of nnU-Net with instancesTr and instancesTs, and with one real case in imagesReal and labelsReal.
 """
 
 import argparse

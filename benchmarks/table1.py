@@ -76,8 +76,8 @@ class Experiment:
         for trainer in (SEMANTIC, CONFLUNET, PAPER):
             self.train(trainer, seed, folder / "results")
             self.predict(trainer, folder, "imagesTs")
-            if (self.raw / "real").is_dir():
-                self.predict(trainer, folder, "real")
+            if (self.raw / "imagesReal").is_dir():
+                self.predict(trainer, folder, "imagesReal")
         for name, (trainer, instances) in METHODS.items():
             output = folder / "evaluation" / name
             if not (output / "summary_instances.json").exists():
@@ -129,8 +129,8 @@ class Experiment:
         """Write and print the table of all seeds, and what was found in the real case."""
         base, seeds = self.project.base, self.args.seeds
         lines = [table_of_seeds({n: [base / f"seed_{s}" / "evaluation" / n for s in seeds] for n in METHODS})]
-        if (self.raw / "real").is_dir():
-            lines.append(table_of_counts({n: [base / f"seed_{s}" / "real" / t / i for s in seeds]
+        if (self.raw / "imagesReal").is_dir():
+            lines.append(table_of_counts({n: [base / f"seed_{s}" / "imagesReal" / t / i for s in seeds]
                                           for n, (t, i) in METHODS.items()}))  # fmt: skip
         text = "\n\n".join(lines) + "\n"
         with atomic_path(base / "table1.md") as temporary:

@@ -43,7 +43,8 @@ MARGIN = 4
 def write_real_cohort(
     data: OpenMS, folder: str | os.PathLike, settings: CohortSettings, *, overwrite: bool = False, processes: int = 1
 ) -> int:
-    """Write a semi-synthetic cohort as an nnU-Net raw dataset, and one real case beside it in ``real``.
+    """Write a semi-synthetic cohort as an nnU-Net raw dataset, and one real case in ``imagesReal`` and
+    ``labelsReal``.
 
     ``dataset.json`` is written last. Files depend on the data and the settings alone, byte by byte.
 
@@ -73,7 +74,7 @@ def write_real_cohort(
         for case in cases
     )
     total = sum(tqdm(missed, total=len(cases), desc="Simulating", unit="case"))
-    write_real_case(data, folder / "real", grid)
+    write_real_case(data, folder, grid)
     write_json(_dataset_json(replace(settings, statistics=statistics)), folder / "dataset.json")
     return total
 
@@ -167,11 +168,12 @@ def write_real_case(data: OpenMS, folder: Path, grid: Grid) -> None:
 
     Args:
         data: the open MS database.
-        folder: gets ``<patient>_0000.nii.gz`` (float32) and ``<patient>.nii.gz`` (uint8).
+        folder: gets ``imagesReal/<patient>_0000.nii.gz`` (float32) and ``labelsReal/<patient>.nii.gz`` (uint8).
         grid: the crop, on the voxels of the images; beyond them it is 0.
     """
     (flair, own), (mask, _) = data.flair(REAL_CASE), data.mask(REAL_CASE)
-    for array, name in ((flair, f"{REAL_CASE}_0000.nii.gz"), (mask.astype(np.uint8), f"{REAL_CASE}.nii.gz")):
+    files = f"imagesReal/{REAL_CASE}_0000.nii.gz", f"labelsReal/{REAL_CASE}.nii.gz"
+    for array, name in zip((flair, mask.astype(np.uint8)), files, strict=True):
         with atomic_path(folder / name, ".nii.gz") as path:
             sitk.WriteImage(grid.sitk_image(crop_to(array, own, grid)), str(path), True)
 

@@ -82,14 +82,14 @@ def test_the_script_on_the_real_data(open_ms: str, tmp_path: Path):
     fewer = run(open_ms, str(tmp_path / "b"), "--training_cases", "1", "--test_cases", "0", *crop)
     assert fewer.returncode == 0, fewer.stderr
     names = {str(p.relative_to(tmp_path / "a")) for p in (tmp_path / "a").rglob("*.nii.gz")}
-    assert {"real/patient19_0000.nii.gz", "real/patient19.nii.gz", "instancesTs/simTs_0001.nii.gz"} <= names
+    assert {"imagesReal/patient19_0000.nii.gz", "labelsReal/patient19.nii.gz", "instancesTs/simTs_0001.nii.gz"} <= names
     assert len(names) == 3 * 3 + 2
     for path in (tmp_path / "b").rglob("*.nii.gz"):
         assert path.read_bytes() == (tmp_path / "a" / path.relative_to(tmp_path / "b")).read_bytes()
     assert min(case.volumes_mm3.min() for case in measure_dataset(tmp_path / "a")) >= 14
 
     # The real case is the file, mirrored to run to the right, without interpolation.
-    real = sitk.ReadImage(str(tmp_path / "a/real/patient19_0000.nii.gz"))
+    real = sitk.ReadImage(str(tmp_path / "a/imagesReal/patient19_0000.nii.gz"))
     source = sitk.ReadImage(str(Path(open_ms) / "flair/patient19.nii.gz"))
     for index in ((0, 0, 0), (20, 30, 40), (47, 55, 47)):
         where = source.TransformPhysicalPointToIndex(real.TransformIndexToPhysicalPoint(index))
