@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
 
 import pandas as pd
-from project import Project
+from project import Project, continue_option
 
 # Wynen et al., ISBI 2024, section on the loss.
 ALPHAS = (500, 1000, 1200, 1500, 2000)
@@ -48,9 +48,9 @@ def run(project, raw, args):
         if getattr(args, name):
             settings[name] = getattr(args, name)
     if not (fold / "validation" / "summary.json").exists():
-        continued = "--c" if list(fold.glob("checkpoint_*.pth")) else ""
         project.run(
-            f"nnUNetv2_train {args.dataset} {args.configuration} 0 -tr {TRAINER} -device {args.device} {continued}",
+            f"nnUNetv2_train {args.dataset} {args.configuration} 0 -tr {TRAINER} -device {args.device} "
+            f"{continue_option(fold)}",
             nnUNet_results=str(results),
             BENCHMARK_SETTINGS=json.dumps(settings),
         )

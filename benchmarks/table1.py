@@ -19,7 +19,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
 
-from project import LIMITS, Project, small_configuration
+from project import LIMITS, Project, continue_option, small_configuration
 
 from nnunetv2_conflunet.evaluation.comparison import PAPER_METRICS
 from nnunetv2_conflunet.preprocessing.paper_configuration import NAME as PAPER_CONFIGURATION
@@ -98,10 +98,9 @@ class Experiment:
             settings["num_epochs"] = self.args.epochs
         if self.args.iterations:
             settings |= {"num_iterations_per_epoch": self.args.iterations, "num_val_iterations_per_epoch": 10}
-        continued = "--c" if list(fold.glob("checkpoint_*.pth")) else ""
         self.project.run(
             f"nnUNetv2_train {self.args.dataset} {configuration} 0 -tr {trainer} --npz -device {self.args.device} "
-            f"{continued}",
+            f"{continue_option(fold)}",
             nnUNet_results=str(results),
             BENCHMARK_SETTINGS=json.dumps(settings),
         )

@@ -15,7 +15,7 @@ import cc3d
 import nibabel
 import numpy as np
 from matplotlib.figure import Figure
-from project import Project, small_configuration
+from project import Project, continue_option, small_configuration
 
 from nnunetv2_conflunet.evaluation import evaluate_case
 from nnunetv2_conflunet.utilities.files import atomic_path, write_json
@@ -83,8 +83,7 @@ class Demo:
         write_json([split], self.preprocessed / "splits_final.json")
 
     def train(self):
-        continued = "--c" if list(self.fold.glob("checkpoint_*.pth")) else ""
-        self.run(f"nnUNetv2_train 101 {CONFIGURATION} 0 -tr {TRAINER} -device cpu --npz {continued}")
+        self.run(f"nnUNetv2_train 101 {CONFIGURATION} 0 -tr {TRAINER} -device cpu --npz {continue_option(self.fold)}")
 
     def predict(self):
         images, prediction = quoted(self.raw / "imagesTs", self.prediction)

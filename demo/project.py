@@ -55,6 +55,11 @@ class Project:
         write_json(plans, path)
 
 
+def continue_option(fold):
+    """The option of nnUNetv2_train that goes on where a training in this folder was stopped; none where none was."""
+    return "--c" if list(Path(fold).glob("checkpoint_*.pth")) else ""
+
+
 def small_configuration(parent):
     """A configuration that inherits from 3d_fullres: smaller patches, a network of 8 to 64 features."""
     patch = [16 * max(1, round(PATCH_MM / spacing / 16)) for spacing in parent["spacing"]]
