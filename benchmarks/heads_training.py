@@ -9,10 +9,11 @@ each weighted term's gradient on the shared trunk (`--gradients`). `--instances`
 the end and writes their lesion metrics by center-offset and by CC to OUTPUT/<arm>_<seed>_instances.csv. Finished files
 are kept, so that a broken run goes on where it was. `--plot` draws what is there, `--table` prints the last rows.
 
-An arm is `semantic` (no heads' losses), `default`, or changes attributes of the trainer: `alpha=200,beta=0.1`. Three
-more can be changed: `adamw=3e-3`, AdamW of this learning rate instead of nnU-Net's SGD; `branch=8`, an own 3x3x3
-convolution of that many features for the heads beside the widened last one (`kernel=1`: 1x1x1); with it `trunk=0.3`,
-that share of the heads' gradient on all that lies before it.
+An arm is `semantic` (no heads' losses), `default`, or changes attributes of the trainer: `alpha=200,beta=0.1`. Four
+more can be changed: `adamw=3e-3`, AdamW of this learning rate instead of nnU-Net's SGD; `rate=5`, the heads' own
+channels learn that many times as fast; `branch=8`, an own 3x3x3 convolution of that many features for the heads beside
+the widened last one (`kernel=1`: 1x1x1); with it `trunk=0.3`, that share of the heads' gradient on all that lies before
+it.
 """
 
 import argparse
@@ -45,6 +46,7 @@ METHODS = {
     "center_offset 5 mm": InstantiationSettings(window_mm=5.0),
     "cc": InstantiationSettings(method="cc"),
 }
+N_HEADS = 4
 METRICS = ("DSC", "Precision", "Recall", "F1", "PQ", "Recall_CLU")
 
 
@@ -118,9 +120,10 @@ def compute_in_bfloat16(network):
 
 
 class TrainerOfAnArm(nnUNetTrainerConfLUNet):
-    """The trainer, with the two choices that its attributes do not offer."""
+    """The trainer, with the choices that its attributes do not offer."""
 
     adamw = 0.0
+    rate = 1.0
     branch = 0.0
     kernel = 3.0
     trunk = 1.0
@@ -129,16 +132,20 @@ class TrainerOfAnArm(nnUNetTrainerConfLUNet):
         if self.branch:
             layers = self.network.decoder.seg_layers
             layers[-1] = WithBranch(layers[-1], int(self.branch), int(self.kernel), self.trunk)
+        if self.rate != 1:
+            for parameter in self.network.decoder.seg_layers[-1].parameters():
+                parameter.register_hook(self.faster_heads)
         if not self.adamw:
             return super().configure_optimizers()
         optimizer = torch.optim.AdamW(self.network.parameters(), self.adamw, weight_decay=self.weight_decay)
         return optimizer, PolyLRScheduler(optimizer, self.adamw, self.num_epochs)
 
+    def faster_heads(self, gradient):
+        return torch.cat([gradient[:-N_HEADS], self.rate * gradient[-N_HEADS:]])
+
 
 class WithBranch(nn.Module):
     """The last convolution, to whose heads' channels a 3x3x3 convolution of their own adds; at first it adds 0."""
-
-    n_heads = 4
 
     def __init__(self, last, n_features, kernel, trunk):
         super().__init__()
@@ -148,15 +155,15 @@ class WithBranch(nn.Module):
             nn.Conv3d(last.in_channels, n_features, kernel, padding=kernel // 2),
             nn.InstanceNorm3d(n_features, affine=True),
             nn.LeakyReLU(),
-            nn.Conv3d(n_features, self.n_heads, 1),
+            nn.Conv3d(n_features, N_HEADS, 1),
         )
         for parameter in self.branch[-1].parameters():
             nn.init.zeros_(parameter)
 
     def forward(self, features):
-        semantic = self.last(features)[:, : -self.n_heads]
+        semantic = self.last(features)[:, :-N_HEADS]
         features = self.trunk * features + (1 - self.trunk) * features.detach()
-        heads = self.last(features)[:, -self.n_heads :] + self.branch(features)
+        heads = self.last(features)[:, -N_HEADS:] + self.branch(features)
         return torch.cat([semantic, heads], dim=1)
 
 

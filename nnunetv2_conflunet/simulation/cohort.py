@@ -25,6 +25,8 @@ SPLITS = "Tr", "Ts"
 FOLDERS = tuple(kind + split for split in SPLITS for kind in ("images", "labels", "instances"))
 # Around the brain in `--whole_brain`, for patients larger than the template.
 MARGIN_MM = 8.0
+DESCRIPTION = "Simulated FLAIR of patients with multiple sclerosis: MNI152 anatomy, synthetic lesions"
+REFERENCE = "ICBM 152 nonlinear atlas 2009a, Fonov et al. 2011, doi:10.1016/j.neuroimage.2010.07.033"
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,8 @@ def write_cohort(
         for case in cases
     )
     total = sum(tqdm(missed, total=len(cases), desc="Simulating", unit="case"))
-    write_json(_dataset_json(replace(settings, statistics=statistics)), folder / "dataset.json")
+    described = dataset_json(replace(settings, statistics=statistics), DESCRIPTION, REFERENCE)
+    write_json(described, folder / "dataset.json")
     return total
 
 
@@ -204,13 +207,22 @@ def write_patient(folder: Path, case: Case, patient: Patient, grid: Grid) -> Non
     write_instances(patient.instances, path, writer, properties, ".nii.gz")
 
 
-def _dataset_json(settings: CohortSettings) -> dict:
+def dataset_json(settings: CohortSettings, description: str, reference: str, **further: object) -> dict:
+    """nnU-Net's ``dataset.json`` of a cohort, with how it was made.
+
+    Args:
+        settings: what was simulated.
+        description: of the cohort.
+        reference: to what it was made from.
+        further: entries that nnU-Net does not know.
+    """
     return {
         "channel_names": {"0": "FLAIR"},
         "labels": {"background": 0, "lesion": 1},
         "numTraining": settings.training_cases,
         "file_ending": ".nii.gz",
-        "description": "Simulated FLAIR of patients with multiple sclerosis: MNI152 anatomy, synthetic lesions",
-        "reference": "ICBM 152 nonlinear atlas 2009a, Fonov et al. 2011, doi:10.1016/j.neuroimage.2010.07.033",
+        "description": description,
+        "reference": reference,
+        **further,
         "simulation": {"version": __version__, **asdict(settings)},
     }

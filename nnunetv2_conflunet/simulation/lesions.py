@@ -88,22 +88,28 @@ def random_shape(rng: np.random.Generator, direction: np.ndarray | None = None, 
     long = np.exp(stretch * max(0.0, rng.normal(np.log(long), long_sd)))
     middle = np.exp(stretch * max(0.0, rng.normal(np.log(middle), middle_sd)))
     axes = np.array([long * middle, middle, 1.0])
+    rotation = random_axes(rng, direction)
+    count = 5
+    amplitudes = rng.uniform(0.3, 1.0, count)
+    amplitudes *= (0.15 + 0.35 * stretch) / amplitudes.sum()
+    return IrregularEllipsoid(
+        axes=axes / np.prod(axes) ** (1 / 3),
+        rotation=rotation,
+        waves=rng.normal(0, 1.8, (count, 3)),
+        phases=rng.uniform(0, 2 * np.pi, count),
+        amplitudes=amplitudes,
+    )
+
+
+def random_axes(rng: np.random.Generator, direction: np.ndarray | None) -> np.ndarray:
+    """Orthonormal right-handed columns (3, 3); the first follows a direction (3,), where there is one, with scatter."""
     first = rng.standard_normal(3)
     if direction is not None and np.any(direction):
         first = direction / np.sqrt((direction**2).sum()) + 0.25 * first
     first /= np.sqrt((first**2).sum())
     second = np.cross(first, rng.standard_normal(3))
     second /= np.sqrt((second**2).sum())
-    count = 5
-    amplitudes = rng.uniform(0.3, 1.0, count)
-    amplitudes *= (0.15 + 0.35 * stretch) / amplitudes.sum()
-    return IrregularEllipsoid(
-        axes=axes / np.prod(axes) ** (1 / 3),
-        rotation=np.stack([first, second, np.cross(first, second)], axis=1),
-        waves=rng.normal(0, 1.8, (count, 3)),
-        phases=rng.uniform(0, 2 * np.pi, count),
-        amplitudes=amplitudes,
-    )
+    return np.stack([first, second, np.cross(first, second)], axis=1)
 
 
 @dataclass(frozen=True)

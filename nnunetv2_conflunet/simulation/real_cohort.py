@@ -1,7 +1,7 @@
 """A semi-synthetic cohort on the brains of the open MS database, as a raw dataset of nnU-Net."""
 
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -12,12 +12,12 @@ from joblib import Parallel, delayed
 from scipy import ndimage
 from tqdm import tqdm
 
-from nnunetv2_conflunet import __version__
 from nnunetv2_conflunet.simulation.cohort import (
     SPLITS,
     Case,
     CohortSettings,
     cases_of,
+    dataset_json,
     mean_lesions,
     prepare_folder,
     write_patient,
@@ -38,6 +38,10 @@ TEST_SHAPES = 3
 REAL_CASE = "patient19"
 OCCURRENCE_BLUR_MM = 4.0
 MARGIN = 4
+DESCRIPTION = (
+    "Semi-synthetic: lesions of real shape painted into deformed real FLAIR of patients with multiple sclerosis, whose "
+    "own lesions were filled"
+)
 
 
 def write_real_cohort(
@@ -75,7 +79,16 @@ def write_real_cohort(
     )
     total = sum(tqdm(missed, total=len(cases), desc="Simulating", unit="case"))
     write_real_case(data, folder, grid)
-    write_json(_dataset_json(replace(settings, statistics=statistics)), folder / "dataset.json")
+    described = dataset_json(
+        replace(settings, statistics=statistics),
+        DESCRIPTION,
+        SOURCE,
+        licence="CC-BY",
+        backgrounds=list(FLAIR_PATIENTS),
+        shapes={split: list(patients) for split, patients in shape_patients().items()},
+        real_case=REAL_CASE,
+    )
+    write_json(described, folder / "dataset.json")
     return total
 
 
@@ -186,20 +199,3 @@ def crop_to(array: np.ndarray, own: Grid, grid: Grid) -> np.ndarray:
     theirs = tuple(slice(s.start + f, s.stop + f) for s, f in zip(ours, first, strict=True))
     result[ours] = array[theirs]
     return result
-
-
-def _dataset_json(settings: CohortSettings) -> dict:
-    return {
-        "channel_names": {"0": "FLAIR"},
-        "labels": {"background": 0, "lesion": 1},
-        "numTraining": settings.training_cases,
-        "file_ending": ".nii.gz",
-        "description": "Semi-synthetic: lesions of real shape painted into deformed real FLAIR of patients with "
-        "multiple sclerosis, whose own lesions were filled",
-        "reference": SOURCE,
-        "licence": "CC-BY",
-        "backgrounds": list(FLAIR_PATIENTS),
-        "shapes": {split: list(patients) for split, patients in shape_patients().items()},
-        "real_case": REAL_CASE,
-        "simulation": {"version": __version__, **asdict(settings)},
-    }

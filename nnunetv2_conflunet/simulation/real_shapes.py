@@ -7,7 +7,13 @@ import cc3d
 import numpy as np
 from scipy import ndimage
 
-from nnunetv2_conflunet.simulation.lesions import MAX_UNIT_VOLUME_MM3, MIN_EXTENT_MM, MIN_VOLUME_MM3, Shape
+from nnunetv2_conflunet.simulation.lesions import (
+    MAX_UNIT_VOLUME_MM3,
+    MIN_EXTENT_MM,
+    MIN_VOLUME_MM3,
+    Shape,
+    random_axes,
+)
 from nnunetv2_conflunet.simulation.templates import signed_distance
 from nnunetv2_conflunet.utilities.errors import InputError
 
@@ -124,17 +130,12 @@ def shape_maker(components: list[RealComponent]) -> Callable[..., Shape]:
     chosen = tuple(sorted(components, key=lambda component: component.volume_mm3))
 
     def make_shape(rng: np.random.Generator, direction: np.ndarray | None = None, roundness: float = 0.0) -> Shape:
-        return RealShape(chosen, float(rng.random()), _random_axes(rng, direction), roundness)
+        return RealShape(chosen, float(rng.random()), _axes_of_either_handedness(rng, direction), roundness)
 
     return make_shape
 
 
-def _random_axes(rng: np.random.Generator, direction: np.ndarray | None) -> np.ndarray:
-    """Orthonormal columns of either handedness; the first follows a direction with some scatter."""
-    first = rng.standard_normal(3)
-    if direction is not None and np.any(direction):
-        first = direction / np.sqrt((direction**2).sum()) + 0.25 * first
-    first /= np.sqrt((first**2).sum())
-    second = np.cross(first, rng.standard_normal(3))
-    second /= np.sqrt((second**2).sum())
-    return np.stack([first, second, rng.choice([-1.0, 1.0]) * np.cross(first, second)], axis=1)
+def _axes_of_either_handedness(rng: np.random.Generator, direction: np.ndarray | None) -> np.ndarray:
+    axes = random_axes(rng, direction)
+    axes[:, 2] *= rng.choice([-1.0, 1.0])
+    return axes
