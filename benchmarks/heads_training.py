@@ -9,11 +9,11 @@ each weighted term's gradient on the shared trunk (`--gradients`). `--instances`
 the end and writes their lesion metrics by center-offset and by CC to OUTPUT/<arm>_<seed>_instances.csv. Finished files
 are kept, so that a broken run goes on where it was. `--plot` draws what is there, `--table` prints the last rows.
 
-An arm is `semantic` (no heads' losses), `default`, or changes attributes of the trainer: `alpha=200,beta=0.1`. Four
-more can be changed: `adamw=3e-3`, AdamW of this learning rate instead of nnU-Net's SGD; `rate=5`, the heads' own
-channels learn that many times as fast; `branch=8`, an own 3x3x3 convolution of that many features for the heads beside
-the widened last one (`kernel=1`: 1x1x1); with it `trunk=0.3`, that share of the heads' gradient on all that lies before
-it.
+An arm is `semantic` (no heads' losses), `default`, or changes attributes of the trainer: `alpha=200,beta=0.1`. More
+can be changed: `adamw=3e-3`, AdamW of this learning rate instead of nnU-Net's SGD; `rate=5`, the heads' own channels
+learn that many times as fast; `scales=2`, the heads are a sum over the finest and two coarser outputs; `branch=8`, an
+own 3x3x3 convolution of that many features for the heads beside the widened last one (`kernel=1`: 1x1x1); with it
+`trunk=0.3`, that share of the heads' gradient on all that lies before it.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from torch import nn
+from torch.nn.functional import interpolate
 
 from nnunetv2_conflunet.evaluation import evaluate_case
 from nnunetv2_conflunet.inference import ConfLUNetPredictor
@@ -124,6 +125,7 @@ class TrainerOfAnArm(nnUNetTrainerConfLUNet):
 
     adamw = 0.0
     rate = 1.0
+    scales = 0.0
     branch = 0.0
     kernel = 3.0
     trunk = 1.0
@@ -132,6 +134,8 @@ class TrainerOfAnArm(nnUNetTrainerConfLUNet):
         if self.branch:
             layers = self.network.decoder.seg_layers
             layers[-1] = WithBranch(layers[-1], int(self.branch), int(self.kernel), self.trunk)
+        if self.scales:
+            sum_heads_over_scales(self.network, int(self.scales))
         if self.rate != 1:
             for parameter in self.network.decoder.seg_layers[-1].parameters():
                 parameter.register_hook(self.faster_heads)
@@ -142,6 +146,21 @@ class TrainerOfAnArm(nnUNetTrainerConfLUNet):
 
     def faster_heads(self, gradient):
         return torch.cat([gradient[:-N_HEADS], self.rate * gradient[-N_HEADS:]])
+
+
+def sum_heads_over_scales(network, n_coarser):
+    """Heads as the sum of the finest output's and the interpolated ones of coarser outputs; needs deep supervision."""
+    network.one_output = False
+    network._forward_hooks.clear()
+
+    def split(_, __, output):
+        heads = output[0][:, -N_HEADS:]
+        for coarse in output[1 : 1 + n_coarser]:
+            heads = heads + interpolate(coarse[:, -N_HEADS:], heads.shape[2:], mode="trilinear", align_corners=False)
+        scales = [i[:, :-N_HEADS] for i in output]
+        return torch.cat([scales[0], heads], dim=1) if network.one_output else [*scales, heads]
+
+    network.register_forward_hook(split)
 
 
 class WithBranch(nn.Module):
@@ -209,7 +228,10 @@ def gradient_norms(trainer, batch):
 
 def predict_validation_cases(trainer):
     """Lesion metrics of the validation cases on the preprocessed grid, one row a case and method."""
-    trainer.set_deep_supervision_enabled(False)
+    if trainer.scales:
+        trainer.network.one_output = True
+    else:
+        trainer.set_deep_supervision_enabled(False)
     trainer.network.eval()
     predictor = ConfLUNetPredictor(
         use_mirroring=False, perform_everything_on_device=False, device=trainer.device, allow_tqdm=False

@@ -15,7 +15,6 @@ import argparse
 import json
 import multiprocessing
 import os
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -113,7 +112,9 @@ def predict_case(kind, base, queue):
 
 
 def peak_mib():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not getrusage: its peak is at least that of the process which started this one.
+    line = next(i for i in Path("/proc/self/status").read_text().splitlines() if i.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
 
 
 def preprocessing():

@@ -15,10 +15,13 @@ import json
 import sys
 from pathlib import Path
 
+import cc3d
+import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
 
+from picture import draw_slices, load
 from project import LIMITS, Project, continue_option, small_configuration
 
 from nnunetv2_conflunet.evaluation.comparison import PAPER_METRICS
@@ -87,6 +90,8 @@ class Experiment:
                 )
         evaluations = " ".join(f"'{folder / 'evaluation' / name}'" for name in METHODS)
         self.project.run(f"nnUNetv2_conflunet_compare {evaluations} -o '{folder / 'comparison'}'")
+        for label in sorted((self.raw / "labelsReal").glob("*.nii.gz")):
+            self.draw_real_case(folder, label)
 
     def train(self, trainer, seed, results):
         configuration = self.configuration[trainer]
@@ -123,6 +128,17 @@ class Experiment:
                     f"-np {self.args.np}"
                 )
         (output / "done").touch()
+
+    def draw_real_case(self, folder, label):
+        """Three slices through the lesions of a case whose label nobody parted, coloured by its components."""
+        mask = load(label) > 0
+        components = cc3d.connected_components(mask.astype(np.uint8), connectivity=26)
+        found = {name: load(folder / "imagesReal" / trainer / instances / label.name).astype(int)
+                 for name, (trainer, instances) in METHODS.items()}  # fmt: skip
+        slices = np.percentile(np.nonzero(mask)[2], (25, 50, 75)).astype(int)
+        image = load(self.raw / "imagesReal" / label.name.replace(".nii.gz", "_0000.nii.gz"))
+        maps = {"components of the label": components, **found}
+        draw_slices(folder / f"{label.name.removesuffix('.nii.gz')}.png", image, components, maps, slices)
 
     def summarize(self):
         """Write and print the table of all seeds, and what was found in the real case."""

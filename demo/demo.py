@@ -14,11 +14,11 @@ from pathlib import Path
 import cc3d
 import nibabel
 import numpy as np
-from matplotlib.figure import Figure
+from picture import draw_slices, load
 from project import Project, continue_option, small_configuration
 
 from nnunetv2_conflunet.evaluation import evaluate_case
-from nnunetv2_conflunet.utilities.files import atomic_path, write_json
+from nnunetv2_conflunet.utilities.files import write_json
 
 DATASET = "Dataset101_SimulatedLesions"
 CONFIGURATION = "3d_demo"
@@ -106,26 +106,11 @@ class Demo:
 
     def draw(self):
         case, slice_index, window = most_telling_view(self.raw / "instancesTs", self.prediction)
-        panels = {
-            "FLAIR": None,
-            "reference": self.raw / "instancesTs" / case,
-            **{title: self.prediction / folder / case for folder, title in METHODS.items()},
-        }
-        view = (*window, slice_index)
-        image = load(self.raw / "imagesTs" / case.replace(".nii.gz", "_0000.nii.gz"))[view]
-        reference = load(panels["reference"]).astype(int)[view]
-        figure = Figure(figsize=(15, 4.2), layout="constrained")
-        for axes, (title, path) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
-            axes.imshow(image.T, cmap="gray", origin="lower", vmin=0, vmax=np.percentile(image, 99.8))
-            if path is not None:
-                ids = load(path).astype(int)[view]
-                shown = coloured_as(reference, ids).T
-                axes.imshow(shown, cmap="tab20", origin="lower", vmin=0, vmax=19, alpha=0.75, interpolation="nearest")
-                title = f"{title}: {len(np.unique(ids[ids > 0]))} lesions"
-            axes.set_title(title)
-            axes.axis("off")
-        with atomic_path(self.output / "demo.png") as temporary:
-            figure.savefig(temporary, dpi=110)
+        reference = load(self.raw / "instancesTs" / case).astype(int)
+        found = {title: load(self.prediction / folder / case).astype(int) for folder, title in METHODS.items()}
+        image = load(self.raw / "imagesTs" / case.replace(".nii.gz", "_0000.nii.gz"))
+        maps = {"reference": reference, **found}
+        draw_slices(self.output / "demo.png", image, reference, maps, [slice_index], window)
 
 
 def most_telling_view(references, prediction):
@@ -146,27 +131,8 @@ def most_telling_view(references, prediction):
     return case, slice_index, tuple(slice(max(m - HALF_WINDOW, 0), m + HALF_WINDOW) for m in middle)
 
 
-def coloured_as(reference, ids):
-    """Colour numbers of a map: a lesion has that of the reference lesion it overlaps most, if none had it before."""
-    colours = np.full(ids.shape, np.nan)
-    used = set()
-    for i in np.unique(ids[ids > 0]):
-        below = np.bincount(reference[ids == i])
-        below[0] = 0
-        colour = int(below.argmax()) if below.any() else 1000 + i
-        if colour in used:
-            colour = 1000 + i
-        used.add(colour)
-        colours[ids == i] = (colour * 7) % 20
-    return colours
-
-
 def quoted(*paths):
     return [shlex.quote(str(path)) for path in paths]
-
-
-def load(path):
-    return np.asarray(nibabel.load(path).dataobj)
 
 
 def parse():

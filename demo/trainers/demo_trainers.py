@@ -4,7 +4,6 @@ from functools import wraps
 
 import torch
 
-from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
 
 
@@ -12,8 +11,6 @@ class nnUNetTrainerConfLUNetDemo(nnUNetTrainerConfLUNet):
     """A thousand iterations, for a network that learns on two cores."""
 
     epochs = 10
-    # After so short a training a lesion's heatmap still has several maxima.
-    instantiation = InstantiationSettings(window_mm=5.0)
 
     def __init__(self, plans, configuration, fold, dataset_json, device):
         super().__init__(plans, configuration, fold, dataset_json, device)
