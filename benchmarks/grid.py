@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
 
 import pandas as pd
-from project import Project, continue_option
+from project import Project, continue_option, keep_settings
 
 # Wynen et al., ISBI 2024, section on the loss.
 ALPHAS = (500, 1000, 1200, 1500, 2000)
@@ -43,6 +43,8 @@ def run(project, raw, args):
     alpha, beta, learning_rate = POINTS[args.point]
     results = folder_of(project, args.point)
     fold = results / raw.name / f"{TRAINER}__nnUNetPlans__{args.configuration}" / "fold_0"
+    options = ("configuration", "num_epochs", "num_iterations_per_epoch")
+    keep_settings(results / "settings.json", {name: getattr(args, name) for name in options})
     settings = {"alpha": alpha, "beta": beta, "initial_lr": learning_rate, "save_every": 10}
     for name in ("num_epochs", "num_iterations_per_epoch"):
         if getattr(args, name):

@@ -11,7 +11,8 @@ are kept, so that a broken run goes on where it was. `--plot` draws what is ther
 
 An arm is `semantic` (no heads' losses), `default`, or changes attributes of the trainer: `alpha=200,beta=0.1`. More
 can be changed: `adamw=3e-3`, AdamW of this learning rate instead of nnU-Net's SGD; `rate=5`, the heads' own channels
-learn that many times as fast; `scales=2`, the heads are a sum over the finest and two coarser outputs; `branch=8`, an
+learn that many times as fast; `offset_init=1`, the offsets' channels start as nnU-Net starts its own and not at zero,
+or at that multiple; `scales=2`, the heads are a sum over the finest and two coarser outputs; `branch=8`, an
 own 3x3x3 convolution of that many features for the heads beside the widened last one (`kernel=1`: 1x1x1); with it
 `trunk=0.3`, that share of the heads' gradient on all that lies before it.
 """
@@ -19,8 +20,11 @@ own 3x3x3 convolution of that many features for the heads beside the widened las
 import argparse
 import os
 import random
+import sys
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
 
 os.environ.setdefault("nnUNet_compile", "f")
 
@@ -31,6 +35,7 @@ from matplotlib.figure import Figure
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from project import keep_settings
 from torch import nn
 from torch.nn.functional import interpolate
 
@@ -54,7 +59,8 @@ METRICS = ("DSC", "Precision", "Recall", "F1", "PQ", "Recall_CLU")
 def main():
     args = parse()
     output = Path(args.output).resolve()
-    output.mkdir(parents=True, exist_ok=True)
+    options = ("dataset", "configuration", "fold", "iterations", "every", "validation_batches", "bfloat16")
+    keep_settings(output / "settings.json", {name: getattr(args, name) for name in options})
     torch.set_num_threads(args.threads)
     for seed in args.seeds:
         for arm in args.arms:
@@ -125,19 +131,25 @@ class TrainerOfAnArm(nnUNetTrainerConfLUNet):
 
     adamw = 0.0
     rate = 1.0
+    offset_init = 0.0
     scales = 0.0
     branch = 0.0
     kernel = 3.0
     trunk = 1.0
 
     def configure_optimizers(self):
-        if self.branch:
-            layers = self.network.decoder.seg_layers
-            layers[-1] = WithBranch(layers[-1], int(self.branch), int(self.kernel), self.trunk)
+        layers = self.network.decoder.seg_layers
+        # Further random weights must not change the patches that follow.
+        with torch.random.fork_rng(devices=[]):
+            if self.branch:
+                layers[-1] = WithBranch(layers[-1], int(self.branch), int(self.kernel), self.trunk)
+            if self.offset_init:
+                weight = layers[-1].weight
+                nn.init.normal_(weight[-N_HEADS + 1 :], std=self.offset_init * (2 / weight.shape[1]) ** 0.5)
         if self.scales:
             sum_heads_over_scales(self.network, int(self.scales))
         if self.rate != 1:
-            for parameter in self.network.decoder.seg_layers[-1].parameters():
+            for parameter in layers[-1].parameters():
                 parameter.register_hook(self.faster_heads)
         if not self.adamw:
             return super().configure_optimizers()
@@ -217,7 +229,8 @@ def validate(trainer, batches):
 def gradient_norms(trainer, batch):
     """Norm of the gradient of each weighted term on every parameter but those of the output convolutions."""
     trunk = [p for name, p in trainer.network.named_parameters() if ".seg_layers." not in name]
-    terms = trainer.loss.terms(trainer.network(batch["data"]), batch["target"])
+    target = [scale.to(trainer.device) for scale in batch["target"]]
+    terms = trainer.loss.terms(trainer.network(batch["data"].to(trainer.device)), target)
     weights = {"seg": 1.0, "center": trainer.alpha, "offsets": trainer.beta}
     norms = {}
     for part, term in terms.items():

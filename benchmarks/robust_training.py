@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
 
 import numpy as np
 import torch
-from project import Project, small_configuration
+from project import Project, keep_settings, small_configuration
 
 from nnunetv2_conflunet.trainers.loss import PARTS
 from nnunetv2_conflunet.trainers.progress import log_key
@@ -33,6 +33,8 @@ COHORTS = {
 
 def main():
     args = parse()
+    options = {"epochs": args.epochs, "iterations": args.iterations}
+    keep_settings(Path(args.output).resolve() / "settings.json", options)
     rows = [row(name, args) for name in args.cohorts]
     print("\n| cohort | " + " | ".join(f"{part}, first epoch | last" for part in PARTS) + " |")
     print("| --- " * (2 * len(PARTS) + 1) + "|")
@@ -49,7 +51,9 @@ def row(name, args):
     project = Project(base, Path(__file__).resolve().parent / "trainers")
     fold = base / "results" / DATASET / f"{TRAINER}__nnUNetPlans__{CONFIGURATION}" / "fold_all"
     if not (base / "preprocessed" / "planned").exists():
-        project.run(f"nnUNetv2_conflunet_simulate -d 101 --training_cases 6 --test_cases 0 -np 2 {COHORTS[name]}")
+        project.run(
+            f"nnUNetv2_conflunet_simulate -d 101 --training_cases 6 --test_cases 0 -np 2 --overwrite {COHORTS[name]}"
+        )
         project.run("nnUNetv2_plan_and_preprocess -d 101 -c 3d_fullres -npfp 1 -np 1")
         project.add_configuration(DATASET, CONFIGURATION, small_configuration)
         (base / "preprocessed" / "planned").touch()

@@ -5,9 +5,10 @@
 
 PROJECT/raw/DatasetNNN_Name is a raw dataset with imagesTr, labelsTr, instancesTr, imagesTs and instancesTs, such as
 `benchmarks/open_ms_cohort.py` writes. For every seed three networks are trained on the same split: nnU-Net's semantic
-one, ConfLUNet with nnU-Net's recipe, ConfLUNet with the paper's. The first is instantiated by CC and by ACLS. All are
-evaluated on imagesTs and compared patient by patient. `--small` takes patches of 48 mm and networks of 8 to 64
-features, for two cores. Steps that have finished are skipped when the command is run again.
+one, ConfLUNet with nnU-Net's recipe, ConfLUNet with the paper's. The first is instantiated by CC and by ACLS, which in
+the paper stand on a network of the paper's recipe. All are evaluated on imagesTs and compared patient by patient.
+`--small` takes patches of 48 mm and networks of 8 to 64 features, for two cores. Steps that have finished are skipped
+when the command is run again.
 """
 
 import argparse
@@ -22,12 +23,12 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
 
 from picture import draw_slices, load
-from project import LIMITS, Project, continue_option, small_configuration
+from project import LIMITS, Project, continue_option, keep_settings, small_configuration
 
 from nnunetv2_conflunet.evaluation.comparison import PAPER_METRICS
 from nnunetv2_conflunet.preprocessing.paper_configuration import NAME as PAPER_CONFIGURATION
 from nnunetv2_conflunet.preprocessing.paper_configuration import paper_configuration
-from nnunetv2_conflunet.utilities.files import atomic_path, write_json
+from nnunetv2_conflunet.utilities.files import atomic_path
 
 SMALL, SMALL_PAPER = "3d_small", "3d_conflunet_small"
 # What is trained, and what instances are made of its prediction: name in the table, folder in the prediction, method.
@@ -58,14 +59,19 @@ class Experiment:
         self.raw = next((self.project.base / "raw").glob(f"Dataset{args.dataset:03d}_*"))
         self.preprocessed = self.project.base / "preprocessed" / self.raw.name
         configurations = (SMALL, SMALL_PAPER) if args.small else (args.configuration, PAPER_CONFIGURATION)
+        options = ("dataset", "configuration", "small", "epochs", "iterations")
+        keep_settings(self.project.base / "table1.json", {name: getattr(args, name) for name in options})
         self.configuration = {SEMANTIC: configurations[0], CONFLUNET: configurations[0], PAPER: configurations[1]}
 
     def prepare(self):
         """Plan, preprocess and add the configurations."""
+        # The small and the paper's configurations take the data of 3d_fullres.
+        preprocessed = ["3d_fullres"] if self.args.small else sorted({"3d_fullres", self.args.configuration})
         if not (self.preprocessed / "planned").exists():
             self.project.run(
-                f"nnUNetv2_plan_and_preprocess -d {self.args.dataset} -c 3d_fullres -npfp {self.args.np} "
-                f"-np {self.args.np} --verify_dataset_integrity"
+                f"nnUNetv2_plan_and_preprocess -d {self.args.dataset} -c {' '.join(preprocessed)} "
+                f"-npfp {self.args.np} -np {' '.join([str(self.args.np)] * len(preprocessed))} "
+                "--verify_dataset_integrity"
             )
             (self.preprocessed / "planned").touch()
         self.project.run(f"nnUNetv2_conflunet_prepare -d {self.args.dataset} --paper_configuration -np {self.args.np}")
@@ -83,7 +89,8 @@ class Experiment:
                 self.predict(trainer, folder, "imagesReal")
         for name, (trainer, instances) in METHODS.items():
             output = folder / "evaluation" / name
-            if not (output / "summary_instances.json").exists():
+            # The last file that the evaluation writes.
+            if not (output / "lesions.csv").exists():
                 self.project.run(
                     f"nnUNetv2_conflunet_evaluate '{self.raw / 'instancesTs'}' "
                     f"'{folder / 'imagesTs' / trainer / instances}' -o '{output}' -np {self.args.np}"
@@ -150,7 +157,6 @@ class Experiment:
         text = "\n\n".join(lines) + "\n"
         with atomic_path(base / "table1.md") as temporary:
             temporary.write_text(text, encoding="utf-8")
-        write_json(vars(self.args), base / "table1.json")
         print(f"\n{text}")
 
 
@@ -164,21 +170,39 @@ def small_paper_configuration(parent):
 
 
 def table_of_seeds(evaluations):
-    """Mean and standard deviation over patients of each patient's mean over seeds; below it the seeds' own means."""
-    rows = ["| method | " + " | ".join(PAPER_METRICS) + " |", "| --- " * (len(PAPER_METRICS) + 1) + "|"]
-    for name, folders in evaluations.items():
-        cases = [pd.read_csv(folder / "cases.csv").set_index("case")[list(PAPER_METRICS)] for folder in folders]
-        patients = pd.concat(cases).groupby(level=0).mean()
-        scale = {metric: 1 if metric == "DiC" else 100 for metric in PAPER_METRICS}
-        cells = [f"{scale[m] * patients[m].mean():.1f} ± {scale[m] * patients[m].std():.1f}" for m in PAPER_METRICS]
-        if len(cases) > 1:
-            of_seeds = [[scale[m] * one[m].mean() for one in cases] for m in PAPER_METRICS]
-            cells = [f"{cell} ({min(i):.1f} to {max(i):.1f})" for cell, i in zip(cells, of_seeds, strict=True)]
+    """Mean and standard deviation over patients of each patient's mean over seeds; in brackets the seeds' own means.
+
+    As in the comparison, a metric's patients are those for whom it is defined with every method and seed.
+    """
+    metrics = list(PAPER_METRICS)
+    cases = {
+        (name, seed): pd.read_csv(folder / "cases.csv").set_index("case")[metrics]
+        for name, folders in evaluations.items()
+        for seed, folder in enumerate(folders)
+    }
+    defined = np.logical_and.reduce([table.notna() for table in align(list(cases.values()))])
+    n_seeds = len(next(iter(evaluations.values())))
+    rows = ["| method | " + " | ".join(metrics) + " |", "| --- " * (len(metrics) + 1) + "|"]
+    for name in evaluations:
+        tables = align([cases[name, seed] for seed in range(n_seeds)])
+        cells = [cell([t.loc[defined[:, k], m] for t in tables], m) for k, m in enumerate(metrics)]
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
-    first = next(iter(evaluations.values()))
-    n_patients = len(pd.read_csv(first[0] / "cases.csv"))
-    rows.append(f"\n{n_patients} patients, {len(first)} seeds; in %, DiC in lesions; in brackets the seeds' means.")
+    rows.append("| patients | " + " | ".join(str(n) for n in defined.sum(axis=0)) + " |")
+    rows.append(f"\n{n_seeds} seeds; in %, DiC in lesions; in brackets the lowest and highest mean of a seed.")
     return "\n".join(rows)
+
+
+def align(tables):
+    """The same patients in the same order; all of them are in every table."""
+    return [table.loc[tables[0].index] for table in tables]
+
+
+def cell(of_seeds, metric):
+    scale = 1 if metric == "DiC" else 100
+    patients = scale * np.mean(of_seeds, axis=0)
+    means = [scale * one.mean() for one in of_seeds]
+    spread = f" ({min(means):.1f} to {max(means):.1f})" if len(means) > 1 else ""
+    return f"{patients.mean():.1f} ± {patients.std(ddof=1):.1f}{spread}"
 
 
 def table_of_counts(folders):

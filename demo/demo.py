@@ -15,7 +15,7 @@ import cc3d
 import nibabel
 import numpy as np
 from picture import draw_slices, load
-from project import Project, continue_option, small_configuration
+from project import Project, continue_option, keep_settings, small_configuration
 
 from nnunetv2_conflunet.evaluation import evaluate_case
 from nnunetv2_conflunet.utilities.files import write_json
@@ -31,6 +31,7 @@ METHODS = {"instances": "center-offset", "connected_components": "CC"}
 def main():
     args = parse()
     output = Path(args.output).resolve()
+    keep_settings(output / "settings.json", {"seed": args.seed, "spacing": args.spacing})
     demo = Demo(output, args)
     start = time.time()
     for name, step, done in demo.steps():

@@ -55,6 +55,19 @@ class Project:
         write_json(plans, path)
 
 
+def keep_settings(path, settings):
+    """Write down what the steps in a folder depend on, and end a later run that asks for something else.
+
+    A step that has finished is skipped: with other settings it would stand for what it is not.
+    """
+    settings = json.loads(json.dumps(settings))
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(settings, path)
+    elif (before := read_json(path)) != settings:
+        sys.exit(f"{path}: this folder was begun with {before}, not with {settings}. Choose another folder.")
+
+
 def continue_option(fold):
     """The option of nnUNetv2_train that goes on where a training in this folder was stopped; none where none was."""
     return "--c" if list(Path(fold).glob("checkpoint_*.pth")) else ""

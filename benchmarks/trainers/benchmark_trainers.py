@@ -13,10 +13,14 @@ import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet, nnUNetTrainerConfLUNetISBI2024
+from nnunetv2_conflunet.trainers.mirroring import PredictsWithoutMirroring
 
 
-class FromEnvironment:
-    """Sets seeds before the trainer is made, and attributes of the trainer after it."""
+class FromEnvironment(PredictsWithoutMirroring):
+    """Sets seeds before the trainer is made, and attributes of the trainer after it. The paper does not mirror either.
+
+    The seed fixes the initial weights; the workers that load and augment patches seed themselves.
+    """
 
     def __init__(self, plans, configuration, fold, dataset_json, device):
         settings = json.loads(os.environ.get("BENCHMARK_SETTINGS", "{}"))
@@ -28,12 +32,6 @@ class FromEnvironment:
             if not hasattr(self, name):
                 raise AttributeError(f"BENCHMARK_SETTINGS: {type(self).__name__} has no attribute {name}")
             setattr(self, name, value)
-
-    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):
-        """nnU-Net's, but without mirroring at prediction, which the paper does not have."""
-        settings = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        self.inference_allowed_mirroring_axes = None
-        return settings
 
 
 class nnUNetTrainerBenchmarkSemantic(FromEnvironment, nnUNetTrainer):

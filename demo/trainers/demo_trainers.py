@@ -5,9 +5,10 @@ from functools import wraps
 import torch
 
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
+from nnunetv2_conflunet.trainers.mirroring import PredictsWithoutMirroring
 
 
-class nnUNetTrainerConfLUNetDemo(nnUNetTrainerConfLUNet):
+class nnUNetTrainerConfLUNetDemo(PredictsWithoutMirroring, nnUNetTrainerConfLUNet):
     """A thousand iterations, for a network that learns on two cores."""
 
     epochs = 10
@@ -25,9 +26,3 @@ class nnUNetTrainerConfLUNetDemo(nnUNetTrainerConfLUNet):
         """The network of the plans, its weights laid out as a CPU computes fastest."""
         network = nnUNetTrainerConfLUNet.build_network_architecture(*args, **kwargs)
         return network.to(memory_format=torch.channels_last_3d)
-
-    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self):
-        """nnU-Net's, but without mirroring in the final validation, which takes eight times as long with it."""
-        settings = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        self.inference_allowed_mirroring_axes = None
-        return settings

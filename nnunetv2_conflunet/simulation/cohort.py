@@ -2,8 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,10 @@ class Case:
         """nnU-Net's case identifier."""
         return f"sim{self.split}_{self.number:04d}"
 
+    def seed_sequence(self, seed: int) -> np.random.SeedSequence:
+        """The case's own source of random numbers within a cohort of a seed."""
+        return np.random.SeedSequence(seed, spawn_key=(SPLITS.index(self.split), self.number))
+
 
 def cases_of(settings: CohortSettings) -> Iterator[Case]:
     """The cases in order, training cases first."""
@@ -150,12 +155,8 @@ def write_cohort(
     folder = Path(folder)
     prepare_folder(folder, overwrite)
     statistics = replace(settings.statistics, mean_lesions=mean_lesions(settings, grid))
-    cases = list(cases_of(settings))
-    missed = Parallel(n_jobs=min(processes, len(cases)), return_as="generator")(
-        delayed(_write_case)(folder, case, grid, statistics if case.has_lesions else None, settings.seed)
-        for case in cases
-    )
-    total = sum(tqdm(missed, total=len(cases), desc="Simulating", unit="case"))
+    write_case = partial(_write_case, folder, grid, statistics, settings.seed)
+    total = write_cases(write_case, settings, processes)
     described = dataset_json(replace(settings, statistics=statistics), DESCRIPTION, REFERENCE)
     write_json(described, folder / "dataset.json")
     return total
@@ -188,10 +189,25 @@ def prepare_folder(folder: Path, overwrite: bool) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
 
 
-def _write_case(folder: Path, case: Case, grid: Grid, statistics: LesionStatistics | None, seed: int) -> int:
+def write_cases(write_case: Callable[[Case], int], settings: CohortSettings, processes: int) -> int:
+    """Write all cases of a cohort.
+
+    Args:
+        write_case: simulates and writes one; returns the number of its lesions that found no place.
+        settings: what to simulate.
+        processes: number of processes.
+
+    Returns:
+        The sum over the cases.
+    """
+    cases = list(cases_of(settings))
+    missed = Parallel(n_jobs=min(processes, len(cases)), return_as="generator")(delayed(write_case)(i) for i in cases)
+    return sum(tqdm(missed, total=len(cases), desc="Simulating", unit="case"))
+
+
+def _write_case(folder: Path, grid: Grid, statistics: LesionStatistics, seed: int, case: Case) -> int:
     """Simulate and write one case; returns the number of lesions that found no place."""
-    child = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(case.split), case.number))
-    patient = simulate_patient(grid, statistics, child)
+    patient = simulate_patient(grid, statistics if case.has_lesions else None, case.seed_sequence(seed))
     write_patient(folder, case, patient, grid)
     return patient.missed
 

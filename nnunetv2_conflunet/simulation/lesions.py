@@ -174,7 +174,7 @@ def draw_volumes_mm3(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _split(units: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """Cut shuffled units into clusters of two or more: mostly pairs, sometimes up to eight."""
+    """Cut shuffled units into clusters of two or more: mostly pairs, sometimes up to nine."""
     clusters, start = [], 0
     while start < len(units):
         size = min(1 + int(rng.geometric(0.55)), MAX_CLUSTER_UNITS, len(units) - start)

@@ -2,24 +2,21 @@
 
 import os
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import cc3d
 import numpy as np
 import SimpleITK as sitk
-from joblib import Parallel, delayed
 from scipy import ndimage
-from tqdm import tqdm
 
 from nnunetv2_conflunet.simulation.cohort import (
-    SPLITS,
     Case,
     CohortSettings,
-    cases_of,
     dataset_json,
     mean_lesions,
     prepare_folder,
+    write_cases,
     write_patient,
 )
 from nnunetv2_conflunet.simulation.grid import Grid
@@ -72,12 +69,8 @@ def write_real_cohort(
     grid = whole_voxels(settings.grid())
     prepare_folder(folder, overwrite)
     statistics = replace(settings.statistics, mean_lesions=mean_lesions(settings, grid))
-    cases = list(cases_of(settings))
-    missed = Parallel(n_jobs=min(processes, len(cases)), return_as="generator")(
-        delayed(_write_case)(data.folder, folder, case, grid, statistics if case.has_lesions else None, settings.seed)
-        for case in cases
-    )
-    total = sum(tqdm(missed, total=len(cases), desc="Simulating", unit="case"))
+    write_case = partial(_write_case, data.folder, folder, grid, statistics, settings.seed)
+    total = write_cases(write_case, settings, processes)
     write_real_case(data, folder, grid)
     described = dataset_json(
         replace(settings, statistics=statistics),
@@ -165,13 +158,14 @@ def _source(folder: Path) -> _Source:
 
 
 def _write_case(
-    data_folder: Path, folder: Path, case: Case, grid: Grid, statistics: LesionStatistics | None, seed: int
+    data_folder: Path, folder: Path, grid: Grid, statistics: LesionStatistics, seed: int, case: Case
 ) -> int:
     """Simulate and write one case; returns the number of lesions that found no place."""
     source = _source(data_folder)
-    child = np.random.SeedSequence(seed, spawn_key=(SPLITS.index(case.split), case.number))
     brain = source.brains[(case.number - 1) % len(source.brains)]
-    patient = simulate_real_patient(brain, source.shapes[case.split], grid, statistics, child)
+    own_statistics = statistics if case.has_lesions else None
+    shapes = source.shapes[case.split]
+    patient = simulate_real_patient(brain, shapes, grid, own_statistics, case.seed_sequence(seed))
     write_patient(folder, case, patient, grid)
     return patient.missed
 

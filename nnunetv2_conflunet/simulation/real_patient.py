@@ -23,7 +23,7 @@ CONTRAST_BY_VOLUME = (14.0, 60.0, 250.0, 1000.0), (1.0, 1.3, 1.4, 1.3)
 FADING = 0.25, 0.6
 # Patches within a lesion: standard deviation in units of white matter and size of half a patch.
 PATCHES, PATCH_MM = 0.05, 3.5
-# Noise inside the lesions of the same volumes, relative to that of white matter, and its width, which is larger there.
+# Noise inside the lesions of patient19, relative to that of white matter, and its width, which is larger there.
 NOISE_FACTOR, NOISE_MM = 0.85, 0.63
 # The image has noise and blur already; the new ones vary them.
 BLUR_MM, NOISE, GAMMA = (0.0, 0.35), (0.0, 0.02), (0.9, 1.1)

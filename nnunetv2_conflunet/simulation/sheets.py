@@ -29,10 +29,10 @@ def draw_plan_with_sheets(statistics: LesionStatistics, rng: np.random.Generator
 
 
 def _sheet(volume_mm3: float, rng: np.random.Generator) -> Component:
-    """A component of a volume, cut into at least two units of 0.8 to 2 mL."""
-    units = []
-    while volume_mm3 - sum(units) > 2 * SMALLEST_UNIT_MM3 or len(units) < 2:
-        rest = volume_mm3 - sum(units)
+    """A component of a volume above 1.6 mL, cut into at least two units of 0.8 to 2 mL."""
+    units, rest = [], volume_mm3
+    while rest > 2 * SMALLEST_UNIT_MM3:
         largest = min(MAX_UNIT_VOLUME_MM3, rest - SMALLEST_UNIT_MM3)
-        units.append(float(np.exp(rng.uniform(*np.log([SMALLEST_UNIT_MM3, max(largest, SMALLEST_UNIT_MM3)])))))
-    return Component(tuple(units))
+        units.append(float(np.exp(rng.uniform(*np.log([SMALLEST_UNIT_MM3, largest])))))
+        rest = volume_mm3 - sum(units)
+    return Component((*units, rest))

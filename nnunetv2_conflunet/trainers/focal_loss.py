@@ -11,7 +11,7 @@ class FocalLoss(nn.Module):
     Lin et al., eq. 4, with the softmax for p: voxels that are already right count little.
 
     Args:
-        gamma: exponent, at least 0; 0 is the cross-entropy.
+        gamma: exponent, 0 (the cross-entropy) or at least 1: between them a certain voxel's gradient is infinite.
         ignore_label: voxels of this label take no part; None: every voxel does.
     """
 

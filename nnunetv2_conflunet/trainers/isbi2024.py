@@ -20,6 +20,7 @@ from nnunetv2_conflunet.preprocessing.raw_dataset import refuse_regions
 from nnunetv2_conflunet.trainers.conflunet_trainer import nnUNetTrainerConfLUNet
 from nnunetv2_conflunet.trainers.focal_loss import FocalLoss
 from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss
+from nnunetv2_conflunet.trainers.mirroring import PredictsWithoutMirroring
 
 # Paper: L_seg = focal + 0.5 Dice. Code: the focal loss's exponent.
 DICE_WEIGHT = 0.5
@@ -28,8 +29,10 @@ FOCAL_GAMMA = 2.0
 FOREGROUND_SHARE = 0.8
 
 
-class RecipeISBI2024(nnUNetTrainer):
+class RecipeISBI2024(PredictsWithoutMirroring, nnUNetTrainer):
     """What the paper's networks with and without heads have in common; use one of the two trainers below.
+
+    Neither paper nor code mirrors at prediction.
 
     Attributes:
         epochs: number of epochs; the paper's, with nnU-Net's number of iterations each.
@@ -84,12 +87,6 @@ class RecipeISBI2024(nnUNetTrainer):
         loss.ce = FocalLoss(FOCAL_GAMMA, self.label_manager.ignore_label)
         loss.weight_dice = DICE_WEIGHT
         return loss
-
-    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:
-        """nnU-Net's, without mirroring at prediction, which neither paper nor code has."""
-        settings = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        self.inference_allowed_mirroring_axes = None
-        return settings
 
 
 class nnUNetTrainerConfLUNetISBI2024Semantic(RecipeISBI2024):

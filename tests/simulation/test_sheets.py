@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from nnunetv2_conflunet.simulation import sheets
 from nnunetv2_conflunet.simulation.lesions import LesionStatistics
 from nnunetv2_conflunet.simulation.sheets import draw_plan_with_sheets
 
@@ -33,6 +34,20 @@ def test_units_of_sheets_stay_below_2_ml(plans: list):
     assert max(len(c.volumes_mm3) for c in sheets) > 5
     assert max(v for c in sheets for v in c.volumes_mm3) <= 2000
     assert min(len(c.volumes_mm3) for c in sheets) == 2
+
+
+def test_units_of_a_sheet_add_up_to_its_volume(monkeypatch: pytest.MonkeyPatch):
+    # Without spread every sheet has the middle volume, exp(8.87) mm3.
+    monkeypatch.setattr(sheets, "LOG_VOLUME_SD", 0.0)
+    rng = np.random.default_rng(1)
+    drawn = [
+        c.volumes_mm3 for _ in range(50) for c in draw_plan_with_sheets(STATISTICS, rng) if max(c.volumes_mm3) >= 800
+    ]
+    whole = [units for units in drawn if sum(units) > 6000]
+    assert len(whole) > 20
+    for units in whole:
+        assert sum(units) == pytest.approx(7115.3, abs=0.1)
+        assert all(800 <= unit <= 2000 for unit in units)
 
 
 def test_patients_with_few_lesions_seldom_have_a_sheet(plans: list):
