@@ -59,7 +59,7 @@ class Experiment:
         self.raw = next((self.project.base / "raw").glob(f"Dataset{args.dataset:03d}_*"))
         self.preprocessed = self.project.base / "preprocessed" / self.raw.name
         configurations = (SMALL, SMALL_PAPER) if args.small else (args.configuration, PAPER_CONFIGURATION)
-        options = ("dataset", "configuration", "small", "epochs", "iterations")
+        options = ("dataset", "configuration", "small", "epochs", "iterations", "beta")
         keep_settings(self.project.base / "table1.json", {name: getattr(args, name) for name in options})
         self.configuration = {SEMANTIC: configurations[0], CONFLUNET: configurations[0], PAPER: configurations[1]}
 
@@ -110,6 +110,8 @@ class Experiment:
             settings["num_epochs"] = self.args.epochs
         if self.args.iterations:
             settings |= {"num_iterations_per_epoch": self.args.iterations, "num_val_iterations_per_epoch": 10}
+        if trainer == CONFLUNET and self.args.beta is not None:
+            settings["beta"] = self.args.beta
         self.project.run(
             f"nnUNetv2_train {self.args.dataset} {configuration} 0 -tr {trainer} --npz -device {self.args.device} "
             f"{continue_option(fold)}",
@@ -224,6 +226,7 @@ def parse():
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--epochs", type=int, help="default: each trainer's own; 10 with --small")
     parser.add_argument("--iterations", type=int, help="an epoch; default: nnU-Net's 250; 100 with --small")
+    parser.add_argument("--beta", type=float, help="weight of ConfLUNet's offset loss; default: the trainer's")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("-np", type=int, default=2)
     args = parser.parse_args()
