@@ -137,6 +137,10 @@ class TrainerOfAnArm(nnUNetTrainerConfLUNet):
     kernel = 3.0
     trunk = 1.0
 
+    def _warm_up_start(self):
+        # One step is an epoch here, and none is logged.
+        return 0
+
     def configure_optimizers(self):
         layers = self.network.decoder.seg_layers
         # Further random weights must not change the patches that follow.

@@ -24,6 +24,10 @@ from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
 from nnunetv2_conflunet.utilities.plans import INSTANTIATION_KEY, SETTINGS_KEY, with_tuned_instantiation
 
+# Pseudo Dice from which on the mask counts as being learned, and the share of the epochs after which the heads do not
+# wait for it any longer.
+LEARNED_DICE, LATEST_WARM_UP = 0.1, 0.5
+
 # nnU-Net's predictor is constructed by its own commands; from here on it knows our networks.
 install_hand_over()
 
@@ -38,7 +42,8 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
         center_focus: how much more a voxel at a center counts in the center loss than one in the background; 0 is the
             paper's loss.
         beta: weight of the offset loss, per mm.
-        warm_up: share of the epochs over which alpha and beta rise linearly from 0, so that the mask is learned first.
+        warm_up: share of the epochs over which alpha and beta rise linearly from 0, once the mask has begun to be
+            learned; 0: both count from the first step on.
         sigma_mm: standard deviation of the heatmap's Gaussians in mm; the paper's.
         epochs: number of epochs.
         instantiation: how prediction makes instances; travels with the model in its plans.json. Its window is wider
@@ -138,9 +143,19 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
         self.loss.heads_weight = self.heads_weight()
 
     def heads_weight(self) -> float:
-        """Factor of alpha and beta in the current epoch: 0 in the first one, 1 after the warm-up."""
+        """Factor of alpha and beta in the current epoch: 0 until the mask is being learned, 1 after the warm-up.
+
+        Before that the mask has so small a gradient that the heads can take the whole of a small network, which then
+        never learns it.
+        """
         epochs = self.warm_up * self.num_epochs
-        return min(1.0, self.current_epoch / epochs) if epochs > 0 else 1.0
+        return float(np.clip((self.current_epoch - self._warm_up_start()) / epochs, 0, 1)) if epochs > 0 else 1.0
+
+    def _warm_up_start(self) -> float:
+        """The first epoch whose pseudo Dice says that the mask is being learned; half of the training at the latest."""
+        latest = LATEST_WARM_UP * self.num_epochs
+        pseudo_dice = self.logger.get_value("mean_fg_dice", step=None)[: self.current_epoch]
+        return min([epoch for epoch, dice in enumerate(pseudo_dice) if dice >= LEARNED_DICE] + [latest])
 
     def _split_is_written(self) -> bool:
         if self.fold == "all":

@@ -240,12 +240,31 @@ def test_settings_change_in_one_line(base):
 def test_the_mask_is_learned_first(base):
     trainer = make(base, small_plans(n_stages=3))
     trainer.initialize()
-    trainer.num_epochs, weights = 20, []
-    for trainer.current_epoch in (0, 1, 2, 4, 19):
-        weights.append(trainer.heads_weight())
-    assert weights == [0, 0.25, 0.5, 1, 1]
+    trainer.num_epochs = 20
+    assert heads_weights(trainer, [0.2] * 19, (0, 1, 2, 4, 19)) == [0, 0.25, 0.5, 1, 1]
     trainer.warm_up = 0
-    assert trainer.heads_weight() == 1
+    assert heads_weights(trainer, [0.0] * 19, (0, 19)) == [1, 1]
+
+
+def test_the_heads_wait_for_the_mask_but_not_for_ever(base):
+    trainer = make(base, small_plans(n_stages=3))
+    trainer.initialize()
+    trainer.num_epochs = 20
+    # The mask is learned in epoch 2; one of its later values is low again.
+    assert heads_weights(trainer, [0.0, 0.05, 0.3, 0.0] + [0.6] * 15, (2, 3, 4, 6, 19)) == [0, 0.25, 0.5, 1, 1]
+    # Validation patches without a lesion have no Dice.
+    never = [0.0, np.nan] * 10
+    assert heads_weights(trainer, never, (9, 10, 11, 12, 14, 19)) == [0, 0, 0.25, 0.5, 1, 1]
+
+
+def heads_weights(trainer, pseudo_dice, epochs):
+    """The factor of the heads' losses in some epochs, each after the epochs before it were logged."""
+    weights = []
+    for epoch in epochs:
+        trainer.logger.local_logger.my_fantastic_logging["mean_fg_dice"] = pseudo_dice[:epoch]
+        trainer.current_epoch = epoch
+        weights.append(trainer.heads_weight())
+    return weights
 
 
 def test_variants_are_what_their_names_say(base):
