@@ -138,7 +138,7 @@ class TrainerOfAnArm(nnUNetTrainerConfLUNet):
     trunk = 1.0
 
     def _warm_up_start(self):
-        # One step is an epoch here, and none is logged.
+        # One step is an epoch here and none is logged: the warm-up goes by the steps alone.
         return 0
 
     def configure_optimizers(self):
