@@ -44,7 +44,7 @@ def run(project, raw, args):
     results = folder_of(project, args.point)
     fold = results / raw.name / f"{TRAINER}__nnUNetPlans__{args.configuration}" / "fold_0"
     options = ("configuration", "num_epochs", "num_iterations_per_epoch")
-    keep_settings(results / "settings.json", {name: getattr(args, name) for name in options})
+    keep_settings(results / "settings.json", args, options)
     settings = {"alpha": alpha, "beta": beta, "initial_lr": learning_rate, "save_every": 10}
     for name in ("num_epochs", "num_iterations_per_epoch"):
         if getattr(args, name):

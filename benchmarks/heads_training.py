@@ -60,7 +60,7 @@ def main():
     args = parse()
     output = Path(args.output).resolve()
     options = ("dataset", "configuration", "fold", "iterations", "every", "validation_batches", "bfloat16")
-    keep_settings(output / "settings.json", {name: getattr(args, name) for name in options})
+    keep_settings(output / "settings.json", args, options)
     torch.set_num_threads(args.threads)
     for seed in args.seeds:
         for arm in args.arms:

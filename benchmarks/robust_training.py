@@ -33,8 +33,7 @@ COHORTS = {
 
 def main():
     args = parse()
-    options = {"epochs": args.epochs, "iterations": args.iterations}
-    keep_settings(Path(args.output).resolve() / "settings.json", options)
+    keep_settings(Path(args.output).resolve() / "settings.json", args, ("epochs", "iterations"))
     rows = [row(name, args) for name in args.cohorts]
     print("\n| cohort | " + " | ".join(f"{part}, first epoch | last" for part in PARTS) + " |")
     print("| --- " * (2 * len(PARTS) + 1) + "|")

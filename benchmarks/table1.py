@@ -60,7 +60,7 @@ class Experiment:
         self.preprocessed = self.project.base / "preprocessed" / self.raw.name
         configurations = (SMALL, SMALL_PAPER) if args.small else (args.configuration, PAPER_CONFIGURATION)
         options = ("dataset", "configuration", "small", "epochs", "iterations", "beta")
-        keep_settings(self.project.base / "table1.json", {name: getattr(args, name) for name in options})
+        keep_settings(self.project.base / "table1.json", args, options)
         self.configuration = {SEMANTIC: configurations[0], CONFLUNET: configurations[0], PAPER: configurations[1]}
 
     def prepare(self):
@@ -178,25 +178,20 @@ def table_of_seeds(evaluations):
     """
     metrics = list(PAPER_METRICS)
     cases = {
-        (name, seed): pd.read_csv(folder / "cases.csv").set_index("case")[metrics]
+        (name, seed): pd.read_csv(folder / "cases.csv").set_index("case")[metrics].sort_index()
         for name, folders in evaluations.items()
         for seed, folder in enumerate(folders)
     }
-    defined = np.logical_and.reduce([table.notna() for table in align(list(cases.values()))])
+    defined = np.logical_and.reduce([table.notna() for table in cases.values()])
     n_seeds = len(next(iter(evaluations.values())))
     rows = ["| method | " + " | ".join(metrics) + " |", "| --- " * (len(metrics) + 1) + "|"]
     for name in evaluations:
-        tables = align([cases[name, seed] for seed in range(n_seeds)])
+        tables = [cases[name, seed] for seed in range(n_seeds)]
         cells = [cell([t.loc[defined[:, k], m] for t in tables], m) for k, m in enumerate(metrics)]
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
     rows.append("| patients | " + " | ".join(str(n) for n in defined.sum(axis=0)) + " |")
     rows.append(f"\n{n_seeds} seeds; in %, DiC in lesions; in brackets the lowest and highest mean of a seed.")
     return "\n".join(rows)
-
-
-def align(tables):
-    """The same patients in the same order; all of them are in every table."""
-    return [table.loc[tables[0].index] for table in tables]
 
 
 def cell(of_seeds, metric):

@@ -31,7 +31,7 @@ METHODS = {"instances": "center-offset", "connected_components": "CC"}
 def main():
     args = parse()
     output = Path(args.output).resolve()
-    keep_settings(output / "settings.json", {"seed": args.seed, "spacing": args.spacing})
+    keep_settings(output / "settings.json", args, ("seed", "spacing"))
     demo = Demo(output, args)
     start = time.time()
     for name, step, done in demo.steps():

@@ -55,12 +55,12 @@ class Project:
         write_json(plans, path)
 
 
-def keep_settings(path, settings):
-    """Write down what the steps in a folder depend on, and end a later run that asks for something else.
+def keep_settings(path, args, names):
+    """Write down the arguments on which the steps in a folder depend, and end a later run that asks for something else.
 
     A step that has finished is skipped: with other settings it would stand for what it is not.
     """
-    settings = json.loads(json.dumps(settings))
+    settings = {name: getattr(args, name) for name in names}
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(settings, path)

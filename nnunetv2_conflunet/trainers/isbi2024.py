@@ -29,7 +29,7 @@ FOCAL_GAMMA = 2.0
 FOREGROUND_SHARE = 0.8
 
 
-class RecipeISBI2024(PredictsWithoutMirroring, nnUNetTrainer):
+class RecipeISBI2024(PredictsWithoutMirroring):
     """What the paper's networks with and without heads have in common; use one of the two trainers below.
 
     Neither paper nor code mirrors at prediction.
