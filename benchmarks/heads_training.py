@@ -2,19 +2,19 @@
 
     python benchmarks/heads_training.py DATASET CONFIGURATION OUTPUT --arms semantic default alpha=200 --seeds 0 1 2
 
-Each arm is a training of `--iterations` steps in this process, with nnU-Net's schedule over that many steps. It writes
-one row of figures every `--every` steps to OUTPUT/<arm>_<seed>.csv: the parts of the training loss since the last row;
-the pseudo Dice, the center and the offset error on validation patches that are the same for all arms; and the norm of
-each weighted term's gradient on the shared trunk (`--gradients`). `--instances` also predicts the validation cases at
-the end and writes their lesion metrics by center-offset and by CC to OUTPUT/<arm>_<seed>_instances.csv. Finished files
-are kept, so that a broken run goes on where it was. `--plot` draws what is there, `--table` prints the last rows.
+Each arm is a training of `--iterations` steps in this process, in epochs of `--every` steps. It writes one row of
+figures an epoch to OUTPUT/<arm>_<seed>.csv: the parts of the training loss; the pseudo Dice, the center and the offset
+error on validation patches that are the same for all arms; and the norm of each weighted term's gradient on the shared
+trunk (`--gradients`). `--instances` also predicts the validation cases at the end and writes their lesion metrics by
+center-offset and by CC to OUTPUT/<arm>_<seed>_instances.csv. Finished files are kept, so that a broken run goes on
+where it was. `--plot` draws what is there, `--table` prints the last rows.
 
-An arm is `semantic` (no heads' losses), `default`, or changes attributes of the trainer: `alpha=200,beta=0.1`. More
-can be changed: `adamw=3e-3`, AdamW of this learning rate instead of nnU-Net's SGD; `rate=5`, the heads' own channels
-learn that many times as fast; `offset_init=1`, the offsets' channels start as nnU-Net starts its own and not at zero,
-or at that multiple; `scales=2`, the heads are a sum over the finest and two coarser outputs; `branch=8`, an
-own 3x3x3 convolution of that many features for the heads beside the widened last one (`kernel=1`: 1x1x1); with it
-`trunk=0.3`, that share of the heads' gradient on all that lies before it.
+An arm is `stock` (no heads' losses, nnU-Net's momentum), `semantic` (no heads' losses), `default`, or changes
+attributes of the trainer: `alpha=200,beta=0.1`. More can be changed: `adamw=3e-3`, AdamW of this learning rate instead
+of nnU-Net's SGD; `rate=5`, the heads' own channels learn that many times as fast; `offset_init=1`, the offsets'
+channels start as nnU-Net starts its own and not at zero, or at that multiple; `scales=2`, the heads are a sum over the
+finest and two coarser outputs; `branch=8`, an own 3x3x3 convolution of that many features for the heads beside the
+widened last one (`kernel=1`: 1x1x1); with it `trunk=0.3`, that share of the heads' gradient on all that lies before it.
 """
 
 import argparse
@@ -87,30 +87,28 @@ def run(arm, seed, args, output):
 
 
 def train(trainer, name, args):
-    """Yield a row of figures every `args.every` steps."""
+    """Yield a row of figures every `args.every` steps, which are an epoch of the trainer's schedules."""
     os.environ["nnUNet_n_proc_DA"] = "0"
     trainer.on_train_start()
     if args.bfloat16:
         compute_in_bfloat16(trainer.network)
     validation = [next(trainer.dataloader_val) for _ in range(args.validation_batches)]
-    start, steps = time.process_time(), []
-    for iteration in range(args.iterations):
-        trainer.network.train()
-        # nnU-Net's schedule goes by epochs; here one step is one.
-        trainer.lr_scheduler.step(iteration)
-        trainer.current_epoch = iteration
-        trainer.loss.heads_weight = trainer.heads_weight()
-        norms = {}
-        if args.gradients and (iteration + 1) % args.every == 0:
-            norms = gradient_norms(trainer, next(trainer.dataloader_train))
-        steps.append(trainer.train_step(next(trainer.dataloader_train)))
-        if (iteration + 1) % args.every == 0:
-            means = {f"train_{part}": np.mean([step[part] for step in steps]) for part in PARTS}
-            row = {"iteration": iteration + 1, **means, **validate(trainer, validation), **norms}
-            row["cpu_s"] = time.process_time() - start
-            print(name, {key: round(float(value), 4) for key, value in row.items()}, flush=True)
-            yield row
-            steps = []
+    start = time.process_time()
+    for epoch in range(trainer.num_epochs):
+        trainer.current_epoch = epoch
+        trainer.on_train_epoch_start()
+        steps = [trainer.train_step(next(trainer.dataloader_train)) for _ in range(args.every)]
+        row = {"iteration": (epoch + 1) * args.every}
+        row |= {f"train_{part}": np.mean([step[part] for step in steps]) for part in PARTS}
+        row |= validate(trainer, validation)
+        if args.gradients:
+            trainer.network.train()
+            row |= gradient_norms(trainer, next(trainer.dataloader_train))
+        row["cpu_s"] = time.process_time() - start
+        # The warm-up waits for it.
+        trainer.logger.log("mean_fg_dice", row["pseudo_dice"], epoch)
+        print(name, {key: round(float(value), 4) for key, value in row.items()}, flush=True)
+        yield row
 
 
 def compute_in_bfloat16(network):
@@ -136,10 +134,6 @@ class TrainerOfAnArm(nnUNetTrainerConfLUNet):
     branch = 0.0
     kernel = 3.0
     trunk = 1.0
-
-    def _warm_up_start(self):
-        # One step is an epoch here and none is logged: the warm-up goes by the steps alone.
-        return 0
 
     def configure_optimizers(self):
         layers = self.network.decoder.seg_layers
@@ -204,7 +198,8 @@ class WithBranch(nn.Module):
 
 def make_trainer(arm, args):
     folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(args.dataset)
-    named = {"semantic": {"alpha": 0.0, "beta": 0.0}, "default": {}}
+    named = {"stock": {"alpha": 0.0, "beta": 0.0, "early_momentum": 0.99}, "semantic": {"alpha": 0.0, "beta": 0.0}}
+    named["default"] = {}
     settings = {}
     for part in arm.split(","):
         name, _, value = part.partition("=")
@@ -214,7 +209,7 @@ def make_trainer(arm, args):
     trainer = trainer_class(
         plans, args.configuration, args.fold, read_json(folder / "dataset.json"), torch.device(args.device)
     )
-    trainer.num_epochs = args.iterations
+    trainer.num_epochs = args.iterations // args.every
     trainer.disable_checkpointing = True
     return trainer
 
@@ -332,7 +327,7 @@ def parse():
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--fold", type=lambda fold: fold if fold == "all" else int(fold), default=0)
     parser.add_argument("--iterations", type=int, default=1000)
-    parser.add_argument("--every", type=int, default=50)
+    parser.add_argument("--every", type=int, default=100, help="steps of an epoch")
     parser.add_argument("--validation_batches", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
@@ -341,7 +336,10 @@ def parse():
     parser.add_argument("--instances", action="store_true")
     parser.add_argument("--plot", action="store_true")
     parser.add_argument("--table", action="store_true")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.iterations % args.every:
+        parser.error(f"--iterations {args.iterations} is no multiple of --every {args.every}")
+    return args
 
 
 if __name__ == "__main__":

@@ -20,13 +20,10 @@ from nnunetv2_conflunet.preprocessing.refusals import refuse_unsupported
 from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
 from nnunetv2_conflunet.trainers.loss import PARTS, ConfLUNetLoss
 from nnunetv2_conflunet.trainers.progress import add_loss_parts, log_loss_parts, plot_loss_parts
+from nnunetv2_conflunet.trainers.warm_up import heads_weight, mask_began, set_momentum
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
 from nnunetv2_conflunet.utilities.plans import INSTANTIATION_KEY, SETTINGS_KEY, with_tuned_instantiation
-
-# Pseudo Dice from which on the mask counts as being learned, and the share of the epochs after which the heads do not
-# wait for it any longer.
-LEARNED_DICE, LATEST_WARM_UP = 0.1, 0.5
 
 # nnU-Net's predictor is constructed by its own commands; from here on it knows our networks.
 install_hand_over()
@@ -44,6 +41,7 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
         beta: weight of the offset loss, per mm.
         warm_up: share of the epochs over which alpha and beta rise linearly from 0, once the mask has begun to be
             learned; 0: both count from the first step on.
+        early_momentum: momentum of nnU-Net's SGD until the mask has begun to be learned; 0.99 is nnU-Net's own.
         sigma_mm: standard deviation of the heatmap's Gaussians in mm; the paper's.
         epochs: number of epochs.
         instantiation: how prediction makes instances; travels with the model in its plans.json. Its window is wider
@@ -54,6 +52,7 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
     center_focus: float = 20.0
     beta: float = 0.1
     warm_up: float = 0.2
+    early_momentum: float = 0.9
     sigma_mm: float = 2.0
     epochs: int = 1000
     instantiation: InstantiationSettings = InstantiationSettings(window_mm=5.0)
@@ -79,6 +78,7 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
             "center_focus": self.center_focus,
             "beta": self.beta,
             "warm_up": self.warm_up,
+            "early_momentum": self.early_momentum,
             "sigma_mm": self.sigma_mm,
             INSTANTIATION_KEY: self.instantiation.to_dict(),
         }
@@ -134,28 +134,15 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
         unwrapped(self.network).training_without_deep_supervision = not self.enable_deep_supervision
         self.print_to_log_file(
             f"ConfLUNet: alpha {self.alpha}, center focus {self.center_focus}, beta {self.beta}, "
-            f"warm-up {self.warm_up}, sigma {self.sigma_mm} mm"
+            f"warm-up {self.warm_up}, early momentum {self.early_momentum}, sigma {self.sigma_mm} mm"
         )
 
     def on_train_epoch_start(self) -> None:
-        """Also set what share of their weights the losses of the heads have in this epoch."""
+        """Also set the momentum, and what share of their weights the losses of the heads have in this epoch."""
         super().on_train_epoch_start()
-        self.loss.heads_weight = self.heads_weight()
-
-    def heads_weight(self) -> float:
-        """Factor of alpha and beta in the current epoch: 0 until the mask is being learned, 1 after the warm-up.
-
-        Before that the mask has so small a gradient that the heads can take the whole of a small network, which then
-        never learns it.
-        """
-        epochs = self.warm_up * self.num_epochs
-        return float(np.clip((self.current_epoch - self._warm_up_start()) / epochs, 0, 1)) if epochs > 0 else 1.0
-
-    def _warm_up_start(self) -> float:
-        """The first epoch whose pseudo Dice says that the mask is being learned; half of the training at the latest."""
-        latest = LATEST_WARM_UP * self.num_epochs
-        pseudo_dice = self.logger.get_value("mean_fg_dice", step=None)[: self.current_epoch]
-        return min([epoch for epoch, dice in enumerate(pseudo_dice) if dice >= LEARNED_DICE] + [latest])
+        began = mask_began(self.logger.get_value("mean_fg_dice", step=None)[: self.current_epoch], self.num_epochs)
+        set_momentum(self.optimizer, self.current_epoch, began, self.early_momentum)
+        self.loss.heads_weight = heads_weight(self.current_epoch, began, self.num_epochs, self.warm_up)
 
     def _split_is_written(self) -> bool:
         if self.fold == "all":

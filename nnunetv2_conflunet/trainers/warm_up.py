@@ -1,0 +1,42 @@
+"""The beginning of a training: first the mask, then the heads.
+
+Lesions are so small a part of a patch that a network first learns to call everything background. nnU-Net's momentum of
+0.99 carries it far beyond that point, where the mask has hardly a gradient and a small network may stay for hundreds of
+steps; with heads that are trained meanwhile it may stay there to the end (docs/training.md).
+"""
+
+import numpy as np
+from torch.optim import Optimizer
+
+# Pseudo Dice from which on the mask counts as being learned, and the share of the epochs after which nothing waits for
+# it any longer.
+LEARNED_DICE, LATEST_BEGIN = 0.1, 0.5
+
+
+def mask_began(pseudo_dice: list[float], num_epochs: int) -> float:
+    """The first epoch at whose end the mask was being learned; half of the training at the latest.
+
+    Args:
+        pseudo_dice: of the epochs so far, NaN where the validation patches had no foreground.
+        num_epochs: of the whole training.
+    """
+    latest = LATEST_BEGIN * num_epochs
+    return min([epoch for epoch, dice in enumerate(pseudo_dice) if dice >= LEARNED_DICE] + [latest])
+
+
+def heads_weight(epoch: int, began: float, num_epochs: int, warm_up: float) -> float:
+    """Factor of the losses of the heads: 0 up to the epoch `began`, then a line to 1 over a share `warm_up` of all."""
+    epochs = warm_up * num_epochs
+    return float(np.clip((epoch - began) / epochs, 0, 1)) if epochs > 0 else 1.0
+
+
+def set_momentum(optimizer: Optimizer, epoch: int, began: float, early_momentum: float) -> None:
+    """Let SGD have a momentum of at most `early_momentum` up to the epoch `began`, its own after it.
+
+    Optimizers without a momentum are left as they are.
+    """
+    own = optimizer.defaults.get("momentum")
+    if own is None:
+        return
+    for group in optimizer.param_groups:
+        group["momentum"] = min(own, early_momentum) if epoch <= began else own
