@@ -38,6 +38,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from project import keep_settings
 from torch import nn
 from torch.nn.functional import interpolate
+from trainers.benchmark_trainers import compute_in_bfloat16
 
 from nnunetv2_conflunet.evaluation import evaluate_case
 from nnunetv2_conflunet.inference import ConfLUNetPredictor
@@ -47,9 +48,10 @@ from nnunetv2_conflunet.trainers.loss import PARTS
 from nnunetv2_conflunet.utilities.files import atomic_path, read_json
 
 FIGURES = ("pseudo_dice", "val_center", "val_offsets")
+# By center-offset: heatmap threshold and window in mm; the paper's first.
+POINTS = ((0.1, 3.0), (0.1, 5.0), (0.2, 5.0), (0.3, 5.0), (0.3, 7.0), (0.4, 7.0), (0.5, 7.0))
 METHODS = {
-    "center_offset": InstantiationSettings(),
-    "center_offset 5 mm": InstantiationSettings(window_mm=5.0),
+    **{f"{t} {w:g} mm": InstantiationSettings(heatmap_threshold=t, window_mm=w) for t, w in POINTS},
     "cc": InstantiationSettings(method="cc"),
 }
 N_HEADS = 4
@@ -109,19 +111,6 @@ def train(trainer, name, args):
         trainer.logger.log("mean_fg_dice", row["pseudo_dice"], epoch)
         print(name, {key: round(float(value), 4) for key, value in row.items()}, flush=True)
         yield row
-
-
-def compute_in_bfloat16(network):
-    """Convolutions in bfloat16 with channels last, outputs in float32: twice as fast where the processor has it."""
-    network.to(memory_format=torch.channels_last_3d)
-    forward = network.forward
-
-    def forward_in_bfloat16(x):
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=network.training):
-            output = forward(x)
-        return [i.float() for i in output] if isinstance(output, list | tuple) else output.float()
-
-    network.forward = forward_in_bfloat16
 
 
 class TrainerOfAnArm(nnUNetTrainerConfLUNet):

@@ -7,7 +7,7 @@ PROJECT/raw/DatasetNNN_Name is a raw dataset with imagesTr, labelsTr, instancesT
 `benchmarks/open_ms_cohort.py` writes. For every seed three networks are trained on the same split: nnU-Net's semantic
 one, ConfLUNet with nnU-Net's recipe, ConfLUNet with the paper's. The first is instantiated by CC and by ACLS, which in
 the paper stand on a network of the paper's recipe. All are evaluated on imagesTs and compared patient by patient.
-`--small` takes patches of 48 mm and networks of 8 to 64 features, for two cores. Steps that have finished are skipped
+`--small` takes patches of 48 mm and networks of 16 to 128 features, for two cores. Steps that have finished are skipped
 when the command is run again.
 """
 
@@ -59,7 +59,7 @@ class Experiment:
         self.raw = next((self.project.base / "raw").glob(f"Dataset{args.dataset:03d}_*"))
         self.preprocessed = self.project.base / "preprocessed" / self.raw.name
         configurations = (SMALL, SMALL_PAPER) if args.small else (args.configuration, PAPER_CONFIGURATION)
-        options = ("dataset", "configuration", "small", "epochs", "iterations", "beta")
+        options = ("dataset", "configuration", "small", "epochs", "iterations", "beta", "bfloat16")
         keep_settings(self.project.base / "table1.json", args, options)
         self.configuration = {SEMANTIC: configurations[0], CONFLUNET: configurations[0], PAPER: configurations[1]}
 
@@ -110,6 +110,8 @@ class Experiment:
             settings["num_epochs"] = self.args.epochs
         if self.args.iterations:
             settings |= {"num_iterations_per_epoch": self.args.iterations, "num_val_iterations_per_epoch": 10}
+        if self.args.bfloat16:
+            settings["bfloat16"] = True
         if trainer == CONFLUNET and self.args.beta is not None:
             settings["beta"] = self.args.beta
         self.project.run(
@@ -222,6 +224,7 @@ def parse():
     parser.add_argument("--epochs", type=int, help="default: each trainer's own; 10 with --small")
     parser.add_argument("--iterations", type=int, help="an epoch; default: nnU-Net's 250; 100 with --small")
     parser.add_argument("--beta", type=float, help="weight of ConfLUNet's offset loss; default: the trainer's")
+    parser.add_argument("--bfloat16", action="store_true", help="train in bfloat16, for processors that have it")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("-np", type=int, default=2)
     args = parser.parse_args()

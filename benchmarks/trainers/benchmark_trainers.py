@@ -10,10 +10,10 @@ import random
 
 import numpy as np
 import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet, nnUNetTrainerConfLUNetISBI2024
 from nnunetv2_conflunet.trainers.mirroring import PredictsWithoutMirroring
+from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum
 
 
 class FromEnvironment(PredictsWithoutMirroring):
@@ -21,6 +21,8 @@ class FromEnvironment(PredictsWithoutMirroring):
 
     The seed fixes the initial weights; the workers that load and augment patches seed themselves.
     """
+
+    bfloat16 = False
 
     def __init__(self, plans, configuration, fold, dataset_json, device):
         settings = json.loads(os.environ.get("BENCHMARK_SETTINGS", "{}"))
@@ -33,9 +35,14 @@ class FromEnvironment(PredictsWithoutMirroring):
                 raise AttributeError(f"BENCHMARK_SETTINGS: {type(self).__name__} has no attribute {name}")
             setattr(self, name, value)
 
+    def initialize(self):
+        super().initialize()
+        if self.bfloat16:
+            compute_in_bfloat16(self.network)
 
-class nnUNetTrainerBenchmarkSemantic(FromEnvironment, nnUNetTrainer):
-    """nnU-Net's own."""
+
+class nnUNetTrainerBenchmarkSemantic(FromEnvironment, BeginsWithLessMomentum):
+    """nnU-Net's own, which begins as this package's does: short trainings would differ by that alone."""
 
 
 class nnUNetTrainerBenchmarkConfLUNet(FromEnvironment, nnUNetTrainerConfLUNet):
@@ -44,3 +51,16 @@ class nnUNetTrainerBenchmarkConfLUNet(FromEnvironment, nnUNetTrainerConfLUNet):
 
 class nnUNetTrainerBenchmarkISBI2024(FromEnvironment, nnUNetTrainerConfLUNetISBI2024):
     """The paper's recipe."""
+
+
+def compute_in_bfloat16(network):
+    """Convolutions in bfloat16 with channels last, outputs in float32: twice as fast where the processor has it."""
+    network.to(memory_format=torch.channels_last_3d)
+    forward = network.forward
+
+    def forward_in_bfloat16(x):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=network.training):
+            output = forward(x)
+        return [i.float() for i in output] if isinstance(output, list | tuple) else output.float()
+
+    network.forward = forward_in_bfloat16

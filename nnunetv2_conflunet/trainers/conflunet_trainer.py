@@ -20,7 +20,7 @@ from nnunetv2_conflunet.preprocessing.refusals import refuse_unsupported
 from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
 from nnunetv2_conflunet.trainers.loss import PARTS, ConfLUNetLoss
 from nnunetv2_conflunet.trainers.progress import add_loss_parts, log_loss_parts, plot_loss_parts
-from nnunetv2_conflunet.trainers.warm_up import heads_weight, mask_began, set_momentum
+from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum, heads_weight
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
 from nnunetv2_conflunet.utilities.plans import INSTANTIATION_KEY, SETTINGS_KEY, with_tuned_instantiation
@@ -29,10 +29,11 @@ from nnunetv2_conflunet.utilities.plans import INSTANTIATION_KEY, SETTINGS_KEY, 
 install_hand_over()
 
 
-class nnUNetTrainerConfLUNet(nnUNetTrainer):
+class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
     """Trains nnU-Net's network to tell instances apart (ConfLUNet, Wynen et al., ISBI 2024).
 
-    Subclasses change a setting in one line, as in ``class nnUNetTrainerMine(nnUNetTrainerConfLUNet): alpha = 50``.
+    Subclasses change a setting in one line, as in ``class nnUNetTrainerMine(nnUNetTrainerConfLUNet): alpha = 50``; the
+    base class has one more, ``early_momentum``.
 
     Attributes:
         alpha: weight of the center loss.
@@ -41,7 +42,6 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
         beta: weight of the offset loss, per mm.
         warm_up: share of the epochs over which alpha and beta rise linearly from 0, once the mask has begun to be
             learned; 0: both count from the first step on.
-        early_momentum: momentum of nnU-Net's SGD until the mask has begun to be learned; 0.99 is nnU-Net's own.
         sigma_mm: standard deviation of the heatmap's Gaussians in mm; the paper's.
         epochs: number of epochs.
         instantiation: how prediction makes instances; travels with the model in its plans.json. Its window is wider
@@ -50,9 +50,8 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
 
     alpha: float = 10.0
     center_focus: float = 20.0
-    beta: float = 0.1
+    beta: float = 0.3
     warm_up: float = 0.2
-    early_momentum: float = 0.9
     sigma_mm: float = 2.0
     epochs: int = 1000
     instantiation: InstantiationSettings = InstantiationSettings(window_mm=5.0)
@@ -138,11 +137,9 @@ class nnUNetTrainerConfLUNet(nnUNetTrainer):
         )
 
     def on_train_epoch_start(self) -> None:
-        """Also set the momentum, and what share of their weights the losses of the heads have in this epoch."""
+        """Also set what share of their weights the losses of the heads have in this epoch."""
         super().on_train_epoch_start()
-        began = mask_began(self.logger.get_value("mean_fg_dice", step=None)[: self.current_epoch], self.num_epochs)
-        set_momentum(self.optimizer, self.current_epoch, began, self.early_momentum)
-        self.loss.heads_weight = heads_weight(self.current_epoch, began, self.num_epochs, self.warm_up)
+        self.loss.heads_weight = heads_weight(self.current_epoch, self.mask_began(), self.num_epochs, self.warm_up)
 
     def _split_is_written(self) -> bool:
         if self.fold == "all":

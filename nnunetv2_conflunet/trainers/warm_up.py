@@ -6,11 +6,31 @@ steps; with heads that are trained meanwhile it may stay there to the end (docs/
 """
 
 import numpy as np
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.optim import Optimizer
 
 # Pseudo Dice from which on the mask counts as being learned, and the share of the epochs after which nothing waits for
 # it any longer.
 LEARNED_DICE, LATEST_BEGIN = 0.1, 0.5
+
+
+class BeginsWithLessMomentum(nnUNetTrainer):
+    """nnU-Net's trainer with a smaller momentum until the mask has begun to be learned.
+
+    Attributes:
+        early_momentum: that momentum; 0.99 is nnU-Net's own.
+    """
+
+    early_momentum: float = 0.9
+
+    def on_train_epoch_start(self) -> None:
+        """Also set the momentum of this epoch."""
+        super().on_train_epoch_start()
+        set_momentum(self.optimizer, self.current_epoch, self.mask_began(), self.early_momentum)
+
+    def mask_began(self) -> float:
+        """The first epoch at whose end the mask was being learned, so far; see :func:`mask_began`."""
+        return mask_began(self.logger.get_value("mean_fg_dice", step=None)[: self.current_epoch], self.num_epochs)
 
 
 def mask_began(pseudo_dice: list[float], num_epochs: int) -> float:
