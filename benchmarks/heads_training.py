@@ -25,12 +25,14 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
+sys.path.insert(0, str(Path(__file__).resolve().parent / "trainers"))
 
 os.environ.setdefault("nnUNet_compile", "f")
 
 import numpy as np
 import pandas as pd
 import torch
+from benchmark_trainers import compute_in_bfloat16
 from matplotlib.figure import Figure
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
@@ -38,7 +40,6 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from project import keep_settings
 from torch import nn
 from torch.nn.functional import interpolate
-from trainers.benchmark_trainers import compute_in_bfloat16
 
 from nnunetv2_conflunet.evaluation import evaluate_case
 from nnunetv2_conflunet.inference import ConfLUNetPredictor
@@ -61,7 +62,7 @@ METRICS = ("DSC", "Precision", "Recall", "F1", "PQ", "Recall_CLU")
 def main():
     args = parse()
     output = Path(args.output).resolve()
-    options = ("dataset", "configuration", "fold", "iterations", "every", "validation_batches", "bfloat16")
+    options = ("dataset", "configuration", "fold", "iterations", "every", "validation_batches", "bfloat16", "gradients")
     keep_settings(output / "settings.json", args, options)
     torch.set_num_threads(args.threads)
     for seed in args.seeds:
@@ -107,7 +108,7 @@ def train(trainer, name, args):
             trainer.network.train()
             row |= gradient_norms(trainer, next(trainer.dataloader_train))
         row["cpu_s"] = time.process_time() - start
-        # The warm-up waits for it.
+        # Momentum and warm-up wait for it.
         trainer.logger.log("mean_fg_dice", row["pseudo_dice"], epoch)
         print(name, {key: round(float(value), 4) for key, value in row.items()}, flush=True)
         yield row
@@ -187,8 +188,8 @@ class WithBranch(nn.Module):
 
 def make_trainer(arm, args):
     folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(args.dataset)
-    named = {"stock": {"alpha": 0.0, "beta": 0.0, "early_momentum": 0.99}, "semantic": {"alpha": 0.0, "beta": 0.0}}
-    named["default"] = {}
+    without = {"alpha": 0.0, "beta": 0.0}
+    named = {"stock": {**without, "early_momentum": 0.99}, "semantic": without, "default": {}}
     settings = {}
     for part in arm.split(","):
         name, _, value = part.partition("=")

@@ -5,10 +5,10 @@
 
 PROJECT/raw/DatasetNNN_Name is a raw dataset with imagesTr, labelsTr, instancesTr, imagesTs and instancesTs, such as
 `benchmarks/open_ms_cohort.py` writes. For every seed three networks are trained on the same split: nnU-Net's semantic
-one, ConfLUNet with nnU-Net's recipe, ConfLUNet with the paper's. The first is instantiated by CC and by ACLS, which in
-the paper stand on a network of the paper's recipe. All are evaluated on imagesTs and compared patient by patient.
-`--small` takes patches of 48 mm and networks of 16 to 128 features, for two cores. Steps that have finished are skipped
-when the command is run again.
+one (with the momentum of ConfLUNet's at the beginning), ConfLUNet with nnU-Net's recipe, ConfLUNet with the paper's.
+The first is instantiated by CC and by ACLS, which in the paper stand on a network of the paper's recipe. All are
+evaluated on imagesTs and compared patient by patient. `--small` takes patches of 48 mm and networks of 16 to 128
+features, for two cores. Steps that have finished are skipped when the command is run again.
 """
 
 import argparse
@@ -165,7 +165,7 @@ class Experiment:
 
 
 def small_paper_configuration(parent):
-    """The paper's configuration in the size of the small one."""
+    """The paper's configuration with the patch, the features and the strides of the small one."""
     small, paper = small_configuration(parent), paper_configuration()
     paper["patch_size"] = small["patch_size"]
     for key in ("features_per_stage", "strides"):

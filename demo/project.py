@@ -81,7 +81,7 @@ def small_configuration(parent):
     """
     patch = [16 * max(1, round(PATCH_MM / spacing / 16)) for spacing in parent["spacing"]]
     n_stages = 4
-    # An axis of thick slices is halved only while it is not shorter than the others.
+    # An axis of few, thick slices is halved only while more than 4 voxels of it are left.
     strides = [[1, 1, 1]] + [[2 if patch[i] >> k > 4 else 1 for i in range(3)] for k in range(n_stages - 1)]
     architecture = json.loads(json.dumps(parent["architecture"]))
     architecture["arch_kwargs"].update(

@@ -42,7 +42,7 @@ class FromEnvironment(PredictsWithoutMirroring):
 
 
 class nnUNetTrainerBenchmarkSemantic(FromEnvironment, BeginsWithLessMomentum):
-    """nnU-Net's own, which begins as this package's does: short trainings would differ by that alone."""
+    """nnU-Net's own, which begins as this package's does: short trainings would otherwise differ by that."""
 
 
 class nnUNetTrainerBenchmarkConfLUNet(FromEnvironment, nnUNetTrainerConfLUNet):

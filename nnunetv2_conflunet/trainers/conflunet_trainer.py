@@ -77,7 +77,6 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
             "center_focus": self.center_focus,
             "beta": self.beta,
             "warm_up": self.warm_up,
-            "early_momentum": self.early_momentum,
             "sigma_mm": self.sigma_mm,
             INSTANTIATION_KEY: self.instantiation.to_dict(),
         }
@@ -133,7 +132,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         unwrapped(self.network).training_without_deep_supervision = not self.enable_deep_supervision
         self.print_to_log_file(
             f"ConfLUNet: alpha {self.alpha}, center focus {self.center_focus}, beta {self.beta}, "
-            f"warm-up {self.warm_up}, early momentum {self.early_momentum}, sigma {self.sigma_mm} mm"
+            f"warm-up {self.warm_up}, sigma {self.sigma_mm} mm"
         )
 
     def on_train_epoch_start(self) -> None:

@@ -24,6 +24,7 @@ from nnunetv2_conflunet.nnunet_ext_path import nnunet_ext_path
 from nnunetv2_conflunet.postprocessing import instantiate_center_offset
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
 from nnunetv2_conflunet.trainers.targets import center_offset_targets
+from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json, write_json
 
@@ -94,15 +95,16 @@ def resenc_plans():
 )
 def test_every_kind_of_plans_trains_validates_and_writes_instances(base, plans, trainer_class, dataset):
     trainer = make(base, plans, trainer_class, **dataset)
+    # The heads count from the first epoch on, whether or not the mask has begun.
+    trainer.warm_up = 0
     trainer.run_training()
     log = trainer.logger.local_logger.my_fantastic_logging
     for phase in ("train", "val"):
         for part in ("seg", "center", "offsets"):
             values = log[f"{phase}_losses_{part}"]
             assert len(values) == 2 and np.isfinite(values).all()
-    # The factor of the last epoch depends on whether the mask was learned in the one before.
     center, offsets = (log[f"train_losses_{part}"][-1] for part in ("center", "offsets"))
-    heads = trainer.loss.heads_weight * (trainer.alpha * center + trainer.beta * offsets)
+    heads = trainer.alpha * center + trainer.beta * offsets
     assert log["train_losses"][-1] == pytest.approx(log["train_losses_seg"][-1] + heads, abs=1e-4)
     assert 0 <= log["mean_fg_dice"][-1] <= 1 or np.isnan(log["mean_fg_dice"][-1])
     trainer.perform_actual_validation()
@@ -148,14 +150,21 @@ def test_a_low_resolution_stage_hands_its_semantic_part_to_the_next(base):
 
 
 def test_continue_takes_up_where_it_stopped(base):
+    class Stopped(nnUNetTrainerTiny):
+        def on_epoch_end(self):
+            super().on_epoch_end()
+            raise KeyboardInterrupt
+
     plans = small_plans(n_stages=3)
-    first = make(base, plans)
-    first.num_epochs = 1
-    first.run_training()
+    first = make(base, plans, Stopped)
+    with pytest.raises(KeyboardInterrupt):
+        first.run_training()
     second = make(base, plans)
-    second.load_checkpoint(os.path.join(first.output_folder, "checkpoint_final.pth"))
+    second.load_checkpoint(os.path.join(first.output_folder, "checkpoint_latest.pth"))
     assert second.current_epoch == 1
+    assert second.optimizer.param_groups[0]["momentum"] == 0.9
     second.run_training()
+    assert second.optimizer.param_groups[0]["momentum"] == 0.99
     assert len(second.logger.get_value("train_losses_center", step=None)) == 2
 
 
@@ -226,11 +235,13 @@ def test_refusals_are_one_sentence_and_write_nothing(base):
 
 def test_settings_change_in_one_line(base):
     class nnUNetTrainerMine(nnUNetTrainerTiny):
-        alpha, beta, sigma_mm = 7.0, 0.3, 1.5
+        alpha, beta, sigma_mm, early_momentum = 7.0, 0.7, 1.5, 0.5
 
     trainer = make(base, small_plans(n_stages=3), nnUNetTrainerMine)
     trainer.initialize()
-    assert (trainer.loss.alpha, trainer.loss.beta) == (7.0, 0.3)
+    trainer.on_train_epoch_start()
+    assert (trainer.loss.alpha, trainer.loss.beta) == (7.0, 0.7)
+    assert trainer.optimizer.param_groups[0]["momentum"] == 0.5
     assert trainer.get_validation_transforms(None).transforms[-1].sigma_mm == 1.5
     assert trainer.plans_manager.plans["conflunet"]["sigma_mm"] == 1.5
 
@@ -251,6 +262,13 @@ def test_the_mask_is_learned_before_the_heads_and_with_less_momentum(base):
         0: (0, 0.9), 1: (0, 0.9), 2: (0, 0.9), 3: (0.25, 0.99), 4: (0.5, 0.99), 5: (0.75, 0.99), 6: (1, 0.99),
         7: (1, 0.99),
     }  # fmt: skip
+
+
+def test_nnunets_own_trainer_begins_with_less_momentum_too(base):
+    trainer = make(base, small_plans(n_stages=3), BeginsWithLessMomentum)
+    trainer.initialize()
+    trainer.on_train_epoch_start()
+    assert trainer.optimizer.param_groups[0]["momentum"] == 0.9
 
 
 def test_variants_are_what_their_names_say(base):
@@ -328,7 +346,7 @@ def _ddp_process(rank, base, port, queue):
     wrapper = stock_training.DDP
     stock_training.DDP = lambda network, device_ids: wrapper(network)
     trainer = make(base, small_plans(n_stages=3))
-    trainer.device, trainer.grad_scaler, trainer.num_epochs = CPU, None, 1
+    trainer.device, trainer.grad_scaler, trainer.num_epochs, trainer.warm_up = CPU, None, 1, 0
     trainer.run_training()
     weights = torch.cat([p.detach().flatten() for p in trainer.network.parameters()])
     queue.put(

@@ -3,22 +3,22 @@ import math
 import pytest
 import torch
 
-from nnunetv2_conflunet.trainers.warm_up import heads_weight, mask_began, set_momentum
+from nnunetv2_conflunet.trainers.warm_up import epoch_of_first_mask, heads_weight, set_momentum
 
 
 @pytest.mark.parametrize(
     "pseudo_dice, began",
     [
-        ([], 10),
+        ([], 9),
         ([0.2], 0),
         ([0.0, 0.05, 0.1, 0.0], 2),
-        ([0.0, math.nan] * 4, 10),
-        ([0.0] * 15 + [0.3], 10),
+        ([0.0, math.nan] * 4, 9),
+        ([0.0] * 15 + [0.3], 9),
     ],
     ids=["nothing yet", "at once", "later low again", "no foreground", "too late"],
 )
 def test_the_mask_has_begun_in_the_first_epoch_with_a_dice_of_a_tenth_or_half_way(pseudo_dice, began):
-    assert mask_began(pseudo_dice, 20) == began
+    assert epoch_of_first_mask(pseudo_dice, 20) == began
 
 
 def test_the_heads_come_in_over_a_share_of_the_epochs():
