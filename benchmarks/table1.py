@@ -54,6 +54,7 @@ class Experiment:
 
     def __init__(self, args):
         self.args = args
+        self.methods = {name: METHODS[name] for name in args.methods}
         limits = LIMITS if args.device == "cpu" else {}
         self.project = Project(Path(args.project).resolve(), Path(__file__).resolve().parent / "trainers", limits)
         self.raw = next((self.project.base / "raw").glob(f"Dataset{args.dataset:03d}_*"))
@@ -82,12 +83,12 @@ class Experiment:
     def run_seed(self, seed):
         """Train, predict, instantiate, evaluate and compare with one seed."""
         folder = self.project.base / f"seed_{seed}"
-        for trainer in (SEMANTIC, CONFLUNET, PAPER):
+        for trainer in dict.fromkeys(trainer for trainer, _ in self.methods.values()):
             self.train(trainer, seed, folder / "results")
             self.predict(trainer, folder, "imagesTs")
             if (self.raw / "imagesReal").is_dir():
                 self.predict(trainer, folder, "imagesReal")
-        for name, (trainer, instances) in METHODS.items():
+        for name, (trainer, instances) in self.methods.items():
             output = folder / "evaluation" / name
             # The last file that the evaluation writes.
             if not (output / "lesions.csv").exists():
@@ -95,7 +96,7 @@ class Experiment:
                     f"nnUNetv2_conflunet_evaluate '{self.raw / 'instancesTs'}' "
                     f"'{folder / 'imagesTs' / trainer / instances}' -o '{output}' -np {self.args.np}"
                 )
-        evaluations = " ".join(f"'{folder / 'evaluation' / name}'" for name in METHODS)
+        evaluations = " ".join(f"'{folder / 'evaluation' / name}'" for name in self.methods)
         self.project.run(f"nnUNetv2_conflunet_compare {evaluations} -o '{folder / 'comparison'}'")
         for label in sorted((self.raw / "labelsReal").glob("*.nii.gz")):
             self.draw_real_case(folder, label)
@@ -145,7 +146,7 @@ class Experiment:
         mask = load(label) > 0
         components = cc3d.connected_components(mask.astype(np.uint8), connectivity=26)
         found = {name: load(folder / "imagesReal" / trainer / instances / label.name).astype(int)
-                 for name, (trainer, instances) in METHODS.items()}  # fmt: skip
+                 for name, (trainer, instances) in self.methods.items()}  # fmt: skip
         slices = np.percentile(np.nonzero(mask)[2], (25, 50, 75)).astype(int)
         image = load(self.raw / "imagesReal" / label.name.replace(".nii.gz", "_0000.nii.gz"))
         maps = {"components of the label": components, **found}
@@ -154,10 +155,10 @@ class Experiment:
     def summarize(self):
         """Write and print the table of all seeds, and what was found in the real case."""
         base, seeds = self.project.base, self.args.seeds
-        lines = [table_of_seeds({n: [base / f"seed_{s}" / "evaluation" / n for s in seeds] for n in METHODS})]
+        lines = [table_of_seeds({n: [base / f"seed_{s}" / "evaluation" / n for s in seeds] for n in self.methods})]
         if (self.raw / "imagesReal").is_dir():
             lines.append(table_of_counts({n: [base / f"seed_{s}" / "imagesReal" / t / i for s in seeds]
-                                          for n, (t, i) in METHODS.items()}))  # fmt: skip
+                                          for n, (t, i) in self.methods.items()}))  # fmt: skip
         text = "\n\n".join(lines) + "\n"
         with atomic_path(base / "table1.md") as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -219,6 +220,7 @@ def parse():
     parser.add_argument("project")
     parser.add_argument("dataset", type=int)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--configuration", default="3d_fullres", help="of the first two networks")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--epochs", type=int, help="default: each trainer's own; 10 with --small")
@@ -228,6 +230,8 @@ def parse():
     parser.add_argument("--device", default="cuda")
     parser.add_argument("-np", type=int, default=2)
     args = parser.parse_args()
+    if len(args.methods) < 2:
+        parser.error("--methods takes two or more, which are compared")
     if args.small:
         args.epochs, args.iterations = args.epochs or 10, args.iterations or 100
     return args
