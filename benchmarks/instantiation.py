@@ -88,7 +88,7 @@ def assignment_only(scene: Scene) -> np.ndarray:
     voxels = Voxels.of(scene["foreground"])
     box = np.array([(0, n) for n in scene["foreground"].shape])
     heads = Heads(scene["heatmap"], scene["offsets_mm"], box, np.array(SPACING_MM))
-    center = assign_by_offsets(voxels, heads, heatmap_threshold=0.1, window_mm=3.0, top_k=None).center
+    center = assign_by_offsets(voxels, heads, heatmap_threshold=0.1, window_mm=3.0, min_prominence=0, top_k=None).center
     return _painted(scene, center)
 
 

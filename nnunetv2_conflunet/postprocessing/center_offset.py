@@ -10,13 +10,26 @@ from nnunetv2_conflunet.postprocessing.voxels import Voxels
 
 
 def assign_by_offsets(
-    voxels: Voxels, heads: Heads, *, heatmap_threshold: float, window_mm: float, top_k: int | None
+    voxels: Voxels,
+    heads: Heads,
+    *,
+    heatmap_threshold: float,
+    window_mm: float,
+    min_prominence: float,
+    top_k: int | None,
 ) -> Assignment:
     """Centers from the heatmap; voxel v goes to argmin_k || C_k - (v + O(v)) || in mm (Wynen et al., ISBI 2024).
 
     The heatmap is not masked by the foreground: the center of a concave lesion lies outside of it.
     """
-    peaks = find_peaks(heads.heatmap, heads.spacing_mm, threshold=heatmap_threshold, window_mm=window_mm, top_k=top_k)
+    peaks = find_peaks(
+        heads.heatmap,
+        heads.spacing_mm,
+        threshold=heatmap_threshold,
+        window_mm=window_mm,
+        min_prominence=min_prominence,
+        top_k=top_k,
+    )
     return assign_to_peaks(voxels, heads, peaks)
 
 

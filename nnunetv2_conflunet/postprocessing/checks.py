@@ -121,6 +121,17 @@ def check_not_negative(value: float, name: str) -> float:
     return value
 
 
+def check_share(value: float, name: str) -> float:
+    """`value`, a number of at least 0 and below 1.
+
+    Raises:
+        InputError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < 1:
+        raise InputError(f"{name} is {value!r}; it must be at least 0 and below 1.")
+    return value
+
+
 def check_connectivity(connectivity: int, ndim: int) -> int:
     """The connectivity for an image of `ndim` axes; in a plane, 6 means 4, and 18 and 26 mean 8.
 

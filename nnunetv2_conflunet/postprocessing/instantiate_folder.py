@@ -170,6 +170,11 @@ def _parser() -> argparse.ArgumentParser:
     add("-m", dest="method", choices=METHODS, help="method; the model's when left out (center_offset)")
     add("--heatmap_threshold", type=float, help="center_offset: lowest value of a center (default 0.1)")
     add("--window_mm", type=float, help="center_offset: width in which a center is the highest voxel (default 3)")
+    add(
+        "--min_prominence",
+        type=float,
+        help="center_offset: share of its height by which a center rises above the way to a higher one (default 0)",
+    )
     add("--top_k", type=int, help="center_offset: keep this many centers a case (default: all)")
     add("--acls_preset", choices=tuple(PRESETS), help="acls: whose form (default lou2021)")
     add("--connectivity", type=int, help="6, 18 or 26 neighbours; in a plane 4, 8, 8 (default 26)")

@@ -18,6 +18,7 @@ def instantiate_center_offset(
     *,
     heatmap_threshold: float = 0.1,
     window_mm: float = 3.0,
+    min_prominence: float = 0.0,
     top_k: int | None = None,
     connectivity: int = 26,
     heads_box: np.ndarray | None = None,
@@ -39,6 +40,8 @@ def instantiate_center_offset(
         spacing_mm: voxel size of the foreground in mm along each axis.
         heatmap_threshold: lowest value of a center.
         window_mm: full width of the window; along each axis the largest odd number of voxels that fits, at least 3.
+        min_prominence: in [0, 1): a center is left out if a path over neighbouring voxels of the heatmap leads from it
+            to a higher one and falls by a smaller share of its height; 0, the paper's, keeps all.
         top_k: keep this many of the highest centers, with a warning when that leaves some out.
         connectivity: 6, 18 or 26 (in a plane these mean 4, 8, 8).
         heads_box: (dim, 2) half-open range of foreground voxels that the heads cover. Default: all of them.
@@ -54,6 +57,7 @@ def instantiate_center_offset(
         method="center_offset",
         heatmap_threshold=heatmap_threshold,
         window_mm=window_mm,
+        min_prominence=min_prominence,
         top_k=top_k,
         connectivity=connectivity,
     )

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from nnunetv2_conflunet.postprocessing.prominence import is_prominent, relative_prominence
 from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups
 
 # Above the rounding of spacings in mm and of squared distances in mm2, far below a voxel.
@@ -43,7 +44,13 @@ def window_voxels(window_mm: float, spacing_mm: np.ndarray) -> np.ndarray:
 
 
 def find_peaks(
-    heatmap: np.ndarray, spacing_mm: np.ndarray, *, threshold: float, window_mm: float, top_k: int | None
+    heatmap: np.ndarray,
+    spacing_mm: np.ndarray,
+    *,
+    threshold: float,
+    window_mm: float,
+    min_prominence: float,
+    top_k: int | None,
 ) -> Peaks:
     """Voxels at or above `threshold` that nothing in the window around them exceeds.
 
@@ -55,18 +62,21 @@ def find_peaks(
         spacing_mm: (dim,) voxel size.
         threshold: lowest value of a peak.
         window_mm: full width of the window, see :func:`window_voxels`.
-        top_k: keep this many of the highest peaks, with a warning when that leaves some out.
+        min_prominence: in [0, 1): leave out peaks from which a path to a higher peak falls by a smaller share of their
+            height, see :func:`.prominence.relative_prominence`; 0 keeps all.
+        top_k: keep this many of the highest peaks that are left, with a warning when that leaves some out.
     """
     half = window_voxels(window_mm, spacing_mm) // 2
     maxima = _local_maxima(heatmap, np.float32(threshold), half)
     if len(maxima):
         maxima = maxima[_one_a_plateau(Voxels(maxima), half, spacing_mm)]
-    scores = heatmap[tuple(maxima.T)]
-    highest_first = np.argsort(-scores, kind="stable")
+    maxima = maxima[np.argsort(-heatmap[tuple(maxima.T)], kind="stable")]
+    if min_prominence > 0:
+        maxima = maxima[is_prominent(relative_prominence(heatmap, maxima, min_prominence), min_prominence)]
     if top_k is not None and len(maxima) > top_k:
         warnings.warn(f"{len(maxima)} centers found; top_k keeps the {top_k} highest.", stacklevel=3)
-        highest_first = highest_first[:top_k]
-    return Peaks(maxima[highest_first], scores[highest_first])
+        maxima = maxima[:top_k]
+    return Peaks(maxima, heatmap[tuple(maxima.T)])
 
 
 def _local_maxima(heatmap: np.ndarray, threshold: np.float32, half: np.ndarray) -> np.ndarray:

@@ -92,6 +92,7 @@ def instantiate(
             heads,
             heatmap_threshold=settings.heatmap_threshold,
             window_mm=settings.window_mm,
+            min_prominence=settings.min_prominence,
             top_k=settings.top_k,
         )
     elif settings.method == "acls":

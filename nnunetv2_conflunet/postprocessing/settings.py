@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from nnunetv2_conflunet.postprocessing.acls import PRESETS
-from nnunetv2_conflunet.postprocessing.checks import check_not_negative, check_positive
+from nnunetv2_conflunet.postprocessing.checks import check_not_negative, check_positive, check_share
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.plans import INSTANTIATION_KEY, SETTINGS_KEY
 
@@ -20,6 +20,8 @@ class InstantiationSettings:
             probabilities).
         heatmap_threshold: center-offset: lowest value of a center.
         window_mm: center-offset: full width of the window in which a center is the highest voxel.
+        min_prominence: center-offset: lowest share of its height by which every path from a center to a higher one
+            falls; 0 keeps all centers.
         top_k: center-offset: keep this many of the highest centers; None keeps all.
         acls_preset: ACLS: ``"lou2021"`` or ``"dworkin2018"``.
         connectivity: neighbours that make voxels connected: 6, 18 or 26; in a plane 4 or 8, where 6 means 4, and 18
@@ -34,6 +36,7 @@ class InstantiationSettings:
     method: str = "center_offset"
     heatmap_threshold: float = 0.1
     window_mm: float = 3.0
+    min_prominence: float = 0.0
     top_k: int | None = None
     acls_preset: str = "lou2021"
     connectivity: int = 26
@@ -50,6 +53,7 @@ class InstantiationSettings:
                 raise InputError(f"{name} is {value!r}; it must be one of {', '.join(map(str, known))}.")
         check_positive(self.heatmap_threshold, "heatmap_threshold")
         check_positive(self.window_mm, "window_mm")
+        check_share(self.min_prominence, "min_prominence")
         check_top_k(self.top_k)
         check_not_negative(self.min_volume_mm3, "min_volume_mm3")
         check_not_negative(self.min_extent_mm, "min_extent_mm")

@@ -38,7 +38,7 @@ def determine_postprocessing(
     seed: int = 0,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Search threshold, window and size filter of center-offset, and store the choice where prediction reads it.
+    """Search the settings of center-offset, and store the choice where prediction reads it.
 
     The choice is the point of highest mean over the patients of the validation folders, unless a bootstrap over
     patients cannot tell it from the trainer's settings (:func:`.choice.choose`); then those stay. Writes

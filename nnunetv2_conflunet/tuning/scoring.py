@@ -14,6 +14,7 @@ from nnunetv2_conflunet.postprocessing.checks import check_connectivity, check_s
 from nnunetv2_conflunet.postprocessing.heads import Heads, check_heads
 from nnunetv2_conflunet.postprocessing.peaks import Peaks, find_peaks
 from nnunetv2_conflunet.postprocessing.pieces import connected_regions
+from nnunetv2_conflunet.postprocessing.prominence import is_prominent, relative_prominence
 from nnunetv2_conflunet.postprocessing.size_filter import reaches_limits
 from nnunetv2_conflunet.postprocessing.voxels import Voxels, sizes_and_boxes
 
@@ -76,7 +77,7 @@ def score_grid(
 
     scores = np.empty((len(points), len(METRICS)))
     for i, point in enumerate(points):
-        instances = instances_at(point.heatmap_threshold, point.window_mm)
+        instances = instances_at(point)
         large = np.ones(len(instances.n_voxels), bool)
         for limits in ({name: getattr(point, name) for name in scoring_limits}, scoring_limits):
             large &= reaches_limits(instances.n_voxels, instances.extent_voxels, spacing, **limits)
@@ -87,7 +88,7 @@ def score_grid(
 
 
 class _Instances:
-    """Makes the instances of one case for any threshold and window, each set of centers once."""
+    """Makes the instances of one case before any size filter, for each set of centers once."""
 
     def __init__(self, both: Foreground, heads: Heads, points: list[InstantiationSettings]):
         self.both, self.heads, self.top_k = both, heads, points[0].top_k
@@ -96,30 +97,37 @@ class _Instances:
         self.connectivity = check_connectivity(points[0].connectivity, self.voxels.dim)
         self.component = self.voxels.components(self.connectivity)
         self.lowest_threshold = min(point.heatmap_threshold for point in points)
-        self.peaks: dict[float, Peaks] = {}
+        self.largest_prominence = max(point.min_prominence for point in points)
+        self.peaks: dict[float, tuple[Peaks, np.ndarray]] = {}
         self.made: dict[bytes, ScoredInstances] = {}
 
-    def __call__(self, heatmap_threshold: float, window_mm: float) -> ScoredInstances:
-        peaks = self._peaks(heatmap_threshold, window_mm)
+    def __call__(self, point: InstantiationSettings) -> ScoredInstances:
+        peaks = self._peaks(point)
         key = peaks.indices.tobytes()
         if key not in self.made:
             self.made[key] = self._make(peaks)
         return self.made[key]
 
-    def _peaks(self, heatmap_threshold: float, window_mm: float) -> Peaks:
+    def _peaks(self, point: InstantiationSettings) -> Peaks:
+        # Neither whether a voxel is a peak nor its prominence depends on the threshold; the highest peaks come first.
+        peaks, prominence = self._all_peaks(point.window_mm)
+        high = peaks.scores >= np.float32(point.heatmap_threshold)
+        chosen = np.flatnonzero(high & is_prominent(prominence, point.min_prominence))[: self.top_k]
+        return Peaks(peaks.indices[chosen], peaks.scores[chosen])
+
+    def _all_peaks(self, window_mm: float) -> tuple[Peaks, np.ndarray]:
         if window_mm not in self.peaks:
-            self.peaks[window_mm] = find_peaks(
+            peaks = find_peaks(
                 self.heads.heatmap,
                 self.heads.spacing_mm,
                 threshold=self.lowest_threshold,
                 window_mm=window_mm,
+                min_prominence=0,
                 top_k=None,
             )
-        # Whether a voxel is a peak does not depend on the threshold, and the highest peaks come first.
-        peaks = self.peaks[window_mm]
-        n = int(np.count_nonzero(peaks.scores >= np.float32(heatmap_threshold)))
-        n = n if self.top_k is None else min(n, self.top_k)
-        return Peaks(peaks.indices[:n], peaks.scores[:n])
+            prominence = relative_prominence(self.heads.heatmap, peaks.indices, self.largest_prominence)
+            self.peaks[window_mm] = peaks, prominence
+        return self.peaks[window_mm]
 
     def _make(self, peaks: Peaks) -> ScoredInstances:
         assignment = assign_to_peaks(self.voxels, self.heads, peaks)

@@ -18,12 +18,13 @@ from nnunetv2_conflunet.postprocessing.instantiate_folder import instantiate_fol
 from nnunetv2_conflunet.postprocessing.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.tuning import Grid, determine_postprocessing
 from nnunetv2_conflunet.tuning.command import describe
+from nnunetv2_conflunet.tuning.grid import SEARCHED
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.plans import SETTINGS_KEY, UNTUNED_KEY, with_tuned_instantiation
 
 DEFAULT = InstantiationSettings()
-# A wider window would remove false peaks, too.
-GRID = Grid(heatmap_threshold=(0.1, 0.45, 0.8), window_mm=(3,), min_volume_mm3=(14, 30), min_extent_mm=(3,))
+# A wider window and prominence would remove false peaks, too.
+GRID = Grid((0.1, 0.45, 0.8), window_mm=(3,), min_prominence=(0,), min_volume_mm3=(14, 30), min_extent_mm=(3,))
 
 
 def determine(model, references, folds=("0", "1"), grid=GRID, **options):
@@ -40,7 +41,7 @@ def chosen(record):
 
 def mean_at(model, settings, metric="PQ"):
     table = pd.read_csv(model / "instance_postprocessing.csv")
-    for name in ("heatmap_threshold", "window_mm", "min_volume_mm3", "min_extent_mm"):
+    for name in SEARCHED:
         table = table[table[name] == getattr(settings, name)]
     (row,) = table.to_dict("records")
     return row[f"{metric}_mean"]
@@ -66,6 +67,14 @@ def test_the_window_between_the_width_of_a_peak_and_the_distance_of_lesions(tmp_
     assert chosen(record) == replace(DEFAULT, window_mm=9.0)
     assert record["best"]["PQ"] == 1
     assert mean_at(model, DEFAULT) < 1 and mean_at(model, replace(DEFAULT, window_mm=17.0)) < 1
+
+
+def test_the_prominence_of_false_peaks_below_that_of_true_ones(tmp_path, toys, references):
+    model = toys.write_model(tmp_path, [toys.scene(spurious=0.55) for _ in range(4)])
+    record = determine(model, references, grid=replace(GRID, heatmap_threshold=(0.1,), min_prominence=(0, 0.45, 0.99)))
+    assert chosen(record) == replace(DEFAULT, min_prominence=0.45)
+    assert record["best"]["PQ"] == 1
+    assert mean_at(model, DEFAULT) < 1 and mean_at(model, replace(DEFAULT, min_prominence=0.99)) < 1
 
 
 def test_the_size_filter_between_false_and_true_lesions(tmp_path, toys, references):
@@ -277,7 +286,7 @@ def test_the_command(tmp_path, toys):
     environment = nnunet_environment(tmp_path)
     main = "from nnunetv2_conflunet.tuning.command import main; main()"
     python = os.path.basename(sys.executable)
-    options = ["-f", 0, 1, "--heatmap_threshold", 0.1, 0.45, "--window_mm", 3, "-np", 1]
+    options = ["-f", 0, 1, "--heatmap_threshold", 0.1, 0.45, "--window_mm", 3, "--min_prominence", 0, "-np", 1]
     result = run([python, "-c", main, "-d", 1, *options], environment)
     assert "mean PQ 1.0000, F1 1.0000" in result.stdout and "the best point is the choice" in result.stdout
     assert "The best heatmap_threshold ends its list" in result.stdout

@@ -12,7 +12,11 @@ from nnunetv2_conflunet.tuning.scoring import METRICS, score_grid
 from nnunetv2_conflunet.utilities.errors import InputError
 
 GRID = Grid(
-    heatmap_threshold=(0.05, 0.2, 0.5, 0.9), window_mm=(3, 6, 9), min_volume_mm3=(5, 14, 60), min_extent_mm=(1, 3, 6)
+    heatmap_threshold=(0.05, 0.2, 0.5),
+    window_mm=(3, 6),
+    min_prominence=(0, 0.1, 0.4),
+    min_volume_mm3=(5, 14, 60),
+    min_extent_mm=(1, 3, 6),
 )
 
 

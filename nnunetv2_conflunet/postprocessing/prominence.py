@@ -1,0 +1,107 @@
+"""How far peaks rise above the ridges that lead from them to higher peaks."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from scipy.cluster.hierarchy import DisjointSet
+
+from nnunetv2_conflunet.postprocessing.voxels import Voxels, neighbour_shifts
+
+# Of a share of a float32 height.
+ROUNDING = 1e-6
+
+
+def relative_prominence(heatmap: np.ndarray, peaks: np.ndarray, largest: float) -> np.ndarray:
+    """Of each peak, by which share of its height every path to a higher peak falls at least.
+
+    Paths lead over all direct neighbours. This is a summit's topographic prominence, or a maximum's persistence
+    (Edelsbrunner, Letscher and Zomorodian, Discrete Comput. Geom. 2002), in units of its height. Apart from one pass
+    over the image, work and memory grow with the voxels around peaks that share a ridge.
+
+    Args:
+        heatmap: (X, Y, Z) or (Y, X) float32.
+        peaks: (K, dim) voxels of positive height, the highest first; of equally high ones the earlier counts as higher.
+        largest: in [0, 1): up to here the shares are exact.
+
+    Returns:
+        (K,) float64 in [0, `largest`], and 1 for a peak from which every path falls by more than that.
+    """
+    prominence = np.ones(len(peaks))
+    if len(peaks) < 2:
+        return prominence
+    height = heatmap[tuple(peaks.T)]
+    voxels, on_ridge = _ridges(heatmap, peaks, height[-1] * np.float32(1 - largest))
+    if not len(on_ridge):
+        return prominence
+    value = heatmap[tuple(voxels.coordinates.T)]
+    basin = _basins(voxels, value)
+    # The highest peak of every basin; where basins have been joined, of all of them, under the set's name.
+    highest = {}
+    for peak, voxel in on_ridge:
+        if highest.setdefault(int(basin[voxel]), peak) != peak:
+            # A shoulder: from it the way leads only up.
+            prominence[peak] = 0
+    joined = DisjointSet(np.unique(basin).tolist())
+    for one, other, saddle in _passes(voxels, value, basin):
+        tops = sorted(highest.pop(joined[i]) for i in (one, other) if joined[i] in highest)
+        joined.merge(one, other)
+        if tops:
+            highest[joined[one]] = tops[0]
+        for lower in tops[1:]:
+            prominence[lower] = 1 - saddle / height[lower]
+    return np.where(prominence > largest, 1, prominence)
+
+
+def is_prominent(prominence: np.ndarray, least: float) -> np.ndarray:
+    """Whether a prominence is at least `least`, up to the rounding of float32."""
+    return prominence >= least - ROUNDING
+
+
+def _ridges(heatmap: np.ndarray, peaks: np.ndarray, lowest: np.float32) -> tuple[Voxels, list[tuple[int, int]]]:
+    """Voxels from `lowest` on whose component holds two peaks or more; these peaks, each with its voxel's position."""
+    voxels = Voxels.of(heatmap >= lowest)
+    at = np.ravel_multi_index(tuple(voxels.coordinates.T), heatmap.shape)
+    component = voxels.components(3**voxels.dim - 1)
+    of_peak = component[np.searchsorted(at, np.ravel_multi_index(tuple(peaks.T), heatmap.shape))]
+    crowded = np.bincount(of_peak, minlength=component.max() + 1) > 1
+    at = at[crowded[component]]
+    shared = np.flatnonzero(crowded[of_peak])
+    positions = np.searchsorted(at, np.ravel_multi_index(tuple(peaks[shared].T), heatmap.shape))
+    return Voxels(voxels.coordinates[crowded[component]]), list(zip(shared.tolist(), positions.tolist(), strict=True))
+
+
+def _basins(voxels: Voxels, value: np.ndarray) -> np.ndarray:
+    """(N,) position of the voxel in which the steepest way up from each voxel ends."""
+    # A rank without ties, so that every way up ends.
+    rank = np.empty(len(value), np.int64)
+    rank[np.lexsort((np.arange(len(value)), -value))] = np.arange(len(value))
+    uphill, best = np.arange(len(value)), rank.copy()
+    for one, other in _neighbours(voxels):
+        for here, there in ((one, other), (other, one)):
+            better = rank[there] < best[here]
+            uphill[here[better]], best[here[better]] = there[better], rank[there[better]]
+    while not np.array_equal(further := uphill[uphill], uphill):
+        uphill = further
+    return uphill
+
+
+def _passes(voxels: Voxels, value: np.ndarray, basin: np.ndarray) -> Iterator[tuple[int, int, np.float32]]:
+    """The highest pass between each two basins that touch, the highest first: both basins and its height."""
+    found = []
+    for one, other in _neighbours(voxels):
+        apart = basin[one] != basin[other]
+        one, other = one[apart], other[apart]
+        found.append((basin[one], basin[other], np.minimum(value[one], value[other])))
+    one, other, saddle = (np.concatenate(i) for i in zip(*found, strict=True))
+    one, other = np.minimum(one, other), np.maximum(one, other)
+    order = np.lexsort((other, one, -saddle))
+    _, first = np.unique(np.stack([one[order], other[order]]), axis=1, return_index=True)
+    order = order[np.sort(first)]
+    yield from zip(one[order].tolist(), other[order].tolist(), saddle[order], strict=True)
+
+
+def _neighbours(voxels: Voxels) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Every pair of neighbouring voxels once."""
+    shifts = neighbour_shifts(3**voxels.dim - 1, voxels.dim)
+    # The other half leads back.
+    return voxels.neighbours(np.arange(len(voxels)), shifts[: len(shifts) // 2])
