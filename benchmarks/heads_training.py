@@ -13,8 +13,9 @@ An arm is `stock` (no heads' losses, nnU-Net's momentum), `semantic` (no heads' 
 attributes of the trainer: `alpha=200,beta=0.1`. More can be changed: `adamw=3e-3`, AdamW of this learning rate instead
 of nnU-Net's SGD; `rate=5`, the heads' own channels learn that many times as fast; `offset_init=1`, the offsets'
 channels start as nnU-Net starts its own and not at zero, or at that multiple; `scales=2`, the heads are a sum over the
-finest and two coarser outputs; `branch=8`, an own 3x3x3 convolution of that many features for the heads beside the
-widened last one (`kernel=1`: 1x1x1); with it `trunk=0.3`, that share of the heads' gradient on all that lies before it.
+finest and two coarser outputs; `deep=2`, two coarser outputs have losses of the heads too; `branch=8`, an own 3x3x3
+convolution of that many features for the heads beside the widened last one (`kernel=1`: 1x1x1); with it `trunk=0.3`,
+that share of the heads' gradient on all that lies before it.
 """
 
 import argparse
@@ -39,13 +40,14 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from project import keep_settings
 from torch import nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import avg_pool3d, interpolate
 
 from nnunetv2_conflunet.evaluation import evaluate_case
 from nnunetv2_conflunet.inference import ConfLUNetPredictor
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate, remove_small_instances
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
-from nnunetv2_conflunet.trainers.loss import PARTS
+from nnunetv2_conflunet.trainers.loss import PARTS, ConfLUNetLoss, center_loss, offset_loss
+from nnunetv2_conflunet.trainers.targets import HEATMAP, HEATMAP_AND_OFFSETS, HEATMAP_ONLY, OFFSETS, VALIDITY
 from nnunetv2_conflunet.utilities.files import atomic_path, read_json
 
 FIGURES = ("pseudo_dice", "val_center", "val_offsets")
@@ -121,6 +123,7 @@ class TrainerOfAnArm(nnUNetTrainerConfLUNet):
     rate = 1.0
     offset_init = 0.0
     scales = 0.0
+    deep = 0.0
     branch = 0.0
     kernel = 3.0
     trunk = 1.0
@@ -136,6 +139,8 @@ class TrainerOfAnArm(nnUNetTrainerConfLUNet):
                 nn.init.normal_(weight[-N_HEADS + 1 :], std=self.offset_init * (2 / weight.shape[1]) ** 0.5)
         if self.scales:
             sum_heads_over_scales(self.network, int(self.scales))
+        if self.deep:
+            hand_over_coarser_heads(self.network, int(self.deep))
         if self.rate != 1:
             for parameter in layers[-1].parameters():
                 parameter.register_hook(self.faster_heads)
@@ -143,6 +148,12 @@ class TrainerOfAnArm(nnUNetTrainerConfLUNet):
             return super().configure_optimizers()
         optimizer = torch.optim.AdamW(self.network.parameters(), self.adamw, weight_decay=self.weight_decay)
         return optimizer, PolyLRScheduler(optimizer, self.adamw, self.num_epochs)
+
+    def _build_loss(self):
+        loss = super()._build_loss()
+        if self.deep:
+            loss.__class__ = LossAtAllScales
+        return loss
 
     def faster_heads(self, gradient):
         return torch.cat([gradient[:-N_HEADS], self.rate * gradient[-N_HEADS:]])
@@ -161,6 +172,50 @@ def sum_heads_over_scales(network, n_coarser):
         return torch.cat([scales[0], heads], dim=1) if network.one_output else [*scales, heads]
 
     network.register_forward_hook(split)
+
+
+def hand_over_coarser_heads(network, n_coarser):
+    """In training the output also ends with the heads of coarser outputs."""
+
+    def append(module, _, output):
+        # The trainer's own hook has split the finest output already.
+        return [*output, *module.coarser_heads] if module.training else None
+
+    def keep(module, _, output):
+        module.coarser_heads = [i[:, -N_HEADS:] for i in output[1 : 1 + n_coarser]]
+
+    split = list(network._forward_hooks.values())
+    network._forward_hooks.clear()
+    for hook in (keep, *split, append):
+        network.register_forward_hook(hook)
+
+
+class LossAtAllScales(ConfLUNetLoss):
+    """The heads' losses at several scales, each with half the weight of the next finer one; the sum of weights is 1."""
+
+    def forward(self, outputs, targets):
+        loss, n = super().forward(outputs[: len(targets)], targets), len(targets)
+        packed, weights = targets[-1].float(), 0.5 ** np.arange(1 + len(outputs) - n)
+        of_heads = self.alpha * self.finest["center"] + self.beta * self.finest["offsets"]
+        total = of_heads
+        for weight, heads in zip(weights[1:], outputs[n:], strict=True):
+            total = total + weight * self.of_coarser(heads.float(), packed)
+        return loss + self.heads_weight * (total / weights.sum() - of_heads)
+
+    def terms(self, outputs, targets):
+        self.finest = super().terms(outputs[: len(targets)], targets)
+        return self.finest
+
+    def of_coarser(self, heads, packed):
+        """Against the means of blocks: of labelled voxels for the heatmap, of lesion voxels for the offsets."""
+        block = [a // b for a, b in zip(packed.shape[2:], heads.shape[2:], strict=True)]
+        validity = packed[:, VALIDITY, None]
+        labelled, lesion = ((validity >= i).float() for i in (HEATMAP_ONLY, HEATMAP_AND_OFFSETS))
+        of_labelled, of_lesion = avg_pool3d(labelled, block), avg_pool3d(lesion, block)
+        heatmap = avg_pool3d(packed[:, HEATMAP, None] * labelled, block) / of_labelled.clamp(min=1e-3)
+        offsets = avg_pool3d(packed[:, OFFSETS] * lesion, block) / of_lesion.clamp(min=1e-3)
+        center = center_loss(heads[:, 0], heatmap[:, 0], of_labelled[:, 0] > 0.99, self.center_focus)
+        return self.alpha * center + self.beta * offset_loss(heads[:, 1:], offsets, of_lesion[:, 0] >= 0.5)
 
 
 class WithBranch(nn.Module):
