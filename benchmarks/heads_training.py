@@ -15,7 +15,8 @@ of nnU-Net's SGD; `rate=5`, the heads' own channels learn that many times as fas
 channels start as nnU-Net starts its own and not at zero, or at that multiple; `scales=2`, the heads are a sum over the
 finest and two coarser outputs; `deep=2`, two coarser outputs have losses of the heads too; `branch=8`, an own 3x3x3
 convolution of that many features for the heads beside the widened last one (`kernel=1`: 1x1x1); with it `trunk=0.3`,
-that share of the heads' gradient on all that lies before it.
+that share of the heads' gradient on all that lies before it; `cut=1`, lesions that the border of the patch cuts are
+left out of the heads' losses, `cut=2`, they have the center of their visible part instead of their own.
 """
 
 import argparse
@@ -33,6 +34,7 @@ os.environ.setdefault("nnUNet_compile", "f")
 import numpy as np
 import pandas as pd
 import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from benchmark_trainers import compute_in_bfloat16
 from matplotlib.figure import Figure
 from nnunetv2.paths import nnUNet_preprocessed
@@ -46,15 +48,26 @@ from nnunetv2_conflunet.evaluation import evaluate_case
 from nnunetv2_conflunet.inference import ConfLUNetPredictor
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate, remove_small_instances
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
+from nnunetv2_conflunet.trainers.augmentation import CENTERS
 from nnunetv2_conflunet.trainers.loss import PARTS, ConfLUNetLoss, center_loss, offset_loss
-from nnunetv2_conflunet.trainers.targets import HEATMAP, HEATMAP_AND_OFFSETS, HEATMAP_ONLY, OFFSETS, VALIDITY
+from nnunetv2_conflunet.trainers.targets import (
+    HEATMAP,
+    HEATMAP_AND_OFFSETS,
+    HEATMAP_ONLY,
+    OFFSETS,
+    VALIDITY,
+    InstanceCenters,
+)
 from nnunetv2_conflunet.utilities.files import atomic_path, read_json
 
 FIGURES = ("pseudo_dice", "val_center", "val_offsets")
-# By center-offset: heatmap threshold and window in mm; the paper's first.
-POINTS = ((0.1, 3.0), (0.1, 5.0), (0.2, 5.0), (0.3, 5.0), (0.3, 7.0), (0.4, 7.0), (0.5, 7.0))
+# By center-offset: heatmap threshold, window in mm and prominence; the paper's first.
+POINTS = ((0.1, 3.0, 0.0), (0.1, 5.0, 0.0), (0.1, 7.0, 0.0), (0.1, 3.0, 0.05), (0.1, 3.0, 0.1), (0.1, 5.0, 0.05))
 METHODS = {
-    **{f"{t} {w:g} mm": InstantiationSettings(heatmap_threshold=t, window_mm=w) for t, w in POINTS},
+    **{
+        f"{t} {w:g} mm {p}": InstantiationSettings(heatmap_threshold=t, window_mm=w, min_prominence=p)
+        for t, w, p in POINTS
+    },
     "cc": InstantiationSettings(method="cc"),
 }
 N_HEADS = 4
@@ -127,6 +140,14 @@ class TrainerOfAnArm(nnUNetTrainerConfLUNet):
     branch = 0.0
     kernel = 3.0
     trunk = 1.0
+    cut = 0.0
+
+    def get_training_transforms(self, *args, **kwargs):
+        transforms = super().get_training_transforms(*args, **kwargs)
+        if self.cut:
+            # Just before the targets are made of them.
+            transforms.transforms.insert(-1, CentersInThePatch(visible_part=self.cut == 2))
+        return transforms
 
     def configure_optimizers(self):
         layers = self.network.decoder.seg_layers
@@ -216,6 +237,20 @@ class LossAtAllScales(ConfLUNetLoss):
         offsets = avg_pool3d(packed[:, OFFSETS] * lesion, block) / of_lesion.clamp(min=1e-3)
         center = center_loss(heads[:, 0], heatmap[:, 0], of_labelled[:, 0] > 0.99, self.center_focus)
         return self.alpha * center + self.beta * offset_loss(heads[:, 1:], offsets, of_lesion[:, 0] >= 0.5)
+
+
+class CentersInThePatch(BasicTransform):
+    """The centers of what lies in the patch, of lesions that its border cuts too or without these."""
+
+    def __init__(self, visible_part):
+        super().__init__()
+        self.visible_part = visible_part
+
+    def apply(self, data_dict, **_):
+        instances = data_dict["segmentation"][1].numpy()
+        centers = InstanceCenters.of(instances)
+        data_dict[CENTERS] = centers if self.visible_part else centers.without_cut(instances)
+        return data_dict
 
 
 class WithBranch(nn.Module):
