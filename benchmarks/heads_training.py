@@ -16,7 +16,7 @@ channels start as nnU-Net starts its own and not at zero, or at that multiple; `
 finest and two coarser outputs; `deep=2`, two coarser outputs have losses of the heads too; `branch=8`, an own 3x3x3
 convolution of that many features for the heads beside the widened last one (`kernel=1`: 1x1x1); with it `trunk=0.3`,
 that share of the heads' gradient on all that lies before it; `cut=1`, lesions that the border of the patch cuts are
-left out of the heads' losses, `cut=2`, they have the center of their visible part instead of their own.
+left out of the heads' losses, `cut=2`, their center is that of their visible part.
 """
 
 import argparse
@@ -146,7 +146,7 @@ class TrainerOfAnArm(nnUNetTrainerConfLUNet):
         transforms = super().get_training_transforms(*args, **kwargs)
         if self.cut:
             # Just before the targets are made of them.
-            transforms.transforms.insert(-1, CentersInThePatch(visible_part=self.cut == 2))
+            transforms.transforms.insert(-1, ForgetCutCenters(visible_part=self.cut == 2))
         return transforms
 
     def configure_optimizers(self):
@@ -228,19 +228,19 @@ class LossAtAllScales(ConfLUNetLoss):
         return self.finest
 
     def of_coarser(self, heads, packed):
-        """Against the means of blocks: of labelled voxels for the heatmap, of lesion voxels for the offsets."""
+        """Against the means of blocks, which must be labelled; those of the offsets are means over lesion voxels."""
         block = [a // b for a, b in zip(packed.shape[2:], heads.shape[2:], strict=True)]
         validity = packed[:, VALIDITY, None]
         labelled, lesion = ((validity >= i).float() for i in (HEATMAP_ONLY, HEATMAP_AND_OFFSETS))
         of_labelled, of_lesion = avg_pool3d(labelled, block), avg_pool3d(lesion, block)
-        heatmap = avg_pool3d(packed[:, HEATMAP, None] * labelled, block) / of_labelled.clamp(min=1e-3)
+        heatmap = avg_pool3d(packed[:, HEATMAP, None], block)
         offsets = avg_pool3d(packed[:, OFFSETS] * lesion, block) / of_lesion.clamp(min=1e-3)
         center = center_loss(heads[:, 0], heatmap[:, 0], of_labelled[:, 0] > 0.99, self.center_focus)
         return self.alpha * center + self.beta * offset_loss(heads[:, 1:], offsets, of_lesion[:, 0] >= 0.5)
 
 
-class CentersInThePatch(BasicTransform):
-    """The centers of what lies in the patch, of lesions that its border cuts too or without these."""
+class ForgetCutCenters(BasicTransform):
+    """Of lesions that the border of the patch cuts, no center or that of the visible part instead of the true one."""
 
     def __init__(self, visible_part):
         super().__init__()
@@ -248,8 +248,13 @@ class CentersInThePatch(BasicTransform):
 
     def apply(self, data_dict, **_):
         instances = data_dict["segmentation"][1].numpy()
-        centers = InstanceCenters.of(instances)
-        data_dict[CENTERS] = centers if self.visible_part else centers.without_cut(instances)
+        centers = data_dict[CENTERS].without_cut(instances)
+        if self.visible_part:
+            seen = InstanceCenters.of(instances)
+            cut = ~np.isin(seen.ids, seen.without_cut(instances).ids)
+            ids = np.concatenate([centers.ids, seen.ids[cut]])
+            centers = InstanceCenters(ids, np.concatenate([centers.voxels, seen.voxels[cut]]))
+        data_dict[CENTERS] = centers
         return data_dict
 
 

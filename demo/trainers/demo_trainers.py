@@ -9,9 +9,9 @@ from nnunetv2_conflunet.trainers.mirroring import PredictsWithoutMirroring
 
 
 class nnUNetTrainerConfLUNetDemo(PredictsWithoutMirroring, nnUNetTrainerConfLUNet):
-    """1,500 iterations, for a network that learns on two cores."""
+    """1,000 iterations, for a network that learns on two cores."""
 
-    epochs = 15
+    epochs = 10
 
     def __init__(self, plans, configuration, fold, dataset_json, device):
         super().__init__(plans, configuration, fold, dataset_json, device)

@@ -99,13 +99,18 @@ def check_finite(array: np.ndarray, name: str) -> np.ndarray:
     return array
 
 
+def is_number(value: object) -> bool:
+    """Whether `value` is one number, which a bool is not."""
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+
+
 def check_positive(value: float, name: str) -> float:
     """`value`, a positive finite number.
 
     Raises:
         InputError: it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < np.inf:
+    if not is_number(value) or not 0 < value < np.inf:
         raise InputError(f"{name} is {value!r}; it must be a positive number.")
     return value
 
@@ -116,7 +121,7 @@ def check_not_negative(value: float, name: str) -> float:
     Raises:
         InputError: it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < np.inf:
+    if not is_number(value) or not 0 <= value < np.inf:
         raise InputError(f"{name} is {value!r}; it must be 0 or a positive number.")
     return value
 
@@ -127,7 +132,7 @@ def check_share(value: float, name: str) -> float:
     Raises:
         InputError: it is not.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 <= value < 1:
+    if not is_number(value) or not 0 <= value < 1:
         raise InputError(f"{name} is {value!r}; it must be at least 0 and below 1.")
     return value
 

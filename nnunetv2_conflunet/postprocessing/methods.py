@@ -40,8 +40,9 @@ def instantiate_center_offset(
         spacing_mm: voxel size of the foreground in mm along each axis.
         heatmap_threshold: lowest value of a center.
         window_mm: full width of the window; along each axis the largest odd number of voxels that fits, at least 3.
-        min_prominence: in [0, 1): a center is left out if a path over neighbouring voxels of the heatmap leads from it
-            to a higher one and falls by a smaller share of its height; 0, the paper's, keeps all.
+        min_prominence: in [0, 1): a center is left out if a path over the heatmap leads from it to a higher one (of
+            equally high ones the first in C order is the higher) and falls by a smaller share of its height. Paths lead
+            over 26 neighbours, in a plane 8. 0, the paper's, keeps all.
         top_k: keep this many of the highest centers, with a warning when that leaves some out.
         connectivity: 6, 18 or 26 (in a plane these mean 4, 8, 8).
         heads_box: (dim, 2) half-open range of foreground voxels that the heads cover. Default: all of them.

@@ -14,9 +14,11 @@ ROUNDING = 1e-6
 def relative_prominence(heatmap: np.ndarray, peaks: np.ndarray, largest: float) -> np.ndarray:
     """Of each peak, by which share of its height every path to a higher peak falls at least.
 
-    Paths lead over all direct neighbours. This is a summit's topographic prominence, or a maximum's persistence
-    (Edelsbrunner, Letscher and Zomorodian, Discrete Comput. Geom. 2002), in units of its height. Apart from one pass
-    over the image, work and memory grow with the voxels around peaks that share a ridge.
+    Paths lead over all direct neighbours, 26 in space and 8 in a plane. This is a summit's topographic prominence,
+    or a maximum's persistence (Edelsbrunner, Letscher and Zomorodian, Discrete Comput. Geom. 2002), in units of its
+    height. Apart from passes over the image and over the box of all voxels above the lowest pass that counts, work
+    and memory grow with those of these voxels whose component holds two peaks or more; for `largest` near 1 they
+    may be most of the image.
 
     Args:
         heatmap: (X, Y, Z) or (Y, X) float32.
@@ -48,7 +50,8 @@ def relative_prominence(heatmap: np.ndarray, peaks: np.ndarray, largest: float) 
         if tops:
             highest[joined[one]] = tops[0]
         for lower in tops[1:]:
-            prominence[lower] = 1 - saddle / height[lower]
+            # The pass may be the higher: where a basin's summit is no peak, a shoulder of it stands for the basin.
+            prominence[lower] = max(0, 1 - saddle / height[lower])
     return np.where(prominence > largest, 1, prominence)
 
 
@@ -95,7 +98,7 @@ def _passes(voxels: Voxels, value: np.ndarray, basin: np.ndarray) -> Iterator[tu
     one, other, saddle = (np.concatenate(i) for i in zip(*found, strict=True))
     one, other = np.minimum(one, other), np.maximum(one, other)
     order = np.lexsort((other, one, -saddle))
-    _, first = np.unique(np.stack([one[order], other[order]]), axis=1, return_index=True)
+    _, first = np.unique((one * len(voxels) + other)[order], return_index=True)
     order = order[np.sort(first)]
     yield from zip(one[order].tolist(), other[order].tolist(), saddle[order], strict=True)
 

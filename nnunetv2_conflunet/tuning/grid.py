@@ -22,11 +22,11 @@ class Grid:
         min_extent_mm: likewise.
     """
 
-    heatmap_threshold: Sequence[float] = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
+    heatmap_threshold: Sequence[float] = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
     window_mm: Sequence[float] = (3.0, 5.0, 7.0)
     min_prominence: Sequence[float] = (0.0, 0.05, 0.1, 0.2)
-    min_volume_mm3: Sequence[float] = (14.0, 20.0, 30.0, 50.0)
-    min_extent_mm: Sequence[float] = (3.0, 4.0, 5.0)
+    min_volume_mm3: Sequence[float] = (14.0, 20.0, 30.0)
+    min_extent_mm: Sequence[float] = (3.0, 4.0)
 
     def around(self, default: InstantiationSettings) -> "Grid":
         """The grid with ascending values and with those of the default among them."""
@@ -42,12 +42,15 @@ class Grid:
         return [replace(default, **dict(zip(SEARCHED, i, strict=True))) for i in values]
 
     def ends_reached(self, chosen: InstantiationSettings, default: InstantiationSettings) -> list[str]:
-        """The settings whose chosen value is another than the default and the lowest or highest of its list."""
+        """The settings whose chosen value is another than the default and the lowest or highest of its list.
+
+        0 ends no list: nothing lies below.
+        """
         return [
             name
             for name in SEARCHED
             if (value := getattr(chosen, name)) != getattr(default, name)
-            and value in (min(getattr(self, name)), max(getattr(self, name)))
+            and value in (min(getattr(self, name)) or None, max(getattr(self, name)))
         ]
 
 

@@ -146,10 +146,10 @@ def test_two_processes(tmp_path, toys, masks):
 
 
 def test_settings_of_the_model_hold_unless_given(monkeypatch, tmp_path, ours):
-    model = {"method": "cc", "min_volume_mm3": 100.0, "connectivity": 18}
+    model = {"method": "cc", "min_volume_mm3": 100.0, "min_prominence": 0.05, "connectivity": 18}
     plans = {"image_reader_writer": "SimpleITKIO", "conflunet": {"instantiation": model}}
     (ours / "plans.json").write_text(json.dumps(plans))
-    assert run(monkeypatch, "-i", ours, "-o", tmp_path / "out", "--connectivity", 6) == 0
+    assert run(monkeypatch, "-i", ours, "-o", tmp_path / "out", "--connectivity", 6, "--min_prominence", 0) == 0
     settings = json.loads((tmp_path / "out" / "instantiation.json").read_text())["settings"]
     assert settings == InstantiationSettings(method="cc", min_volume_mm3=100.0, connectivity=6).to_dict()
 

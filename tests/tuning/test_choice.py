@@ -79,11 +79,17 @@ def test_a_grid_holds_the_default_and_no_value_twice():
         ({}, []),
         ({"heatmap_threshold": 0.2}, []),
         ({"heatmap_threshold": 0.05, "window_mm": 7.0}, ["heatmap_threshold", "window_mm"]),
-        ({"heatmap_threshold": 0.6, "min_volume_mm3": 30.0}, ["heatmap_threshold"]),
+        ({"heatmap_threshold": 0.6, "min_volume_mm3": 20.0}, ["heatmap_threshold"]),
     ],
 )
 def test_values_at_the_end_of_their_lists_are_named(chosen, ends):
     assert Grid().ends_reached(InstantiationSettings(**chosen), InstantiationSettings()) == ends
+
+
+def test_nothing_lies_below_zero():
+    default = InstantiationSettings(min_prominence=0.1)
+    assert Grid().ends_reached(InstantiationSettings(min_prominence=0.0), default) == []
+    assert Grid().ends_reached(InstantiationSettings(min_prominence=0.2), default) == ["min_prominence"]
 
 
 def test_patients_without_lesions_count_where_something_is_found_in_them():

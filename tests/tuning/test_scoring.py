@@ -66,6 +66,23 @@ def test_every_point_scores_as_if_made_alone(shape, spacing_mm, options, scoring
     assert 0 < n_lesions <= 10
 
 
+@pytest.mark.parametrize("prominences", [(0,), (0, 0.1)])
+def test_without_prominence_every_peak_counts(prominences):
+    # In a window of 5 mm the maximum of 0.6 is no peak, the shoulder of 0.5 behind it is one.
+    shape = (5, 20)
+    foreground, heatmap = np.zeros(shape, bool), np.zeros(shape, np.float32)
+    foreground[1:4, 1:19] = True
+    heatmap[2, 1:10] = 0.7, 0.55, 0.6, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5
+    reference = np.where(foreground, 1 + (np.arange(20) > 4), 0)
+    heads = {"heatmap": heatmap, "offsets_mm": np.zeros((2, *shape)), "heads_box": None}
+    grid = Grid((0.1,), window_mm=(5,), min_prominence=prominences, min_volume_mm3=(0,), min_extent_mm=(0,))
+    points = grid.points(InstantiationSettings())
+    scores, _ = score_grid(foreground, reference, (1, 1), heads, points, Settings())
+    np.testing.assert_array_equal(scores, one_by_one(foreground, reference, (1, 1), heads, points, Settings()))
+    found = instantiate(foreground, (1, 1), points[0], heatmap=heatmap, offsets_mm=heads["offsets_mm"])
+    assert found.report["n_centers"] == 2
+
+
 def test_heads_on_a_coarser_grid_of_a_part_of_the_image():
     foreground, reference, heatmap, offsets_mm = noisy_case((16, 28, 26), np.ones(3), seed=0)
     heads = {
