@@ -44,9 +44,9 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
             learned; 0: both count from the first step on.
         sigma_mm: standard deviation of the heatmap's Gaussians in mm; the paper's.
         epochs: number of epochs.
-        instantiation: how prediction makes instances; travels with the model in its plans.json. Its window is wider
-            than the paper's 3 mm and its centers must be prominent, because a training leaves several maxima in lesions
-            whose center it knows only roughly (docs/experiments.md).
+        instantiation: how prediction makes instances; travels with the model in its plans.json. It asks more of a
+            center than the paper does, in height, window and prominence, because a training leaves several maxima in
+            lesions whose center it knows only roughly (docs/experiments.md).
     """
 
     alpha: float = 10.0
@@ -55,7 +55,9 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
     warm_up: float = 0.2
     sigma_mm: float = 2.0
     epochs: int = 1000
-    instantiation: InstantiationSettings = InstantiationSettings(window_mm=5.0, min_prominence=0.05)
+    instantiation: InstantiationSettings = InstantiationSettings(
+        heatmap_threshold=0.3, window_mm=5.0, min_prominence=0.05
+    )
 
     def __init__(
         self,
