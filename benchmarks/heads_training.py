@@ -62,7 +62,15 @@ from nnunetv2_conflunet.utilities.files import atomic_path, read_json
 
 FIGURES = ("pseudo_dice", "val_center", "val_offsets")
 # By center-offset: heatmap threshold, window in mm and prominence; the paper's first.
-POINTS = ((0.1, 3.0, 0.0), (0.1, 5.0, 0.0), (0.1, 7.0, 0.0), (0.1, 3.0, 0.05), (0.1, 5.0, 0.05), (0.3, 5.0, 0.05))
+POINTS = (
+    (0.1, 3.0, 0.0),
+    (0.1, 5.0, 0.0),
+    (0.1, 7.0, 0.0),
+    (0.1, 3.0, 0.05),
+    (0.1, 3.0, 0.1),
+    (0.1, 5.0, 0.05),
+    (0.3, 5.0, 0.05),
+)
 METHODS = {
     **{
         f"{t} {w:g} mm {p}": InstantiationSettings(heatmap_threshold=t, window_mm=w, min_prominence=p)
