@@ -115,21 +115,30 @@ class Demo:
 
 
 def most_telling_view(references, prediction):
-    """The case where most confluent lesions are gained over CC, the slice with most of them, and a window there."""
-    gains = {}
+    """The case where most confluent lesions are gained over CC, a slice with a component told apart, a window."""
+    gains, maps = {}, {}
     for path in sorted(references.glob("*.nii.gz")):
         reference, spacing_mm = load(path).astype(int), nibabel.load(path).header.get_zooms()
-        found = [evaluate_case(load(prediction / m / path.name).astype(int), reference, spacing_mm) for m in METHODS]
-        gains[path.name] = found[0]["TP_CLU"] - found[1]["TP_CLU"]
+        found = [load(prediction / method / path.name).astype(int) for method in METHODS]
+        ours, cc = (evaluate_case(one, reference, spacing_mm)["TP_CLU"] for one in found)
+        gains[path.name], maps[path.name] = ours - cc, (reference, *found)
     case = max(gains, key=gains.get)
-    reference = load(references / case).astype(int)
+    slice_index, component = most_divided_component(*maps[case])
+    middle = np.median(np.argwhere(component), axis=0).astype(int)
+    return case, slice_index, tuple(slice(max(m - HALF_WINDOW, 0), m + HALF_WINDOW) for m in middle)
+
+
+def most_divided_component(reference, ours, cc):
+    """The slice and the mask in it of the confluent component where `ours` has most lesions more than `cc`."""
     components = cc3d.connected_components((reference > 0).astype(np.uint8), connectivity=26)
     pairs = np.unique(np.stack([components[reference > 0], reference[reference > 0]]), axis=1)
-    shared = np.flatnonzero(np.bincount(pairs[0]) > 1)
-    confluent = np.where(np.isin(components, shared), reference, 0)
-    slice_index = max(range(reference.shape[2]), key=lambda k: len(np.unique(confluent[..., k])))
-    middle = np.median(np.argwhere(confluent[..., slice_index]), axis=0).astype(int)
-    return case, slice_index, tuple(slice(max(m - HALF_WINDOW, 0), m + HALF_WINDOW) for m in middle)
+    best = (-1, 0), None, None
+    for k in range(reference.shape[2]):
+        for c in np.intersect1d(components[..., k], np.flatnonzero(np.bincount(pairs[0]) > 1)):
+            mask = components[..., k] == c
+            n_reference, n_ours, n_cc = (np.count_nonzero(np.unique(i[..., k][mask])) for i in (reference, ours, cc))
+            best = max(best, ((n_ours - n_cc, n_reference), k, mask), key=lambda i: i[0])
+    return best[1:]
 
 
 def quoted(*paths):

@@ -8,6 +8,8 @@ from nnunetv2_conflunet.utilities.files import atomic_path
 
 COLOURS = "tab20"
 N_COLOURS = 20
+# All but its greys, which look like the image.
+COLOURFUL = [i for i in range(N_COLOURS) if i not in (14, 15)]
 PANEL_INCHES = 3.7
 
 
@@ -57,5 +59,5 @@ def coloured_as(reference, ids):
         if colour in used:
             colour = 1000 + i
         used.add(colour)
-        colours[ids == i] = (colour * 7) % N_COLOURS
+        colours[ids == i] = COLOURFUL[colour * 7 % len(COLOURFUL)]
     return colours
