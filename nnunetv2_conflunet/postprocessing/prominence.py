@@ -26,7 +26,8 @@ def relative_prominence(heatmap: np.ndarray, peaks: np.ndarray, largest: float) 
         largest: in [0, 1): up to here the shares are exact.
 
     Returns:
-        (K,) float64 in [0, `largest`], and 1 for a peak from which every path falls by more than that.
+        (K,) float64 in [0, `largest`], and 1 for a peak from which every path falls by more than that, to the
+        rounding of float32.
     """
     prominence = np.ones(len(peaks))
     if len(peaks) < 2:
