@@ -66,12 +66,12 @@ def _ridges(heatmap: np.ndarray, peaks: np.ndarray, lowest: np.float32) -> tuple
     voxels = Voxels.of(heatmap >= lowest)
     at = np.ravel_multi_index(tuple(voxels.coordinates.T), heatmap.shape)
     component = voxels.components(3**voxels.dim - 1)
-    of_peak = component[np.searchsorted(at, np.ravel_multi_index(tuple(peaks.T), heatmap.shape))]
+    at_peak = np.ravel_multi_index(tuple(peaks.T), heatmap.shape)
+    of_peak = component[np.searchsorted(at, at_peak)]
     crowded = np.bincount(of_peak, minlength=component.max() + 1) > 1
-    at = at[crowded[component]]
-    shared = np.flatnonzero(crowded[of_peak])
-    positions = np.searchsorted(at, np.ravel_multi_index(tuple(peaks[shared].T), heatmap.shape))
-    return Voxels(voxels.coordinates[crowded[component]]), list(zip(shared.tolist(), positions.tolist(), strict=True))
+    kept, shared = crowded[component], np.flatnonzero(crowded[of_peak])
+    positions = np.searchsorted(at[kept], at_peak[shared])
+    return Voxels(voxels.coordinates[kept]), list(zip(shared.tolist(), positions.tolist(), strict=True))
 
 
 def _basins(voxels: Voxels, value: np.ndarray) -> np.ndarray:
