@@ -24,6 +24,7 @@ from skimage.feature import hessian_matrix, hessian_matrix_eigvals
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate
 from nnunetv2_conflunet.postprocessing.center_offset import assign_by_offsets
 from nnunetv2_conflunet.postprocessing.heads import Heads
+from nnunetv2_conflunet.postprocessing.peaks import find_peaks
 from nnunetv2_conflunet.postprocessing.pieces import Assignment, connected_regions
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 
@@ -89,7 +90,8 @@ def assignment_only(scene: Scene) -> np.ndarray:
     voxels = Voxels.of(scene["foreground"])
     box = np.array([(0, n) for n in scene["foreground"].shape])
     heads = Heads(scene["heatmap"], scene["offsets_mm"], box, np.array(SPACING_MM))
-    center = assign_by_offsets(voxels, heads, heatmap_threshold=0.1, window_mm=3.0, min_prominence=0, top_k=None).center
+    centers = find_peaks(heads.heatmap, heads.spacing_mm, threshold=0.1, window_mm=3.0, min_prominence=0)
+    center = assign_by_offsets(voxels, heads, centers).center
     return _painted(scene, center)
 
 

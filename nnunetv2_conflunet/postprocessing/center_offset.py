@@ -1,7 +1,10 @@
 """Center-offset: a voxel belongs to the center nearest to where its offset points."""
 
+import warnings
+
 import numpy as np
 
+from nnunetv2_conflunet.postprocessing.consistency import is_consistent
 from nnunetv2_conflunet.postprocessing.heads import Heads
 from nnunetv2_conflunet.postprocessing.nearest import nearest_label
 from nnunetv2_conflunet.postprocessing.peaks import Peaks, find_peaks
@@ -9,16 +12,16 @@ from nnunetv2_conflunet.postprocessing.pieces import Assignment
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 
 
-def assign_by_offsets(
-    voxels: Voxels,
+def find_centers(
     heads: Heads,
     *,
     heatmap_threshold: float,
     window_mm: float,
     min_prominence: float,
+    min_consistency: float,
     top_k: int | None,
-) -> Assignment:
-    """Centers from the heatmap; voxel v goes to argmin_k || C_k - (v + O(v)) || in mm (Wynen et al., ISBI 2024).
+) -> Peaks:
+    """The peaks of the heatmap that are centers; the arguments are those of :func:`instantiate_center_offset`.
 
     The heatmap is not masked by the foreground: the center of a concave lesion lies outside of it.
     """
@@ -28,13 +31,22 @@ def assign_by_offsets(
         threshold=heatmap_threshold,
         window_mm=window_mm,
         min_prominence=min_prominence,
-        top_k=top_k,
     )
-    return assign_to_peaks(voxels, heads, peaks)
+    peaks = consistent_peaks(peaks, heads, min_consistency)
+    if top_k is not None and len(peaks.scores) > top_k:
+        warnings.warn(f"{len(peaks.scores)} centers found; top_k keeps the {top_k} highest.", stacklevel=3)
+        peaks = peaks[:top_k]
+    return peaks
 
 
-def assign_to_peaks(voxels: Voxels, heads: Heads, peaks: Peaks) -> Assignment:
-    """The assignment of :func:`assign_by_offsets` for peaks that are known."""
+def consistent_peaks(peaks: Peaks, heads: Heads, min_consistency: float) -> Peaks:
+    """The peaks that are left by :func:`.consistency.is_consistent`, the lowest judged first."""
+    offsets_mm = heads.offsets_mm[(slice(None), *peaks.indices.T)].T
+    return peaks[is_consistent(heads.positions_mm(peaks.indices), offsets_mm, min_consistency)]
+
+
+def assign_by_offsets(voxels: Voxels, heads: Heads, peaks: Peaks) -> Assignment:
+    """Voxel v goes to the center argmin_k || C_k - (v + O(v)) || in mm (Wynen et al., ISBI 2024)."""
     n = len(voxels)
     if not n or not len(peaks.scores):
         return Assignment(np.zeros(n, np.int64), np.zeros(n), peaks.scores)

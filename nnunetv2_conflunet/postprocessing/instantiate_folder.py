@@ -160,8 +160,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_conflunet_instantiate",
         description="Make instance maps and lesion tables of semantic predictions, without running the network. Cases "
-        f"that are done are left alone. Settings not given here are those of the model that predicted; {SETTINGS_FILE} "
-        "in the output folder says which were used.",
+        "that are done are left alone. Settings not given here are those of the model that predicted, and the defaults "
+        f"where it has none; {SETTINGS_FILE} in the output folder says which were used.",
     )
     add = parser.add_argument
     add("-i", required=True, metavar="PRED", help="output of nnUNetv2_predict --save_probabilities, or masks (cc)")
@@ -174,6 +174,11 @@ def _parser() -> argparse.ArgumentParser:
         "--min_prominence",
         type=float,
         help="center_offset: share of its height by which a center rises above the way to a higher one (default 0)",
+    )
+    add(
+        "--min_consistency",
+        type=float,
+        help="center_offset: times that a center's own offset ends farther from others than from itself (default 0)",
     )
     add("--top_k", type=int, help="center_offset: keep this many centers a case (default: all)")
     add("--acls_preset", choices=tuple(PRESETS), help="acls: whose form (default lou2021)")

@@ -19,6 +19,7 @@ def instantiate_center_offset(
     heatmap_threshold: float = 0.1,
     window_mm: float = 3.0,
     min_prominence: float = 0.0,
+    min_consistency: float = 0.0,
     top_k: int | None = None,
     connectivity: int = 26,
     heads_box: np.ndarray | None = None,
@@ -43,6 +44,9 @@ def instantiate_center_offset(
         min_prominence: in [0, 1): a center is left out if a path over the heatmap leads from it to a higher one (of
             equally high ones the first in C order is the higher) and falls by a smaller share of its height. Paths lead
             over 26 neighbours, in a plane 8. 0, the paper's, keeps all.
+        min_consistency: not negative: a center is left out if the offset at it ends nearer to another center than this
+            many times its distance from itself, the lowest centers judged first. 0, the paper's, keeps all; from 1 on a
+            center's own voxel belongs to it.
         top_k: keep this many of the highest centers, with a warning when that leaves some out.
         connectivity: 6, 18 or 26 (in a plane these mean 4, 8, 8).
         heads_box: (dim, 2) half-open range of foreground voxels that the heads cover. Default: all of them.
@@ -59,6 +63,7 @@ def instantiate_center_offset(
         heatmap_threshold=heatmap_threshold,
         window_mm=window_mm,
         min_prominence=min_prominence,
+        min_consistency=min_consistency,
         top_k=top_k,
         connectivity=connectivity,
     )

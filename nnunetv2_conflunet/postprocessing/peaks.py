@@ -1,6 +1,5 @@
 """Centers: the local maxima of the heatmap."""
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +25,10 @@ class Peaks:
     indices: np.ndarray
     scores: np.ndarray
 
+    def __getitem__(self, chosen: np.ndarray | slice) -> "Peaks":
+        """Some of the peaks, in the same order."""
+        return Peaks(self.indices[chosen], self.scores[chosen])
+
 
 def window_voxels(window_mm: float, spacing_mm: np.ndarray) -> np.ndarray:
     """Width of the window along each axis in voxels: the largest odd number that fits into `window_mm`, at least 3.
@@ -50,7 +53,6 @@ def find_peaks(
     threshold: float,
     window_mm: float,
     min_prominence: float,
-    top_k: int | None,
 ) -> Peaks:
     """Voxels at or above `threshold` that nothing in the window around them exceeds.
 
@@ -64,7 +66,6 @@ def find_peaks(
         window_mm: full width of the window, see :func:`window_voxels`.
         min_prominence: in [0, 1): leave out peaks from which a path to a higher peak falls by a smaller share of their
             height, see :func:`.prominence.relative_prominence`; 0 keeps all.
-        top_k: keep this many of the highest peaks that are left, with a warning when that leaves some out.
     """
     half = window_voxels(window_mm, spacing_mm) // 2
     maxima = _local_maxima(heatmap, np.float32(threshold), half)
@@ -73,9 +74,6 @@ def find_peaks(
     maxima = maxima[np.argsort(-heatmap[tuple(maxima.T)], kind="stable")]
     if min_prominence > 0:
         maxima = maxima[is_prominent(relative_prominence(heatmap, maxima, min_prominence), min_prominence)]
-    if top_k is not None and len(maxima) > top_k:
-        warnings.warn(f"{len(maxima)} centers found; top_k keeps the {top_k} highest.", stacklevel=3)
-        maxima = maxima[:top_k]
     return Peaks(maxima, heatmap[tuple(maxima.T)])
 
 

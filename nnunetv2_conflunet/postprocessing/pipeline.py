@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_conflunet.postprocessing.acls import PRESETS, assign_by_curvature
-from nnunetv2_conflunet.postprocessing.center_offset import assign_by_offsets
+from nnunetv2_conflunet.postprocessing.center_offset import assign_by_offsets, find_centers
 from nnunetv2_conflunet.postprocessing.checks import (
     check_connectivity,
     check_mask,
@@ -87,14 +87,15 @@ def instantiate(
         if heatmap is None or offsets_mm is None:
             raise InputError("Method center_offset needs heatmap and offsets_mm; use cc or acls without them.")
         heads = check_heads(heatmap, offsets_mm, shape, spacing, heads_box)
-        assignment = assign_by_offsets(
-            voxels,
+        centers = find_centers(
             heads,
             heatmap_threshold=settings.heatmap_threshold,
             window_mm=settings.window_mm,
             min_prominence=settings.min_prominence,
+            min_consistency=settings.min_consistency,
             top_k=settings.top_k,
         )
+        assignment = assign_by_offsets(voxels, heads, centers)
     elif settings.method == "acls":
         if probability is None:
             raise InputError("Method acls needs probability; use cc without it.")

@@ -22,6 +22,8 @@ class InstantiationSettings:
         window_mm: center-offset: full width of the window in which a center is the highest voxel.
         min_prominence: center-offset: lowest share of its height by which every path from a center to a higher one
             falls; 0 keeps all centers.
+        min_consistency: center-offset: lowest distance from where a center's own offset points to another center, in
+            units of that to itself; 0 keeps all centers.
         top_k: center-offset: keep this many of the highest centers; None keeps all.
         acls_preset: ACLS: ``"lou2021"`` or ``"dworkin2018"``.
         connectivity: neighbours that make voxels connected: 6, 18 or 26; in a plane 4 or 8, where 6 means 4, and 18
@@ -37,6 +39,7 @@ class InstantiationSettings:
     heatmap_threshold: float = 0.1
     window_mm: float = 3.0
     min_prominence: float = 0.0
+    min_consistency: float = 0.0
     top_k: int | None = None
     acls_preset: str = "lou2021"
     connectivity: int = 26
@@ -54,6 +57,7 @@ class InstantiationSettings:
         check_positive(self.heatmap_threshold, "heatmap_threshold")
         check_positive(self.window_mm, "window_mm")
         check_share(self.min_prominence, "min_prominence")
+        check_not_negative(self.min_consistency, "min_consistency")
         check_top_k(self.top_k)
         check_not_negative(self.min_volume_mm3, "min_volume_mm3")
         check_not_negative(self.min_extent_mm, "min_extent_mm")

@@ -56,7 +56,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
     sigma_mm: float = 2.0
     epochs: int = 1000
     instantiation: InstantiationSettings = InstantiationSettings(
-        heatmap_threshold=0.3, window_mm=5.0, min_prominence=0.05
+        heatmap_threshold=0.3, window_mm=5.0, min_prominence=0.05, min_consistency=1.25
     )
 
     def __init__(

@@ -102,8 +102,8 @@ class nnUNetTrainerConfLUNetISBI2024(RecipeISBI2024, nnUNetTrainerConfLUNet):
         beta: weight of the offset loss, per mm, of the mean over an offset's components; the best of the paper's three.
         warm_up: the paper has none.
         sigma_mm: the paper's 2 mm.
-        instantiation: heatmap threshold, window and connectivity are the code's, which knows no prominence; the size
-            limits are the paper's.
+        instantiation: heatmap threshold, window and connectivity are the code's, which knows neither prominence nor
+            consistency; the size limits are the paper's.
     """
 
     alpha: float = 2000.0
@@ -116,6 +116,7 @@ class nnUNetTrainerConfLUNetISBI2024(RecipeISBI2024, nnUNetTrainerConfLUNet):
         heatmap_threshold=0.1,
         window_mm=3.0,
         min_prominence=0.0,
+        min_consistency=0.0,
         connectivity=6,
         min_volume_mm3=14.0,
         min_extent_mm=3.0,

@@ -95,9 +95,9 @@ def _model_folder(args: argparse.Namespace) -> Path:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_conflunet_determine_postprocessing",
-        description="Find the threshold, window, prominence and size filter that suit a model's cross-validation best, "
-        f"and store them in its plans.json, where prediction reads them. Writes {RECORD_FILE} and {TABLE_FILE}. Folds "
-        "must have been validated with --npz.",
+        description="Find the threshold, window, prominence, consistency and size filter that suit a model's "
+        "cross-validation best, and store them in its plans.json, where prediction reads them. Writes "
+        f"{RECORD_FILE} and {TABLE_FILE}. Folds must have been validated with --npz.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     grid, scoring = Grid(), Settings()
@@ -114,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         ("heatmap_threshold", "lowest values of a center"),
         ("window_mm", "widths in which a center is the highest voxel"),
         ("min_prominence", "shares of its height by which a center rises above the way to a higher one"),
+        ("min_consistency", "times that a center's own offset ends farther from others than from itself"),
         ("min_volume_mm3", "smallest volumes of an instance"),
         ("min_extent_mm", "smallest extents of an instance"),
     ):

@@ -7,7 +7,7 @@ from itertools import product
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 
 # What is searched, in the order in which the points of a grid change: the last one fastest.
-SEARCHED = ("heatmap_threshold", "window_mm", "min_prominence", "min_volume_mm3", "min_extent_mm")
+SEARCHED = ("heatmap_threshold", "window_mm", "min_prominence", "min_consistency", "min_volume_mm3", "min_extent_mm")
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Grid:
         heatmap_threshold: lowest value of a center.
         window_mm: full width of the window in which a center is the highest voxel.
         min_prominence: lowest share of its height by which a center rises above the way to a higher one.
+        min_consistency: lowest distance from where a center's own offset points to another, in units of that to itself.
         min_volume_mm3: limits of the size filter on predictions.
         min_extent_mm: likewise.
     """
@@ -25,6 +26,7 @@ class Grid:
     heatmap_threshold: Sequence[float] = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
     window_mm: Sequence[float] = (3.0, 5.0, 7.0)
     min_prominence: Sequence[float] = (0.0, 0.05, 0.1, 0.2)
+    min_consistency: Sequence[float] = (0.0, 1.25, 2.0)
     min_volume_mm3: Sequence[float] = (14.0, 20.0, 30.0)
     min_extent_mm: Sequence[float] = (3.0, 4.0)
 

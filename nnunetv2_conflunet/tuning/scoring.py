@@ -9,7 +9,7 @@ from nnunetv2_conflunet.evaluation.metrics import detection_metrics
 from nnunetv2_conflunet.evaluation.overlap import Foreground, OverlapTable
 from nnunetv2_conflunet.evaluation.settings import Settings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, filter_small_instances
-from nnunetv2_conflunet.postprocessing.center_offset import assign_to_peaks
+from nnunetv2_conflunet.postprocessing.center_offset import assign_by_offsets, consistent_peaks
 from nnunetv2_conflunet.postprocessing.checks import check_connectivity, check_spacing, flat_axes
 from nnunetv2_conflunet.postprocessing.heads import Heads, check_heads
 from nnunetv2_conflunet.postprocessing.peaks import Peaks, find_peaks
@@ -99,21 +99,28 @@ class _Instances:
         self.lowest_threshold = min(point.heatmap_threshold for point in points)
         self.largest_prominence = max(point.min_prominence for point in points)
         self.peaks: dict[float, tuple[Peaks, np.ndarray]] = {}
+        self.centers: dict[tuple[bytes, float], Peaks] = {}
         self.made: dict[bytes, ScoredInstances] = {}
 
     def __call__(self, point: InstantiationSettings) -> ScoredInstances:
-        peaks = self._peaks(point)
-        key = peaks.indices.tobytes()
+        centers = self._centers(point)
+        key = centers.indices.tobytes()
         if key not in self.made:
-            self.made[key] = self._make(peaks)
+            self.made[key] = self._make(centers)
         return self.made[key]
 
+    def _centers(self, point: InstantiationSettings) -> Peaks:
+        peaks = self._peaks(point)
+        key = peaks.indices.tobytes(), point.min_consistency
+        if key not in self.centers:
+            self.centers[key] = consistent_peaks(peaks, self.heads, point.min_consistency)[: self.top_k]
+        return self.centers[key]
+
     def _peaks(self, point: InstantiationSettings) -> Peaks:
-        # Neither whether a voxel is a peak nor its prominence depends on the threshold; the highest peaks come first.
+        # Neither whether a voxel is a peak nor its prominence depends on the threshold.
         peaks, prominence = self._all_peaks(point.window_mm)
         high = peaks.scores >= np.float32(point.heatmap_threshold)
-        chosen = np.flatnonzero(high & is_prominent(prominence, point.min_prominence))[: self.top_k]
-        return Peaks(peaks.indices[chosen], peaks.scores[chosen])
+        return peaks[high & is_prominent(prominence, point.min_prominence)]
 
     def _all_peaks(self, window_mm: float) -> tuple[Peaks, np.ndarray]:
         if window_mm not in self.peaks:
@@ -123,14 +130,13 @@ class _Instances:
                 threshold=self.lowest_threshold,
                 window_mm=window_mm,
                 min_prominence=0,
-                top_k=None,
             )
             prominence = relative_prominence(self.heads.heatmap, peaks.indices, self.largest_prominence)
             self.peaks[window_mm] = peaks, prominence
         return self.peaks[window_mm]
 
-    def _make(self, peaks: Peaks) -> ScoredInstances:
-        assignment = assign_to_peaks(self.voxels, self.heads, peaks)
+    def _make(self, centers: Peaks) -> ScoredInstances:
+        assignment = assign_by_offsets(self.voxels, self.heads, centers)
         instance = connected_regions(self.voxels, assignment, self.connectivity, self.component).instance
         prediction = np.zeros_like(self.both.prediction)
         prediction[self.inside] = instance

@@ -46,6 +46,8 @@ def broken(array, value):
         ({"min_prominence": 1}, "min_prominence is 1; it must be at least 0 and below 1"),
         ({"min_prominence": -0.1}, "min_prominence is -0.1"),
         ({"min_prominence": float("nan")}, "min_prominence is nan"),
+        ({"min_consistency": -1}, "min_consistency is -1"),
+        ({"min_consistency": float("inf")}, "min_consistency is inf"),
         ({"top_k": 0}, "top_k is 0"),
         ({"top_k": 2.0}, "top_k is 2.0"),
         ({"connectivity": 12}, "connectivity is 12"),

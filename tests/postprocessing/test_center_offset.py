@@ -249,6 +249,19 @@ def test_top_k_keeps_exactly_the_highest_and_warns():
     assert [found[2, x] for x in (1, 6, 11, 16, 21)] == [1, 2, 2, 3, 3]
 
 
+def test_top_k_counts_the_centers_that_are_left():
+    foreground, heatmap, offsets_mm = np.ones((5, 23), bool), np.zeros((5, 23), np.float32), np.zeros((2, 5, 23))
+    # Hardly a dip between the first two; the offset at 14 leads to the one at 11.
+    heatmap[2, [1, 2, 3, 11, 14, 21]] = 0.9, 0.89, 1.0, 0.8, 0.7, 0.5
+    offsets_mm[1, 2, 14] = -2.5
+    options = {"min_prominence": 0.1, "min_consistency": 1}
+    with pytest.warns(UserWarning, match="3 centers found; top_k keeps the 2 highest"):
+        found = instantiate_center_offset(foreground, heatmap, offsets_mm, (1, 1), top_k=2, **options)
+    assert [found[2, x] for x in (1, 3, 11, 14, 21)] == [1, 1, 2, 2, 2]
+    assert instantiate_center_offset(foreground, heatmap, offsets_mm, (1, 1), **options).max() == 3
+    assert instantiate_center_offset(foreground, heatmap, offsets_mm, (1, 1)).max() == 5
+
+
 @pytest.mark.filterwarnings("error")
 def test_top_k_that_cuts_nothing_is_silent():
     heatmap = np.zeros((5, 9), np.float32)

@@ -7,6 +7,7 @@ from skimage.transform import resize
 from nnunetv2_conflunet.postprocessing import instantiate_center_offset
 from nnunetv2_conflunet.postprocessing.center_offset import assign_by_offsets
 from nnunetv2_conflunet.postprocessing.heads import check_heads
+from nnunetv2_conflunet.postprocessing.peaks import find_peaks
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 
 SHAPE, SPACING = (24, 26, 28), (1.0, 1.0, 1.0)
@@ -65,7 +66,8 @@ def test_offsets_are_sampled_as_skimage_resizes(shape):
     heads = check_heads(heatmap, offsets_mm, shape, spacing, None)
     voxels = Voxels.of(np.ones(shape, bool))
     assert np.abs(heads.offsets_at(voxels.coordinates) - np.moveaxis(resized, 0, -1).reshape(-1, 3)).max() < 1e-5
-    found = assign_by_offsets(voxels, heads, heatmap_threshold=0.1, window_mm=3.0, min_prominence=0, top_k=None)
+    peaks = find_peaks(heads.heatmap, heads.spacing_mm, threshold=0.1, window_mm=3.0, min_prominence=0)
+    found = assign_by_offsets(voxels, heads, peaks)
     margin = np.diff(np.sort(distance, axis=-1)[..., :2], axis=-1).ravel() > 1e-4
     assert np.array_equal(found.center[margin] - 1, expected.ravel()[margin])
 

@@ -9,7 +9,7 @@ from scipy import ndimage
 from nnunetv2_conflunet.postprocessing.peaks import find_peaks, window_voxels
 
 
-def peaks(heatmap, spacing_mm=None, *, threshold=0.1, window_mm=3.0, min_prominence=0.0, top_k=None):
+def peaks(heatmap, spacing_mm=None, *, threshold=0.1, window_mm=3.0, min_prominence=0.0):
     spacing_mm = np.ones(heatmap.ndim) if spacing_mm is None else np.array(spacing_mm, float)
     return find_peaks(
         heatmap.astype(np.float32),
@@ -17,7 +17,6 @@ def peaks(heatmap, spacing_mm=None, *, threshold=0.1, window_mm=3.0, min_promine
         threshold=threshold,
         window_mm=window_mm,
         min_prominence=min_prominence,
-        top_k=top_k,
     )
 
 

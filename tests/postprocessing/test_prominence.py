@@ -18,14 +18,13 @@ def ridge(*heights):
     return heatmap
 
 
-def peaks_of(heatmap, threshold=0.1, window_mm=3.0, min_prominence=0.0, top_k=None):
+def peaks_of(heatmap, threshold=0.1, window_mm=3.0, min_prominence=0.0):
     found = find_peaks(
         heatmap,
         np.ones(heatmap.ndim),
         threshold=threshold,
         window_mm=window_mm,
         min_prominence=min_prominence,
-        top_k=top_k,
     )
     return found.indices
 
@@ -113,11 +112,6 @@ def test_the_threshold_plays_no_part_in_the_prominence():
     for threshold in (0.1, 0.4):
         assert on_the_line(heatmap, threshold=threshold, min_prominence=0.29) == [3, 1]
         assert on_the_line(heatmap, threshold=threshold, min_prominence=0.31) == [3]
-
-
-def test_top_k_counts_what_is_prominent():
-    heatmap = ridge(0.9, 0.89, 1.0, 0.1, 0.5)
-    assert on_the_line(heatmap, min_prominence=0.1, top_k=2) == [3, 5]
 
 
 def test_a_plateau_keeps_its_center():

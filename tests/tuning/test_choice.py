@@ -53,7 +53,7 @@ def test_equal_points_are_taken_in_the_order_of_preference():
 
 def test_fewer_changes_come_first_then_the_order_of_the_grid():
     default = InstantiationSettings()
-    grid = Grid((0.05, 0.1), window_mm=(3,), min_prominence=(0, 0.1), min_volume_mm3=(14,), min_extent_mm=(3, 4))
+    grid = Grid((0.05, 0.1), (3,), (0, 0.1), min_consistency=(0,), min_volume_mm3=(14,), min_extent_mm=(3, 4))
     points = grid.points(default)
     ordered = [(i.heatmap_threshold, i.min_prominence, i.min_extent_mm) for i in points]
     assert ordered == list(product((0.05, 0.1), (0, 0.1), (3, 4)))
@@ -67,7 +67,8 @@ def test_fewer_changes_come_first_then_the_order_of_the_grid():
 
 def test_a_grid_holds_the_default_and_no_value_twice():
     default = InstantiationSettings(heatmap_threshold=0.13, window_mm=5)
-    grid = Grid((0.3, 0.1, 0.3), window_mm=(5,), min_prominence=(0,), min_volume_mm3=(20,), min_extent_mm=(3,))
+    one_value = dict.fromkeys(("min_prominence", "min_consistency"), (0,))
+    grid = Grid((0.3, 0.1, 0.3), window_mm=(5,), **one_value, min_volume_mm3=(20,), min_extent_mm=(3,))
     around = grid.around(default)
     assert (around.heatmap_threshold, around.window_mm, around.min_volume_mm3) == ([0.1, 0.13, 0.3], [5], [14, 20])
     assert default in around.points(default) and len(around.points(default)) == 6

@@ -23,8 +23,15 @@ from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.plans import SETTINGS_KEY, UNTUNED_KEY, with_tuned_instantiation
 
 DEFAULT = InstantiationSettings()
-# A wider window and prominence would remove false peaks, too.
-GRID = Grid((0.1, 0.45, 0.8), window_mm=(3,), min_prominence=(0,), min_volume_mm3=(14, 30), min_extent_mm=(3,))
+# A wider window, prominence and consistency would remove false peaks, too.
+GRID = Grid(
+    heatmap_threshold=(0.1, 0.45, 0.8),
+    window_mm=(3,),
+    min_prominence=(0,),
+    min_consistency=(0,),
+    min_volume_mm3=(14, 30),
+    min_extent_mm=(3,),
+)
 
 
 def determine(model, references, folds=("0", "1"), grid=GRID, **options):
@@ -280,7 +287,8 @@ def test_the_command(tmp_path, toys):
     environment = nnunet_environment(tmp_path)
     main = "from nnunetv2_conflunet.tuning.command import main; main()"
     python = os.path.basename(sys.executable)
-    options = ["-f", 0, 1, "--heatmap_threshold", 0.1, 0.45, "--window_mm", 3, "--min_prominence", 0, "-np", 1]
+    grid = "--heatmap_threshold 0.1 0.45 --window_mm 3 --min_prominence 0 --min_consistency 0"
+    options = ["-f", 0, 1, *grid.split(), "-np", 1]
     result = run([python, "-c", main, "-d", 1, *options], environment)
     assert "mean PQ 1.0000, F1 1.0000" in result.stdout and "the best point is the choice" in result.stdout
     assert "The best heatmap_threshold ends its list" in result.stdout

@@ -15,6 +15,7 @@ GRID = Grid(
     heatmap_threshold=(0.05, 0.2, 0.5),
     window_mm=(3, 6),
     min_prominence=(0, 0.1, 0.4),
+    min_consistency=(0, 1, 3),
     min_volume_mm3=(5, 14, 60),
     min_extent_mm=(1, 3, 6),
 )
