@@ -50,15 +50,16 @@ def export_prediction_with_instances(
 ) -> None:
     """Write nnU-Net's files of a case, then its heads where probabilities are saved, its table and its instance map.
 
-    The instances are made of the segmentation as it stands in the file. An older map goes first and the new one comes
-    last, so that a map belongs to the segmentation beside it at all times.
+    The instances are made of the segmentation as it stands in the file. An older map and older heads go first and the
+    new map comes last, so that both belong to the segmentation beside them at all times.
     """
     dataset_json = dataset_json_dict_or_file
     if isinstance(dataset_json, str):
         dataset_json = read_json(dataset_json)
     file_ending = dataset_json["file_ending"]
     n_semantic = plans_manager.get_label_manager(dataset_json).num_segmentation_heads
-    instance_map_file(output_file_truncated, file_ending).unlink(missing_ok=True)
+    for older in (instance_map_file(output_file_truncated, file_ending), heads_file(output_file_truncated)):
+        older.unlink(missing_ok=True)
     export_prediction_from_logits(
         predicted_array_or_file[:n_semantic], properties_dict, configuration_manager, plans_manager, dataset_json,
         output_file_truncated, save_probabilities, num_threads_torch,

@@ -137,6 +137,7 @@ def _command() -> int:
     chosen = {key: value for key, value in vars(args).items() if key in _OPTIONS and value is not None}
     values = PredictionFolder.open(folder, heads).settings().to_dict() | chosen
     settings = InstantiationSettings.from_dict(values)
+    print(", ".join(f"{name} {value}" for name, value in settings.to_dict().items()))
     accounts, failures = instantiate_folder(
         folder, Path(args.o), settings, heads=heads, num_processes=args.np, overwrite=args.overwrite
     )

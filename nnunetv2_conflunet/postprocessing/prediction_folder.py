@@ -173,12 +173,12 @@ def foreground_probability(probabilities: np.ndarray, labels: dict) -> np.ndarra
 
     Args:
         probabilities: (C, X, Y, Z) as nnU-Net saves them: softmax with background first, or one sigmoid a region.
-        labels: of dataset.json; a label that is a list is a region.
+        labels: of dataset.json; nnU-Net has regions where a label is a list of several.
 
     Returns:
         (X, Y, Z): the sum over the foreground channels, or the maximum over regions.
     """
-    if any(isinstance(label, (list, tuple)) for label in labels.values()):
+    if any(isinstance(label, (list, tuple)) and len(label) > 1 for label in labels.values()):
         return probabilities.max(axis=0)
     return probabilities[1:].sum(axis=0)
 

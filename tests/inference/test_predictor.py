@@ -312,11 +312,12 @@ def test_a_case_is_done_only_with_its_instance_map(files, capsys):
     assert len(made._manage_input_and_output_lists(source, output, overwrite=True)[0]) == 1
 
 
-def test_an_old_map_never_stands_beside_a_new_segmentation(files, monkeypatch):
+def test_old_maps_and_heads_never_stand_beside_a_new_segmentation(files, monkeypatch):
     folder, _, _ = files
     source = [[str(folder / f"oblique_{i:04d}.nii.gz") for i in range(8)]]
     made = oblique_predictor("SimpleITKIO")
-    made.predict_from_files_sequential(source, [str(folder / "out" / "a")])
+    made.predict_from_files_sequential(source, [str(folder / "out" / "a")], save_probabilities=True)
+    assert (folder / "out" / "instances" / "a.npz").exists()
 
     def fail(*args, **kwargs):
         raise RuntimeError("power cut")
@@ -324,7 +325,8 @@ def test_an_old_map_never_stands_beside_a_new_segmentation(files, monkeypatch):
     monkeypatch.setattr("nnunetv2_conflunet.inference.export.instances_from_logits", fail)
     with pytest.raises(RuntimeError, match="power cut"):
         made.predict_from_files_sequential(source, [str(folder / "out" / "a")])
-    assert (folder / "out" / "a.nii.gz").exists() and not (folder / "out" / "instances" / "a.nii.gz").exists()
+    assert (folder / "out" / "a.nii.gz").exists()
+    assert not any((folder / "out" / "instances" / f"a{ending}").exists() for ending in (".nii.gz", ".npz"))
 
 
 def test_nnunets_exports_are_its_own_again_after_ours(files):

@@ -351,6 +351,7 @@ def test_an_ignore_label_is_no_foreground(tmp_path, masks):
 
 def test_probability_of_any_foreground_label():
     softmax = np.array([0.2, 0.5, 0.3]).reshape(3, 1, 1, 1)
+    assert foreground_probability(softmax, {"background": 0, "a": [1], "b": 2}).item() == pytest.approx(0.8)
     assert foreground_probability(softmax, {"background": 0, "a": 1, "b": 2}).item() == pytest.approx(0.8)
     regions = np.array([0.7, 0.6]).reshape(2, 1, 1, 1)
     assert foreground_probability(regions, {"background": 0, "whole": [1, 2], "core": [2]}).item() == 0.7
