@@ -19,10 +19,16 @@ def write_labels_from_instances(dataset: RawDataset, num_processes: int, overwri
         How many files were written.
 
     Raises:
-        InputError: several foreground labels (ids do not say which), a missing instance map, or labels that exist
-            and `overwrite` is False.
+        InputError: several foreground labels (ids do not say which), an ignore label, a missing instance map, or labels
+            that exist and `overwrite` is False.
     """
-    foreground = dataset.label_manager().foreground_labels
+    labels = dataset.label_manager()
+    foreground = labels.foreground_labels
+    if labels.has_ignore_label:
+        raise InputError(
+            f"{dataset.folder.name} has an ignore label; instance maps do not say where nobody labelled. Write "
+            "labelsTr yourself."
+        )
     if len(foreground) != 1:
         raise InputError(
             f"{dataset.folder.name} has {len(foreground)} foreground labels; instance maps do not say which label an "

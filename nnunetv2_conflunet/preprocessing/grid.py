@@ -1,12 +1,14 @@
 """Instance maps on the grid of nnU-Net's preprocessed segmentations."""
 
 import numpy as np
+from scipy.ndimage import binary_erosion
 from scipy.spatial import cKDTree
 
 from nnunetv2_conflunet.utilities.errors import InputError
 
 # Instance maps travel through nnU-Net's data loader as int16.
 MAX_INSTANCES = np.iinfo(np.int16).max
+CHANGED_LABEL = "The label was changed after it had been preprocessed: run nnUNetv2_plan_and_preprocess again."
 
 
 def to_preprocessed_grid(
@@ -36,8 +38,8 @@ def to_preprocessed_grid(
         the source has no lesion in the crop.
 
     Raises:
-        InputError: more than 32,767 instances, or foreground that lies too far from any instance, as it does when
-            the labels were changed after nnU-Net's preprocessing.
+        InputError: more than 32,767 instances, foreground that lies too far from any instance, or an instance without
+            foreground that resampling cannot have lost, as when the labels were changed after nnU-Net's preprocessing.
     """
     spacing_mm = np.array([spacing_mm[i] for i in transpose_forward])
     cropped = instances.transpose(transpose_forward)[tuple(slice(a, b) for a, b in crop)]
@@ -54,16 +56,27 @@ def to_preprocessed_grid(
         resampled[tuple(without_id.T)] = cropped[tuple(source[found].T)]
     elif len(without_id):
         _refuse_gap(np.inf, max_gap_mm)
+    _refuse_loss(cropped, resampled)
     return _renumbered(resampled)
+
+
+def _refuse_loss(cropped: np.ndarray, resampled: np.ndarray) -> None:
+    """Refuse that an instance is gone which holds a box that linear interpolation onto the new grid must find."""
+    lost = np.setdiff1d(cropped, resampled)
+    steps = np.array(cropped.shape) / np.array(resampled.shape)
+    # Some new voxel lies at most half a step aside, and what it is interpolated from one voxel more.
+    box = [1 if step == 1 else 2 * int(np.ceil(step / 2) + 1) + 1 for step in steps]
+    for instance in lost[lost > 0]:
+        inside = cropped == instance
+        if binary_erosion(inside, np.ones(box, bool)).any():
+            size = f"{np.count_nonzero(inside)} voxels"
+            raise InputError(f"the preprocessed segmentation lacks instance {instance}, of {size}. {CHANGED_LABEL}")
 
 
 def _refuse_gap(gap_mm: float, max_gap_mm: float) -> None:
     if gap_mm > max_gap_mm:
         where = f"{gap_mm:.1f} mm from any instance" if np.isfinite(gap_mm) else "and the map has no instance"
-        raise InputError(
-            f"the preprocessed segmentation has a lesion {where}. The label was changed after it had been "
-            "preprocessed: run nnUNetv2_plan_and_preprocess again."
-        )
+        raise InputError(f"the preprocessed segmentation has a lesion {where}. {CHANGED_LABEL}")
 
 
 def _nearest_source(old: int, new: int) -> np.ndarray:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.transform import resize
 from support import balls
 
 from nnunetv2_conflunet.preprocessing.grid import to_preprocessed_grid
@@ -122,3 +123,29 @@ def test_each_voxel_has_the_id_of_the_nearest_source_voxel():
     ids = np.unique(expected[expected > 0])
     decided = expected >= 0
     np.testing.assert_array_equal(np.append(0, ids)[result][decided], expected[decided])
+
+
+@pytest.mark.parametrize("new_shape", [(20, 20, 20), (12, 20, 30), (30, 15, 20)])
+def test_a_large_lesion_that_the_segmentation_lacks_is_refused(new_shape):
+    source = balls((20, 20, 20), [(10, 10, 5), (10, 10, 14)], 4.5)
+    finer = balls((20, 20, 20), [(10, 10, 5)], 4.5) > 0
+    foreground = resize(finer.astype(float), new_shape, order=1) >= 0.5
+    with pytest.raises(InputError, match=r"lacks instance 2, of .* voxels\. The label was changed"):
+        to_preprocessed_grid(source, foreground, crop=whole(source.shape), **IDENTITY)
+
+
+def test_a_lesion_that_resampling_loses_is_no_error():
+    source = np.zeros((20, 20, 20), np.int32)
+    source[9:12, 9:12, 9:12], source[4] = 1, 2
+    # One thin sheet and one small cube between the voxels of a grid of a quarter of the resolution.
+    foreground = np.zeros((5, 5, 5), bool)
+    assert not to_preprocessed_grid(source, foreground, crop=whole(source.shape), **IDENTITY).any()
+
+
+def test_without_resampling_no_lesion_can_be_lost():
+    source = np.zeros((5, 5, 5), np.int32)
+    source[1, 1, 1], source[3, 3, 3] = 1, 2
+    with pytest.raises(InputError, match="lacks instance 2, of 1 voxels"):
+        to_preprocessed_grid(source, source == 1, crop=whole(source.shape), **IDENTITY)
+    # Outside of the crop it is no loss.
+    to_preprocessed_grid(source, source[:3] == 1, crop=[[0, 3], [0, 5], [0, 5]], **IDENTITY)

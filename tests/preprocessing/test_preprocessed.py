@@ -4,6 +4,8 @@ import os
 import shutil
 
 import blosc2
+import cc3d
+import nibabel
 import numpy as np
 import pytest
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
@@ -90,13 +92,33 @@ def test_a_changed_source_is_done_again(dataset, tmp_path):
 
 def test_a_changed_preprocessed_case_is_done_again(dataset):
     dataset.prepare(1)
-    segmentation, _ = load(dataset, "a")
-    segmentation_before = segmentation.copy()
+    segmentation, instances = load(dataset, "a")
     segmentation[segmentation == 1] = 0
-    keep = tuple(np.argwhere(segmentation_before == 1)[0])
-    segmentation[keep] = 1
+    for i in (1, 2, 3):
+        segmentation[tuple(np.argwhere(instances == i)[0])] = 1
     blosc2.asarray(segmentation[None], urlpath=str(dataset.source_folder / "a_seg.b2nd"), mode="w")
-    assert [(i.case, i.n_instances, i.n_lost) for i in dataset.prepare(1)] == [("a", 1, 2)]
+    assert [(i.case, i.n_instances, i.n_lost) for i in dataset.prepare(1)] == [("a", 3, 0)]
+    assert np.count_nonzero(load(dataset, "a")[1]) == 3
+
+
+def test_a_lesion_that_was_added_after_preprocessing_is_an_error(dataset):
+    _, stored, _, _ = nnUNetDatasetBlosc2(str(dataset.source_folder), ["a"]).load_case("a")
+    segmentation = stored[:][0]
+    segmentation[cc3d.connected_components(segmentation == 1) == 1] = 0
+    blosc2.asarray(segmentation[None], urlpath=str(dataset.source_folder / "a_seg.b2nd"), mode="w")
+    with pytest.raises(InputError, match="a: the preprocessed segmentation lacks instance"):
+        dataset.prepare(1)
+
+
+def test_a_lesion_outside_of_nnunets_crop_is_counted_as_lost(dataset, tmp_path):
+    for folder in ("labelsTr", "instancesTr"):
+        source = tmp_path / "raw" / "Dataset001_Small" / folder / "a.nii.gz"
+        content = np.asarray(nibabel.load(source).dataobj).copy()
+        # The image is 0 here.
+        content[0, 0, 0] = 1
+        write_nifti(content, source, (1, 1, 2))
+    made, _ = dataset.prepare(1)
+    assert (made.case, made.n_instances, made.n_lost) == ("a", 3, 1)
 
 
 def test_a_missing_map_is_made_again(dataset):
