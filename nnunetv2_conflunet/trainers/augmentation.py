@@ -47,12 +47,12 @@ def with_instance_targets(
         Transforms that expect a segmentation with the channels (semantic, instances) and leave it a list: the
         semantic scales of deep supervision (the full one without it), then the packed targets of the heads.
     """
-    transforms: list[BasicTransform] = [FindInstanceCenters()]
+    transforms: list[BasicTransform] = [FindInstanceCenters(ignore_label)]
     downsample = None
     for transform in stock.transforms:
         inner = transform.transform if isinstance(transform, RandomTransform) else transform
         if type(transform) is SpatialTransform:
-            transforms.append(InstanceSpatialTransform(transform))
+            transforms.append(InstanceSpatialTransform(transform, ignore_label))
         elif type(transform) is MirrorTransform:
             transforms.append(InstanceMirrorTransform(transform.allowed_axes))
         elif isinstance(transform, DownsampleSegForDSTransform):
@@ -60,28 +60,38 @@ def with_instance_targets(
         elif isinstance(inner, MOVES_NOTHING):
             transforms.append(transform)
         else:
-            transforms += [transform, FindInstanceCenters()]
+            transforms += [transform, FindInstanceCenters(ignore_label)]
     transforms.append(InstanceTargetTransform(downsample, spacing_mm, sigma_mm, ignore_label))
     return ComposeTransforms(transforms)
 
 
 class FindInstanceCenters(BasicTransform):
-    """Find the center of mass of every instance that is whole in the crop: it does not touch the crop's border."""
+    """Find the center of mass of every whole instance, which touches neither the crop's border nor the ignore label.
+
+    Args:
+        ignore_label: of the semantic labels, or None.
+    """
+
+    def __init__(self, ignore_label: int | None = None):
+        super().__init__()
+        self.ignore_label = ignore_label
 
     def apply(self, data_dict: dict, **params) -> dict:
         """Add the centers in voxels of the crop."""
-        data_dict[CENTERS] = _whole_instances(data_dict["segmentation"])
+        data_dict[CENTERS] = _whole_instances(data_dict["segmentation"], self.ignore_label)
         return data_dict
 
 
-def _whole_instances(segmentation: torch.Tensor) -> InstanceCenters:
+def _whole_instances(segmentation: torch.Tensor, ignore_label: int | None) -> InstanceCenters:
     """Centers of the instances that are whole, from the channels (semantic, instances).
 
     In nnU-Net's pseudo-2D augmentation the slices of the two channels stand one after the other.
     """
     slices = segmentation.shape[0] // 2
-    instances = (segmentation[1] if slices == 1 else segmentation[slices:]).numpy()
-    return InstanceCenters.of(instances).without_cut(instances)
+    semantic, instances = (segmentation[i] if slices == 1 else segmentation[i * slices :][:slices] for i in (0, 1))
+    instances = instances.numpy()
+    ignored = None if ignore_label is None else semantic.numpy() == ignore_label
+    return InstanceCenters.of(instances).without_cut(instances, ignored)
 
 
 class InstanceSpatialTransform(BasicTransform):
@@ -92,11 +102,13 @@ class InstanceSpatialTransform(BasicTransform):
 
     Args:
         stock: the transform to follow; its random numbers are drawn in its own order.
+        ignore_label: of the semantic labels, or None.
     """
 
-    def __init__(self, stock: SpatialTransform):
+    def __init__(self, stock: SpatialTransform, ignore_label: int | None = None):
         super().__init__()
         self.stock = stock
+        self.ignore_label = ignore_label
         self.nearest = copy(stock)
         self.nearest.mode_seg = "nearest"
 
@@ -116,7 +128,7 @@ class InstanceSpatialTransform(BasicTransform):
             data_dict[CENTERS] = self._moved(data_dict[CENTERS], params)
         else:
             # An elastic deformation has no closed inverse: keep to what is whole in the patch.
-            data_dict[CENTERS] = _whole_instances(data_dict["segmentation"])
+            data_dict[CENTERS] = _whole_instances(data_dict["segmentation"], self.ignore_label)
         return data_dict
 
     def _moved(self, centers: InstanceCenters, params: dict) -> InstanceCenters:

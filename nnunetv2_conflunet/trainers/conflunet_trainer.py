@@ -1,5 +1,6 @@
 """The trainer: nnU-Net's, with center and offset heads."""
 
+from dataclasses import replace
 from json import JSONDecodeError
 from os.path import join
 
@@ -20,10 +21,16 @@ from nnunetv2_conflunet.preprocessing.refusals import refuse_unsupported
 from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
 from nnunetv2_conflunet.trainers.loss import PARTS, ConfLUNetLoss
 from nnunetv2_conflunet.trainers.progress import add_loss_parts, log_loss_parts, plot_loss_parts
+from nnunetv2_conflunet.trainers.targets import lowest_peak
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum, heads_weight
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
-from nnunetv2_conflunet.utilities.plans import INSTANTIATION_KEY, SETTINGS_KEY, with_tuned_instantiation
+from nnunetv2_conflunet.utilities.plans import (
+    INSTANTIATION_KEY,
+    SETTINGS_KEY,
+    stored_settings,
+    with_tuned_instantiation,
+)
 
 # nnU-Net's predictor is constructed by its own commands; from here on it knows our networks.
 install_hand_over()
@@ -45,8 +52,9 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         sigma_mm: standard deviation of the heatmap's Gaussians in mm; the paper's.
         epochs: number of epochs.
         instantiation: how prediction makes instances; travels with the model in its plans.json. It asks more of a
-            center than the paper does, in height, window and prominence, because a training leaves several maxima in
-            lesions whose center it knows only roughly (docs/experiments.md).
+            center than the paper does, in height, window, prominence and consistency, because a training leaves several
+            maxima in lesions whose center it knows only roughly (docs/experiments.md). On a grid of thick slices the
+            threshold is lowered to half of the lowest peak that the targets can have there.
     """
 
     alpha: float = 10.0
@@ -81,10 +89,44 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
             "beta": self.beta,
             "warm_up": self.warm_up,
             "sigma_mm": self.sigma_mm,
-            INSTANTIATION_KEY: self.instantiation.to_dict(),
+            INSTANTIATION_KEY: self._instantiation_on_grid().to_dict(),
         }
-        model_plans = join(self.output_folder_base, "plans.json")
-        self.plans_manager.plans[SETTINGS_KEY] = with_tuned_instantiation(settings, model_plans)
+        stored = stored_settings(self._plans_file())
+        settings = with_tuned_instantiation(settings, stored, InstantiationSettings().to_dict())
+        self.plans_manager.plans[SETTINGS_KEY] = settings
+        if stored:
+            self._say_what_differs(InstantiationSettings.from_plans({SETTINGS_KEY: stored}).to_dict())
+
+    def _plans_file(self) -> str:
+        return join(self.output_folder_base, "plans.json")
+
+    def _say_what_differs(self, before: dict) -> None:
+        now = self.plans_manager.plans[SETTINGS_KEY][INSTANTIATION_KEY]
+        differing = [f"{name} {value}, not {before[name]}" for name, value in now.items() if value != before[name]]
+        if differing:
+            self.print_to_log_file(
+                f"Instances are made with {'; '.join(differing)} as in {self._plans_file()}, where prediction reads "
+                "how. A training writes that file at its start, for all folds; a validation alone does not."
+            )
+
+    def _instantiation_on_grid(self) -> InstantiationSettings:
+        """The trainer's instantiation, whose threshold is at most half of the lowest peak that the targets can have.
+
+        Between thick slices the target of a center is lower than on a fine grid.
+        """
+        spacing_mm = self._spacing_mm()
+        half = lowest_peak(spacing_mm, self.sigma_mm) / 2
+        if half >= self.instantiation.heatmap_threshold:
+            return self.instantiation
+        self.print_to_log_file(
+            f"heatmap_threshold is {half:.3g}, not {self.instantiation.heatmap_threshold:g}: the target of a center "
+            f"between voxels of {' x '.join(f'{i:.3g}' for i in spacing_mm)} mm may be no higher than twice that."
+        )
+        return replace(self.instantiation, heatmap_threshold=half)
+
+    def _spacing_mm(self) -> tuple[float, ...]:
+        # Two-dimensional configurations have no spacing across slices.
+        return tuple(self.configuration_manager.spacing[-len(self.configuration_manager.patch_size) :])
 
     @staticmethod
     def build_network_architecture(
@@ -115,8 +157,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         return self._with_instance_targets(super().get_validation_transforms(*args, **kwargs))
 
     def _with_instance_targets(self, stock: ComposeTransforms) -> ComposeTransforms:
-        spacing_mm = self.configuration_manager.spacing[-len(self.configuration_manager.patch_size) :]
-        return with_instance_targets(stock, spacing_mm, self.sigma_mm, self.label_manager.ignore_label)
+        return with_instance_targets(stock, self._spacing_mm(), self.sigma_mm, self.label_manager.ignore_label)
 
     def on_train_start(self) -> None:
         """First make the instance maps that are missing or stale: one process does, all others wait."""

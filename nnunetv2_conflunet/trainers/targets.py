@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import maximum_filter
+from scipy.ndimage import binary_dilation, maximum_filter
 
 # A Gaussian is drawn out to this many sigmas, where it is below float32's resolution of 1.
 HEATMAP_RADIUS_SIGMAS = 6.0
@@ -38,10 +38,17 @@ class InstanceCenters:
         sums = np.stack([np.bincount(member, weights=axis, minlength=len(present)) for axis in index], axis=1)
         return cls(present, sums / counts[:, None])
 
-    def without_cut(self, instances: np.ndarray) -> "InstanceCenters":
-        """Only the instances that do not touch the border of the array, and so are known to be whole."""
-        faces = [np.take(instances, (0, -1), axis=axis).ravel() for axis in range(instances.ndim)]
-        whole = ~np.isin(self.ids, np.concatenate(faces))
+    def without_cut(self, instances: np.ndarray, ignored: np.ndarray | None = None) -> "InstanceCenters":
+        """Only the instances that touch neither the border of the array nor `ignored`, and so are known to be whole.
+
+        Args:
+            instances: the array of ids.
+            ignored: bool of the same shape, voxels that nobody labelled; or None.
+        """
+        cut = [np.take(instances, (0, -1), axis=axis).ravel() for axis in range(instances.ndim)]
+        if ignored is not None and ignored.any():
+            cut.append(instances[binary_dilation(ignored)])
+        whole = ~np.isin(self.ids, np.concatenate(cut))
         return InstanceCenters(self.ids[whole], self.voxels[whole])
 
 
@@ -90,6 +97,11 @@ def center_offset_targets(
     draw_heatmap(heatmap, centers.voxels, spacing, sigma_mm)
     draw_offsets(offsets_mm, *lesion_voxels(instances), centers, spacing)
     return heatmap, offsets_mm
+
+
+def lowest_peak(spacing_mm: tuple[float, ...], sigma_mm: float) -> float:
+    """The highest value on the grid of a Gaussian whose center is as far from all voxels as it can be."""
+    return float(np.exp(-((np.asarray(spacing_mm, float) / 2) ** 2).sum() / (2 * sigma_mm**2)))
 
 
 def packed_targets(

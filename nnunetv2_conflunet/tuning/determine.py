@@ -1,5 +1,6 @@
 """Finding the settings of the instantiation that suit a model's cross-validation best."""
 
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,12 @@ def determine_postprocessing(
     points = grid.points(default)
     cases = folder.validation_cases(folds, reference)
     stock = folder.stock_postprocessing(folds) if with_stock_postprocessing else []
+    if "ignore" in cases[0].prediction.labels:
+        warnings.warn(
+            "The dataset has an ignore label. Lesions that are found where nobody labelled count as false here; tune "
+            "on folds whose cases are labelled everywhere.",
+            stacklevel=2,
+        )
 
     scores = _score_cases(cases, points, scoring, stock, num_processes)
     position = points.index(default)

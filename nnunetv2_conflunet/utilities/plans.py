@@ -16,22 +16,32 @@ UNTUNED_KEY = "instantiation_before_tuning"
 READING_ATTEMPTS, READING_PAUSE_S = 30, 0.1
 
 
-def with_tuned_instantiation(settings: dict[str, Any], plans_file: str | os.PathLike) -> dict[str, Any]:
+def stored_settings(plans_file: str | os.PathLike) -> dict[str, Any]:
+    """What a model keeps under :data:`SETTINGS_KEY`; empty where there is no plans.json or nothing in it."""
+    return _read_while_others_write(plans_file).get(SETTINGS_KEY, {}) if Path(plans_file).is_file() else {}
+
+
+def with_tuned_instantiation(
+    settings: dict[str, Any], stored: dict[str, Any], defaults: dict[str, Any]
+) -> dict[str, Any]:
     """A trainer's settings with the instantiation that was tuned for the model before, if there is one.
 
     A choice that was tuned from other settings than the trainer has now is left out: the trainer was changed since.
 
     Args:
         settings: what the trainer keeps under :data:`SETTINGS_KEY`.
-        plans_file: plans.json of the model folder; it need not exist.
+        stored: :func:`stored_settings` of the model.
+        defaults: of an instantiation; an earlier version may have stored fewer settings.
 
     Returns:
         A new dictionary.
     """
-    stored = _read_while_others_write(plans_file).get(SETTINGS_KEY, {}) if Path(plans_file).is_file() else {}
-    if UNTUNED_KEY not in stored or stored[UNTUNED_KEY] != settings[INSTANTIATION_KEY]:
+    if UNTUNED_KEY not in stored or defaults | stored[UNTUNED_KEY] != settings[INSTANTIATION_KEY]:
         return dict(settings)
-    return settings | {key: stored[key] for key in (INSTANTIATION_KEY, UNTUNED_KEY)}
+    return settings | {
+        INSTANTIATION_KEY: defaults | stored[INSTANTIATION_KEY],
+        UNTUNED_KEY: settings[INSTANTIATION_KEY],
+    }
 
 
 def _read_while_others_write(plans_file: str | os.PathLike) -> dict[str, Any]:

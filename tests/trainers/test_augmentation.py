@@ -14,7 +14,7 @@ from nnunetv2_conflunet.trainers.augmentation import (
     InstanceSpatialTransform,
     with_instance_targets,
 )
-from nnunetv2_conflunet.trainers.targets import HEATMAP, HEATMAP_AND_OFFSETS, OFFSETS, VALIDITY
+from nnunetv2_conflunet.trainers.targets import HEATMAP, HEATMAP_AND_OFFSETS, NOTHING, OFFSETS, VALIDITY
 
 
 def sample(shape=(48, 44, 52), seed=0, radius=4.0):
@@ -189,10 +189,24 @@ def test_through_all_of_nnunets_augmentation_offsets_lead_to_peaks(seed, dummy_2
     np.testing.assert_allclose(packed[HEATMAP][valid], np.exp(-(distance**2) / 8), atol=0.06)
 
 
-def test_the_ignore_label_masks_all_losses():
+def targets_with_the_upper_slices_ignored(first):
+    """Lesion 2 ends with slice 18 of the first axis; the others begin with slice 23."""
     data = sample()
-    data["segmentation"][0][data["segmentation"][1] == 2] = 2
+    data["segmentation"][0][first:21] = 2
+    instances = data["segmentation"][1].numpy()
     target = with_instance_targets(ComposeTransforms([]), (1, 1, 1), 2.0, 2)(**data)["segmentation"][-1].numpy()
-    ignored = sample()["segmentation"][1].numpy() == 2
-    assert (target[VALIDITY][ignored] == 0).all()
-    assert (target[VALIDITY][~ignored] > 0).all()
+    return target[VALIDITY], instances
+
+
+def test_the_ignore_label_masks_all_losses():
+    validity, instances = targets_with_the_upper_slices_ignored(20)
+    assert (validity[20:21] == NOTHING).all()
+    labelled = np.delete(validity, 20, axis=0)
+    assert ((labelled == HEATMAP_AND_OFFSETS) == (np.delete(instances, 20, axis=0) > 0)).all()
+    assert (labelled != NOTHING).all()
+
+
+def test_a_lesion_beside_the_ignore_label_may_go_on_there():
+    validity, instances = targets_with_the_upper_slices_ignored(19)
+    assert (validity[instances == 2] == NOTHING).all()
+    assert (validity[(instances == 1) | (instances == 3)] == HEATMAP_AND_OFFSETS).all()

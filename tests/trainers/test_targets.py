@@ -14,6 +14,7 @@ from nnunetv2_conflunet.trainers.targets import (
     VALIDITY,
     InstanceCenters,
     center_offset_targets,
+    lowest_peak,
     packed_targets,
 )
 
@@ -155,3 +156,24 @@ def test_instances_at_the_border_are_not_known_to_be_whole():
     centers = InstanceCenters.of(instances).without_cut(instances)
     assert centers.ids.tolist() == [1]
     assert centers.voxels.tolist() == [[2, 3, 3]]
+
+
+def test_instances_beside_unlabelled_voxels_are_not_known_to_be_whole():
+    instances = np.zeros((5, 6, 9), np.int16)
+    instances[2, 2, 2:4], instances[2, 2, 6] = 1, 2
+    ignored = np.zeros(instances.shape, bool)
+    ignored[:, :, 8] = True
+    assert InstanceCenters.of(instances).without_cut(instances, ignored).ids.tolist() == [1, 2]
+    ignored[:, :, 7] = True
+    assert InstanceCenters.of(instances).without_cut(instances, ignored).ids.tolist() == [1]
+    ignored[2, 1, 2] = True
+    assert InstanceCenters.of(instances).without_cut(instances, ignored).ids.tolist() == []
+
+
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (6.0, 0.5, 0.5), (5.0, 1.0)])
+def test_the_lowest_peak_is_that_of_a_center_between_voxels(spacing_mm):
+    # A block of two voxels along every axis has its center between all of them.
+    instances = np.zeros((6,) * len(spacing_mm), np.uint8)
+    instances[(slice(2, 4),) * len(spacing_mm)] = 1
+    heatmap, _ = center_offset_targets(instances, spacing_mm)
+    assert lowest_peak(spacing_mm, 2.0) == pytest.approx(heatmap.max())

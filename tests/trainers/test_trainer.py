@@ -1,6 +1,7 @@
 import os
 import pickle
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 
 import nnunetv2.training.nnUNetTrainer.nnUNetTrainer as stock_training
 import numpy as np
@@ -21,7 +22,7 @@ from torch import multiprocessing as mp
 import nnunetv2_conflunet.trainers as trainers
 from nnunetv2_conflunet.networks import heads_of, unwrapped
 from nnunetv2_conflunet.nnunet_ext_path import nnunet_ext_path
-from nnunetv2_conflunet.postprocessing import instantiate_center_offset
+from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate_center_offset
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
 from nnunetv2_conflunet.trainers.targets import center_offset_targets
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum
@@ -317,6 +318,37 @@ def test_a_tuned_instantiation_survives_another_fold(base):
     second = make(base, plans)
     second.initialize()
     assert second.plans_manager.plans["conflunet"]["instantiation"]["heatmap_threshold"] == 0.3
+
+
+def test_another_instantiation_than_the_models_is_said(base):
+    plans = small_plans(n_stages=3)
+    make(base, plans).initialize()
+    folder = base / "results" / "Dataset001_Small" / "nnUNetTrainerTiny__nnUNetPlans__3d_fullres"
+    settings = InstantiationSettings(min_consistency=1.25).to_dict()
+    # A version without prominence wrote it.
+    del settings["min_prominence"]
+    write_json({"conflunet": {"instantiation": settings}}, folder / "plans.json")
+    again = make(base, plans)
+    again.initialize()
+    log = Path(again.log_file).read_text()
+    differing = "heatmap_threshold 0.3, not 0.1; window_mm 5.0, not 3.0; min_prominence 0.05, not 0.0"
+    assert f"Instances are made with {differing} as in {folder / 'plans.json'}" in log
+    again.on_train_start()
+    third = make(base, plans)
+    third.initialize()
+    assert "Instances are made with" not in Path(third.log_file).read_text()
+
+
+@pytest.mark.parametrize(
+    "spacing_mm, threshold",
+    # Midway between slices of 6 mm and voxels of 1 mm: sqrt(3^2 + 0.5^2 + 0.5^2) mm from the next voxel.
+    [((3.0, 1.0, 1.0), 0.3), ((6.0, 1.0, 1.0), np.exp(-9.5 / 8) / 2)],
+)
+def test_thick_slices_ask_for_lower_centers(base, spacing_mm, threshold):
+    trainer = make(base, small_plans(n_stages=3, spacing_mm=spacing_mm))
+    trainer.initialize()
+    assert trainer.plans_manager.plans["conflunet"]["instantiation"]["heatmap_threshold"] == pytest.approx(threshold)
+    assert ("not 0.3: the target of a center" in Path(trainer.log_file).read_text()) == (threshold < 0.3)
 
 
 def test_nnunet_finds_every_trainer_and_the_users_own(monkeypatch, tmp_path):

@@ -20,7 +20,8 @@ from nnunetv2_conflunet.tuning import Grid, determine_postprocessing
 from nnunetv2_conflunet.tuning.command import describe
 from nnunetv2_conflunet.tuning.grid import SEARCHED
 from nnunetv2_conflunet.utilities.errors import InputError
-from nnunetv2_conflunet.utilities.plans import SETTINGS_KEY, UNTUNED_KEY, with_tuned_instantiation
+from nnunetv2_conflunet.utilities.files import read_json, write_json
+from nnunetv2_conflunet.utilities.plans import SETTINGS_KEY, UNTUNED_KEY, stored_settings, with_tuned_instantiation
 
 DEFAULT = InstantiationSettings()
 # A wider window, prominence and consistency would remove false peaks, too.
@@ -156,13 +157,23 @@ def test_tuning_again_starts_from_the_trainers_settings(tmp_path, toys, referenc
 def test_a_trainer_keeps_a_choice_that_was_tuned_from_its_settings(tmp_path, toys, references):
     model = toys.write_model(tmp_path, [toys.scene(spurious=0.3) for _ in range(3)])
     mine = {"alpha": 5.0, "instantiation": DEFAULT.to_dict()}
-    assert with_tuned_instantiation(mine, model / "plans.json") == mine
-    assert with_tuned_instantiation(mine, model / "none.json") == mine
+
+    def kept_of(settings, plans_file=model / "plans.json"):
+        return with_tuned_instantiation(settings, stored_settings(plans_file), DEFAULT.to_dict())
+
+    assert kept_of(mine) == mine
+    assert kept_of(mine, model / "none.json") == mine
     settings = chosen(determine(model, references))
-    kept = with_tuned_instantiation(mine, model / "plans.json")
-    assert kept == {"alpha": 5.0, "instantiation": settings.to_dict(), UNTUNED_KEY: DEFAULT.to_dict()}
+    kept = {"alpha": 5.0, "instantiation": settings.to_dict(), UNTUNED_KEY: DEFAULT.to_dict()}
+    assert kept_of(mine) == kept
     other = {"alpha": 5.0, "instantiation": InstantiationSettings(window_mm=5.0).to_dict()}
-    assert with_tuned_instantiation(other, model / "plans.json") == other
+    assert kept_of(other) == other
+    # As an earlier version stored it, which had fewer settings.
+    plans = read_json(model / "plans.json")
+    for key in ("instantiation", UNTUNED_KEY):
+        del plans[SETTINGS_KEY][key]["min_consistency"]
+    write_json(plans, model / "plans.json")
+    assert kept_of(mine) == kept
 
 
 def test_a_dry_run_writes_nothing(tmp_path, toys, references):
