@@ -61,20 +61,23 @@ from nnunetv2_conflunet.trainers.targets import (
 from nnunetv2_conflunet.utilities.files import atomic_path, read_json
 
 FIGURES = ("pseudo_dice", "val_center", "val_offsets")
-# By center-offset: heatmap threshold, window in mm and prominence; the paper's first.
+# By center-offset: heatmap threshold, window in mm, prominence and consistency; the paper's first.
 POINTS = (
-    (0.1, 3.0, 0.0),
-    (0.1, 5.0, 0.0),
-    (0.1, 7.0, 0.0),
-    (0.1, 3.0, 0.05),
-    (0.1, 3.0, 0.1),
-    (0.1, 5.0, 0.05),
-    (0.3, 5.0, 0.05),
+    (0.1, 3.0, 0.0, 0.0),
+    (0.1, 5.0, 0.0, 0.0),
+    (0.1, 7.0, 0.0, 0.0),
+    (0.1, 3.0, 0.05, 0.0),
+    (0.1, 3.0, 0.1, 0.0),
+    (0.1, 5.0, 0.05, 0.0),
+    (0.3, 5.0, 0.05, 0.0),
+    (0.3, 5.0, 0.05, 1.25),
 )
 METHODS = {
     **{
-        f"{t} {w:g} mm {p}": InstantiationSettings(heatmap_threshold=t, window_mm=w, min_prominence=p)
-        for t, w, p in POINTS
+        f"{t} {w:g} mm {p} {c}": InstantiationSettings(
+            heatmap_threshold=t, window_mm=w, min_prominence=p, min_consistency=c
+        )
+        for t, w, p, c in POINTS
     },
     "cc": InstantiationSettings(method="cc"),
 }
