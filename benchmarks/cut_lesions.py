@@ -24,7 +24,8 @@ def main():
     os.environ["nnUNet_n_proc_DA"] = "0"
     for source in (random.seed, np.random.seed, torch.manual_seed):
         source(0)
-    args.iterations = 1
+    args.iterations = args.every = 1
+    args.device = "cpu"
     trainer = make_trainer("default", args)
     trainer.on_train_start()
     print("\n| patches | lesion voxels cut by the patch | center known | error of the visible center, mean (95 %) |")
