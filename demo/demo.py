@@ -25,7 +25,8 @@ CONFIGURATION = "3d_demo"
 TRAINER = "nnUNetTrainerConfLUNetDemo"
 N_TRAINING, N_VALIDATION, N_TEST = 20, 8, 6
 HALF_WINDOW = 32
-METHODS = {"instances": "center-offset", "connected_components": "CC"}
+OURS, CC = "instances", "connected_components"
+METHODS = {OURS: "center-offset", "acls": "ACLS", CC: "CC"}
 
 
 def main():
@@ -92,8 +93,9 @@ class Demo:
             f"nnUNetv2_predict -d 101 -c {CONFIGURATION} -f 0 -tr {TRAINER} -i {images} -o {prediction} "
             "-device cpu -npp 1 -nps 1 --disable_tta --continue_prediction --save_probabilities"
         )
-        (cc,) = quoted(self.prediction / "connected_components")
-        self.run(f"nnUNetv2_conflunet_instantiate -i {prediction} -o {cc} -m cc -np 2")
+        for method, folder in (("acls", "acls"), ("cc", CC)):
+            (other,) = quoted(self.prediction / folder)
+            self.run(f"nnUNetv2_conflunet_instantiate -i {prediction} -o {other} -m {method} -np 2")
         (self.output / "prediction.done").touch()
 
     def evaluate(self):
@@ -108,7 +110,7 @@ class Demo:
     def draw(self):
         case, slice_index, window = most_telling_view(self.raw / "instancesTs", self.prediction)
         reference = load(self.raw / "instancesTs" / case).astype(int)
-        found = {title: load(self.prediction / folder / case).astype(int) for folder, title in METHODS.items()}
+        found = {METHODS[folder]: load(self.prediction / folder / case).astype(int) for folder in (OURS, CC)}
         image = load(self.raw / "imagesTs" / case.replace(".nii.gz", "_0000.nii.gz"))
         maps = {"reference": reference, **found}
         draw_slices(self.output / "demo.png", image, reference, maps, [slice_index], window)
@@ -119,7 +121,7 @@ def most_telling_view(references, prediction):
     gains, maps = {}, {}
     for path in sorted(references.glob("*.nii.gz")):
         reference, spacing_mm = load(path).astype(int), nibabel.load(path).header.get_zooms()
-        found = [load(prediction / method / path.name).astype(int) for method in METHODS]
+        found = [load(prediction / folder / path.name).astype(int) for folder in (OURS, CC)]
         ours, cc = (evaluate_case(one, reference, spacing_mm)["TP_CLU"] for one in found)
         gains[path.name], maps[path.name] = ours - cc, (reference, *found)
     case = max(gains, key=gains.get)
