@@ -35,6 +35,9 @@ NOISE_MM = 0.3
 METHODS = {
     "center_offset": InstantiationSettings(min_volume_mm3=0, min_extent_mm=0),
     "center_offset, prominence": InstantiationSettings(min_prominence=0.05, min_volume_mm3=0, min_extent_mm=0),
+    "center_offset, prominence and consistency": InstantiationSettings(
+        min_prominence=0.05, min_consistency=1.25, min_volume_mm3=0, min_extent_mm=0
+    ),
     "cc": InstantiationSettings(method="cc", min_volume_mm3=0, min_extent_mm=0),
     "acls lou2021": InstantiationSettings(method="acls", min_volume_mm3=0, min_extent_mm=0),
     "acls dworkin2018": InstantiationSettings(
