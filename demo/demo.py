@@ -2,8 +2,9 @@
 
     python demo/demo.py OUTPUT [--seed 0] [--spacing 1 1 1]
 
-Simulates a cohort, plans, preprocesses, trains a small configuration, predicts, makes connected components of the same
-segmentations, evaluates both and draws a picture. Each step that has finished is skipped when the demo is run again.
+Simulates a cohort, plans, preprocesses, trains a small configuration, predicts, makes connected components and ACLS of
+the same segmentations, evaluates all three and draws a picture. Each step that has finished is skipped when the demo is
+run again.
 """
 
 import argparse

@@ -50,15 +50,16 @@ def export_prediction_with_instances(
 ) -> None:
     """Write nnU-Net's files of a case, then its heads where probabilities are saved, its table and its instance map.
 
-    The instances are made of the segmentation as it stands in the file. An older map and older heads go first and the
-    new map comes last, so that both belong to the segmentation beside them at all times.
+    The instances are made of the segmentation as it stands in the file. Those of an earlier run go first and the map
+    comes last, so that all belong to the segmentation beside them at all times.
     """
     dataset_json = dataset_json_dict_or_file
     if isinstance(dataset_json, str):
         dataset_json = read_json(dataset_json)
     file_ending = dataset_json["file_ending"]
     n_semantic = plans_manager.get_label_manager(dataset_json).num_segmentation_heads
-    for older in (instance_map_file(output_file_truncated, file_ending), heads_file(output_file_truncated)):
+    folder, case = instance_folder(output_file_truncated), Path(output_file_truncated).name
+    for older in (*case_files(folder, case, file_ending), heads_file(output_file_truncated)):
         older.unlink(missing_ok=True)
     export_prediction_from_logits(
         predicted_array_or_file[:n_semantic], properties_dict, configuration_manager, plans_manager, dataset_json,
@@ -72,8 +73,8 @@ def export_prediction_with_instances(
         found.maps.save(heads_file(output_file_truncated))
     write_case(
         found.result,
-        instance_folder(output_file_truncated),
-        Path(output_file_truncated).name,
+        folder,
+        case,
         properties_dict,
         reader,
         file_ending,

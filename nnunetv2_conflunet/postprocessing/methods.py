@@ -45,8 +45,7 @@ def instantiate_center_offset(
             equally high ones the first in C order is the higher) and falls by a smaller share of its height. Paths lead
             over 26 neighbours, in a plane 8. 0, the paper's, keeps all.
         min_consistency: not negative: a center is left out if the offset at it ends nearer to another center than this
-            many times its distance from itself, the lowest centers judged first. 0, the paper's, keeps all; from 1 on a
-            center's own voxel belongs to it.
+            many times its distance from itself, the lowest centers judged first. 0, the paper's, keeps all.
         top_k: keep this many of the highest centers, with a warning when that leaves some out.
         connectivity: 6, 18 or 26 (in a plane these mean 4, 8, 8).
         heads_box: (dim, 2) half-open range of foreground voxels that the heads cover. Default: all of them.

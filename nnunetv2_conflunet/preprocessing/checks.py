@@ -60,6 +60,7 @@ def problem_of_case(case: RawCase, reader: BaseReaderWriter, foreground_labels: 
         return (
             f"{case.case}: {without_id + without_label} voxels of {case.instances} differ from the foreground of its "
             f"label ({without_id} lesion voxels without an id, {without_label} voxels with an id outside lesions). "
-            "Correct either file, or let `nnUNetv2_conflunet_prepare --labels_from_instances` write labelsTr."
+            "Correct either file, or, with one label and no ignore label, let `nnUNetv2_conflunet_prepare "
+            "--labels_from_instances` write labelsTr."
         )
     return None

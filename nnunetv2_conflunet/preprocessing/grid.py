@@ -1,7 +1,7 @@
 """Instance maps on the grid of nnU-Net's preprocessed segmentations."""
 
 import numpy as np
-from scipy.ndimage import binary_erosion
+from scipy.ndimage import binary_erosion, find_objects
 from scipy.spatial import cKDTree
 
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -62,12 +62,15 @@ def to_preprocessed_grid(
 
 def _refuse_loss(cropped: np.ndarray, resampled: np.ndarray) -> None:
     """Refuse that an instance is gone which holds a box that linear interpolation onto the new grid must find."""
-    lost = np.setdiff1d(cropped, resampled)
+    lost = np.setdiff1d(cropped[cropped > 0], resampled[resampled > 0])
+    if not len(lost):
+        return
     steps = np.array(cropped.shape) / np.array(resampled.shape)
     # Some new voxel lies at most half a step aside, and what it is interpolated from one voxel more.
     box = [1 if step == 1 else 2 * int(np.ceil(step / 2) + 1) + 1 for step in steps]
-    for instance in lost[lost > 0]:
-        inside = cropped == instance
+    number = np.where(np.isin(cropped, lost), np.searchsorted(lost, cropped) + 1, 0)
+    for instance, place in zip(lost, find_objects(number), strict=True):
+        inside = cropped[place] == instance
         if binary_erosion(inside, np.ones(box, bool)).any():
             size = f"{np.count_nonzero(inside)} voxels"
             raise InputError(f"the preprocessed segmentation lacks instance {instance}, of {size}. {CHANGED_LABEL}")

@@ -28,9 +28,13 @@ from nnunetv2_conflunet.utilities.files import read_json
 from nnunetv2_conflunet.utilities.plans import (
     INSTANTIATION_KEY,
     SETTINGS_KEY,
+    UNTUNED_KEY,
     stored_settings,
     with_tuned_instantiation,
 )
+
+# A heatmap of float16 and a network that is never sure are above it almost everywhere.
+LOWEST_THRESHOLD = 0.05
 
 # nnU-Net's predictor is constructed by its own commands; from here on it knows our networks.
 install_hand_over()
@@ -53,8 +57,8 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         epochs: number of epochs.
         instantiation: how prediction makes instances; travels with the model in its plans.json. It asks more of a
             center than the paper does, in height, window, prominence and consistency, because a training leaves several
-            maxima in lesions whose center it knows only roughly (docs/experiments.md). On a grid of thick slices the
-            threshold is lowered to half of the lowest peak that the targets can have there.
+            maxima in lesions whose center it knows only roughly (docs/experiments.md). On a coarse grid the threshold
+            is at most half of the lowest peak that the targets can have there, but not below 0.05.
     """
 
     alpha: float = 10.0
@@ -91,38 +95,30 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
             "sigma_mm": self.sigma_mm,
             INSTANTIATION_KEY: self._instantiation_on_grid().to_dict(),
         }
-        stored = stored_settings(self._plans_file())
-        settings = with_tuned_instantiation(settings, stored, InstantiationSettings().to_dict())
+        plans_file = join(self.output_folder_base, "plans.json")
+        stored, defaults = stored_settings(plans_file), InstantiationSettings().to_dict()
+        settings = with_tuned_instantiation(settings, stored, defaults)
         self.plans_manager.plans[SETTINGS_KEY] = settings
         if stored:
-            self._say_what_differs(InstantiationSettings.from_plans({SETTINGS_KEY: stored}).to_dict())
+            self._say_what_differs(plans_file, defaults | stored.get(INSTANTIATION_KEY, {}), UNTUNED_KEY in stored)
 
-    def _plans_file(self) -> str:
-        return join(self.output_folder_base, "plans.json")
-
-    def _say_what_differs(self, before: dict) -> None:
+    def _say_what_differs(self, plans_file: str, before: dict, tuned: bool) -> None:
         now = self.plans_manager.plans[SETTINGS_KEY][INSTANTIATION_KEY]
         differing = [f"{name} {value}, not {before[name]}" for name, value in now.items() if value != before[name]]
         if differing:
+            tune = "Those were tuned from other settings than the trainer has now: tune again. " if tuned else ""
             self.print_to_log_file(
-                f"Instances are made with {'; '.join(differing)} as in {self._plans_file()}, where prediction reads "
-                "how. A training writes that file at its start, for all folds; a validation alone does not."
+                f"Instances are made with {'; '.join(differing)} as in {plans_file}, where prediction reads how. {tune}"
+                "A training writes that file at its start, for all folds; a validation alone does not."
             )
 
     def _instantiation_on_grid(self) -> InstantiationSettings:
         """The trainer's instantiation, whose threshold is at most half of the lowest peak that the targets can have.
 
-        Between thick slices the target of a center is lower than on a fine grid.
+        On a coarse grid the target of a center between voxels is lower than on a fine one.
         """
-        spacing_mm = self._spacing_mm()
-        half = lowest_peak(spacing_mm, self.sigma_mm) / 2
-        if half >= self.instantiation.heatmap_threshold:
-            return self.instantiation
-        self.print_to_log_file(
-            f"heatmap_threshold is {half:.3g}, not {self.instantiation.heatmap_threshold:g}: the target of a center "
-            f"between voxels of {' x '.join(f'{i:.3g}' for i in spacing_mm)} mm may be no higher than twice that."
-        )
-        return replace(self.instantiation, heatmap_threshold=half)
+        half = max(round(lowest_peak(self._spacing_mm(), self.sigma_mm) / 2, 3), LOWEST_THRESHOLD)
+        return replace(self.instantiation, heatmap_threshold=min(self.instantiation.heatmap_threshold, half))
 
     def _spacing_mm(self) -> tuple[float, ...]:
         # Two-dimensional configurations have no spacing across slices.
@@ -176,8 +172,11 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         unwrapped(self.network).training_without_deep_supervision = not self.enable_deep_supervision
         self.print_to_log_file(
             f"ConfLUNet: alpha {self.alpha}, center focus {self.center_focus}, beta {self.beta}, "
-            f"warm-up {self.warm_up}, sigma {self.sigma_mm} mm"
+            f"warm-up {self.warm_up}, sigma {self.sigma_mm} mm, "
+            f"instances {self.plans_manager.plans[SETTINGS_KEY][INSTANTIATION_KEY]}"
         )
+        if self.label_manager.has_ignore_label:
+            self.print_to_log_file("Lesions beside the ignore label may go on there; the heads do not learn from them.")
 
     def on_train_epoch_start(self) -> None:
         """Also set what share of their weights the losses of the heads have in this epoch."""

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 from skimage.transform import resize
 from support import balls
 
@@ -134,12 +135,35 @@ def test_a_large_lesion_that_the_segmentation_lacks_is_refused(new_shape):
         to_preprocessed_grid(source, foreground, crop=whole(source.shape), **IDENTITY)
 
 
-def test_a_lesion_that_resampling_loses_is_no_error():
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.tuples(*[st.integers(6, 24)] * 3),
+    st.tuples(*[st.integers(3, 24)] * 3),
+    st.sampled_from([(1.0, 1.0, 1.0), (5.0, 1.0, 1.0)]),
+)
+def test_what_nnunets_resampling_loses_is_no_error(seed, shape, new_shape, spacing_mm):
+    rng = np.random.default_rng(seed)
+    source = np.zeros(shape, np.int32)
+    for i in range(1, 7):
+        low = rng.integers(0, shape)
+        source[tuple(slice(a, a + n) for a, n in zip(low, rng.integers(1, 6, 3), strict=True))] = i
+    # Lesions of two labels, as ids go on from one to the other.
+    label = np.where(source > 0, 1 + source // 4, 0)[None].astype(np.int8)
+    foreground = (
+        resample_data_or_seg_to_shape(label, new_shape, spacing_mm, (1.0, 1.0, 1.0), is_seg=True, order=1)[0] > 0
+    )
+    result = to_preprocessed_grid(source, foreground, [0, 1, 2], whole(shape), spacing_mm)
+    np.testing.assert_array_equal(result > 0, foreground)
+
+
+def test_a_sheet_between_the_voxels_is_lost():
     source = np.zeros((20, 20, 20), np.int32)
-    source[9:12, 9:12, 9:12], source[4] = 1, 2
-    # One thin sheet and one small cube between the voxels of a grid of a quarter of the resolution.
+    source[4], source[17:20] = 1, 2
+    # New voxels lie at 1.5, 5.5, 9.5, 13.5 and 17.5 of the first axis.
     foreground = np.zeros((5, 5, 5), bool)
-    assert not to_preprocessed_grid(source, foreground, crop=whole(source.shape), **IDENTITY).any()
+    foreground[4] = True
+    assert np.unique(to_preprocessed_grid(source, foreground, crop=whole(source.shape), **IDENTITY)).tolist() == [0, 1]
 
 
 def test_without_resampling_no_lesion_can_be_lost():
