@@ -126,21 +126,22 @@ def most_telling_view(references, prediction):
         ours, cc = (evaluate_case(one, reference, spacing_mm)["TP_CLU"] for one in found)
         gains[path.name], maps[path.name] = ours - cc, (reference, *found)
     case = max(gains, key=gains.get)
-    slice_index, component = most_divided_component(*maps[case])
+    slice_index, component = best_counted_component(*maps[case])
     middle = np.median(np.argwhere(component), axis=0).astype(int)
     return case, slice_index, tuple(slice(max(m - HALF_WINDOW, 0), m + HALF_WINDOW) for m in middle)
 
 
-def most_divided_component(reference, ours, cc):
-    """The slice and the mask in it of the confluent component where `ours` has most lesions more than `cc`."""
+def best_counted_component(reference, ours, cc):
+    """The slice and the mask in it of the confluent component where the count of `ours` betters that of `cc` most."""
     components = cc3d.connected_components((reference > 0).astype(np.uint8), connectivity=26)
     pairs = np.unique(np.stack([components[reference > 0], reference[reference > 0]]), axis=1)
-    best = (-1, 0), None, None
+    best = (-np.inf, 0), None, None
     for k in range(reference.shape[2]):
         for c in np.intersect1d(components[..., k], np.flatnonzero(np.bincount(pairs[0]) > 1)):
             mask = components[..., k] == c
             n_reference, n_ours, n_cc = (np.count_nonzero(np.unique(i[..., k][mask])) for i in (reference, ours, cc))
-            best = max(best, ((n_ours - n_cc, n_reference), k, mask), key=lambda i: i[0])
+            gain = abs(n_reference - n_cc) - abs(n_reference - n_ours)
+            best = max(best, ((gain, n_reference), k, mask), key=lambda i: i[0])
     return best[1:]
 
 
