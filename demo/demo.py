@@ -126,23 +126,32 @@ def most_telling_view(references, prediction):
         ours, cc = (evaluate_case(one, reference, spacing_mm)["TP_CLU"] for one in found)
         gains[path.name], maps[path.name] = ours - cc, (reference, *found)
     case = max(gains, key=gains.get)
-    slice_index, component = best_counted_component(*maps[case])
+    slice_index, component = best_divided_component(*maps[case])
     middle = np.median(np.argwhere(component), axis=0).astype(int)
     return case, slice_index, tuple(slice(max(m - HALF_WINDOW, 0), m + HALF_WINDOW) for m in middle)
 
 
-def best_counted_component(reference, ours, cc):
-    """The slice and the mask in it of the confluent component where the count of `ours` betters that of `cc` most."""
+def best_divided_component(reference, ours, cc):
+    """The slice and the mask in it of the confluent component where `ours` finds most lesions that `cc` does not."""
     components = cc3d.connected_components((reference > 0).astype(np.uint8), connectivity=26)
     pairs = np.unique(np.stack([components[reference > 0], reference[reference > 0]]), axis=1)
-    best = (-np.inf, 0), None, None
+    best = (-1, 0), None, None
     for k in range(reference.shape[2]):
         for c in np.intersect1d(components[..., k], np.flatnonzero(np.bincount(pairs[0]) > 1)):
             mask = components[..., k] == c
-            n_reference, n_ours, n_cc = (np.count_nonzero(np.unique(i[..., k][mask])) for i in (reference, ours, cc))
-            gain = abs(n_reference - n_cc) - abs(n_reference - n_ours)
-            best = max(best, ((gain, n_reference), k, mask), key=lambda i: i[0])
+            gain = n_found(reference[..., k], ours[..., k], mask) - n_found(reference[..., k], cc[..., k], mask)
+            best = max(best, ((gain, np.count_nonzero(mask)), k, mask), key=lambda i: i[0])
     return best[1:]
+
+
+def n_found(reference, found, mask):
+    """Of the reference's lesions in a mask those that a found one covers with an IoU above 0.5."""
+    ious = (
+        np.count_nonzero((reference == i) & (found == j)) / np.count_nonzero((reference == i) | (found == j))
+        for i in np.unique(reference[mask])
+        for j in np.unique(found[mask & (found > 0)])
+    )
+    return sum(iou > 0.5 for iou in ious)
 
 
 def quoted(*paths):
