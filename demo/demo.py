@@ -135,7 +135,7 @@ def best_divided_component(reference, ours, cc):
     """The slice and the mask in it of the confluent component where `ours` finds most lesions that `cc` does not."""
     components = cc3d.connected_components((reference > 0).astype(np.uint8), connectivity=26)
     pairs = np.unique(np.stack([components[reference > 0], reference[reference > 0]]), axis=1)
-    best = (-1, 0), None, None
+    best = (-np.inf, 0), None, None
     for k in range(reference.shape[2]):
         for c in np.intersect1d(components[..., k], np.flatnonzero(np.bincount(pairs[0]) > 1)):
             mask = components[..., k] == c

@@ -3,8 +3,7 @@
 import numpy as np
 from scipy.spatial import cKDTree
 
-# Of a distance in mm: above the rounding of float64 positions, far below a voxel.
-ROUNDING_MM = 1e-6
+from nnunetv2_conflunet.postprocessing.nearest import TIE_MM
 
 
 def is_consistent(centers_mm: np.ndarray, offsets_mm: np.ndarray, least: float) -> np.ndarray:
@@ -29,7 +28,7 @@ def is_consistent(centers_mm: np.ndarray, offsets_mm: np.ndarray, least: float) 
     centers_mm, offsets_mm = np.asarray(centers_mm, np.float64), np.asarray(offsets_mm, np.float64)
     tree = cKDTree(centers_mm)
     pointed_mm = centers_mm + offsets_mm
-    reach_mm = least * np.linalg.norm(offsets_mm, axis=1) - ROUNDING_MM
+    reach_mm = least * np.linalg.norm(offsets_mm, axis=1) - TIE_MM
     # At least two neighbours, of which one may be the center itself.
     distance_mm, neighbour = tree.query(pointed_mm, k=2)
     other = neighbour != np.arange(len(centers_mm))[:, None]

@@ -87,10 +87,8 @@ def _whole_instances(segmentation: torch.Tensor, ignore_label: int | None) -> In
 
     In nnU-Net's pseudo-2D augmentation the slices of the two channels stand one after the other.
     """
-    slices = segmentation.shape[0] // 2
-    semantic, instances = (segmentation[i] if slices == 1 else segmentation[i * slices :][:slices] for i in (0, 1))
-    instances = instances.numpy()
-    ignored = None if ignore_label is None else semantic.numpy() == ignore_label
+    semantic, instances = (i[0] if len(i) == 1 else i for i in np.split(segmentation.numpy(), 2))
+    ignored = None if ignore_label is None else semantic == ignore_label
     return InstanceCenters.of(instances).without_cut(instances, ignored)
 
 

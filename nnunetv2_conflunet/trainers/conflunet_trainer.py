@@ -33,7 +33,7 @@ from nnunetv2_conflunet.utilities.plans import (
     with_tuned_instantiation,
 )
 
-# A heatmap of float16 and a network that is never sure are above it almost everywhere.
+# Of the heatmap, on any grid: far below it every ripple would be a center.
 LOWEST_THRESHOLD = 0.05
 
 # nnU-Net's predictor is constructed by its own commands; from here on it knows our networks.
