@@ -194,7 +194,7 @@ class TrainerOfAnArm(nnUNetTrainerConfLUNet):
 def sum_heads_over_scales(network, n_coarser):
     """Heads as the sum of the finest output's and the interpolated ones of coarser outputs; needs deep supervision."""
     network.one_output = False
-    network._forward_hooks.clear()
+    network.decoder._forward_hooks.clear()
 
     def split(_, __, output):
         heads = output[0][:, -N_HEADS:]
@@ -203,23 +203,24 @@ def sum_heads_over_scales(network, n_coarser):
         scales = [i[:, :-N_HEADS] for i in output]
         return torch.cat([scales[0], heads], dim=1) if network.one_output else [*scales, heads]
 
-    network.register_forward_hook(split)
+    network.decoder.register_forward_hook(split)
 
 
 def hand_over_coarser_heads(network, n_coarser):
     """In training the output also ends with the heads of coarser outputs."""
 
     def append(module, _, output):
-        # The trainer's own hook has split the finest output already.
+        # The decoder's own hook has split the finest output already.
         return [*output, *module.coarser_heads] if module.training else None
 
     def keep(module, _, output):
         module.coarser_heads = [i[:, -N_HEADS:] for i in output[1 : 1 + n_coarser]]
 
-    split = list(network._forward_hooks.values())
-    network._forward_hooks.clear()
+    decoder = network.decoder
+    split = list(decoder._forward_hooks.values())
+    decoder._forward_hooks.clear()
     for hook in (keep, *split, append):
-        network.register_forward_hook(hook)
+        decoder.register_forward_hook(hook)
 
 
 class LossAtAllScales(ConfLUNetLoss):

@@ -45,9 +45,9 @@ class Heads:
         return self.n_semantic + 1 + axis
 
     def split(self, module: nn.Module, _: tuple, output: torch.Tensor | list | tuple) -> list | None:
-        """Forward hook: in training, ``[semantic scales ..., heads]``; in inference the output as it is.
+        """Forward hook of the decoder: in training, ``[semantic scales ..., heads]``; in inference the output as it is.
 
-        A network returns a list with deep supervision. Its first entry has the full resolution, the only one at which
+        A decoder returns a list with deep supervision. Its first entry has the full resolution, the only one at which
         the heads are trained.
         """
         if isinstance(output, list | tuple):
@@ -85,11 +85,25 @@ def widen_with_heads(network: nn.Module, heads: Heads) -> nn.Module:
         for parameter in (p for layer in layers for p in layer.parameters()):
             parameter[heads.n_semantic :] = 0
     setattr(network, ATTRIBUTE, heads)
-    network.training_without_deep_supervision = False
-    network.register_forward_hook(heads.split)
+    set_training_without_deep_supervision(network, False)
+    # On the decoder, whose output is the network's: torch.compile takes a hook inside the network into its one graph.
+    network.decoder.register_forward_hook(heads.split)
     # nnU-Net loads weights in its own code, where only the network itself can say what does not fit.
     network._register_load_state_dict_pre_hook(_refuse_other_weights, with_module=True)
     return network
+
+
+def set_training_without_deep_supervision(network: nn.Module, on: bool) -> bool:
+    """Whether a network without deep supervision hands its heads over apart, as in training; return what held before.
+
+    Args:
+        network: what :func:`widen_with_heads` made, wrapped or not.
+        on: True in training, False in inference.
+    """
+    decoder = unwrapped(network).decoder
+    before = getattr(decoder, "training_without_deep_supervision", False)
+    decoder.training_without_deep_supervision = on
+    return before
 
 
 def _refuse_other_weights(network: nn.Module, weights: dict, prefix: str, *_) -> None:

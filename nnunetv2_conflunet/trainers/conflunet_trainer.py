@@ -14,7 +14,7 @@ from torch import nn
 
 from nnunetv2_conflunet.inference.hand_over import install_hand_over
 from nnunetv2_conflunet.inference.stock_exports import exporting_instances
-from nnunetv2_conflunet.networks import Heads, unwrapped, widen_with_heads
+from nnunetv2_conflunet.networks import Heads, set_training_without_deep_supervision, widen_with_heads
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.preprocessing.refusals import refuse_unsupported
@@ -169,7 +169,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
                 self.do_split()
         self.folder_with_segs_from_previous_stage = str(prepared.folder)
         super().on_train_start()
-        unwrapped(self.network).training_without_deep_supervision = not self.enable_deep_supervision
+        set_training_without_deep_supervision(self.network, not self.enable_deep_supervision)
         self.print_to_log_file(
             f"ConfLUNet: alpha {self.alpha}, center focus {self.center_focus}, beta {self.beta}, "
             f"warm-up {self.warm_up}, sigma {self.sigma_mm} mm, "
@@ -244,11 +244,10 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         """nnU-Net's final validation, with instance maps and lesion tables in ``validation/instances``."""
         # Validation needs no instance maps, which --val may find nowhere.
         instances_folder, self.folder_with_segs_from_previous_stage = self.folder_with_segs_from_previous_stage, None
-        network = unwrapped(self.network)
-        training_flag, network.training_without_deep_supervision = network.training_without_deep_supervision, False
+        in_training = set_training_without_deep_supervision(self.network, False)
         try:
             with exporting_instances():
                 super().perform_actual_validation(save_probabilities)
         finally:
             self.folder_with_segs_from_previous_stage = instances_folder
-            network.training_without_deep_supervision = training_flag
+            set_training_without_deep_supervision(self.network, in_training)

@@ -7,7 +7,7 @@ from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from support import small_architecture
 from torch import nn
 
-from nnunetv2_conflunet.networks import Heads, heads_of, widen_with_heads
+from nnunetv2_conflunet.networks import Heads, heads_of, set_training_without_deep_supervision, widen_with_heads
 from nnunetv2_conflunet.utilities.errors import InputError
 
 
@@ -50,7 +50,7 @@ def test_without_deep_supervision_the_training_flag_decides():
     x = torch.randn(1, 1, 16, 16, 16)
     plain = wide(x)
     assert plain.shape[1] == 6
-    wide.training_without_deep_supervision = True
+    assert set_training_without_deep_supervision(wide, True) is False
     semantic, heads = wide(x)
     assert torch.equal(torch.cat([semantic, heads], dim=1), plain)
 
@@ -74,6 +74,12 @@ def test_weights_load_through_what_wraps_the_network():
     nn.ModuleList([wide]).load_state_dict(nn.ModuleList([wide]).state_dict())
     torch.compile(wide).load_state_dict(torch.compile(wide).state_dict())
     wide.load_state_dict({k: v for k, v in wide.state_dict().items() if "encoder" in k}, strict=False)
+
+
+def test_the_heads_add_no_break_to_the_graph_that_torch_compiles():
+    wide = widen_with_heads(network(6), Heads(2, 3))
+    explained = torch._dynamo.explain(wide)(torch.randn(1, 1, 16, 16, 16))
+    assert (explained.graph_count, explained.graph_break_count) == (1, 0)
 
 
 def test_a_network_without_output_layers_is_refused():
