@@ -21,6 +21,7 @@ from nnunetv2_conflunet.trainers.targets import center_offset_targets
 from nnunetv2_conflunet.utilities.errors import InputError
 
 install_hand_over()
+CPU = torch.device("cpu")
 SPACING = (1.5, 1.0, 1.2)
 CENTERS = [(14, 12, 12), (14, 12, 18), (20, 22, 24)]
 SHAPE = (30, 34, 38)
@@ -66,7 +67,7 @@ class SemanticOracle(Oracle):
         return super().forward(x)[:, :2]
 
 
-def predictor(kind, network, plans=None, mirror_axes=(0, 1, 2), **arguments):
+def predictor(kind, network, plans=None, mirror_axes=(0, 1, 2), device=CPU, **arguments):
     plans = plans or small_plans(spacing_mm=SPACING)
     plans["configurations"] = {k: {**v} for k, v in plans["configurations"].items()}
     (name,) = plans["configurations"]
@@ -75,7 +76,7 @@ def predictor(kind, network, plans=None, mirror_axes=(0, 1, 2), **arguments):
     configuration["normalization_schemes"] = ["NoNormalization"] * (2 + 2 * dim)
     configuration["use_mask_for_norm"] = [False] * (2 + 2 * dim)
     manager = PlansManager(plans)
-    made = kind(device=torch.device("cpu"), allow_tqdm=False, **arguments)
+    made = kind(device=device, allow_tqdm=False, **arguments)
     made.manual_initialization(
         network, manager, manager.get_configuration(name), [{}], dataset_json(channels=2 + 2 * dim), "any", mirror_axes
     )
@@ -91,10 +92,10 @@ SUBSETS = [c for n in range(4) for c in itertools.combinations(range(3), n)]
 
 
 @pytest.mark.parametrize("axes", SUBSETS)
-def test_offsets_survive_every_combination_of_mirroring(instances, axes):
+def test_offsets_survive_every_combination_of_mirroring(instances, axes, device):
     image = torch.from_numpy(channels(instances, SPACING))
-    ours = predictor(ConfLUNetPredictor, Oracle(), mirror_axes=axes or None)
-    output = ours.predict_sliding_window_return_logits(image).float().numpy()
+    ours = predictor(ConfLUNetPredictor, Oracle(), mirror_axes=axes or None, device=device)
+    output = ours.predict_sliding_window_return_logits(image).float().cpu().numpy()
     heatmap, offsets_mm = center_offset_targets(instances, SPACING)
     inside = instances > 0
     assert np.abs(offsets_mm[:, inside]).max() > 3
@@ -104,12 +105,34 @@ def test_offsets_survive_every_combination_of_mirroring(instances, axes):
 
 @pytest.mark.parametrize("use_gaussian", [True, False])
 @pytest.mark.parametrize("use_mirroring", [True, False])
-def test_the_semantic_logits_are_nnunets_bit_by_bit(instances, use_mirroring, use_gaussian):
+def test_the_semantic_logits_are_nnunets_bit_by_bit(instances, use_mirroring, use_gaussian, device):
     image = torch.from_numpy(channels(instances, SPACING))
-    arguments = {"use_mirroring": use_mirroring, "use_gaussian": use_gaussian}
+    arguments = {"use_mirroring": use_mirroring, "use_gaussian": use_gaussian, "device": device}
     ours = predictor(ConfLUNetPredictor, Oracle(), **arguments).predict_sliding_window_return_logits(image)
     theirs = predictor(nnUNetPredictor, SemanticOracle(), **arguments).predict_sliding_window_return_logits(image)
     assert torch.equal(ours[:2], theirs)
+
+
+def test_without_memory_for_the_results_on_the_device_they_are_gathered_on_the_cpu(instances, device, capsys):
+    image = torch.from_numpy(channels(instances, SPACING))
+
+    class OutOfMemoryOnce(Oracle):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            if self.calls == 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(x)
+
+    expected = predictor(ConfLUNetPredictor, Oracle(), device=device).predict_sliding_window_return_logits(image)
+    made = predictor(ConfLUNetPredictor, OutOfMemoryOnce(), device=device)
+    # nnU-Net's predictor sets it to False for other devices than GPUs.
+    made.perform_everything_on_device = True
+    found = made.predict_sliding_window_return_logits(image)
+    assert "Moving results arrays to CPU" in capsys.readouterr().out
+    assert found.device == CPU
+    torch.testing.assert_close(found, expected.cpu(), atol=1e-2, rtol=0)
 
 
 def test_the_stock_predictor_hands_over(instances):
@@ -147,7 +170,7 @@ def same_partition(a, b):
 
 @pytest.mark.parametrize("folds", [1, 3])
 @pytest.mark.parametrize("transpose_forward", [[0, 1, 2], [2, 0, 1], [1, 2, 0]])
-def test_instances_come_back_in_the_images_axis_order(instances, transpose_forward, folds):
+def test_instances_come_back_in_the_images_axis_order(instances, transpose_forward, folds, device):
     """The plans' axes, crop and spacing differ from the image's; several folds are averaged."""
     network_spacing = [SPACING[i] for i in transpose_forward]
     plans = small_plans(spacing_mm=network_spacing, transpose_forward=transpose_forward)
@@ -156,7 +179,7 @@ def test_instances_come_back_in_the_images_axis_order(instances, transpose_forwa
     order = [0, 1, *(2 + i for i in transpose_forward), *(5 + i for i in transpose_forward)]
     data = data[order]
     data[:, :2] = 0
-    made = predictor(ConfLUNetPredictor, Oracle(), plans)
+    made = predictor(ConfLUNetPredictor, Oracle(), plans, device=device)
     made.list_of_parameters = [{}] * folds
     found = made.predict_instances(data, {"spacing": SPACING})
     kept = np.where(np.arange(SHAPE[0])[:, None, None] >= 2, instances, 0)
@@ -186,10 +209,10 @@ def test_other_resolution_of_the_network(instances):
     assert best > 0.95 * both.sum()
 
 
-def test_two_dimensional_images():
+def test_two_dimensional_images(device):
     instances = balls((40, 44), [(15, 15), (15, 22), (28, 30)], 4.2, (1.0, 1.0))
     plans = small_plans(dim=2, patch_size=(24, 24))
-    made = predictor(ConfLUNetPredictor, Oracle(axes=(0, 1)), plans, mirror_axes=(0, 1))
+    made = predictor(ConfLUNetPredictor, Oracle(axes=(0, 1)), plans, mirror_axes=(0, 1), device=device)
     found = made.predict_instances(channels(instances, (1.0, 1.0))[:, None], {"spacing": (999.0, 1.0, 1.0)})
     assert found.instances.shape == (1, 40, 44)
     assert same_partition(found.instances[0], instances)
@@ -337,9 +360,9 @@ def test_nnunets_exports_are_its_own_again_after_ours(files):
     assert stock_prediction.export_prediction_from_logits is before
 
 
-def test_arrays_are_returned_as_nnunet_returns_them(instances):
-    made = predictor(ConfLUNetPredictor, Oracle())
-    stock = predictor(nnUNetPredictor, SemanticOracle())
+def test_arrays_are_returned_as_nnunet_returns_them(instances, device):
+    made = predictor(ConfLUNetPredictor, Oracle(), device=device)
+    stock = predictor(nnUNetPredictor, SemanticOracle(), device=device)
     data = channels(instances, SPACING)
     ours = made.predict_single_npy_array(data, {"spacing": SPACING}, None, None, True)
     theirs = stock.predict_single_npy_array(data, {"spacing": SPACING}, None, None, True)

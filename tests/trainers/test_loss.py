@@ -68,10 +68,12 @@ def test_masked_voxels_have_no_gradient():
     np.testing.assert_array_equal(offset_gradient, np.broadcast_to((validity[0] == 2).numpy(), (3, 4, 4, 4)))
 
 
-def test_half_precision_outputs_are_compared_in_float32():
+def test_half_precision_outputs_are_compared_in_float32(device):
     """float16 squares of small errors vanish, and sums over a patch overflow."""
-    heads = torch.full((1, 4, 40, 40, 40), 100.0).half()
+    heads = torch.full((1, 4, 40, 40, 40), 100.0, device=device).half()
     target = packed(torch.zeros(1, 40, 40, 40), torch.zeros(1, 3, 40, 40, 40), torch.full((1, 40, 40, 40), 2.0))
+    target = target.to(device)
     loss = ConfLUNetLoss(Zero(), alpha=1, beta=1, deep_supervision=False)
-    loss([torch.zeros(1, 2, 40, 40, 40), heads], [torch.zeros(1, 1, 40, 40, 40), target])
-    assert loss.parts["center"] == pytest.approx(1e4) and loss.parts["offsets"] == pytest.approx(300)
+    with torch.autocast(device.type, torch.float16, enabled=device.type == "cuda"):
+        loss([torch.zeros(1, 2, 40, 40, 40), heads], [torch.zeros(1, 1, 40, 40, 40), target])
+    assert loss.parts["center"].item() == pytest.approx(1e4) and loss.parts["offsets"].item() == pytest.approx(300)

@@ -65,13 +65,13 @@ def base(tmp_path, monkeypatch):
     return tmp_path
 
 
-def make(base, plans, trainer_class=nnUNetTrainerTiny, fold=0, **dataset):
+def make(base, plans, trainer_class=nnUNetTrainerTiny, fold=0, device=CPU, **dataset):
     """A trainer on a small preprocessed dataset."""
     (configuration,) = plans["configurations"]
     if not (base / "raw").exists():
         preprocessed_dataset(base, plans, **dataset)
     content = read_json(base / "preprocessed" / plans["dataset_name"] / "dataset.json")
-    return trainer_class({**plans, "continue_training": False}, configuration, fold, content, CPU)
+    return trainer_class({**plans, "continue_training": False}, configuration, fold, content, device)
 
 
 def resenc_plans():
@@ -94,8 +94,8 @@ def resenc_plans():
     ],
     ids=["3d", "anisotropic", "transposed", "no_deep_supervision", "resenc", "2d", "two_labels", "ignore_label"],
 )
-def test_every_kind_of_plans_trains_validates_and_writes_instances(base, plans, trainer_class, dataset):
-    trainer = make(base, plans, trainer_class, **dataset)
+def test_every_kind_of_plans_trains_validates_and_writes_instances(base, plans, trainer_class, dataset, device):
+    trainer = make(base, plans, trainer_class, device=device, **dataset)
     # The heads count from the first epoch on, whether or not the mask has begun.
     trainer.warm_up = 0
     trainer.run_training()
@@ -150,17 +150,17 @@ def test_a_low_resolution_stage_hands_its_semantic_part_to_the_next(base):
     assert (folder / "predicted_next_stage" / "3d_cascade_fullres" / "case0.b2nd").is_file()
 
 
-def test_continue_takes_up_where_it_stopped(base):
+def test_continue_takes_up_where_it_stopped(base, device):
     class Stopped(nnUNetTrainerTiny):
         def on_epoch_end(self):
             super().on_epoch_end()
             raise KeyboardInterrupt
 
     plans = small_plans(n_stages=3)
-    first = make(base, plans, Stopped)
+    first = make(base, plans, Stopped, device=device)
     with pytest.raises(KeyboardInterrupt):
         first.run_training()
-    second = make(base, plans)
+    second = make(base, plans, device=device)
     second.load_checkpoint(os.path.join(first.output_folder, "checkpoint_latest.pth"))
     assert second.current_epoch == 1
     assert second.optimizer.param_groups[0]["momentum"] == 0.9
@@ -169,11 +169,11 @@ def test_continue_takes_up_where_it_stopped(base):
     assert len(second.logger.get_value("train_losses_center", step=None)) == 2
 
 
-def test_validation_needs_no_instance_maps(base):
+def test_validation_needs_no_instance_maps(base, device):
     plans = small_plans(n_stages=3)
-    trainer = make(base, plans)
+    trainer = make(base, plans, device=device)
     trainer.run_training()
-    again = make(base, plans)
+    again = make(base, plans, device=device)
     again.load_checkpoint(os.path.join(trainer.output_folder, "checkpoint_final.pth"))
     for folder in ("raw/Dataset001_Small/instancesTr", "preprocessed/Dataset001_Small/nnUNetPlans_3d_instances"):
         (base / folder).rename(base / "elsewhere" if "raw" in folder else base / "elsewhere2")
@@ -181,15 +181,15 @@ def test_validation_needs_no_instance_maps(base):
     assert os.path.isfile(os.path.join(again.output_folder, "validation", "instances", "case0.nii.gz"))
 
 
-def test_a_stock_checkpoint_gives_its_weights_but_cannot_be_continued(base):
+def test_a_stock_checkpoint_gives_its_weights_but_cannot_be_continued(base, device):
     from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 
     plans = small_plans(n_stages=3)
-    stock = make(base, plans, nnUNetTrainer)
+    stock = make(base, plans, nnUNetTrainer, device=device)
     stock.initialize()
     checkpoint = os.path.join(stock.output_folder, "checkpoint_final.pth")
     stock.save_checkpoint(checkpoint)
-    trainer = make(base, plans)
+    trainer = make(base, plans, device=device)
     trainer.initialize()
     load_pretrained_weights(trainer.network, checkpoint)
     ours, theirs = trainer.network.state_dict(), stock.network.state_dict()
@@ -199,7 +199,7 @@ def test_a_stock_checkpoint_gives_its_weights_but_cannot_be_continued(base):
     with pytest.raises(
         InputError, match=r"checkpoint_final\.pth cannot be continued.*seg_layers.* -pretrained_weights"
     ):
-        make(base, plans).load_checkpoint(checkpoint)
+        make(base, plans, device=device).load_checkpoint(checkpoint)
 
 
 def test_no_instances_end_training_before_it_begins(base):
@@ -282,28 +282,28 @@ def test_variants_are_what_their_names_say(base):
     assert make(base, small_plans(), trainers.nnUNetTrainerConfLUNet_5epochs).num_epochs == 5
 
 
-def test_the_heads_begin_at_zero_and_the_semantic_part_as_in_nnunet(base):
+def test_the_heads_begin_at_zero_and_the_semantic_part_as_in_nnunet(base, device):
     plans = small_plans(n_stages=3)
-    trainer = make(base, plans)
+    trainer = make(base, plans, device=device)
     trainer.initialize()
     network = unwrapped(trainer.network)
     assert heads_of(network).n_channels == 6
     network.eval()
-    outputs = network(torch.randn(1, 1, 16, 16, 16))
+    outputs = network(torch.randn(1, 1, 16, 16, 16, device=device))
     assert [o.shape[1] for o in outputs] == [2, 2, 4]
     assert not outputs[-1].any() and outputs[0].any()
     trainer.set_deep_supervision_enabled(False)
-    assert network(torch.randn(1, 1, 16, 16, 16)).shape == (1, 6, 16, 16, 16)
+    assert network(torch.randn(1, 1, 16, 16, 16, device=device)).shape == (1, 6, 16, 16, 16)
 
 
-def test_a_compiled_network_hands_its_heads_over_too(base):
-    trainer = make(base, small_plans(n_stages=3))
+def test_a_compiled_network_hands_its_heads_over_too(base, device):
+    trainer = make(base, small_plans(n_stages=3), device=device)
     trainer.initialize()
-    trainer.network = torch.compile(trainer.network, backend="eager")
+    trainer.network = torch.compile(trainer.network, backend="eager" if device == CPU else "inductor")
     assert heads_of(trainer.network).n_channels == 6
-    assert [o.shape[1] for o in trainer.network(torch.randn(1, 1, 16, 16, 16))] == [2, 2, 4]
+    assert [o.shape[1] for o in trainer.network(torch.randn(1, 1, 16, 16, 16, device=device))] == [2, 2, 4]
     trainer.set_deep_supervision_enabled(False)
-    assert trainer.network(torch.randn(1, 1, 16, 16, 16)).shape == (1, 6, 16, 16, 16)
+    assert trainer.network(torch.randn(1, 1, 16, 16, 16, device=device)).shape == (1, 6, 16, 16, 16)
 
 
 def test_a_tuned_instantiation_survives_another_fold(base):
@@ -420,22 +420,22 @@ def test_two_processes_train_together(base):
     assert (folder / "validation" / "instances" / "case0.nii.gz").is_file()
 
 
-def test_four_touching_lesions_can_be_learned(base):
+def test_four_touching_lesions_can_be_learned(base, device):
     """Overfit one patch until the heads are right: the instances come back as four."""
     torch.manual_seed(0)
     instances = balls((20, 20, 20), [(6, 6, 6), (6, 6, 12), (6, 12, 6), (12, 8, 9)], 3.4)
     assert np.unique(instances_cc(instances > 0)).size == 2
     plans = small_plans(n_stages=3, patch_size=(20, 20, 20))
     plans["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]["features_per_stage"] = [12, 16, 24]
-    trainer = make(base, plans)
+    trainer = make(base, plans, device=device)
     trainer.initialize()
     heatmap, offsets = center_offset_targets(instances, (1, 1, 1))
     validity = np.where(instances > 0, 2, 1)[None]
     packed = torch.from_numpy(np.concatenate([heatmap[None], offsets, validity])[None]).half()
     label = torch.from_numpy((instances > 0)[None, None].astype(np.int16))
-    target = [label, label[..., ::2, ::2, ::2], packed]
+    target = [i.to(device) for i in (label, label[..., ::2, ::2, ::2], packed)]
     image = torch.from_numpy(np.stack([instances % 2 + 1.5 * (instances > 0)]))[None].float()
-    image += 0.1 * torch.randn_like(image)
+    image = (image + 0.1 * torch.randn_like(image)).to(device)
     optimizer = torch.optim.Adam(trainer.network.parameters(), 3e-3)
     trainer.loss.alpha, trainer.loss.beta = 200, 0.5
     for _ in range(150):
@@ -443,13 +443,32 @@ def test_four_touching_lesions_can_be_learned(base):
         trainer.loss(trainer.network(image), target).backward()
         optimizer.step()
     trainer.set_deep_supervision_enabled(False)
-    output = trainer.network(image)[0].detach().numpy()
+    output = trainer.network(image)[0].detach().cpu().numpy()
     found = instantiate_center_offset(output[1] > output[0], output[2], output[3:], (1, 1, 1))
     assert found.max() == 4
     for i in range(1, 5):
         overlap = [np.count_nonzero((found == j) & (instances == i)) for j in range(1, 5)]
         union = np.count_nonzero((found == 1 + np.argmax(overlap)) | (instances == i))
         assert max(overlap) / union > 0.7
+
+
+def test_offsets_beyond_30_mm_are_learned_step_by_step_in_the_trainers_own_precision(base, device):
+    """On a GPU that is float16 with a scaled gradient: no part of the loss may leave its range."""
+    torch.manual_seed(0)
+    trainer = make(base, small_plans(n_stages=3, patch_size=(16, 16, 16), spacing_mm=(8.0, 8.0, 8.0)), device=device)
+    trainer.initialize()
+    trainer.optimizer = torch.optim.Adam(trainer.network.parameters(), 5e-2)
+    instances = np.zeros((16, 16, 16), np.int32)
+    instances[3:13, 3:13, 3:13] = 1
+    heatmap, offsets_mm = center_offset_targets(instances, (8.0, 8.0, 8.0), sigma_mm=8.0)
+    assert np.abs(offsets_mm).max() == 36
+    packed = np.concatenate([heatmap[None], offsets_mm, np.where(instances > 0, 2, 1)[None]])
+    label = torch.from_numpy((instances > 0)[None, None].astype(np.int16))
+    target = [label, label[..., ::2, ::2, ::2], torch.from_numpy(packed[None]).half()]
+    batch = {"data": torch.from_numpy(offsets_mm[None, :1] / 36 + (instances > 0)), "target": target}
+    losses = [trainer.train_step(batch) for _ in range(60)]
+    assert all(np.isfinite(step[part]) for step in losses for part in ("loss", "seg", "center", "offsets"))
+    assert losses[-1]["offsets"] < 0.7 * losses[0]["offsets"]
 
 
 def instances_cc(mask):
