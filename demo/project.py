@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,10 +42,11 @@ class Project:
         }
 
     def run(self, command, **variables):
-        """Run a command of this Python's environment, showing it and what it prints."""
+        """Run a command of this Python's environment, or of the search path, showing it and what it prints."""
         print(f"$ {command}", flush=True)
         program, *arguments = shlex.split(command)
-        executable = Path(sys.executable).with_name(program)
+        places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        executable = shutil.which(program, path=places) or sys.exit(f"{program} is not found in {places}")
         subprocess.run([executable, *arguments], env={**self.environment, **variables}, check=True)
 
     def add_configuration(self, dataset, name, make):

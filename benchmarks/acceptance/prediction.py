@@ -1,0 +1,164 @@
+"""Prediction of one volume by nnU-Net's predictor and by ours, the same weights in both: seconds and peak memory.
+
+    python benchmarks/acceptance/prediction.py RESULT.json MODEL_FOLDER IMAGE --device cuda
+
+Part of `benchmarks/gpu_acceptance.py`. MODEL_FOLDER is one of a ConfLUNet trainer; nnU-Net's network gets its weights
+without the heads' channels. Mirroring is on. `on device` and `on CPU` say where nnU-Net gathers its results; in the
+last row the device has too little memory for them.
+"""
+
+import argparse
+import contextlib
+import gc
+import io
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_conflunet.inference import ConfLUNetPredictor
+from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
+from nnunetv2_conflunet.utilities.files import read_json, write_json
+
+KINDS = {"stock": (nnUNetTrainer, nnUNetPredictor), "ours": (nnUNetTrainerConfLUNet, ConfLUNetPredictor)}
+MIRROR_AXES = (0, 1, 2)
+GIB = 2**30
+
+
+def main():
+    args = parse()
+    torch.backends.cudnn.benchmark = True
+    model = Model(args.model, args.configuration, args.fold)
+    result, outputs = {}, {}
+    places = {"on device": True, "on CPU": False} if args.device == "cuda" else {"on CPU": False}
+    for place, on_device in places.items():
+        predictors = {kind: model.predictor(kind, args.device, on_device) for kind in KINDS}
+        data = preprocessed(predictors["stock"], args.image)
+        for repeat in range(1 + args.repeats):
+            # The first one is the warm-up: cuDNN tries its algorithms.
+            for kind, predictor in predictors.items():
+                figures, outputs[place] = measured(predictor, data)
+                if repeat:
+                    keep_lowest(result.setdefault(f"{kind}, {place}", figures), figures)
+                write_json(result, args.result)
+        for kind, predictor in predictors.items():
+            result[f"{kind}, {place}"]["with_files_s"] = to_files(predictor, args.image, args.result.parent / kind)
+            write_json(result, args.result)
+    if args.device == "cuda":
+        result["ours, out of memory"] = out_of_memory(model, data, outputs["on device"], result)
+        write_json(result, args.result)
+
+
+class Model:
+    """A trained model, whose weights both predictors get."""
+
+    def __init__(self, folder, configuration, fold):
+        self.plans = PlansManager(read_json(folder / "plans.json"))
+        self.configuration = self.plans.get_configuration(configuration)
+        self.dataset_json = read_json(folder / "dataset.json")
+        self.channels = len(self.dataset_json["channel_names"])
+        self.n_semantic = self.plans.get_label_manager(self.dataset_json).num_segmentation_heads
+        file = folder / f"fold_{fold}" / "checkpoint_final.pth"
+        self.weights = torch.load(file, map_location="cpu", weights_only=False)["network_weights"]
+
+    def predictor(self, kind, device, on_device):
+        trainer_class, predictor_class = KINDS[kind]
+        network = trainer_class.build_network_architecture(
+            self.plans, self.configuration, self.channels, self.n_semantic, False
+        )
+        wanted = network.state_dict()
+        # Semantic channels come first, and nnU-Net's network has no others.
+        weights = {name: value[: len(wanted[name])] if value.ndim else value for name, value in self.weights.items()}
+        made = predictor_class(
+            device=torch.device(device), perform_everything_on_device=on_device, use_mirroring=True, allow_tqdm=False
+        )
+        made.manual_initialization(
+            network, self.plans, self.configuration, [weights], self.dataset_json, trainer_class.__name__, MIRROR_AXES
+        )
+        return made
+
+
+def preprocessed(predictor, image):
+    preprocessor = predictor.configuration_manager.preprocessor_class(verbose=False)
+    data, *_ = preprocessor.run_case(
+        [str(image)], None, predictor.plans_manager, predictor.configuration_manager, predictor.dataset_json
+    )
+    return torch.from_numpy(np.ascontiguousarray(data)).float()
+
+
+def measured(predictor, data):
+    """Seconds and peak memory of the sliding window, and its output."""
+    gc.collect()
+    # 5 resets the peak of the process (man 5 proc, clear_refs).
+    Path("/proc/self/clear_refs").write_text("5")
+    before = host_gib("VmRSS")
+    cuda = predictor.device.type == "cuda"
+    if cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    start = time.perf_counter()
+    output = predictor.predict_logits_from_preprocessed_data(data)
+    figures = {"seconds": time.perf_counter() - start, "host_gib": host_gib("VmHWM") - before}
+    # So that the next one has the device for itself.
+    predictor.network.cpu()
+    if cuda:
+        figures |= {
+            "device_gib": torch.cuda.max_memory_allocated() / GIB,
+            "reserved_gib": torch.cuda.max_memory_reserved() / GIB,
+        }
+    return figures, output
+
+
+def keep_lowest(kept, figures):
+    kept.update({name: min(value, figures[name]) for name, value in kept.items() if name in figures})
+
+
+def host_gib(name):
+    line = next(i for i in Path("/proc/self/status").read_text().splitlines() if i.startswith(f"{name}:"))
+    return int(line.split()[1]) / 2**20
+
+
+def to_files(predictor, image, folder):
+    """Seconds from the image's file to all files of the prediction."""
+    folder.mkdir(exist_ok=True)
+    start = time.perf_counter()
+    predictor.predict_from_files_sequential([[str(image)]], [str(folder / "case")])
+    return time.perf_counter() - start
+
+
+def out_of_memory(model, data, expected, result):
+    """Results do not fit onto the device any more: nnU-Net gathers them on the CPU, and ours must be the same."""
+    fits, needs = (result[f"ours, {place}"]["reserved_gib"] for place in ("on CPU", "on device"))
+    total = torch.cuda.get_device_properties(0).total_memory / GIB
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction((fits + (needs - fits) / 2) / total)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        figures, output = measured(model.predictor("ours", "cuda", True), data)
+    torch.cuda.set_per_process_memory_fraction(1.0)
+    return figures | {
+        "limit_gib": fits + (needs - fits) / 2,
+        "fell_back": "Moving results arrays to CPU" in printed.getvalue(),
+        "largest_difference": float((output.float() - expected.float()).abs().max()),
+        "largest_value": float(expected.float().abs().max()),
+    }
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("result", type=Path)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("image", type=Path)
+    parser.add_argument("--configuration", default="3d_fullres")
+    parser.add_argument("--fold", default="0")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--repeats", type=int, default=2, help="the fastest counts")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

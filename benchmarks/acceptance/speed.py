@@ -1,0 +1,144 @@
+"""Training steps of nnU-Net's trainer and of ours on the same plans and data, with and without torch.compile.
+
+    python benchmarks/acceptance/speed.py RESULT.json --dataset 111 --configuration 3d_fullres --iterations 100
+
+Part of `benchmarks/gpu_acceptance.py`; nnU-Net's folders come from its environment variables. Each figure is of steps
+after a warm-up, with nnU-Net's own loader, in the trainers' own precision.
+"""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from torch._dynamo import explain
+
+from nnunetv2_conflunet.networks import unwrapped
+from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
+from nnunetv2_conflunet.trainers.loss import PARTS
+from nnunetv2_conflunet.trainers.targets import HEATMAP_AND_OFFSETS, OFFSETS, VALIDITY
+from nnunetv2_conflunet.utilities.files import read_json, write_json
+
+KINDS = {"stock": nnUNetTrainer, "ours": nnUNetTrainerConfLUNet}
+WARM_UP = 10
+# Beyond what any lesion has: half the diagonal of a patch of 128 mm is 111 mm.
+FAR_MM = 60.0
+FAR_STEPS = 60
+
+
+def main():
+    args = parse()
+    torch.backends.cudnn.benchmark = True
+    result = {}
+    for kind, trainer_class in KINDS.items():
+        trainer = make_trainer(trainer_class, args, compiled=False)
+        trainer.on_train_start()
+        begin_epoch(trainer)
+        result[kind] = steps(trainer, trainer.dataloader_train, args.iterations)
+        batch = next(trainer.dataloader_train)
+        result[kind]["graphs"], result[kind]["graph_breaks"] = graphs(trainer, batch)
+        write_json(result, args.result)
+        if args.compile:
+            compiled = make_trainer(trainer_class, args, compiled=True)
+            compiled.initialize()
+            begin_epoch(compiled)
+            result[f"{kind}, compiled"] = steps(compiled, trainer.dataloader_train, args.iterations)
+            write_json(result, args.result)
+            del compiled
+        if kind == "ours":
+            result["far offsets"] = far_offsets(trainer, batch)
+            write_json(result, args.result)
+        trainer.dataloader_train = trainer.dataloader_val = None
+        del trainer
+        if args.device == "cuda":
+            torch.cuda.empty_cache()
+
+
+def make_trainer(trainer_class, args, compiled):
+    # nnU-Net's trainer looks at it when its network is made.
+    os.environ["nnUNet_compile"] = "t" if compiled else "f"
+    torch.manual_seed(0)
+    folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(args.dataset)
+    plans = {**read_json(folder / "nnUNetPlans.json"), "continue_training": False}
+    content = read_json(folder / "dataset.json")
+    return trainer_class(plans, args.configuration, 0, content, torch.device(args.device))
+
+
+def begin_epoch(trainer):
+    trainer.on_train_epoch_start()
+    if isinstance(trainer, nnUNetTrainerConfLUNet):
+        # Past the warm-up, so that the heads' gradients are those of most of a training.
+        trainer.loss.heads_weight = 1.0
+
+
+def steps(trainer, loader, n):
+    """Seconds a step, what of them the loader makes wait, peak memory, and whether all losses were finite."""
+    waits, works, losses = [], [], []
+    for i in range(WARM_UP + n):
+        if i == WARM_UP and trainer.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        start = time.perf_counter()
+        batch = next(loader)
+        loaded = time.perf_counter()
+        # Ends with the loss on the CPU, so that the device has finished.
+        losses.append(trainer.train_step(batch))
+        waits.append(loaded - start)
+        works.append(time.perf_counter() - loaded)
+    result = {
+        "first_step_s": works[0],
+        "step_s": float(np.median(works[WARM_UP:])),
+        "iteration_s": float(np.mean(waits[WARM_UP:]) + np.mean(works[WARM_UP:])),
+        "loader_share": float(np.sum(waits[WARM_UP:]) / (np.sum(waits[WARM_UP:]) + np.sum(works[WARM_UP:]))),
+        "finite": all(np.isfinite(value) for step in losses for value in step.values()),
+        "loss": [float(np.mean([step["loss"] for step in part])) for part in (losses[:10], losses[-10:])],
+    }
+    if trainer.device.type == "cuda":
+        result["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        result["gradient_scale"] = trainer.grad_scaler.get_scale()
+    return result
+
+
+def graphs(trainer, batch):
+    """Into how many graphs torch.compile takes the network apart, and at how many breaks."""
+    explained = explain(unwrapped(trainer.network))(batch["data"].to(trainer.device))
+    torch.compiler.reset()
+    return explained.graph_count, explained.graph_break_count
+
+
+def far_offsets(trainer, batch):
+    """Steps towards offsets of +-60 mm in the trainer's own precision."""
+    packed = batch["target"][-1]
+    inside = (packed[:, VALIDITY] == HEATMAP_AND_OFFSETS).float()[:, None]
+    alternating = torch.tensor([FAR_MM if i % 2 else -FAR_MM for i in range(packed.shape[1] - 2)])
+    packed[:, OFFSETS] = (inside * alternating.view(1, -1, *[1] * (packed.ndim - 2))).to(packed.dtype)
+    for group in trainer.optimizer.param_groups:
+        group["momentum"] = 0.9
+    losses = [trainer.train_step(batch) for _ in range(FAR_STEPS)]
+    with torch.no_grad(), torch.autocast(trainer.device.type, enabled=trainer.device.type == "cuda"):
+        heads = trainer.network(batch["data"].to(trainer.device))[-1]
+    return {
+        "dtype": str(heads.dtype),
+        "finite": all(np.isfinite(step[part]) for step in losses for part in PARTS),
+        "loss_mm": [float(losses[0]["offsets"]), float(losses[-1]["offsets"])],
+        "largest_predicted_mm": float(heads[:, 1:].abs().max()),
+    }
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("result", type=Path)
+    parser.add_argument("--dataset", type=int, required=True)
+    parser.add_argument("--configuration", default="3d_fullres")
+    parser.add_argument("--iterations", type=int, default=100)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--compile", action="store_true", help="also with torch.compile")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
