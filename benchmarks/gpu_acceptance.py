@@ -25,6 +25,7 @@ import sys
 import time
 import traceback
 from importlib.metadata import version
+from importlib.util import find_spec
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -52,9 +53,10 @@ METHODS = {
     "default": "-m center_offset",
 }
 # What comes after the training's last step: its validation, test patients, evaluation, and the prediction's part.
-SECONDS_AFTER_TRAINING = {"training": 75, "prediction": 60}
-SECONDS_BEFORE_TRAINING = 30
-ITERATIONS_PER_EPOCH, VALIDATION_ITERATIONS = 50, 5
+SECONDS_AFTER_TRAINING = {"training": 130, "prediction": 60}
+# Imports, the loader's start and torch.compile; between two epochs nnU-Net draws its plots and saves the network.
+SECONDS_BEFORE_TRAINING, SECONDS_BETWEEN_EPOCHS = 45, 2.5
+ITERATIONS_PER_EPOCH, VALIDATION_ITERATIONS = 100, 5
 
 
 def main():
@@ -119,6 +121,8 @@ class Acceptance:
     def tests(self):
         log = self.out / "tests.log"
         command = [sys.executable, "-m", "pytest", "tests", "-q", "-k", "cuda", "-p", "no:cacheprovider"]
+        if find_spec("xdist"):
+            command += ["-n", str(max(os.cpu_count() // 4, 1))]
         with open(log, "w", encoding="utf-8") as output:
             status = subprocess.run(command, cwd=HERE.parent, stdout=output, stderr=subprocess.STDOUT).returncode
         summary = log.read_text(encoding="utf-8").strip().splitlines()[-1].strip("= ")
@@ -182,8 +186,9 @@ class Acceptance:
             n_iterations = ITERATIONS_PER_EPOCH
             after = sum(seconds for part, seconds in SECONDS_AFTER_TRAINING.items() if part in self.args.parts)
             seconds = self.left() - SECONDS_BEFORE_TRAINING - after
-            # Validation steps load a patch as training steps do; a second an epoch goes to logs and plots.
-            epochs = max(int(seconds / (step_s * (n_iterations + VALIDATION_ITERATIONS) + 1)), 2)
+            # Validation steps load a patch as training steps do.
+            an_epoch = step_s * (n_iterations + VALIDATION_ITERATIONS) + SECONDS_BETWEEN_EPOCHS
+            epochs = max(int(seconds / an_epoch), 2)
         return {
             "seed": 0,
             "num_epochs": epochs,

@@ -4,7 +4,7 @@
 
 Part of `benchmarks/gpu_acceptance.py`. MODEL_FOLDER is one of a ConfLUNet trainer; nnU-Net's network gets its weights
 without the heads' channels. Mirroring is on. `on device` and `on CPU` say where nnU-Net gathers its results; in the
-last row the device has too little memory for them.
+last row it has begun on the device, whose memory is limited to less than they need.
 """
 
 import argparse
@@ -27,13 +27,15 @@ from nnunetv2_conflunet.utilities.files import read_json, write_json
 KINDS = {"stock": (nnUNetTrainer, nnUNetPredictor), "ours": (nnUNetTrainerConfLUNet, ConfLUNetPredictor)}
 MIRROR_AXES = (0, 1, 2)
 GIB = 2**30
+# Voxels along each axis of an image whose results take more memory than the network does at a patch.
+WIDE = 320
 
 
 def main():
     args = parse()
     torch.backends.cudnn.benchmark = True
     model = Model(args.model, args.configuration, args.fold)
-    result, outputs = {}, {}
+    result = {}
     places = {"on device": True, "on CPU": False} if args.device == "cuda" else {"on CPU": False}
     for place, on_device in places.items():
         predictors = {kind: model.predictor(kind, args.device, on_device) for kind in KINDS}
@@ -41,7 +43,7 @@ def main():
         for repeat in range(1 + args.repeats):
             # The first one is the warm-up: cuDNN tries its algorithms.
             for kind, predictor in predictors.items():
-                figures, outputs[place] = measured(predictor, data)
+                figures, _ = measured(predictor, data)
                 if repeat:
                     keep_lowest(result.setdefault(f"{kind}, {place}", figures), figures)
                 write_json(result, args.result)
@@ -49,7 +51,7 @@ def main():
             result[f"{kind}, {place}"]["with_files_s"] = to_files(predictor, args.image, args.result.parent / kind)
             write_json(result, args.result)
     if args.device == "cuda":
-        result["ours, out of memory"] = out_of_memory(model, data, outputs["on device"], result)
+        result["ours, out of memory"] = out_of_memory(model, data)
         write_json(result, args.result)
 
 
@@ -130,22 +132,31 @@ def to_files(predictor, image, folder):
     return time.perf_counter() - start
 
 
-def out_of_memory(model, data, expected, result):
-    """Results do not fit onto the device any more: nnU-Net gathers them on the CPU, and ours must be the same."""
-    fits, needs = (result[f"ours, {place}"]["reserved_gib"] for place in ("on CPU", "on device"))
-    total = torch.cuda.get_device_properties(0).total_memory / GIB
+def out_of_memory(model, data):
+    """Results that do not fit onto the device: nnU-Net gathers them on the CPU, and ours must be the same there."""
+    wide = torch.zeros((len(data), *[WIDE] * (data.ndim - 1)))
+    wide[tuple(slice(n) for n in data.shape)] = data
+    fits, expected = measured(few_tiles(model.predictor("ours", "cuda", True)), wide)
+    spares, _ = measured(few_tiles(model.predictor("ours", "cuda", False)), wide)
+    limit = (fits["reserved_gib"] + spares["reserved_gib"]) / 2
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction((fits + (needs - fits) / 2) / total)
+    torch.cuda.set_per_process_memory_fraction(limit * GIB / torch.cuda.get_device_properties(0).total_memory)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        figures, output = measured(model.predictor("ours", "cuda", True), data)
+        figures, output = measured(few_tiles(model.predictor("ours", "cuda", True)), wide)
     torch.cuda.set_per_process_memory_fraction(1.0)
     return figures | {
-        "limit_gib": fits + (needs - fits) / 2,
+        "limit_gib": limit,
+        "needs_gib": fits["reserved_gib"],
         "fell_back": "Moving results arrays to CPU" in printed.getvalue(),
         "largest_difference": float((output.float() - expected.float()).abs().max()),
         "largest_value": float(expected.float().abs().max()),
     }
+
+
+def few_tiles(predictor):
+    predictor.tile_step_size, predictor.use_mirroring = 1, False
+    return predictor
 
 
 def parse():

@@ -2,11 +2,13 @@
 
     python benchmarks/acceptance/speed.py RESULT.json --dataset 111 --configuration 3d_fullres --iterations 100
 
-Part of `benchmarks/gpu_acceptance.py`; nnU-Net's folders come from its environment variables. Each figure is of steps
-after a warm-up, with nnU-Net's own loader, in the trainers' own precision.
+Part of `benchmarks/gpu_acceptance.py`; nnU-Net's folders come from its environment variables. Steps after a warm-up, in
+the trainers' own precision: on batches that wait in memory, which is what the device takes, and with nnU-Net's own
+loader, whose workers share the processor.
 """
 
 import argparse
+import itertools
 import os
 import time
 from pathlib import Path
@@ -26,6 +28,8 @@ from nnunetv2_conflunet.utilities.files import read_json, write_json
 
 KINDS = {"stock": nnUNetTrainer, "ours": nnUNetTrainerConfLUNet}
 WARM_UP = 10
+# Batches that wait in memory, and the seconds in which a new loader fills its queues.
+N_READY, FILL_SECONDS = 4, 15
 # Beyond what any lesion has: half the diagonal of a patch of 128 mm is 111 mm.
 FAR_MM = 60.0
 FAR_STEPS = 60
@@ -39,15 +43,19 @@ def main():
         trainer = make_trainer(trainer_class, args, compiled=False)
         trainer.on_train_start()
         begin_epoch(trainer)
-        result[kind] = steps(trainer, trainer.dataloader_train, args.iterations)
-        batch = next(trainer.dataloader_train)
+        time.sleep(0 if args.device == "cpu" else FILL_SECONDS)
+        ready = [next(trainer.dataloader_train) for _ in range(N_READY)]
+        result[kind] = both_steps(trainer, ready, args.iterations)
+        batch = ready[0]
         result[kind]["graphs"], result[kind]["graph_breaks"] = graphs(trainer, batch)
         write_json(result, args.result)
         if args.compile:
             compiled = make_trainer(trainer_class, args, compiled=True)
             compiled.initialize()
             begin_epoch(compiled)
-            result[f"{kind}, compiled"] = steps(compiled, trainer.dataloader_train, args.iterations)
+            compiled.dataloader_train = trainer.dataloader_train
+            result[f"{kind}, compiled"] = both_steps(compiled, ready, args.iterations)
+            compiled.dataloader_train = None
             write_json(result, args.result)
             del compiled
         if kind == "ours":
@@ -74,6 +82,17 @@ def begin_epoch(trainer):
     if isinstance(trainer, nnUNetTrainerConfLUNet):
         # Past the warm-up, so that the heads' gradients are those of most of a training.
         trainer.loss.heads_weight = 1.0
+
+
+def both_steps(trainer, ready, n):
+    """The steps with the loader, and as `ready_step_s` those on batches in memory."""
+    waiting = steps(trainer, itertools.cycle(ready), n)
+    return {
+        **steps(trainer, trainer.dataloader_train, n),
+        "ready_step_s": waiting["step_s"],
+        "first_step_s": waiting["first_step_s"],
+        "batch_mib": sum(i.numel() * i.element_size() for i in (ready[0]["data"], *ready[0]["target"])) / 2**20,
+    }
 
 
 def steps(trainer, loader, n):

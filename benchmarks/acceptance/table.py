@@ -23,16 +23,17 @@ def tests_section(found):
 def speed_section(found):
     kinds = [kind for kind in found if kind not in ("far offsets", "took_s")]
     rows = [
-        "| training | s an iteration | s a step | of it waiting for the loader | peak GiB | first step s | graphs "
-        "(breaks) | all losses finite | loss, first and last ten |",
-        "| --- " * 9 + "|",
+        "| training | s a step, batch in memory | s an iteration with the loader | of it waiting | batch MiB "
+        "| peak GiB | first step s | graphs (breaks) | all losses finite | loss, first and last ten |",
+        "| --- " * 10 + "|",
     ]
     for kind in kinds:
         run = found[kind]
         graphs = f"{run['graphs']} ({run['graph_breaks']})" if "graphs" in run else ""
         losses = ", ".join(f"{i:.3f}" for i in run["loss"])
         rows.append(
-            f"| {kind} | {run['iteration_s']:.4f} | {run['step_s']:.4f} | {100 * run['loader_share']:.0f} % | "
+            f"| {kind} | {run['ready_step_s']:.4f} | {run['iteration_s']:.4f} | {100 * run['loader_share']:.0f} % | "
+            f"{run['batch_mib']:.1f} | "
             f"{run.get('peak_gib', float('nan')):.2f} | {run['first_step_s']:.1f} | {graphs} | {run['finite']} | "
             f"{losses} |"
         )
@@ -76,8 +77,8 @@ def prediction_section(found):
             rows.append(f"\nOurs / stock, {place}: {ratios(ours, stock, ours)}")
     if short := found.get("ours, out of memory"):
         rows.append(
-            f"\nWith {short['limit_gib']:.2f} GiB: fell back {short['fell_back']}, largest difference "
-            f"{short['largest_difference']:.4f} of values up to {short['largest_value']:.1f}"
+            f"\nWith {short['limit_gib']:.2f} of {short['needs_gib']:.2f} GiB: fell back {short['fell_back']}, largest "
+            f"difference {short['largest_difference']:.4f} of values up to {short['largest_value']:.1f}"
         )
     return "\n".join(rows)
 

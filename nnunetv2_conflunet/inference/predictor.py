@@ -188,11 +188,13 @@ class _HeadsGatherer:
         self.n_semantic = predictor.heads.n_semantic
         n_heads = predictor.heads.n_channels - self.n_semantic
         self.sums = [torch.zeros(tuple(shape), dtype=torch.float32, device=device) for _ in range(n_heads)]
-        self.gaussian = torch.ones((), device=device)
+        self.gaussian = torch.ones((), device=predictor.device)
         if predictor.use_gaussian:
             patch_size = tuple(predictor.configuration_manager.patch_size)
             # The weights of nnU-Net's own sum.
-            self.gaussian = compute_gaussian(patch_size, sigma_scale=1.0 / 8, value_scaling_factor=10, device=device)
+            self.gaussian = compute_gaussian(
+                patch_size, sigma_scale=1.0 / 8, value_scaling_factor=10, device=predictor.device
+            )
 
     @contextmanager
     def taking_heads_from_tiles(self):
@@ -203,8 +205,10 @@ class _HeadsGatherer:
         def predict_semantic(x: torch.Tensor) -> torch.Tensor:
             prediction = predict(x)
             tile = next(tiles)[1:]
-            for total, head in zip(self.sums, prediction[0, self.n_semantic :], strict=True):
-                total[tile] += head.to(total.device, torch.float32) * self.gaussian
+            # Weighted where the network is, so that sums on the CPU are left one transfer and one addition.
+            heads = prediction[0, self.n_semantic :].float().mul_(self.gaussian).to(self.sums[0].device)
+            for total, head in zip(self.sums, heads, strict=True):
+                total[tile] += head
             # A copy, since nnU-Net holds it while the network runs again, and a view would hold the heads too.
             return prediction[:, : self.n_semantic].clone()
 
@@ -221,8 +225,9 @@ class _HeadsGatherer:
     def averaged(self, dtype: torch.dtype) -> list[torch.Tensor]:
         """1 + dim channels, each (1, X, Y, Z) of the given type; lets go of the sums one by one."""
         weights = torch.zeros_like(self.sums[0])
+        gaussian = self.gaussian.to(weights.device)
         for tile in self.slicers:
-            weights[tile[1:]] += self.gaussian
+            weights[tile[1:]] += gaussian
         averages = []
         while self.sums:
             averages.append(self.sums.pop(0).div_(weights).to(dtype)[None])
