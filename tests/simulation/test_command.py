@@ -1,9 +1,11 @@
 """The command: where it writes, what it says, how it fails."""
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
+from support import UNWRITABLE, unwritable
 
 from nnunetv2_conflunet.simulation import command, templates
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -35,6 +37,16 @@ def test_an_output_folder_needs_no_nnunet_raw(tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv("nnUNet_raw", raising=False)
     assert run(monkeypatch, "-o", str(tmp_path / "d"), *SMALL) == 0
     assert (tmp_path / "d" / "dataset.json").is_file()
+
+
+@pytest.mark.parametrize("kind", UNWRITABLE)
+def test_a_place_that_cannot_be_written_is_named_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, kind: str
+):
+    monkeypatch.setattr(command, "write_cohort", None)
+    with unwritable(kind, tmp_path) as place:
+        assert run(monkeypatch, "-o", str(place), *SMALL, "--overwrite") == 1
+    assert re.search(UNWRITABLE[kind], capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(
