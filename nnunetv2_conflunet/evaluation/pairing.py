@@ -5,7 +5,8 @@ from pathlib import Path
 
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunetv2_conflunet.imageio.case_folder import CaseFolder, endings_of, first_file, read_dataset_json, reader_of
+from nnunetv2_conflunet.imageio.case_folder import CaseFolder, endings_of, first_file, read_dataset_json
+from nnunetv2_conflunet.imageio.readers import find_reader
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json
 
@@ -83,7 +84,7 @@ def pair_folders(reference: Path, prediction: Path, dataset_json: Path | None = 
         )
     pairs = [Pair(case, references.files[case], predictions.files.get(case)) for case in expected]
     extra = sorted(set(predictions.files) - set(expected))
-    reader = reader_of(content or {"file_ending": ending}, pairs[0].reference)
+    reader = find_reader(content or {"file_ending": ending}, [i.reference for i in pairs])
     notes = [i.described(i.passed_over) for i in (references, predictions) if i.passed_over]
     return Pairing(pairs, extra, reader, ending, notes)
 

@@ -1,13 +1,10 @@
-"""How any folder of cases is read: its dataset.json, its file ending and reader, and which of its entries are cases."""
+"""How any folder of cases is read: its dataset.json, its file ending, and which of its entries are cases."""
 
-import contextlib
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES, determine_reader_writer_from_dataset_json
+from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
 
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json
@@ -93,6 +90,16 @@ def image_ending(name: str) -> str | None:
     return name[-len(found) :] if found else None
 
 
+def refuse_macos_files(images: Iterable[Path]) -> None:
+    """Raise an InputError where nnU-Net takes what macOS wrote beside an image for an image."""
+    found = [i for i in images if i.name.startswith("._")]
+    if found:
+        raise InputError(
+            f"{found[0].parent} holds files that macOS wrote beside images ({list_some([i.name for i in found])}), and "
+            f"nnU-Net takes them for images. Delete them: find {found[0].parent} -name '._*' -delete"
+        )
+
+
 def endings_of(folder: Path) -> list[str]:
     """The endings of the images in a folder, in lower case, sorted."""
     found = (image_ending(i.name) for i in folder.iterdir() if not i.name.startswith("."))
@@ -122,21 +129,3 @@ def read_dataset_json(path: Path) -> dict:
     if ending.lower() not in ENDINGS and "overwrite_image_reader_writer" not in content:
         raise InputError(f"{path}: nnU-Net has no reader for files that end with {ending}, only {', '.join(ENDINGS)}.")
     return content
-
-
-def reader_of(dataset_json: dict, example: Path | None = None) -> type[BaseReaderWriter]:
-    """The reader that nnU-Net chooses for a dataset.
-
-    Args:
-        dataset_json: with ``file_ending``.
-        example: a file that the reader must be able to read; one that none can read is left for reading to report.
-
-    Raises:
-        InputError: there is none.
-    """
-    # nnU-Net prints the traceback of every reader that fails on the example.
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        for file in (example, None):
-            with contextlib.suppress(RuntimeError):
-                return determine_reader_writer_from_dataset_json(dataset_json, file and str(file), verbose=False)
-    raise InputError(f"nnU-Net has no reader for files that end with {dataset_json['file_ending']}.")

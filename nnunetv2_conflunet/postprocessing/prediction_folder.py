@@ -9,7 +9,8 @@ import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_conflunet.imageio import read_instances
-from nnunetv2_conflunet.imageio.case_folder import CaseFolder, endings_of, first_file, read_dataset_json, reader_of
+from nnunetv2_conflunet.imageio.case_folder import CaseFolder, endings_of, first_file, read_dataset_json
+from nnunetv2_conflunet.imageio.readers import find_reader
 from nnunetv2_conflunet.postprocessing.outputs import INSTANCES_FOLDER
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
@@ -86,10 +87,9 @@ class PredictionFolder:
         segmentations = CaseFolder.of(folder, dataset_json["file_ending"])
         segmentations.require_cases("give the output of nnUNetv2_predict.")
         segmentations.refuse_lost()
-        chosen = (
-            {"overwrite_image_reader_writer": plans["image_reader_writer"]} if "image_reader_writer" in plans else {}
-        )
-        reader = reader_of(dataset_json | chosen, next(iter(segmentations.files.values())))
+        if "image_reader_writer" in plans:
+            dataset_json |= {"overwrite_image_reader_writer": plans["image_reader_writer"]}
+        reader = find_reader(dataset_json, segmentations.files.values())
         return cls(folder, segmentations.file_ending, reader, dataset_json.get("labels", {}), plans, heads)
 
     def case_folder(self) -> CaseFolder:

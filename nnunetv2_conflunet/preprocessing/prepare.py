@@ -28,7 +28,7 @@ def main() -> None:
 def prepare(args: argparse.Namespace) -> None:
     """Convert where asked, check every instance map, and bring them to every preprocessed configuration."""
     dataset = RawDataset(nnunet_folder(RAW) / dataset_name(args.d))
-    labels = dataset.label_manager().foreground_labels
+    labels = dataset.label_manager()
     for note in dataset.check_folders():
         print(note)
     if args.labels_from_instances:
@@ -40,7 +40,7 @@ def prepare(args: argparse.Namespace) -> None:
         print(f"{n} instance maps written to {dataset.instances_folder}: each connected component is one instance.")
 
     cases = dataset.require_instances(list(dataset.training_cases()))
-    check_instances(cases, dataset.reader(), labels, args.np)
+    check_instances(cases, dataset.reader(), labels.foreground_labels, args.np)
     print(f"{len(cases)} instance maps fit their labels.")
     if args.paper_configuration:
         _add_paper_configuration(dataset.folder.name, args.p)

@@ -11,7 +11,8 @@ from nnunetv2.utilities.utils import (
     get_identifiers_from_splitted_dataset_folder,
 )
 
-from nnunetv2_conflunet.imageio.case_folder import CaseFolder, read_dataset_json, reader_of
+from nnunetv2_conflunet.imageio.case_folder import CaseFolder, read_dataset_json, refuse_macos_files
+from nnunetv2_conflunet.imageio.readers import find_reader
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 
 IMAGES_FOLDER, LABELS_FOLDER, INSTANCES_FOLDER = "imagesTr", "labelsTr", "instancesTr"
@@ -86,7 +87,7 @@ class RawDataset:
         cases = self.training_cases()
         notes = []
         if "dataset" not in self.dataset_json:
-            _refuse_macos_files(self.images_folder, cases)
+            refuse_macos_files(self.images_folder / case for case in cases)
             images = CaseFolder.of(self.images_folder, self.file_ending)
             images.require_cases("put the training images there, or correct file_ending in dataset.json.")
             images.refuse_lost()
@@ -122,8 +123,8 @@ class RawDataset:
         """An instance of the reader that nnU-Net chooses for the dataset."""
         cases = self.training_cases().values()
         images = sorted(self.images_folder.glob(f"*{self.file_ending}"))
-        candidates = [*(i.label for i in cases), *(i.instances for i in cases), *images]
-        return reader_of(self.dataset_json, next((i for i in candidates if i.is_file()), None))()
+        examples = [*images, *(i.label for i in cases), *(i.instances for i in cases)]
+        return find_reader(self.dataset_json, examples)()
 
     def require_instances(self, cases: list[str]) -> list[RawCase]:
         """The given cases, each with an instance map.
@@ -162,15 +163,6 @@ def require_labels(cases: list[RawCase]) -> None:
         raise InputError(
             f"{len(missing)} of {len(cases)} training cases have no label in {cases[0].label.parent}: "
             f"{list_some(missing)}. Put them there{conversion if len(missing) == len(cases) else ''}."
-        )
-
-
-def _refuse_macos_files(folder: Path, cases: dict[str, RawCase]) -> None:
-    found = [i for i in cases if i.startswith("._")]
-    if found:
-        raise InputError(
-            f"{folder} holds files that macOS wrote beside {len(found)} images ({list_some(found)}), and nnU-Net takes "
-            f"them for cases. Delete them: find {folder.parent} -name '._*' -delete"
         )
 
 

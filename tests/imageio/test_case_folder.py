@@ -1,15 +1,10 @@
-"""Which entries of a folder are cases, what becomes of the others, and how the files are read."""
+"""Which entries of a folder are cases, what becomes of the others, and what dataset.json says."""
 
 import json
 
-import numpy as np
 import pytest
-from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
-from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
-from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
-from support import write_nifti
 
-from nnunetv2_conflunet.imageio.case_folder import CaseFolder, endings_of, first_file, read_dataset_json, reader_of
+from nnunetv2_conflunet.imageio.case_folder import CaseFolder, endings_of, first_file, read_dataset_json
 from nnunetv2_conflunet.utilities.errors import InputError
 
 
@@ -118,17 +113,3 @@ def test_other_forms_of_dataset_json_are_named(tmp_path, content, message):
 def test_dataset_json_as_nnunet_has_it(tmp_path, ending):
     (tmp_path / "dataset.json").write_text(json.dumps({"file_ending": ending}))
     assert read_dataset_json(tmp_path / "dataset.json") == {"file_ending": ending}
-
-
-def test_the_reader_is_the_one_that_nnunet_takes(tmp_path, capfd):
-    write_nifti(np.zeros((4, 5, 6), np.uint8), tmp_path / "a.nii.gz")
-    (tmp_path / "broken.nii.gz").write_bytes(b"")
-    content = {"file_ending": ".nii.gz"}
-    assert reader_of(content) is reader_of(content, tmp_path / "a.nii.gz") is SimpleITKIO
-    # That the file is broken is for reading to say.
-    assert reader_of(content, tmp_path / "broken.nii.gz") is SimpleITKIO
-    assert reader_of(content | {"overwrite_image_reader_writer": "NibabelIO"}) is NibabelIO
-    assert reader_of({"file_ending": ".tiff"}) is Tiff3DIO
-    assert "Traceback" not in "".join(capfd.readouterr())
-    with pytest.raises(InputError, match=r"no reader for files that end with \.xyz"):
-        reader_of({"file_ending": ".xyz"})

@@ -104,7 +104,8 @@ def test_files_of_no_training_case_are_named(dataset, output_of):
 def test_files_that_macos_wrote_beside_images(dataset, error_of, output_of):
     for folder, channel in FOLDERS:
         (dataset / folder / f"._case_Tr1{channel}.nii.gz").write_bytes(bytes.fromhex("00051607"))
-    assert f"1 images (._case_Tr1), and nnU-Net takes them for cases. Delete them: find {dataset} -name" in error_of()
+    message = "imagesTr holds files that macOS wrote beside images (._case_Tr1), and nnU-Net takes them for images"
+    assert message in (error := error_of()) and f"find {dataset / 'imagesTr'} -name '._*' -delete" in error
     # Beside labels and instance maps they are in nobody's way.
     (dataset / "imagesTr" / "._case_Tr1_0000.nii.gz").unlink()
     assert "3 instance maps fit their labels." in output_of()
