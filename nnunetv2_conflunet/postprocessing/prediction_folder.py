@@ -109,8 +109,9 @@ class PredictionFolder:
         return self.folder / (case + self.file_ending)
 
     def probability_file(self, case: str) -> Path:
-        """Where --save_probabilities puts the probabilities of a case."""
-        return self.heads / f"{case}.npz"
+        """Where --save_probabilities puts the probabilities of a case; an ensemble has its own beside its masks."""
+        own = self.folder / f"{case}.npz"
+        return own if own.is_file() else self.heads / f"{case}.npz"
 
     def heads_file(self, case: str) -> Path:
         """Where --save_probabilities puts the heads of a case."""

@@ -438,6 +438,13 @@ def test_an_ensemble_with_the_heads_of_a_prediction(monkeypatch, tmp_path, toys,
         assert toys.same_partition(read(tmp_path / "out", case), kept)
 
 
+def test_probabilities_are_those_of_the_ensemble(monkeypatch, tmp_path, ours, ensemble):
+    for case in CASES:
+        np.savez_compressed(ensemble / f"{case}.npz", probabilities=np.full((2, *SHAPE), 0.5, np.float32))
+    assert run(monkeypatch, "-i", ensemble, "--heads", ours, "-o", tmp_path / "out", "-m", "center_offset") == 0
+    assert (pd.read_csv(tmp_path / "out" / "ms_001.csv")["mean_probability"] == 0.5).all()
+
+
 def test_maps_of_something_else_are_not_replaced_unless_asked(monkeypatch, capsys, tmp_path, masks):
     out = tmp_path / "out"
     out.mkdir()
