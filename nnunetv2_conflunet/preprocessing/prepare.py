@@ -31,6 +31,8 @@ def prepare(args: argparse.Namespace) -> None:
     labels = dataset.label_manager()
     for note in dataset.check_folders():
         print(note)
+    if args.paper_configuration:
+        require_writable(_plans_file(dataset.folder.name, args.p))
     if args.labels_from_instances:
         require_writable(*(i.label for i in dataset.training_cases().values()))
         print(f"{write_labels_from_instances(dataset, args.np, args.overwrite)} labels written.")
@@ -52,9 +54,13 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def _add_paper_configuration(dataset: str, plans_name: str) -> None:
-    plans_file = nnunet_folder(PREPROCESSED) / dataset / f"{plans_name}.json"
+    plans_file = _plans_file(dataset, plans_name)
     written = add_paper_configuration(plans_file)
     print(f"{NAME} was {'added to' if written else 'already in'} {plans_file}.")
+
+
+def _plans_file(dataset: str, plans_name: str) -> Path:
+    return nnunet_folder(PREPROCESSED) / dataset / f"{plans_name}.json"
 
 
 def _preprocessed_configurations(dataset: str, plans_name: str, names: list[str] | None) -> list[PreprocessedInstances]:

@@ -77,6 +77,12 @@ def test_a_missing_image_is_named(evaluated):
         make_report(load_methods([evaluated / "half"]), images=evaluated / "imagesTs")
 
 
+def test_an_image_that_cannot_be_read_is_named(evaluated):
+    (evaluated / "imagesTs" / "p1_0000.nii.gz").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"p1_0000\.nii\.gz cannot be read by SimpleITKIO"):
+        make_report(load_methods([evaluated / "half"]), images=evaluated / "imagesTs")
+
+
 def test_the_command_writes_beside_the_evaluation(evaluated, capsys):
     args = report_module._parser().parse_args([str(evaluated / "half")])
     report_module.report(args)

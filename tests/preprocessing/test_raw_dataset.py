@@ -179,6 +179,12 @@ def test_an_unwritable_folder_is_named_before_the_work(dataset, tmp_path, error_
     assert folder in error and ("no folder" if kind == "a file" else "Nothing can be written to") in error
 
 
+def test_plans_that_cannot_be_written_are_named_before_the_work(dataset, tmp_path, error_of, monkeypatch):
+    monkeypatch.setattr(prepare, "check_instances", None)
+    (tmp_path / "preprocessed").write_text("a file")
+    assert "preprocessed is no folder, so nothing can be written there" in error_of("--paper_configuration")
+
+
 def test_training_cases_of_a_read_only_dataset_are_checked(dataset, tmp_path, output_of, monkeypatch):
     with file_system(tmp_path / "mounted", "size=4m"):
         shutil.copytree(tmp_path / "raw", tmp_path / "mounted" / "raw")
