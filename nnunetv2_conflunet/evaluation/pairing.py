@@ -79,8 +79,8 @@ def pair_folders(reference: Path, prediction: Path, dataset_json: Path | None = 
     unknown = sorted(set(expected) - set(references.files))
     if unknown:
         raise InputError(
-            f"{reference_folder} has no instance map of the validation cases {list_some(unknown)}. "
-            + references.described(references.lost)
+            f"{reference_folder} has no instance map of the validation cases {list_some(unknown)}."
+            + f" {references.described(references.lost)}".rstrip()
         )
     pairs = [Pair(case, references.files[case], predictions.files.get(case)) for case in expected]
     extra = sorted(set(predictions.files) - set(expected))

@@ -9,10 +9,7 @@ from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json
 
-# Longest first, so that .nii.gz is found before an ending that it might end with.
-ENDINGS = sorted(
-    {i for reader in LIST_OF_IO_CLASSES for i in reader.supported_file_endings}, key=lambda i: (-len(i), i)
-)
+ENDINGS = sorted({ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings})
 # Beside volumes these are previews, for which no case is missed.
 PICTURES = (".png", ".bmp")
 

@@ -85,20 +85,20 @@ class RawDataset:
                 would be left out, or one that macOS wrote beside an image would be taken.
         """
         cases = self.training_cases()
-        notes = []
+        notes, folders = [], [self.instances_folder]
+        # Images and labels that dataset.json lists may have any names.
         if "dataset" not in self.dataset_json:
             refuse_macos_files(self.images_folder / case for case in cases)
             images = CaseFolder.of(self.images_folder, self.file_ending)
             images.require_cases("put the training images there, or correct file_ending in dataset.json.")
             images.refuse_lost()
             notes += [images.described(images.passed_over)]
-        for folder in (self.labels_folder, self.instances_folder):
-            if folder.is_dir():
-                found = CaseFolder.of(folder, self.file_ending)
-                found.refuse_lost()
-                extra = sorted(set(found.files) - set(cases))
-                notes += [found.described(found.passed_over)]
-                notes += [f"{folder} holds files of no training case: {list_some(extra)}."] if extra else []
+            folders = [self.labels_folder, *folders]
+        for found in (CaseFolder.of(i, self.file_ending) for i in folders if i.is_dir()):
+            found.refuse_lost()
+            extra = sorted(set(found.files) - set(cases))
+            notes += [found.described(found.passed_over)]
+            notes += [f"{found.folder} holds files of no training case: {list_some(extra)}."] if extra else []
         return [i for i in notes if i]
 
     def label_manager(self) -> LabelManager:
@@ -145,11 +145,13 @@ class RawDataset:
                 f"{len(unknown)} preprocessed cases are not in {self.folder} any more: {list_some(unknown)}. Repeat "
                 "nnUNetv2_plan_and_preprocess."
             )
-        missing = sorted(i for i in cases if not known[i].instances.is_file())
+        found = CaseFolder.of(self.instances_folder, self.file_ending)
+        missing = sorted(set(cases) - set(found.files))
         if missing:
+            not_taken = f" {found.described(found.lost)}".rstrip()
             raise InputError(
                 f"{len(missing)} of {len(cases)} training cases have no instance map in {self.instances_folder}: "
-                f"{list_some(missing)}. Expected names like {missing[0]}{self.file_ending}."
+                f"{list_some(missing)}. Expected names like {missing[0]}{self.file_ending}." + not_taken
             )
         return [known[i] for i in sorted(cases)]
 

@@ -17,8 +17,9 @@ def require_writable(*files: Path) -> None:
             or the user may not write there.
     """
     for file in files:
-        if file.is_dir():
-            raise InputError(f"{file} is a folder, where a file is to be written; name another place, or move it away.")
+        if file.exists() and not file.is_file():
+            what = "a folder" if file.is_dir() else "no regular file"
+            raise InputError(f"{file} is {what}, where a file is to be written; name another place, or move it away.")
     for folder in dict.fromkeys(file.absolute().parent for file in files):
         there = next(i for i in (folder, *folder.parents) if i.exists() or i.is_symlink())
         if not there.is_dir():

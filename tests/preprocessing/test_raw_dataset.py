@@ -11,6 +11,7 @@ from support import file_system, unwritable, write_dataset
 
 from nnunetv2_conflunet.preprocessing import conversion, prepare
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
+from nnunetv2_conflunet.utilities.errors import InputError
 
 FOLDERS = (("imagesTr", "_0000"), ("labelsTr", ""), ("instancesTr", ""))
 
@@ -207,3 +208,11 @@ def test_the_cases_are_those_of_nnunet(dataset):
 def test_a_first_label_that_no_reader_reads_is_not_in_the_way(dataset):
     (dataset / "labelsTr" / "case_Tr0.nii.gz").write_bytes(b"")
     assert type(RawDataset(dataset).reader()) is SimpleITKIO
+
+
+def test_a_map_that_cannot_be_taken_is_named_in_training_too(dataset):
+    path = dataset / "instancesTr" / "case_Tr1.nii.gz"
+    path.rename(path.with_name("case_Tr1.NII.GZ"))
+    message = r"1 of 3 training cases have no instance map .*: case_Tr1\. Expected .*case_Tr1\.NII\.GZ \(ends with"
+    with pytest.raises(InputError, match=message):
+        RawDataset(dataset).require_instances(["case_Tr0", "case_Tr1", "case_Tr2"])

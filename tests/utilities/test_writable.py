@@ -25,6 +25,11 @@ def test_a_folder_in_the_place_of_a_file(tmp_path):
         require_writable(tmp_path / "a.csv")
 
 
+def test_a_device_is_not_replaced():
+    with pytest.raises(InputError, match="/dev/null is no regular file, where a file is to be written"):
+        require_writable(Path("/dev/null"))
+
+
 def test_a_link_to_nothing_in_the_place_of_a_folder(tmp_path):
     (tmp_path / "out").symlink_to(tmp_path / "absent")
     with pytest.raises(InputError, match="out is no folder"):
