@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 import SimpleITK as sitk
 
 FEATURES = (4, 8)
@@ -147,6 +150,51 @@ def nnunet_environment(base, **others):
         "OMP_WAIT_POLICY": "PASSIVE",
         **others,
     }
+
+
+@contextmanager
+def file_system(folder, options):
+    """A small file system in memory at `folder`, made when missing. Skips the test where nobody may mount one."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@contextmanager
+def unwritable(kind, folder):
+    """A place below `folder` where nothing can be written.
+
+    Args:
+        kind: ``"a file"``, ``"below a file"``, ``"read-only"`` or ``"full"``.
+        folder: a folder of the test.
+    """
+    place = Path(folder) / "place"
+    if kind == "a file":
+        place.write_text("old")
+        yield place
+    elif kind == "below a file":
+        place.write_text("old")
+        yield place / "deep" / "deeper"
+    elif kind == "read-only":
+        with file_system(place, "ro"):
+            yield place
+    else:
+        with file_system(place, "size=4096"):
+            (place / "filler").write_bytes(bytes(4096))
+            yield place
+
+
+UNWRITABLE = {
+    "a file": "place is no folder",
+    "below a file": "place is no folder",
+    "read-only": r"Nothing can be written to .*place \(Read-only file system\)",
+    "full": r"Nothing can be written to .*place \(No space left on device\)",
+}
 
 
 def run(command, environment, check=True, timeout=600):

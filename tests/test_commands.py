@@ -154,6 +154,25 @@ def test_instances_can_be_made_again_without_the_network(environment, prediction
             np.testing.assert_array_equal(ours, theirs)
 
 
+def test_an_ensemble_is_divided_by_the_heads_of_one_of_its_predictions(environment, prediction):
+    base, variables = environment
+    shutil.copytree(prediction, base / "prediction_b")
+    folders = [prediction, base / "prediction_b"]
+    run(["nnUNetv2_ensemble", "-i", *folders, "-o", base / "ensemble", "--save_npz", "-np", "1"], variables)
+    instantiate = ["nnUNetv2_conflunet_instantiate", "-i", base / "ensemble", "-np", "1"]
+    run([*instantiate, "--heads", prediction, "-o", base / "ensemble_instances"], variables)
+    ours, theirs = (
+        np.asarray(nibabel.load(folder / "case_Ts0.nii.gz").dataobj)
+        for folder in (base / "ensemble_instances", prediction / "instances")
+    )
+    # Of two equal predictions the ensemble is the same again.
+    np.testing.assert_array_equal(ours, theirs)
+    output = run([*instantiate, "-m", "acls", "-o", base / "ensemble_acls"], variables).stdout
+    assert "There is no plans.json near" in output and "min_volume_mm3 14.0" in output
+    options = ["-m", "acls", "--settings_from", prediction, "-o", base / "ensemble_acls"]
+    assert "min_volume_mm3 0" in run([*instantiate, *options], variables).stdout
+
+
 def test_continued_prediction_makes_only_what_is_missing(environment, prediction):
     map_file = prediction / "instances" / "case_Ts0.nii.gz"
     before = map_file.read_bytes()

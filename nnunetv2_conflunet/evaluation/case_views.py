@@ -88,7 +88,12 @@ def _draw(maps: list[np.ndarray], spacing_mm: tuple[float, float]) -> Figure:
 def _read_image(path: Path, reader: BaseReaderWriter) -> np.ndarray:
     if not path.is_file():
         raise InputError(f"{path} does not exist; name the folder of the images, or leave them out.")
-    return reader.read_images((str(path),))[0][0]
+    try:
+        return reader.read_images((str(path),))[0][0]
+    except Exception as error:
+        raise InputError(
+            f"{path} cannot be read by {type(reader).__name__} ({type(error).__name__}: {error})."
+        ) from error
 
 
 def _only(instances: np.ndarray, rows: pd.DataFrame | None) -> np.ndarray:

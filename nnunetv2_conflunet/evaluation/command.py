@@ -11,11 +11,12 @@ from nnunetv2_conflunet.evaluation.folder import check_missing, evaluate_pairs, 
 from nnunetv2_conflunet.evaluation.matching import MATCHING_RULES
 from nnunetv2_conflunet.evaluation.metrics import UNDEFINED_POLICIES
 from nnunetv2_conflunet.evaluation.pairing import pair_folders
-from nnunetv2_conflunet.evaluation.parts import check_part, merge_parts, write_part
+from nnunetv2_conflunet.evaluation.parts import check_part, merge_parts, part_file, write_part
 from nnunetv2_conflunet.evaluation.settings import Settings
-from nnunetv2_conflunet.evaluation.summary import summarize, write_results
+from nnunetv2_conflunet.evaluation.summary import result_files, summarize, write_results
 from nnunetv2_conflunet.evaluation.tables import print_summary
 from nnunetv2_conflunet.utilities.commands import run_command
+from nnunetv2_conflunet.utilities.writable import require_writable
 
 
 def main() -> None:
@@ -41,6 +42,8 @@ def evaluate(args: argparse.Namespace) -> None:
     check_part(args.part_id, args.num_parts)
     pairing = pair_folders(args.reference, args.prediction, args.djfile)
     output = args.o or args.prediction
+    whole = args.merge or args.num_parts == 1
+    require_writable(*(result_files(output) if whole else [part_file(output, args.part_id, args.num_parts)]))
     if args.merge:
         check_missing(pairing, settings)
         left_out = set(pairing.missing) if settings.missing == "skip" else set()
@@ -48,13 +51,13 @@ def evaluate(args: argparse.Namespace) -> None:
         cases = merge_parts(output, args.num_parts, settings, expected)
     else:
         cases = evaluate_pairs(pairing, settings, args.np, slice(args.part_id, None, args.num_parts))
-        if args.num_parts > 1:
+        if not whole:
             print(
                 f"Wrote {write_part(output, args.part_id, args.num_parts, settings, cases)}; --merge joins the parts."
             )
             return
     lesions = lesions_of(cases)
-    summary = summarize(cases, lesions, settings, pairing.missing, pairing.extra, pairing.reader.__name__)
+    summary = summarize(cases, lesions, settings, pairing)
     files = write_results(output, summary, cases, lesions)
     print_summary(summary, str(args.prediction))
     print("Wrote " + ", ".join(map(str, files)))

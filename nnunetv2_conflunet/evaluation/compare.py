@@ -5,8 +5,12 @@ from pathlib import Path
 
 from nnunetv2_conflunet.evaluation.comparison import PAPER_METRICS, compare_methods, load_methods
 from nnunetv2_conflunet.evaluation.comparison_tables import latex_table, markdown_tables
+from nnunetv2_conflunet.evaluation.spreadsheets import without_formulas
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.files import atomic_path
+from nnunetv2_conflunet.utilities.writable import require_writable
+
+FILES = "comparison.md", "comparison.tex", "comparison.csv"
 
 
 def main() -> None:
@@ -17,19 +21,18 @@ def main() -> None:
 def compare(args: argparse.Namespace) -> None:
     """Compare evaluations, print the tables and write them where asked."""
     methods = load_methods(args.evaluations, args.names)
+    if args.o is not None:
+        require_writable(*(args.o / name for name in FILES))
     comparison = compare_methods(methods, args.metrics or list(PAPER_METRICS), seed=args.seed)
     text = markdown_tables(comparison)
     print(text)
     if args.o is None:
         return
-    for name, content in (
-        ("comparison.md", text),
-        ("comparison.tex", latex_table(comparison)),
-        ("comparison.csv", comparison.pairs.to_csv(index=False)),
-    ):
+    contents = text, latex_table(comparison), without_formulas(comparison.pairs).to_csv(index=False)
+    for name, content in zip(FILES, contents, strict=True):
         with atomic_path(args.o / name) as temporary:
             temporary.write_text(content, encoding="utf-8")
-    print(f"Wrote comparison.md, comparison.tex and comparison.csv to {args.o}")
+    print(f"Wrote {FILES[0]}, {FILES[1]} and {FILES[2]} to {args.o}")
 
 
 def _parser() -> argparse.ArgumentParser:

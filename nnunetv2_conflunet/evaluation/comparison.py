@@ -83,7 +83,7 @@ def load_methods(paths: list[Path], names: list[str] | None = None) -> list[Meth
     methods = []
     for name, file in zip(names, files, strict=True):
         content = read_json(file)
-        if not {"metric_per_case", "settings"} <= set(content):
+        if not isinstance(content, dict) or not {"metric_per_case", "settings"} <= set(content):
             raise InputError(f"{file} is no summary of nnUNetv2_conflunet_evaluate.")
         rows = {i["case"]: i["metrics"] for i in content["metric_per_case"]}
         metrics = pd.DataFrame.from_dict(rows, orient="index").astype(float)

@@ -27,15 +27,16 @@ def check_missing(pairing: Pairing, settings: Settings) -> None:
 
     Where they are left out, one prediction at least must be there.
     """
+    not_taken = "".join(f" {i}" for i in pairing.notes)
     if settings.missing == "skip" and len(pairing.missing) == len(pairing.pairs):
         raise InputError(
             f"None of the {len(pairing.pairs)} cases has a prediction ({list_some(pairing.missing)}), so nothing is "
-            "left to evaluate. Check the folder of the predictions and the names of its files."
+            "left to evaluate. Check the folder of the predictions and the names of its files." + not_taken
         )
     if pairing.missing and settings.missing == "error":
         raise InputError(
             f"{len(pairing.missing)} of {len(pairing.pairs)} cases have no prediction: {list_some(pairing.missing)}. "
-            "Predict them, score them as empty with --missing worst, or leave them out with --chill."
+            "Predict them, score them as empty with --missing worst, or leave them out with --chill." + not_taken
         )
 
 

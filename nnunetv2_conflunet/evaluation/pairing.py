@@ -1,13 +1,12 @@
 """Which file of one folder belongs to which file of another."""
 
-import contextlib
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES, determine_reader_writer_from_dataset_json
 
+from nnunetv2_conflunet.imageio.case_folder import CaseFolder, endings_of, first_file, read_dataset_json
+from nnunetv2_conflunet.imageio.readers import find_reader
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json
 
@@ -35,12 +34,15 @@ class Pairing:
         extra: cases with a prediction but no reference.
         reader: class of the reader for every file.
         file_ending: such as ``.nii.gz``.
+        notes: what in the folders looks like an image and is not taken, a sentence a folder.
+        missing: cases without a prediction.
     """
 
     pairs: list[Pair]
     extra: list[str]
     reader: type[BaseReaderWriter]
     file_ending: str
+    notes: list[str] = field(default_factory=list)
     missing: list[str] = field(init=False)
 
     def __post_init__(self):
@@ -68,30 +70,27 @@ def pair_folders(reference: Path, prediction: Path, dataset_json: Path | None = 
     prediction_folder = _with_subfolder(prediction, PREDICTION_SUBFOLDERS)
     content = _dataset_json(dataset_json, reference_folder, prediction_folder)
     ending = content["file_ending"] if content else _shared_ending(reference_folder, prediction_folder)
-    references, predictions = _cases(reference_folder, ending), _cases(prediction_folder, ending)
-    if not references:
-        raise InputError(
-            f"{reference_folder} holds no file that ends with {ending}; give the folder of the references."
-        )
+    references, predictions = CaseFolder.of(reference_folder, ending), CaseFolder.of(prediction_folder, ending)
+    references.require_cases("give the folder of the references.")
     expected = _cases_of_validation(prediction_folder, ending)
-    if expected is not None:
-        unknown = sorted(set(expected) - set(references))
-        if unknown:
-            raise InputError(f"{reference_folder} has no instance map of the validation cases {list_some(unknown)}.")
-        references = {case: references[case] for case in expected}
-    pairs = [Pair(case, path, predictions.get(case)) for case, path in sorted(references.items())]
-    extra = sorted(set(predictions) - set(references))
-    return Pairing(pairs, extra, _reader(content or {"file_ending": ending}, pairs[0].reference), ending)
+    if expected is None:
+        references.refuse_lost()
+        expected = list(references.files)
+    unknown = sorted(set(expected) - set(references.files))
+    if unknown:
+        raise InputError(
+            f"{reference_folder} has no instance map of the validation cases {list_some(unknown)}."
+            + f" {references.described(references.lost)}".rstrip()
+        )
+    pairs = [Pair(case, references.files[case], predictions.files.get(case)) for case in expected]
+    extra = sorted(set(predictions.files) - set(expected))
+    reader = find_reader(content or {"file_ending": ending}, [i.reference for i in pairs])
+    notes = [i.described(i.passed_over) for i in (references, predictions) if i.passed_over]
+    return Pairing(pairs, extra, reader, ending, notes)
 
 
 def _with_subfolder(folder: Path, names: tuple[str, ...]) -> Path:
     return next((folder / name for name in names if (folder / name).is_dir()), folder)
-
-
-def _cases(folder: Path, ending: str) -> dict[str, Path]:
-    # Hidden files are those that a writer has not finished.
-    files = (i for i in folder.iterdir() if i.name.endswith(ending) and not i.name.startswith(".") and i.is_file())
-    return {i.name.removesuffix(ending): i for i in files}
 
 
 def _cases_of_validation(folder: Path, ending: str) -> list[str] | None:
@@ -108,21 +107,12 @@ def _dataset_json(given: Path | None, reference_folder: Path, prediction_folder:
         raise InputError(f"{given} does not exist; give the dataset.json of the dataset.")
     nearby = [reference_folder.absolute().parent, reference_folder, prediction_folder]
     nearby += list(prediction_folder.absolute().parents)[:LEVELS_TO_DATASET_JSON]
-    files = [given] if given is not None else [i / "dataset.json" for i in nearby]
-    for file in files:
-        if file.is_file():
-            content = read_json(file)
-            if "file_ending" not in content:
-                raise InputError(f"{file} has no 'file_ending'; it is not the dataset.json of an nnU-Net dataset.")
-            return content
-    return None
+    file = given or first_file(nearby, "dataset.json")
+    return None if file is None else read_dataset_json(file)
 
 
 def _shared_ending(reference_folder: Path, prediction_folder: Path) -> str:
-    endings = sorted({ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings})
-    found = [i for i in endings if _cases(reference_folder, i) and _cases(prediction_folder, i)]
-    # A name that ends with .nii.gz must not also count for a shorter ending.
-    found = [i for i in found if not any(i != longer and longer.endswith(i) for longer in found)]
+    found = [i for i in endings_of(reference_folder) if i in endings_of(prediction_folder)]
     if len(found) != 1:
         seen = f"both hold files with {', '.join(found)}" if found else "no file format of nnU-Net is in both"
         raise InputError(
@@ -130,16 +120,3 @@ def _shared_ending(reference_folder: Path, prediction_folder: Path) -> str:
             "the dataset.json with -djfile, or check the folders."
         )
     return found[0]
-
-
-def _reader(content: dict, example: Path) -> type[BaseReaderWriter]:
-    # nnU-Net prints the traceback of every reader that fails on the example; reading reports an unreadable file anyway.
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        try:
-            return determine_reader_writer_from_dataset_json(content, str(example), verbose=False)
-        except RuntimeError:
-            pass
-        try:
-            return determine_reader_writer_from_dataset_json(content, verbose=False)
-        except RuntimeError as error:
-            raise InputError(f"nnU-Net has no reader for files that end with {content['file_ending']}.") from error

@@ -12,6 +12,7 @@ from nnunetv2_conflunet.evaluation.case_views import STATUS_COLOURS, case_view
 from nnunetv2_conflunet.evaluation.comparison import PAPER_METRICS, Method, compare_methods, load_methods
 from nnunetv2_conflunet.evaluation.comparison_tables import FAMILY, difference_table
 from nnunetv2_conflunet.evaluation.report_page import render_page
+from nnunetv2_conflunet.evaluation.spreadsheets import read_csv
 from nnunetv2_conflunet.evaluation.summary import LESIONS_FILE
 from nnunetv2_conflunet.evaluation.tables import (
     PRINTED_NUMBERS,
@@ -23,9 +24,13 @@ from nnunetv2_conflunet.evaluation.tables import (
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import atomic_path
+from nnunetv2_conflunet.utilities.writable import require_writable
 
 STRATA_COLUMNS = ("n_reference", "n_prediction", "Recall", "Precision", "SQ", "PQ")
 KEY = (("TP", "matched prediction"), ("FP", "prediction without a match"), ("FN", "reference without a match"))
+TITLE = "Lesion-level evaluation: "
+# Within these the title of a page stands.
+HEAD_BYTES = 1000
 
 
 def main() -> None:
@@ -41,10 +46,22 @@ def report(args: argparse.Namespace) -> None:
     if args.images is not None and not args.images.is_dir():
         raise InputError(f"{args.images} is not a folder; give the folder of the images, such as imagesTs.")
     output = args.o or methods[0].folder / "report.html"
+    require_writable(output)
+    _refuse_foreign(output)
     page = make_report(methods, images=args.images, n_cases=args.n_cases)
     with atomic_path(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
     print(f"Wrote {output}")
+
+
+def _refuse_foreign(output: Path) -> None:
+    """Raise an InputError where a file with other content stands."""
+    if not output.exists():
+        return
+    with output.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if head and f"<title>{TITLE}".encode() not in head:
+        raise InputError(f"{output} exists and is no report of this command; name another file, or move it away.")
 
 
 def make_report(methods: list[Method], *, images: Path | None = None, n_cases: int = 2) -> str:
@@ -65,7 +82,7 @@ def make_report(methods: list[Method], *, images: Path | None = None, n_cases: i
         notes += comparison.notes
         tests = dict(zip(("header", "rows"), difference_table(comparison), strict=True))
     return render_page(
-        title="Lesion-level evaluation: " + ", ".join(metrics),
+        title=TITLE + ", ".join(metrics),
         subtitle=f"nnunetv2_conflunet {methods[0].summary['version']}. {_describe(methods)}",
         notes=notes,
         metrics=_metric_table(methods),
@@ -131,7 +148,7 @@ def _figures(methods: list[Method], metrics: dict[str, pd.DataFrame]) -> list[di
 
 
 def _case_views(method: Method, images: Path | None, n_cases: int, several: bool) -> list[dict[str, str]]:
-    lesions = pd.read_csv(method.folder / LESIONS_FILE, dtype={"case": str})
+    lesions = read_csv(method.folder / LESIONS_FILE)
     reader = recursive_find_reader_writer_by_name(method.summary["reader"])()
     ranked = method.metrics["PQ"].dropna().sort_index().sort_values(kind="stable").index
     worst, best = ranked[:n_cases], ranked[max(n_cases, len(ranked) - n_cases) :][::-1]

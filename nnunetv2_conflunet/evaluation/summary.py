@@ -9,7 +9,9 @@ import pandas as pd
 from nnunetv2_conflunet import __version__
 from nnunetv2_conflunet.evaluation.case import SWEPT
 from nnunetv2_conflunet.evaluation.metrics import COUNTS, ratio
+from nnunetv2_conflunet.evaluation.pairing import Pairing
 from nnunetv2_conflunet.evaluation.settings import Settings
+from nnunetv2_conflunet.evaluation.spreadsheets import without_formulas
 from nnunetv2_conflunet.evaluation.strata import strata_by_confluence, strata_by_volume
 from nnunetv2_conflunet.utilities.files import atomic_path, write_json
 
@@ -21,18 +23,14 @@ def case_table(cases: list[dict]) -> pd.DataFrame:
     return pd.DataFrame([{"case": i["case"], **i["metrics"]} for i in cases])
 
 
-def summarize(
-    cases: list[dict], lesions: pd.DataFrame, settings: Settings, missing: list[str], extra: list[str], reader: str
-) -> dict[str, Any]:
+def summarize(cases: list[dict], lesions: pd.DataFrame, settings: Settings, pairing: Pairing) -> dict[str, Any]:
     """Summarize the evaluated cases in the shape of nnU-Net's ``summary.json``.
 
     Args:
         cases: of :func:`.folder.evaluate_pairs`.
         lesions: the rows of all their lesions.
         settings: the evaluation's.
-        missing: cases without a prediction.
-        extra: cases without a reference.
-        reader: name of nnU-Net's reader that read the files.
+        pairing: which cases have no prediction or no reference, and the reader.
 
     Returns:
         ``metric_per_case``, ``mean``, ``std`` (ddof 1) and ``n`` (number of patients for which the metric is defined,
@@ -60,11 +58,11 @@ def summarize(
         },
         "removed": _sum_of_removed(cases),
         "n_cases": len(cases),
-        "missing": missing,
-        "extra": extra,
-        "notes": _notes(lesions, settings, missing, extra),
+        "missing": pairing.missing,
+        "extra": pairing.extra,
+        "notes": [*_notes(lesions, settings, pairing.missing, pairing.extra), *pairing.notes],
         "settings": {**asdict(settings), "volume_bins_mm3": list(settings.volume_bins_mm3)},
-        "reader": reader,
+        "reader": pairing.reader.__name__,
         "version": __version__,
     }
 
@@ -98,13 +96,18 @@ def pooled_metrics(table: pd.DataFrame, lesions: pd.DataFrame) -> dict[str, floa
     return {**pooled, "RQ": pooled["F1"]}
 
 
+def result_files(folder: Path) -> list[Path]:
+    """The files of :func:`write_results`."""
+    return [folder / name for name in (SUMMARY_FILE, CASES_FILE, LESIONS_FILE)]
+
+
 def write_results(folder: Path, summary: dict, cases: list[dict], lesions: pd.DataFrame) -> list[Path]:
     """Write ``summary_instances.json``, ``cases.csv`` and ``lesions.csv``, each whole or not at all."""
     write_json(summary, folder / SUMMARY_FILE)
     for name, table in ((CASES_FILE, case_table(cases)), (LESIONS_FILE, lesions)):
         with atomic_path(folder / name) as temporary:
-            table.to_csv(temporary, index=False)
-    return [folder / name for name in (SUMMARY_FILE, CASES_FILE, LESIONS_FILE)]
+            without_formulas(table).to_csv(temporary, index=False)
+    return result_files(folder)
 
 
 def _sum_of_removed(cases: list[dict]) -> dict[str, dict[str, float]]:

@@ -20,6 +20,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunetv2_conflunet.inference.instances import instances_from_logits
 from nnunetv2_conflunet.postprocessing import write_case
 from nnunetv2_conflunet.postprocessing.outputs import INSTANCES_FOLDER, case_files
+from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
 
 
@@ -52,6 +53,9 @@ def export_prediction_with_instances(
 
     The instances are made of the segmentation as it stands in the file. Those of an earlier run go first and the map
     comes last, so that all belong to the segmentation beside them at all times.
+
+    Raises:
+        InputError: no instances can be made, as where an image holds NaN; it names the case.
     """
     dataset_json = dataset_json_dict_or_file
     if isinstance(dataset_json, str):
@@ -68,7 +72,12 @@ def export_prediction_with_instances(
 
     reader = plans_manager.image_reader_writer_class()
     segmentation = reader.read_seg(output_file_truncated + file_ending)[0][0].astype(np.int32)
-    found = instances_from_logits(segmentation, predicted_array_or_file, properties_dict, plans_manager, dataset_json)
+    try:
+        found = instances_from_logits(
+            segmentation, predicted_array_or_file, properties_dict, plans_manager, dataset_json
+        )
+    except InputError as error:
+        raise InputError(f"Case {case} has no instances: {error}") from error
     if save_probabilities:
         found.maps.save(heads_file(output_file_truncated))
     write_case(

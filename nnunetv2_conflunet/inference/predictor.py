@@ -5,6 +5,7 @@ import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 
 from nnunetv2_conflunet.imageio import Geometry
+from nnunetv2_conflunet.imageio.case_folder import refuse_macos_files
 from nnunetv2_conflunet.inference.discovery import ours_in_ext_trainer
 from nnunetv2_conflunet.inference.export import heads_file, instance_map_file
 from nnunetv2_conflunet.inference.instances import instances_from_logits
@@ -127,6 +129,7 @@ class ConfLUNetPredictor(nnUNetPredictor):
         inputs, outputs, previous = super()._manage_input_and_output_lists(
             source, outputs, folder_with_segs_from_prev_stage, True, part_id, num_parts, save_probabilities
         )
+        refuse_macos_files(Path(file) for files in inputs for file in files)
         if overwrite or outputs is None:
             return inputs, outputs, previous
         ending = self.dataset_json["file_ending"]

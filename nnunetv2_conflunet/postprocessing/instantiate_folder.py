@@ -16,6 +16,7 @@ from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json, write_json
 from nnunetv2_conflunet.utilities.parallel import run_cases
+from nnunetv2_conflunet.utilities.writable import require_writable
 
 SETTINGS_FILE = "instantiation.json"
 # What the account of a case says of the size filter and of pieces that were joined.
@@ -63,7 +64,10 @@ def instantiate_folder(
     """
     prediction = PredictionFolder.open(folder, heads)
     prediction.check_method(settings.method)
-    cases = prediction.cases()
+    found = prediction.case_folder()
+    cases = list(found.files)
+    if found.passed_over:
+        print(found.described(found.passed_over))
     _prepare_output(output, prediction, cases, settings, overwrite)
     left = [case for case in cases if not _is_up_to_date(output, prediction, case)]
     if len(left) < len(cases):
@@ -105,6 +109,7 @@ def _prepare_output(
     """Leave only maps made with these settings in the output folder, and say there what they are."""
     if output.resolve() in (prediction.folder.resolve(), prediction.heads.resolve()):
         raise InputError(f"-o {output} is the input folder; give another one, the maps have the names of the masks.")
+    require_writable(output / SETTINGS_FILE)
     sources = {"input": str(prediction.folder.resolve()), "heads": str(prediction.heads.resolve())}
     record = {**sources, "settings": settings.to_dict(), "cases": cases}
     path = output / SETTINGS_FILE
@@ -135,7 +140,7 @@ def _command() -> int:
     args = _parser().parse_args()
     folder, heads = Path(args.i), Path(args.heads) if args.heads else None
     chosen = {key: value for key, value in vars(args).items() if key in _OPTIONS and value is not None}
-    values = PredictionFolder.open(folder, heads).settings().to_dict() | chosen
+    values = _settings_of_model(PredictionFolder.open(folder, heads), args.settings_from).to_dict() | chosen
     settings = InstantiationSettings.from_dict(values)
     print(", ".join(f"{name} {value}" for name, value in settings.to_dict().items()))
     accounts, failures = instantiate_folder(
@@ -154,6 +159,21 @@ def _command() -> int:
     return 1 if failures else 0
 
 
+def _settings_of_model(prediction: PredictionFolder, settings_from: Path | None) -> InstantiationSettings:
+    """The settings that the plans.json of the prediction, or of the named model, holds."""
+    if settings_from is None:
+        if not prediction.plans:
+            print(
+                f"There is no plans.json near {prediction.folder}, so what is not given here has its default value; "
+                "--settings_from names a model, or a prediction of it, whose settings to take."
+            )
+        return prediction.settings()
+    plans_file = settings_from / "plans.json"
+    if not plans_file.is_file():
+        raise InputError(f"{plans_file} does not exist; give a model folder, or the output of nnUNetv2_predict.")
+    return InstantiationSettings.from_plans(read_json(plans_file))
+
+
 _OPTIONS = InstantiationSettings.__dataclass_fields__
 
 
@@ -167,7 +187,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("-i", required=True, metavar="PRED", help="output of nnUNetv2_predict --save_probabilities, or masks (cc)")
     add("-o", required=True, metavar="OUT", help="output folder, another than PRED")
-    add("--heads", metavar="PRED", help="the prediction with the heads, where -i has its postprocessed masks only")
+    add("--heads", metavar="PRED", help="the prediction with the heads, where -i has postprocessed or ensembled masks")
+    add("--settings_from", type=Path, metavar="MODEL", help="model, or prediction of it, whose settings to take")
     add("-m", dest="method", choices=METHODS, help="method; the model's when left out (center_offset)")
     add("--heatmap_threshold", type=float, help="center_offset: lowest value of a center (default 0.1)")
     add("--window_mm", type=float, help="center_offset: width in which a center is the highest voxel (default 3)")

@@ -7,14 +7,10 @@ from zipfile import BadZipFile
 
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.imageio.reader_writer_registry import (
-    LIST_OF_IO_CLASSES,
-    determine_reader_writer_from_dataset_json,
-    determine_reader_writer_from_file_ending,
-    recursive_find_reader_writer_by_name,
-)
 
 from nnunetv2_conflunet.imageio import read_instances
+from nnunetv2_conflunet.imageio.case_folder import CaseFolder, endings_of, first_file, read_dataset_json
+from nnunetv2_conflunet.imageio.readers import find_reader
 from nnunetv2_conflunet.postprocessing.outputs import INSTANCES_FOLDER
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
@@ -77,32 +73,32 @@ class PredictionFolder:
                 into a folder of their own. Default: `folder`.
 
         Raises:
-            InputError: a folder does not exist or holds no segmentations, or several formats.
+            InputError: a folder does not exist or holds no segmentations, or several formats, or what looks like
+                further ones and cannot be taken.
         """
         heads = folder if heads is None else heads
         for path in (folder, heads):
             if not path.is_dir():
                 raise InputError(f"{path} is not a folder; give the output folder of nnUNetv2_predict.")
-        dataset_json, plans = (_nearest_json([folder, heads], name) for name in ("dataset.json", "plans.json"))
-        ending = dataset_json["file_ending"] if dataset_json else _only_ending(folder)
+        places = [folder, heads, *(above for i in (folder, heads) for above in i.resolve().parents[:LEVELS_TO_MODEL])]
+        dataset_file, plans_file = (first_file(places, name) for name in ("dataset.json", "plans.json"))
+        dataset_json = read_dataset_json(dataset_file) if dataset_file else {"file_ending": _only_ending(folder)}
+        plans = read_json(plans_file) if plans_file else {}
+        segmentations = CaseFolder.of(folder, dataset_json["file_ending"])
+        segmentations.require_cases("give the output of nnUNetv2_predict.")
+        segmentations.refuse_lost()
         if "image_reader_writer" in plans:
-            reader = recursive_find_reader_writer_by_name(plans["image_reader_writer"])
-        elif dataset_json:
-            reader = determine_reader_writer_from_dataset_json(dataset_json, verbose=False)
-        else:
-            reader = determine_reader_writer_from_file_ending(ending, verbose=False)
-        found = cls(folder, ending, reader, dataset_json.get("labels", {}), plans, heads)
-        if not found.cases():
-            raise InputError(f"{folder} holds no file that ends with {ending}; give the output of nnUNetv2_predict.")
-        return found
+            dataset_json |= {"overwrite_image_reader_writer": plans["image_reader_writer"]}
+        reader = find_reader(dataset_json, segmentations.files.values())
+        return cls(folder, segmentations.file_ending, reader, dataset_json.get("labels", {}), plans, heads)
+
+    def case_folder(self) -> CaseFolder:
+        """The segmentations as they are now."""
+        return CaseFolder.of(self.folder, self.file_ending)
 
     def cases(self) -> list[str]:
         """Names of the segmentations without the file ending, sorted."""
-        return sorted(
-            i.name.removesuffix(self.file_ending)
-            for i in self.folder.iterdir()
-            if i.name.endswith(self.file_ending) and not i.name.startswith(".") and i.is_file()
-        )
+        return list(self.case_folder().files)
 
     def settings(self) -> InstantiationSettings:
         """The settings of the model that predicted, the defaults for a model that has none."""
@@ -113,8 +109,9 @@ class PredictionFolder:
         return self.folder / (case + self.file_ending)
 
     def probability_file(self, case: str) -> Path:
-        """Where --save_probabilities puts the probabilities of a case."""
-        return self.heads / f"{case}.npz"
+        """Where --save_probabilities puts the probabilities of a case; an ensemble has its own beside its masks."""
+        own = self.folder / f"{case}.npz"
+        return own if own.is_file() else self.heads / f"{case}.npz"
 
     def heads_file(self, case: str) -> Path:
         """Where --save_probabilities puts the heads of a case."""
@@ -132,7 +129,8 @@ class PredictionFolder:
         if method == "center_offset" and not any(self.heads_file(i).is_file() for i in cases):
             raise InputError(
                 f"{self.heads} holds no heads; predict with a ConfLUNet trainer and --save_probabilities, or use "
-                "-m cc or -m acls. --heads names the prediction's folder where masks were postprocessed into another."
+                "-m cc or -m acls. --heads names the prediction's folder where masks were postprocessed or ensembled "
+                "into another."
             )
 
     def read_case(self, case: str, method: str) -> CaseInput:
@@ -195,18 +193,8 @@ def _read_npz(path: Path, names: list[str]) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _nearest_json(folders: list[Path], name: str) -> dict:
-    above = [parent for folder in folders for parent in folder.resolve().parents[:LEVELS_TO_MODEL]]
-    for place in [*folders, *above]:
-        if (place / name).is_file():
-            return read_json(place / name)
-    return {}
-
-
 def _only_ending(folder: Path) -> str:
-    known = sorted({e for reader in LIST_OF_IO_CLASSES for e in reader.supported_file_endings})
-    names = [i.name for i in folder.iterdir() if not i.name.startswith(".")]
-    found = [e for e in known if any(name.endswith(e) for name in names)]
+    found = endings_of(folder)
     if len(found) != 1:
         what = f"files of several formats ({list_some(found)})" if found else "no images that nnU-Net reads"
         raise InputError(f"{folder} holds no dataset.json and {what}; give a folder of masks of one format.")

@@ -4,7 +4,7 @@ import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_conflunet.imageio import Geometry, read_instances
-from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase
+from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, require_labels
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.parallel import run_cases
 
@@ -15,15 +15,17 @@ def check_instances(
     """Check that every instance map fits its label.
 
     Args:
-        cases: the cases to check; their files exist.
+        cases: the cases to check; their instance maps exist.
         reader: an instance of the dataset's reader.
         foreground_labels: labels whose voxels belong to an instance; background and the ignore label do not.
         num_processes: processes to use.
 
     Raises:
-        InputError: names every case with what is wrong with it: an unreadable file, values that are no ids, another
-            size, spacing, origin or direction than the label, or a support that differs from the label's foreground.
+        InputError: names every case without a label, or else every case with what is wrong with it: an unreadable
+            file, values that are no ids, another size, spacing, origin or direction than the label, or a support that
+            differs from the label's foreground.
     """
+    require_labels(cases)
     arguments = [(i, reader, tuple(foreground_labels)) for i in cases]
     problems = [i for i in run_cases(problem_of_case, arguments, num_processes, "Checking instances") if i is not None]
     if problems:

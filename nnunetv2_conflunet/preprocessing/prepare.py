@@ -4,8 +4,7 @@ import argparse
 from pathlib import Path
 
 from nnunetv2.configuration import default_num_processes
-from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
-from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_conflunet.preprocessing.checks import check_instances
@@ -17,6 +16,8 @@ from nnunetv2_conflunet.preprocessing.refusals import refuse_unsupported
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json
+from nnunetv2_conflunet.utilities.nnunet_folders import PREPROCESSED, RAW, dataset_name, nnunet_folder
+from nnunetv2_conflunet.utilities.writable import require_writable
 
 
 def main() -> None:
@@ -26,17 +27,22 @@ def main() -> None:
 
 def prepare(args: argparse.Namespace) -> None:
     """Convert where asked, check every instance map, and bring them to every preprocessed configuration."""
-    if not nnUNet_raw.is_set():
-        raise InputError("nnUNet_raw is not set; export it as nnU-Net's documentation says.")
-    dataset = RawDataset(Path(nnUNet_raw) / _dataset_name(args.d))
+    dataset = RawDataset(nnunet_folder(RAW) / dataset_name(args.d))
+    labels = dataset.label_manager()
+    for note in dataset.check_folders():
+        print(note)
+    if args.paper_configuration:
+        require_writable(_plans_file(dataset.folder.name, args.p))
     if args.labels_from_instances:
+        require_writable(*(i.label for i in dataset.training_cases().values()))
         print(f"{write_labels_from_instances(dataset, args.np, args.overwrite)} labels written.")
     if args.instances_from_labels:
+        require_writable(*(i.instances for i in dataset.training_cases().values()))
         n = write_instances_from_labels(dataset, args.np, args.overwrite, args.connectivity)
         print(f"{n} instance maps written to {dataset.instances_folder}: each connected component is one instance.")
 
     cases = dataset.require_instances(list(dataset.training_cases()))
-    check_instances(cases, dataset.reader(), dataset.label_manager().foreground_labels, args.np)
+    check_instances(cases, dataset.reader(), labels.foreground_labels, args.np)
     print(f"{len(cases)} instance maps fit their labels.")
     if args.paper_configuration:
         _add_paper_configuration(dataset.folder.name, args.p)
@@ -48,18 +54,13 @@ def prepare(args: argparse.Namespace) -> None:
 
 
 def _add_paper_configuration(dataset: str, plans_name: str) -> None:
-    if not nnUNet_preprocessed.is_set():
-        raise InputError("nnUNet_preprocessed is not set; export it as nnU-Net's documentation says.")
-    plans_file = Path(nnUNet_preprocessed) / dataset / f"{plans_name}.json"
+    plans_file = _plans_file(dataset, plans_name)
     written = add_paper_configuration(plans_file)
     print(f"{NAME} was {'added to' if written else 'already in'} {plans_file}.")
 
 
-def _dataset_name(dataset: str) -> str:
-    try:
-        return maybe_convert_to_dataset_name(dataset)
-    except (RuntimeError, ValueError) as error:
-        raise InputError(str(error)) from error
+def _plans_file(dataset: str, plans_name: str) -> Path:
+    return nnunet_folder(PREPROCESSED) / dataset / f"{plans_name}.json"
 
 
 def _preprocessed_configurations(dataset: str, plans_name: str, names: list[str] | None) -> list[PreprocessedInstances]:

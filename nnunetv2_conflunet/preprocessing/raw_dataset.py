@@ -4,15 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
-from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+from nnunetv2.utilities.utils import (
+    get_filenames_of_train_images_and_targets,
+    get_identifiers_from_splitted_dataset_folder,
+)
 
+from nnunetv2_conflunet.imageio.case_folder import CaseFolder, read_dataset_json, refuse_macos_files
+from nnunetv2_conflunet.imageio.readers import find_reader
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
-from nnunetv2_conflunet.utilities.files import read_json
 
-INSTANCES_FOLDER = "instancesTr"
+IMAGES_FOLDER, LABELS_FOLDER, INSTANCES_FOLDER = "imagesTr", "labelsTr", "instancesTr"
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class RawDataset:
         folder: the dataset's folder.
 
     Raises:
-        InputError: there is no readable dataset.json.
+        InputError: there is no dataset.json of nnU-Net's form.
     """
 
     def __init__(self, folder: Path):
@@ -39,8 +42,10 @@ class RawDataset:
         dataset_json_file = self.folder / "dataset.json"
         if not dataset_json_file.is_file():
             raise InputError(f"{dataset_json_file} does not exist; {self.folder} is not a raw nnU-Net dataset.")
-        self.dataset_json = read_json(dataset_json_file)
+        self.dataset_json = read_dataset_json(dataset_json_file)
         self.file_ending = self.dataset_json["file_ending"]
+        self.images_folder = self.folder / IMAGES_FOLDER
+        self.labels_folder = self.folder / LABELS_FOLDER
         self.instances_folder = self.folder / INSTANCES_FOLDER
 
     @classmethod
@@ -51,30 +56,75 @@ class RawDataset:
         return cls(Path(nnUNet_raw) / dataset_name)
 
     def training_cases(self) -> dict[str, RawCase]:
-        """Every training case by its id, whether its files exist or not."""
-        files = get_filenames_of_train_images_and_targets(str(self.folder), self.dataset_json)
+        """Every training case of nnU-Net by its id, whether its label and instance map exist or not.
+
+        Raises:
+            InputError: there is no imagesTr, and dataset.json does not list the images.
+        """
+        if "dataset" in self.dataset_json:
+            listed = get_filenames_of_train_images_and_targets(str(self.folder), self.dataset_json)
+            labels = {str(case): Path(entry["label"]) for case, entry in listed.items()}
+        elif not self.images_folder.is_dir():
+            raise InputError(f"{self.images_folder} does not exist; put the training images there.")
+        else:
+            cases = map(str, get_identifiers_from_splitted_dataset_folder(str(self.images_folder), self.file_ending))
+            labels = {case: self.labels_folder / f"{case}{self.file_ending}" for case in cases}
         return {
-            str(case): RawCase(str(case), Path(entry["label"]), self.instances_folder / f"{case}{self.file_ending}")
-            for case, entry in files.items()
+            case: RawCase(case, label, self.instances_folder / f"{case}{self.file_ending}")
+            for case, label in labels.items()
         }
+
+    def check_folders(self) -> list[str]:
+        """Check that nothing in the dataset's folders is passed over.
+
+        Returns:
+            Sentences that name further files, which belong to no training case.
+
+        Raises:
+            InputError: there is no training image, or a file that looks like one, or like a label or an instance map,
+                would be left out, or one that macOS wrote beside an image would be taken.
+        """
+        cases = self.training_cases()
+        notes, folders = [], [self.instances_folder]
+        # Images and labels that dataset.json lists may have any names.
+        if "dataset" not in self.dataset_json:
+            refuse_macos_files(self.images_folder / case for case in cases)
+            images = CaseFolder.of(self.images_folder, self.file_ending)
+            images.require_cases("put the training images there, or correct file_ending in dataset.json.")
+            images.refuse_lost()
+            notes += [images.described(images.passed_over)]
+            folders = [self.labels_folder, *folders]
+        for found in (CaseFolder.of(i, self.file_ending) for i in folders if i.is_dir()):
+            found.refuse_lost()
+            extra = sorted(set(found.files) - set(cases))
+            notes += [found.described(found.passed_over)]
+            notes += [f"{found.folder} holds files of no training case: {list_some(extra)}."] if extra else []
+        return [i for i in notes if i]
 
     def label_manager(self) -> LabelManager:
         """The label manager of the dataset's own labels.
 
         Raises:
-            InputError: the dataset has regions, whose voxels belong to several classes at once.
+            InputError: dataset.json declares no labels, or not in nnU-Net's form; or the dataset has regions, whose
+                voxels belong to several classes at once.
         """
-        manager = LabelManager(self.dataset_json["labels"], self.dataset_json.get("regions_class_order"))
+        labels = self.dataset_json.get("labels")
+        try:
+            manager = LabelManager(dict(labels), self.dataset_json.get("regions_class_order"))
+        except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{self.folder / 'dataset.json'} declares {f'the labels {labels}' if labels else 'no labels'}; "
+                'nnU-Net has names with their numbers, as in "labels": {"background": 0, "lesion": 1}.'
+            ) from error
         refuse_regions(manager, self.folder.name)
         return manager
 
     def reader(self) -> BaseReaderWriter:
         """An instance of the reader that nnU-Net chooses for the dataset."""
         cases = self.training_cases().values()
-        images = sorted((self.folder / "imagesTr").glob(f"*{self.file_ending}"))
-        candidates = [*(i.label for i in cases), *(i.instances for i in cases), *images]
-        example = next((str(i) for i in candidates if i.is_file()), None)
-        return determine_reader_writer_from_dataset_json(self.dataset_json, example, verbose=False)()
+        images = sorted(self.images_folder.glob(f"*{self.file_ending}"))
+        examples = [*images, *(i.label for i in cases), *(i.instances for i in cases)]
+        return find_reader(self.dataset_json, examples)()
 
     def require_instances(self, cases: list[str]) -> list[RawCase]:
         """The given cases, each with an instance map.
@@ -95,13 +145,27 @@ class RawDataset:
                 f"{len(unknown)} preprocessed cases are not in {self.folder} any more: {list_some(unknown)}. Repeat "
                 "nnUNetv2_plan_and_preprocess."
             )
-        missing = sorted(i for i in cases if not known[i].instances.is_file())
+        found = CaseFolder.of(self.instances_folder, self.file_ending)
+        missing = sorted(set(cases) - set(found.files))
         if missing:
+            not_taken = f" {found.described(found.lost)}".rstrip()
             raise InputError(
                 f"{len(missing)} of {len(cases)} training cases have no instance map in {self.instances_folder}: "
-                f"{list_some(missing)}. Expected names like {missing[0]}{self.file_ending}."
+                f"{list_some(missing)}. Expected names like {missing[0]}{self.file_ending}." + not_taken
             )
         return [known[i] for i in sorted(cases)]
+
+
+def require_labels(cases: list[RawCase]) -> None:
+    """Raise an InputError that names every case without a label."""
+    missing = [i.case for i in cases if not i.label.is_file()]
+    if missing:
+        # Where some are there, to write all anew is not the remedy.
+        conversion = ", or let `nnUNetv2_conflunet_prepare --labels_from_instances` write them from the instance maps"
+        raise InputError(
+            f"{len(missing)} of {len(cases)} training cases have no label in {cases[0].label.parent}: "
+            f"{list_some(missing)}. Put them there{conversion if len(missing) == len(cases) else ''}."
+        )
 
 
 def refuse_regions(manager: LabelManager, dataset_name: str) -> None:

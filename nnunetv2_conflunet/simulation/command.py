@@ -1,7 +1,6 @@
 """The command nnUNetv2_conflunet_simulate."""
 
 import argparse
-import os
 from pathlib import Path
 
 from nnunetv2_conflunet.simulation.cohort import CohortSettings, write_cohort
@@ -9,6 +8,8 @@ from nnunetv2_conflunet.simulation.lesions import COUNT_DISPERSION, MEAN_LESIONS
 from nnunetv2_conflunet.simulation.statistics import measure_dataset, statistics_table
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.nnunet_folders import RAW, nnunet_folder
+from nnunetv2_conflunet.utilities.writable import require_writable
 
 AXES = ("Z", "Y", "X")
 
@@ -40,6 +41,7 @@ def _simulate() -> None:
     )
     if arguments.processes < 1:
         raise InputError(f"-np {arguments.processes}: give at least one process.")
+    require_writable(folder / "dataset.json")
     missed = write_cohort(folder, settings, overwrite=arguments.overwrite, processes=arguments.processes)
     if missed:
         print(f"{missed} planned lesions found no place and were left out.")
@@ -97,13 +99,11 @@ def _dataset_folder(arguments: argparse.Namespace) -> Path:
     """
     if arguments.output is not None:
         return arguments.output
-    raw = os.environ.get("nnUNet_raw")
-    if not raw:
-        raise InputError("The environment variable nnUNet_raw is not set; set it or give the dataset's folder with -o.")
+    raw = nnunet_folder(RAW, "export it, or give the dataset's folder with -o.")
     if not 1 <= arguments.dataset_id <= 999:
         raise InputError(f"-d {arguments.dataset_id}: give a number from 1 to 999.")
-    folder = Path(raw) / f"Dataset{arguments.dataset_id:03d}_{arguments.name}"
-    others = [path.name for path in Path(raw).glob(f"Dataset{arguments.dataset_id:03d}_*") if path != folder]
+    folder = raw / f"Dataset{arguments.dataset_id:03d}_{arguments.name}"
+    others = [path.name for path in raw.glob(f"Dataset{arguments.dataset_id:03d}_*") if path != folder]
     if others:
         raise InputError(f"The number {arguments.dataset_id} belongs to {others[0]} in {raw}; choose another with -d.")
     return folder

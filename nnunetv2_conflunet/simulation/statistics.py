@@ -6,12 +6,15 @@ from pathlib import Path
 
 import cc3d
 import numpy as np
-import SimpleITK as sitk
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from scipy import ndimage
 from tqdm import tqdm
 
+from nnunetv2_conflunet.imageio import read_instances
+from nnunetv2_conflunet.imageio.case_folder import CaseFolder
 from nnunetv2_conflunet.utilities.errors import InputError
 
+ENDING = ".nii.gz"
 QUANTILES = 5, 25, 50, 75, 95
 LARGE_MM3 = 2000.0
 # Consensus masks of Lesjak et al. 2017 (doi:10.1007/s12021-017-9348-7) in MNI space: 23 patients, 1335 components
@@ -84,15 +87,20 @@ def measure_dataset(folder: str | os.PathLike) -> list[CaseLesions]:
     """Measure all instance maps in ``instancesTr`` and ``instancesTs`` of a simulated dataset.
 
     Raises:
-        InputError: there are none.
+        InputError: there are none, or one that would be left out or cannot be read.
     """
-    paths = sorted(Path(folder).glob("instancesT[rs]/*.nii.gz"))
+    splits = [
+        CaseFolder.of(i, ENDING) for i in (Path(folder, "instancesTr"), Path(folder, "instancesTs")) if i.is_dir()
+    ]
+    for split in splits:
+        split.refuse_lost()
+    paths = [path for split in splits for path in split.files.values()]
     if not paths:
-        raise InputError(f"{folder} holds no instance maps (instancesTr/*.nii.gz).")
+        raise InputError(f"{folder} holds no instance maps (instancesTr/*{ENDING}).")
     cases = []
     for path in tqdm(paths, desc="Measuring", unit="case"):
-        image = sitk.ReadImage(str(path))
-        cases.append(measure_case(sitk.GetArrayFromImage(image).astype(np.int32), image.GetSpacing()[::-1]))
+        instances, properties = read_instances(path, SimpleITKIO())
+        cases.append(measure_case(instances, properties["spacing"]))
     return cases
 
 

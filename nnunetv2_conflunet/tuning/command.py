@@ -6,7 +6,6 @@ from typing import Any
 
 import joblib
 from nnunetv2.configuration import default_num_processes
-from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
 from nnunetv2_conflunet.evaluation.settings import Settings
@@ -15,6 +14,7 @@ from nnunetv2_conflunet.tuning.grid import SEARCHED, Grid
 from nnunetv2_conflunet.tuning.scoring import METRICS
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.nnunet_folders import RESULTS, dataset_name, nnunet_folder
 
 
 def main() -> None:
@@ -84,12 +84,8 @@ def _model_folder(args: argparse.Namespace) -> Path:
         return args.i
     if args.d is None:
         raise InputError("Name the model: its folder with -i, or -d, -c, -tr and -p as for nnUNetv2_train.")
-    if not nnUNet_results.is_set():
-        raise InputError("nnUNet_results is not set; export it, or name the model's folder with -i.")
-    try:
-        return Path(get_output_folder(args.d, args.tr, args.p, args.c))
-    except (RuntimeError, ValueError) as error:
-        raise InputError(str(error)) from error
+    nnunet_folder(RESULTS, "export it, or name the model's folder with -i.")
+    return Path(get_output_folder(dataset_name(args.d), args.tr, args.p, args.c))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,6 +20,7 @@ from nnunetv2_conflunet.tuning.scoring import METRICS, score_grid
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import atomic_path, write_json
 from nnunetv2_conflunet.utilities.parallel import run_cases
+from nnunetv2_conflunet.utilities.writable import require_writable
 
 RECORD_FILE, TABLE_FILE = "instance_postprocessing.json", "instance_postprocessing.csv"
 # The options of an evaluation that the scores of the grid depend on.
@@ -75,6 +76,8 @@ def determine_postprocessing(
     grid = (grid or Grid()).around(default)
     points = grid.points(default)
     cases = folder.validation_cases(folds, reference)
+    if not dry_run:
+        require_writable(folder.folder / TABLE_FILE, folder.folder / RECORD_FILE, folder.plans_file)
     stock = folder.stock_postprocessing(folds) if with_stock_postprocessing else []
     if "ignore" in cases[0].prediction.labels:
         warnings.warn(

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.file_path_utilities import folds_tuple_to_string
 
+from nnunetv2_conflunet.imageio.case_folder import CaseFolder
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json, write_json
+from nnunetv2_conflunet.utilities.nnunet_folders import RAW, nnunet_folder
 from nnunetv2_conflunet.utilities.plans import INSTANTIATION_KEY, SETTINGS_KEY, UNTUNED_KEY
 
 REFERENCE_SUBFOLDER = "instancesTr"
@@ -102,10 +103,13 @@ class ModelFolder:
                 f"{len(without_heads)} of {len(cases)} validation cases have no heads: {list_some(without_heads, 3)}. "
                 "Validate again: nnUNetv2_train with --val --npz."
             )
-        missing = [case for case, found in cases.items() if not found.reference.is_file()]
+        found = CaseFolder.of(references, prediction.file_ending)
+        missing = [case for case in cases if case not in found.files]
         if missing:
+            not_taken = f" {found.described(found.lost)}".rstrip()
             raise InputError(
                 f"{references} has no instance map of {list_some(missing)}; -ref names the folder of the references."
+                + not_taken
             )
         return [cases[case] for case in sorted(cases)]
 
@@ -128,9 +132,8 @@ class ModelFolder:
 
     def _reference_folder(self, given: Path | None) -> Path:
         if given is None:
-            if not nnUNet_raw.is_set():
-                raise InputError("nnUNet_raw is not set; name the folder of the reference instance maps with -ref.")
-            given = Path(nnUNet_raw) / read_json(self.plans_file)["dataset_name"]
+            raw = nnunet_folder(RAW, "name the folder of the reference instance maps with -ref.")
+            given = raw / read_json(self.plans_file)["dataset_name"]
         found = given / REFERENCE_SUBFOLDER if (given / REFERENCE_SUBFOLDER).is_dir() else given
         if not found.is_dir():
             raise InputError(f"{found} is not a folder; name the folder of the reference instance maps with -ref.")

@@ -9,6 +9,8 @@ from nnunetv2_conflunet.utilities.errors import InputError
 def run_command(command: Callable[[], int | None]) -> None:
     """Run a command and exit with its status: 0 on success, 1 with one line on stderr for an :class:`InputError`.
 
+    So does a file that the system cannot read or write, such as on a disk that became full meanwhile.
+
     Args:
         command: a function that parses ``sys.argv`` and does the work. Returns None or 0 on success, another number
             where part of the work failed.
@@ -17,5 +19,10 @@ def run_command(command: Callable[[], int | None]) -> None:
         status = command()
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)
+        status = 1
+    except OSError as error:
+        # A failed write does not know its file.
+        place = error.filename2 or error.filename
+        print(f"Error: {f'{place}: ' if place else ''}{error.strerror or error}.", file=sys.stderr)
         status = 1
     sys.exit(status or 0)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from nnunetv2_conflunet.utilities.errors import InputError
+
 
 @contextmanager
 def atomic_path(path: str | os.PathLike, ending: str | None = None) -> Iterator[Path]:
@@ -38,5 +40,14 @@ def write_json(content: Any, path: str | os.PathLike) -> None:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a JSON file.
+
+    Raises:
+        InputError: it is no JSON in UTF-8, or begins with a byte order mark, which nnU-Net does not read either.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{path} is not valid JSON ({error}); correct it and save it as UTF-8 without a byte order mark."
+        ) from error

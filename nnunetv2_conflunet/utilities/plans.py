@@ -1,11 +1,11 @@
 """What the package keeps in nnU-Net's plans, which travel with every model."""
 
-import json
 import os
 import time
 from pathlib import Path
 from typing import Any
 
+from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
 
 # The plans.json of a model folder is part of what nnUNetv2_export_model_to_zip packs.
@@ -49,6 +49,6 @@ def _read_while_others_write(plans_file: str | os.PathLike) -> dict[str, Any]:
     for _ in range(READING_ATTEMPTS - 1):
         try:
             return read_json(plans_file)
-        except json.JSONDecodeError:
+        except InputError:
             time.sleep(READING_PAUSE_S)
     return read_json(plans_file)

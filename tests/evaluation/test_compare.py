@@ -1,15 +1,19 @@
 """Paired comparison of methods."""
 
+import csv
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from support import UNWRITABLE, unwritable
 
+from nnunetv2_conflunet.evaluation import compare as compare_command
 from nnunetv2_conflunet.evaluation.comparison import compare_methods, load_methods
 from nnunetv2_conflunet.evaluation.comparison_tables import latex_table, markdown_tables
 from nnunetv2_conflunet.evaluation.paired import holm, paired_comparison
+from nnunetv2_conflunet.evaluation.spreadsheets import read_csv
 from nnunetv2_conflunet.utilities.errors import InputError
 
 SETTINGS = {"iou_threshold": 0.1, "matching": "paper"}
@@ -126,6 +130,37 @@ def test_three_methods_share_one_family(tmp_path):
     assert len(pairs) == 6
     pd.testing.assert_series_equal(pairs["p_t_holm"], pd.Series(holm(pairs["p_t"])), check_names=False)
     assert pairs["p_t_holm"].min() == pytest.approx(min(1, 6 * pairs["p_t"].min()))
+
+
+def compare(*arguments):
+    compare_command.compare(compare_command._parser().parse_args([str(i) for i in arguments]))
+
+
+def test_names_are_no_formulas_in_the_table_and_the_true_ones_when_read(methods, tmp_path):
+    names = "=cmd|' /C calc'!A0", "@b"
+    compare(*methods, "--names", *names, "--metrics", "F1", "-o", tmp_path / "o")
+    with open(tmp_path / "o" / "comparison.csv", newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["first"], row["second"]) == ("'" + names[0], "'@b")
+    (row,) = read_csv(tmp_path / "o" / "comparison.csv").to_dict("records")
+    assert (row["first"], row["second"]) == names
+
+
+@pytest.mark.parametrize("kind", UNWRITABLE)
+def test_a_place_that_cannot_be_written_is_named_before_the_work(methods, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(compare_command, "compare_methods", None)
+    with unwritable(kind, tmp_path) as place, pytest.raises(InputError, match=UNWRITABLE[kind]):
+        compare(*methods, "-o", place)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [("{", "is not valid JSON"), ("[]", "is no summary of nnUNetv2_conflunet_evaluate"), ("null", "is no summary")],
+)
+def test_a_summary_that_cannot_be_read_is_named(methods, content, message):
+    (methods[1] / "summary_instances.json").write_text(content)
+    with pytest.raises(InputError, match=rf"acls/summary_instances\.json {message}"):
+        load_methods(methods)
 
 
 def test_faults(methods, tmp_path):

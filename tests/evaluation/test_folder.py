@@ -1,7 +1,9 @@
 """Folders of files on disk: pairing, geometry, faults, parts, outputs."""
 
+import csv
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -12,9 +14,11 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 from skimage import io
+from support import UNWRITABLE, unwritable
 
 from nnunetv2_conflunet.evaluation import command
 from nnunetv2_conflunet.evaluation.lesions import COLUMNS
+from nnunetv2_conflunet.evaluation.spreadsheets import read_csv
 from nnunetv2_conflunet.utilities.errors import InputError
 
 SPACING_XYZ = (1.0, 1.5, 2.0)
@@ -184,6 +188,124 @@ class TestMissing:
         summary, cases, _ = evaluate(*dataset, "-np", 1)
         assert cases["case"].tolist() == ["MS_1", "MS_2"] and summary["extra"] == ["MS_10"]
         assert "1 predictions have no reference and are not evaluated: MS_10." in summary["notes"]
+
+
+def rename(folder, name):
+    (folder / "MS_1.nii.gz").rename(folder / name)
+
+
+def link_to_nothing(folder, _):
+    (folder / "MS_1.nii.gz").unlink()
+    (folder / "MS_1.nii.gz").symlink_to(folder / "absent.nii.gz")
+
+
+def make_folder(folder, _):
+    (folder / "MS_1.nii.gz").unlink()
+    (folder / "MS_1.nii.gz").mkdir()
+
+
+HIDDEN = [
+    (rename, "MS_1.NII.GZ", "ends with .NII.GZ"),
+    (rename, "MS_1.nii", "ends with .nii"),
+    (link_to_nothing, "MS_1.nii.gz", "a link to nothing"),
+    (make_folder, "MS_1.nii.gz", "a folder"),
+]
+NOT_TAKEN = "holds what looks like images and is not taken, since cases are files that end with .nii.gz:"
+
+
+class TestNoCaseVanishes:
+    @pytest.mark.parametrize("sides", [(0,), (0, 1)])
+    @pytest.mark.parametrize("hide, name, why", HIDDEN)
+    def test_a_reference_that_cannot_be_taken_is_an_error(self, dataset, hide, name, why, sides):
+        for side in sides:
+            hide((dataset[0], dataset[1] / "instances")[side], name)
+        message = re.escape(f"instancesTr {NOT_TAKEN} {name} ({why}). Rename")
+        with pytest.raises(InputError, match=message):
+            evaluate(*dataset, "-np", 1)
+
+    @pytest.mark.parametrize("hide, name, why", HIDDEN)
+    def test_a_prediction_that_cannot_be_taken_is_named_wherever_it_is_missing(self, dataset, capsys, hide, name, why):
+        hide(dataset[1] / "instances", name)
+        message = r"no prediction: MS_1\. .*" + re.escape(f"instances {NOT_TAKEN} {name} ({why}).")
+        with pytest.raises(InputError, match=message):
+            evaluate(*dataset, "-np", 1)
+        summary, cases, _ = evaluate(*dataset, "-np", 1, "--chill", "-o", dataset[0].parent / "o")
+        assert cases["case"].tolist() == ["MS_10", "MS_2"]
+        assert any(f"{name} ({why})" in i for i in summary["notes"])
+        assert f"{name} ({why})" in capsys.readouterr().out.replace("\n", " ")
+
+    def test_previews_among_the_maps_are_named_and_nothing_more(self, dataset):
+        without, _, _ = evaluate(*dataset, "-np", 1)
+        for folder in (dataset[0], dataset[1] / "instances"):
+            (folder / "MS_1.png").touch()
+            (folder / "._MS_1.nii.gz").write_bytes(b"macOS")
+        summary, _, _ = evaluate(*dataset, "-np", 1)
+        assert summary["notes"] == [
+            f"{folder} {NOT_TAKEN} MS_1.png (ends with .png)." for folder in (dataset[0], dataset[1] / "instances")
+        ]
+        np.testing.assert_equal(summary | {"notes": []}, without | {"notes": []})
+
+    def test_none_left_is_an_error(self, dataset):
+        (dataset[1] / "dataset.json").write_text('{"file_ending": ".nii"}')
+        with pytest.raises(
+            InputError, match=r"holds no file that ends with \.nii; .*MS_1\.nii\.gz \(ends with \.nii\.gz\)"
+        ):
+            evaluate(*dataset, "-np", 1)
+
+    def test_a_reference_that_the_validation_does_not_expect_is_no_error(self, dataset, tmp_path):
+        validation = tmp_path / "trainer__plans__3d_fullres" / "fold_0" / "validation"
+        save(validation / "MS_10.nii.gz", boxes((1, LARGE), (2, TOUCHING)))
+        (validation / "dataset.json").write_text('{"file_ending": ".nii.gz"}')
+        entries = [{"prediction_file": "/elsewhere/MS_10.nii.gz"}]
+        (validation / "summary.json").write_text(json.dumps({"metric_per_case": entries}))
+        rename(dataset[0], "MS_1.NII.GZ")
+        _, cases, _ = evaluate(dataset[0], validation, "-np", 1)
+        assert cases["case"].tolist() == ["MS_10"]
+        entries[0]["prediction_file"] = "/elsewhere/MS_1.nii.gz"
+        (validation / "summary.json").write_text(json.dumps({"metric_per_case": entries}))
+        with pytest.raises(InputError, match=r"no instance map of the validation cases MS_1\. .*MS_1\.NII\.GZ"):
+            evaluate(dataset[0], validation, "-np", 1)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ('{"file_ending": ".nii.gz",}', r"dataset\.json is not valid JSON"),
+        ('{"training": []}', "the form of nnU-Net v1"),
+        ("[]", "has no 'file_ending'; it is not the dataset.json"),
+        ('{"file_ending": ".dcm"}', r"no reader for files that end with \.dcm"),
+    ],
+)
+def test_a_dataset_json_that_cannot_be_used_is_named(dataset, content, message):
+    (dataset[1] / "dataset.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        evaluate(*dataset, "-np", 1)
+
+
+@pytest.mark.parametrize("kind", UNWRITABLE)
+@pytest.mark.parametrize("options", [(), ("-num_parts", 2, "-part_id", 1)])
+def test_a_place_that_cannot_be_written_is_named_before_the_work(dataset, tmp_path, monkeypatch, kind, options):
+    monkeypatch.setattr(command, "evaluate_pairs", None)
+    with unwritable(kind, tmp_path) as place, pytest.raises(InputError, match=UNWRITABLE[kind]):
+        evaluate(*dataset, "-np", 1, "-o", place, *options)
+
+
+def test_names_are_no_formulas_in_the_tables_and_the_true_ones_when_read(tmp_path):
+    names = ["=1+2", "+1", "-1", "@SUM(A1)", "\t=1", "'=1", "'quoted'", "NA", "001", "a=1"]
+    for folder in ("a", "b"):
+        for name in names:
+            save(tmp_path / folder / f"{name}.nii.gz", boxes((1, LARGE)))
+    summary, _, _ = evaluate(tmp_path / "a", tmp_path / "b", "-np", 1)
+    assert [i["case"] for i in summary["metric_per_case"]] == sorted(names)
+    for table in ("cases.csv", "lesions.csv"):
+        with open(tmp_path / "b" / table, newline="", encoding="utf-8") as file:
+            written = {row["case"] for row in csv.DictReader(file)}
+        # By hand: an apostrophe before what would be run, and before what would otherwise be read as such a one.
+        assert written == {
+            *("'=1+2", "'+1", "'-1", "'@SUM(A1)", "'\t=1", "''=1"),
+            *("'quoted'", "NA", "001", "a=1"),
+        }
+        assert set(read_csv(tmp_path / "b" / table)["case"]) == set(names)
 
 
 def test_the_holder_is_named_where_another_lesion_overlaps_better(tmp_path):

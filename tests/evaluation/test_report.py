@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from support import UNWRITABLE, unwritable
 
 from nnunetv2_conflunet.evaluation import case_views, command
 from nnunetv2_conflunet.evaluation import report as report_module
@@ -76,6 +77,12 @@ def test_a_missing_image_is_named(evaluated):
         make_report(load_methods([evaluated / "half"]), images=evaluated / "imagesTs")
 
 
+def test_an_image_that_cannot_be_read_is_named(evaluated):
+    (evaluated / "imagesTs" / "p1_0000.nii.gz").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"p1_0000\.nii\.gz cannot be read by SimpleITKIO"):
+        make_report(load_methods([evaluated / "half"]), images=evaluated / "imagesTs")
+
+
 def test_the_command_writes_beside_the_evaluation(evaluated, capsys):
     args = report_module._parser().parse_args([str(evaluated / "half")])
     report_module.report(args)
@@ -83,6 +90,57 @@ def test_the_command_writes_beside_the_evaluation(evaluated, capsys):
     args.images = evaluated / "absent"
     with pytest.raises(InputError, match="absent is not a folder"):
         report_module.report(args)
+
+
+def test_only_a_report_is_replaced(evaluated, monkeypatch):
+    def report(path):
+        report_module.report(report_module._parser().parse_args([str(evaluated / "half"), "-o", str(path)]))
+
+    mine, made, empty = (evaluated / name for name in ("thesis.html", "report.html", "empty.html"))
+    mine.write_text("<!DOCTYPE html><title>My thesis</title>")
+    empty.touch()
+    for path in (made, made, empty):
+        report(path)
+        assert "Lesion-level evaluation" in path.read_text()
+    monkeypatch.setattr(report_module, "make_report", None)
+    with pytest.raises(InputError, match=r"thesis\.html exists and is no report of this command"):
+        report(mine)
+    assert mine.read_text() == "<!DOCTYPE html><title>My thesis</title>"
+    with pytest.raises(InputError, match="half is a folder, where a file is to be written"):
+        report(evaluated / "half")
+
+
+@pytest.mark.parametrize("kind", UNWRITABLE)
+def test_a_place_that_cannot_be_written_is_named_before_the_work(evaluated, monkeypatch, kind):
+    monkeypatch.setattr(report_module, "make_report", None)
+    with unwritable(kind, evaluated) as place, pytest.raises(InputError, match=UNWRITABLE[kind]):
+        report_module.report(report_module._parser().parse_args([str(evaluated / "half"), "-o", str(place / "r.html")]))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe"])
+def test_a_lesion_table_that_cannot_be_read_is_named(evaluated, content):
+    table = evaluated / "half" / "lesions.csv"
+    table.unlink() if content is None else table.write_bytes(content)
+    with pytest.raises(InputError, match=r"lesions\.csv cannot be read .*; run nnUNetv2_conflunet_evaluate again"):
+        make_report(load_methods([evaluated / "half"]))
+
+
+def test_lesions_of_cases_with_odd_names_are_drawn(tmp_path, monkeypatch):
+    lesion = np.zeros((10, 12, 12), np.uint16)
+    lesion[2:6, 2:6, 2:6] = 1
+    for name in ("=1", "NA", "007"):
+        save(tmp_path / "a" / f"{name}.nii.gz", lesion)
+    command.evaluate(command._parser().parse_args([str(tmp_path / "a"), str(tmp_path / "a"), "-np", "1"]))
+    drawn = {}
+    original = report_module.case_view
+
+    def case_view(case, lesions, *others):
+        drawn[case["case"]] = len(lesions)
+        return original(case, lesions, *others)
+
+    monkeypatch.setattr(report_module, "case_view", case_view)
+    make_report(load_methods([tmp_path / "a"]))
+    assert drawn == {"=1": 2, "NA": 2, "007": 2}
 
 
 @pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])

@@ -379,3 +379,25 @@ def test_an_empty_prediction_gives_an_empty_map_and_table(files):
     oblique_predictor("SimpleITKIO").predict_from_files_sequential(source, [str(folder / "out" / "empty")])
     assert not np.asarray(nibabel.load(folder / "out" / "instances" / "empty.nii.gz").dataobj).any()
     assert len(pd.read_csv(folder / "out" / "instances" / "empty.csv")) == 0
+
+
+def test_an_image_with_nan_is_named(files):
+    folder, _, _ = files
+    path = folder / "oblique_0001.nii.gz"
+    image = nibabel.load(path)
+    content = np.asarray(image.dataobj).copy()
+    content[20, 17, 10] = np.nan
+    nibabel.save(nibabel.Nifti1Image(content, image.affine), path)
+    source = [[str(folder / f"oblique_{i:04d}.nii.gz") for i in range(8)]]
+    message = r"Case oblique has no instances: heatmap holds .* NaN .*; the image that it was made from holds some too"
+    with pytest.raises(InputError, match=message):
+        oblique_predictor("NibabelIO").predict_from_files_sequential(source, [str(folder / "out" / "oblique")])
+    assert not list((folder / "out").glob("instances/*"))
+
+
+def test_files_that_macos_wrote_beside_images_are_named(files):
+    folder, _, _ = files
+    (folder / "._oblique_0000.nii.gz").write_bytes(bytes.fromhex("00051607"))
+    made = oblique_predictor("SimpleITKIO")
+    with pytest.raises(InputError, match=r"macOS wrote beside images \(\._oblique_0000\.nii\.gz\), and nnU-Net takes"):
+        made._manage_input_and_output_lists(str(folder), str(folder / "out"))

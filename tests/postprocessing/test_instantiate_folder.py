@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import sys
 
 import nibabel
@@ -15,6 +16,7 @@ from nnunetv2.postprocessing.remove_connected_components import (
     remove_all_but_largest_component_from_segmentation,
 )
 from scipy.ndimage import gaussian_filter
+from support import UNWRITABLE, unwritable
 
 import nnunetv2_conflunet.postprocessing.instantiate_folder as command
 from nnunetv2_conflunet.postprocessing import (
@@ -326,6 +328,121 @@ def test_folders_that_cannot_be_used(monkeypatch, capsys, tmp_path, masks):
     assert "no images that nnU-Net reads" in message("-i", tmp_path / "empty", "-o", tmp_path / "out")
     (masks / "other.png").touch()
     assert "several formats (.nii.gz, .png)" in message("-i", masks, "-o", tmp_path / "out")
+
+
+def upper_case(folder):
+    (folder / "ms_002.nii.gz").rename(folder / "ms_002.NII.GZ")
+
+
+def other_ending(folder):
+    (folder / "ms_002.nii.gz").rename(folder / "ms_002.nii")
+
+
+def link_to_nothing(folder):
+    (folder / "ms_002.nii.gz").unlink()
+    (folder / "ms_002.nii.gz").symlink_to(folder / "absent.nii.gz")
+
+
+def make_folder(folder):
+    (folder / "ms_002.nii.gz").unlink()
+    (folder / "ms_002.nii.gz").mkdir()
+
+
+@pytest.mark.parametrize(
+    "hide, named",
+    [
+        (upper_case, "ms_002.NII.GZ (ends with .NII.GZ)"),
+        (other_ending, "ms_002.nii (ends with .nii)"),
+        (link_to_nothing, "ms_002.nii.gz (a link to nothing)"),
+        (make_folder, "ms_002.nii.gz (a folder)"),
+    ],
+)
+def test_no_case_vanishes(monkeypatch, capsys, tmp_path, stock, hide, named):
+    hide(stock)
+    assert run(monkeypatch, "-i", stock, "-o", tmp_path / "out", "-m", "cc") == 1
+    assert f"cases are files that end with .nii.gz: {named}. Rename" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_previews_are_named(monkeypatch, capsys, tmp_path, stock):
+    (stock / "overview.png").touch()
+    assert run(monkeypatch, "-i", stock, "-o", tmp_path / "out", "-m", "cc") == 0
+    assert "overview.png (ends with .png)." in (printed := capsys.readouterr().out) and "3 cases, " in printed
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("dataset.json", '{"file_ending": ".nii.gz",}', "dataset.json is not valid JSON"),
+        ("dataset.json", '{"training": []}', "the form of nnU-Net v1"),
+        ("dataset.json", '{"file_ending": ".nii"}', "holds no file that ends with .nii; give the output of nnUNetv2"),
+        ("plans.json", '{"image', "plans.json is not valid JSON"),
+    ],
+)
+def test_files_beside_the_masks_that_cannot_be_used(monkeypatch, capsys, tmp_path, stock, name, content, message):
+    (stock / name).write_text(content)
+    assert run(monkeypatch, "-i", stock, "-o", tmp_path / "out", "-m", "cc") == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", UNWRITABLE)
+def test_an_output_that_cannot_be_written_is_named_before_the_work(monkeypatch, capsys, tmp_path, masks, kind):
+    monkeypatch.setattr(command, "run_cases", None)
+    with unwritable(kind, tmp_path) as place:
+        assert run(monkeypatch, "-i", masks, "-o", place, "-m", "cc") == 1
+    assert re.search(UNWRITABLE[kind], capsys.readouterr().err)
+
+
+@pytest.fixture
+def ensemble(tmp_path, ours):
+    """What nnUNetv2_ensemble --save_npz writes: masks, probabilities and dataset.json, but no plans.json."""
+    folder = tmp_path / "ensemble"
+    folder.mkdir()
+    for name in ["dataset.json", *(f"{case}{ending}" for case in CASES for ending in (".nii.gz", ".npz"))]:
+        shutil.copy(ours / name, folder)
+    model = {"method": "acls", "min_volume_mm3": 100.0, "connectivity": 18}
+    plans = {"image_reader_writer": "SimpleITKIO", "conflunet": {"instantiation": model}}
+    (ours / "plans.json").write_text(json.dumps(plans))
+    return folder
+
+
+def settings_of(folder):
+    return InstantiationSettings.from_dict(json.loads((folder / "instantiation.json").read_text())["settings"])
+
+
+def test_defaults_are_named_where_there_are_no_plans(monkeypatch, capsys, tmp_path, ensemble):
+    assert run(monkeypatch, "-i", ensemble, "-o", tmp_path / "out", "-m", "acls") == 0
+    printed = capsys.readouterr().out
+    assert f"There is no plans.json near {ensemble}, so what is not given here has its default value" in printed
+    assert "--settings_from names a model" in printed
+    assert settings_of(tmp_path / "out") == InstantiationSettings(method="acls")
+
+
+def test_an_ensemble_with_the_settings_of_a_model(monkeypatch, capsys, tmp_path, ours, ensemble):
+    options = ("-i", ensemble, "-o", tmp_path / "out", "--settings_from")
+    assert run(monkeypatch, *options, ours, "--connectivity", 6) == 0
+    assert "There is no plans.json" not in capsys.readouterr().out
+    assert settings_of(tmp_path / "out") == InstantiationSettings(method="acls", min_volume_mm3=100.0, connectivity=6)
+    assert run(monkeypatch, *options, tmp_path / "nothing") == 1
+    assert "nothing/plans.json does not exist; give a model folder" in capsys.readouterr().err
+
+
+def test_an_ensemble_with_the_heads_of_a_prediction(monkeypatch, tmp_path, toys, ours, ensemble):
+    options = ("-i", ensemble, "--heads", ours, "-o", tmp_path / "out", "-m", "center_offset", "--min_volume_mm3", 0)
+    assert run(monkeypatch, *options) == 0
+    expected = InstantiationSettings(connectivity=18, min_volume_mm3=0.0)
+    assert settings_of(tmp_path / "out") == expected
+    for case in CASES:
+        kept = remove_small_instances(truth(toys, case), SPACING, min_volume_mm3=0)
+        assert toys.same_partition(read(tmp_path / "out", case), kept)
+
+
+def test_probabilities_are_those_of_the_ensemble(monkeypatch, tmp_path, ours, ensemble):
+    for case in CASES:
+        np.savez_compressed(ensemble / f"{case}.npz", probabilities=np.full((2, *SHAPE), 0.5, np.float32))
+    assert run(monkeypatch, "-i", ensemble, "--heads", ours, "-o", tmp_path / "out", "-m", "center_offset") == 0
+    assert (pd.read_csv(tmp_path / "out" / "ms_001.csv")["mean_probability"] == 0.5).all()
 
 
 def test_maps_of_something_else_are_not_replaced_unless_asked(monkeypatch, capsys, tmp_path, masks):

@@ -1,9 +1,11 @@
 """The command: where it writes, what it says, how it fails."""
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
+from support import UNWRITABLE, unwritable, write_dataset
 
 from nnunetv2_conflunet.simulation import command, templates
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -35,6 +37,31 @@ def test_an_output_folder_needs_no_nnunet_raw(tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv("nnUNet_raw", raising=False)
     assert run(monkeypatch, "-o", str(tmp_path / "d"), *SMALL) == 0
     assert (tmp_path / "d" / "dataset.json").is_file()
+
+
+def test_statistics_leave_no_case_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    dataset = write_dataset(tmp_path / "d", n_cases=2, shape=(20, 24, 24), n_lesions=1)
+    file = dataset / "instancesTr" / "case_Tr0.nii.gz"
+    file.with_name(f"._{file.name}").write_bytes(b"macOS")
+    assert run(monkeypatch, "-o", str(dataset), "--statistics") == 0
+    assert "| Patients (without lesions) | 3 (1) |" in capsys.readouterr().out
+    content = file.read_bytes()
+    file.write_bytes(content[:50])
+    assert run(monkeypatch, "-o", str(dataset), "--statistics") == 1
+    assert "case_Tr0.nii.gz cannot be read" in capsys.readouterr().err
+    file.rename(file.with_name("case_Tr0.NII.GZ"))
+    assert run(monkeypatch, "-o", str(dataset), "--statistics") == 1
+    assert "case_Tr0.NII.GZ (ends with .NII.GZ)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", UNWRITABLE)
+def test_a_place_that_cannot_be_written_is_named_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, kind: str
+):
+    monkeypatch.setattr(command, "write_cohort", None)
+    with unwritable(kind, tmp_path) as place:
+        assert run(monkeypatch, "-o", str(place), *SMALL, "--overwrite") == 1
+    assert re.search(UNWRITABLE[kind], capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

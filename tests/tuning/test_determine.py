@@ -1,8 +1,10 @@
 """The choice on whole model folders whose best settings are known."""
 
+import importlib
 import json
 import os
 import pickle
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -10,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from nnunetv2.postprocessing.remove_connected_components import remove_all_but_largest_component_from_segmentation
-from support import nnunet_environment, run, write_nifti
+from support import file_system, nnunet_environment, run, write_nifti
 
 from nnunetv2_conflunet.evaluation.settings import Settings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
@@ -23,6 +25,7 @@ from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json, write_json
 from nnunetv2_conflunet.utilities.plans import SETTINGS_KEY, UNTUNED_KEY, stored_settings, with_tuned_instantiation
 
+determine_module = importlib.import_module("nnunetv2_conflunet.tuning.determine")
 DEFAULT = InstantiationSettings()
 # A wider window, prominence and consistency would remove false peaks, too.
 GRID = Grid(
@@ -257,6 +260,19 @@ def other_grid(model, references):
     write_nifti(np.ones((5, 6, 7), np.uint16), references / "case1.nii.gz")
 
 
+def rename_reference(model, references):
+    (references / "case1.nii.gz").rename(references / "case1.NII.GZ")
+
+
+def rename_prediction(model, references):
+    path = model / "fold_1" / "validation" / "case1.nii.gz"
+    path.rename(path.with_name("case1.NII.GZ"))
+
+
+def break_plans(model, references):
+    (model / "plans.json").write_text('{"conflunet": {')
+
+
 def no_lesions(model, references):
     for path in references.iterdir():
         write_nifti(np.zeros((20, 24, 32), np.uint16), path)
@@ -278,6 +294,9 @@ def no_lesions(model, references):
         ),
         (cut_heads, {}, r"case0: .*case0\.npz cannot be read"),
         (lambda _, references: (references / "case1.nii.gz").unlink(), {}, "has no instance map of case1; -ref names"),
+        (rename_reference, {}, r"has no instance map of case1; -ref .*: case1\.NII\.GZ \(ends with \.NII\.GZ\)"),
+        (rename_prediction, {}, r"holds no file that ends with \.nii\.gz; .* case1\.NII\.GZ \(ends with \.NII\.GZ\)"),
+        (break_plans, {}, r"plans\.json is not valid JSON"),
         (other_grid, {}, "case1: .*does not lie on the grid of"),
         (twice, {}, "Case case0 is in .*fold_0/validation and in .*fold_1/validation"),
         (no_lesions, {}, "has a lesion of at least 14 mm3 and 3 mm; nothing can be tuned"),
@@ -290,6 +309,16 @@ def test_bad_input_is_named(tmp_path, toys, references, break_, options, message
     with pytest.raises(InputError, match=message):
         determine(model, references, **options)
     assert not list(model.glob("instance_postprocessing.*"))
+
+
+def test_a_model_folder_that_cannot_be_written_is_named_before_the_work(tmp_path, toys, references, monkeypatch):
+    with file_system(tmp_path / "results", "size=4m") as results:
+        model = toys.write_model(tmp_path, [toys.scene(), toys.scene()])
+        subprocess.run(["mount", "-o", "remount,ro", results], check=True)
+        determine(model, references, dry_run=True)
+        monkeypatch.setattr(determine_module, "_score_cases", None)
+        with pytest.raises(InputError, match=r"Nothing can be written to .*Read-only file system"):
+            determine(model, references)
 
 
 def test_the_command(tmp_path, toys):

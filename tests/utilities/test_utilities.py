@@ -1,8 +1,11 @@
+import errno
 import json
+import os
 
 import joblib
 import pytest
 
+from nnunetv2_conflunet.utilities import plans
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import atomic_path, read_json, write_json
@@ -36,6 +39,36 @@ def test_json(tmp_path):
     assert read_json(tmp_path / "a.json") == json.loads((tmp_path / "a.json").read_text()) == {"a": [1, None]}
 
 
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (b'{"a": 1,}', "Expecting property name"),
+        (b'{"a": ', "Expecting value"),
+        (b"", "Expecting value"),
+        (b'\xef\xbb\xbf{"a": 1}', "BOM"),
+        ('{"a": "Müller"}'.encode("latin-1"), "can't decode byte"),
+    ],
+)
+def test_broken_json_is_named(tmp_path, content, reason):
+    (tmp_path / "dataset.json").write_bytes(content)
+    with pytest.raises(InputError, match=rf"dataset\.json is not valid JSON \(.*{reason}.*; correct it and save it as"):
+        read_json(tmp_path / "dataset.json")
+
+
+def test_plans_that_stay_half_written_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(plans, "READING_PAUSE_S", 0)
+    (tmp_path / "plans.json").write_text('{"conflunet": {')
+    with pytest.raises(InputError, match=r"plans\.json is not valid JSON"):
+        plans.stored_settings(tmp_path / "plans.json")
+
+
+def test_plans_that_become_whole_meanwhile_are_read(tmp_path, monkeypatch):
+    (tmp_path / "plans.json").write_text('{"conflunet": {')
+    whole = '{"conflunet": {"alpha": 1}}'
+    monkeypatch.setattr(plans.time, "sleep", lambda _: (tmp_path / "plans.json").write_text(whole))
+    assert plans.stored_settings(tmp_path / "plans.json") == {"alpha": 1}
+
+
 def _raise():
     raise InputError("ms_1 is missing; add it.")
 
@@ -47,6 +80,24 @@ def test_exit_status(command, status, capsys):
     assert exit_.value.code == status
     error = capsys.readouterr().err
     assert error == ("Error: ms_1 is missing; add it.\n" if status == 1 else "")
+
+
+def _full():
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _read_only():
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS), ".a.tmp", None, "a.csv")
+
+
+@pytest.mark.parametrize(
+    "command, message", [(_full, "No space left on device."), (_read_only, "a.csv: Read-only file system.")]
+)
+def test_a_file_that_cannot_be_written_in_the_end_is_one_sentence(command, message, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        run_command(command)
+    assert exit_.value.code == 1
+    assert capsys.readouterr().err == f"Error: {message}\n"
 
 
 def test_other_errors_keep_their_traceback():

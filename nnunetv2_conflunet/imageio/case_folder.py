@@ -1,0 +1,128 @@
+"""How any folder of cases is read: its dataset.json, its file ending, and which of its entries are cases."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
+
+from nnunetv2_conflunet.utilities.errors import InputError, list_some
+from nnunetv2_conflunet.utilities.files import read_json
+
+ENDINGS = sorted({ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings})
+# Beside volumes these are previews, for which no case is missed.
+PICTURES = (".png", ".bmp")
+
+
+@dataclass(frozen=True)
+class CaseFolder:
+    """The cases of a folder, one file each, named by the case and the ending.
+
+    Attributes:
+        folder: the folder.
+        file_ending: of its cases, such as ``.nii.gz``, in these letters.
+        files: the file of each case, sorted by case.
+        passed_over: name -> why, of every other entry that looks like an image. Hidden files are left out: a writer has
+            not finished them, or macOS put them beside others.
+    """
+
+    folder: Path
+    file_ending: str
+    files: dict[str, Path]
+    passed_over: dict[str, str]
+
+    @classmethod
+    def of(cls, folder: Path, file_ending: str) -> "CaseFolder":
+        """Look through a folder that exists."""
+        files, passed_over = {}, {}
+        for entry in sorted(i for i in folder.iterdir() if not i.name.startswith(".")):
+            ending = entry.name[-len(file_ending) :] if entry.name.endswith(file_ending) else image_ending(entry.name)
+            if ending is None:
+                continue
+            if ending == file_ending and entry.is_file():
+                files[entry.name.removesuffix(ending)] = entry
+            elif not entry.exists():
+                passed_over[entry.name] = "a link to nothing"
+            else:
+                passed_over[entry.name] = "a folder" if entry.is_dir() else f"ends with {ending}"
+        return cls(folder, file_ending, dict(sorted(files.items())), passed_over)
+
+    @property
+    def lost(self) -> dict[str, str]:
+        """Those passed over that are no previews and whose case has no other file here."""
+        lost = {}
+        for name, why in self.passed_over.items():
+            ending = image_ending(name) or self.file_ending
+            is_preview = ending.lower() in PICTURES and self.file_ending.lower() not in PICTURES
+            if not is_preview and name[: -len(ending)] not in self.files:
+                lost[name] = why
+        return lost
+
+    def described(self, passed_over: dict[str, str]) -> str:
+        """One sentence that names entries with why they are not cases, empty for none."""
+        if not passed_over:
+            return ""
+        named = list_some([f"{name} ({why})" for name, why in passed_over.items()])
+        return (
+            f"{self.folder} holds what looks like images and is not taken, since cases are files that end with "
+            f"{self.file_ending}: {named}."
+        )
+
+    def require_cases(self, remedy: str) -> None:
+        """Raise an InputError where no case is there."""
+        if not self.files:
+            none = f"{self.folder} holds no file that ends with {self.file_ending}; {remedy}"
+            raise InputError(f"{none} {self.described(self.passed_over)}".rstrip())
+
+    def refuse_lost(self) -> None:
+        """Raise an InputError where a case would vanish."""
+        if self.lost:
+            raise InputError(f"{self.described(self.lost)} Rename, convert or mend them, or move them elsewhere.")
+
+
+def image_ending(name: str) -> str | None:
+    """The ending of nnU-Net's readers that a name has, as the name has it in upper or lower case; None without one."""
+    # The longest, should one end with another.
+    found = max((i for i in ENDINGS if name.lower().endswith(i)), key=len, default="")
+    return name[-len(found) :] if found else None
+
+
+def refuse_macos_files(images: Iterable[Path]) -> None:
+    """Raise an InputError where nnU-Net takes what macOS wrote beside an image for an image."""
+    found = [i for i in images if i.name.startswith("._")]
+    if found:
+        raise InputError(
+            f"{found[0].parent} holds files that macOS wrote beside images ({list_some([i.name for i in found])}), and "
+            f"nnU-Net takes them for images. Delete them: find {found[0].parent} -name '._*' -delete"
+        )
+
+
+def endings_of(folder: Path) -> list[str]:
+    """The endings of the images in a folder, in lower case, sorted."""
+    found = (image_ending(i.name) for i in folder.iterdir() if not i.name.startswith("."))
+    return sorted({i.lower() for i in found if i is not None})
+
+
+def first_file(folders: Iterable[Path], name: str) -> Path | None:
+    """The file of a name in the first of the folders that has it."""
+    return next((i / name for i in folders if (i / name).is_file()), None)
+
+
+def read_dataset_json(path: Path) -> dict:
+    """Read the dataset.json of an nnU-Net dataset.
+
+    Raises:
+        InputError: it is no JSON, has another form, or names a file ending that nnU-Net has no reader for.
+    """
+    content = read_json(path)
+    ending = content.get("file_ending") if isinstance(content, dict) else None
+    if ending is None and isinstance(content, dict) and {"modality", "training"} & set(content):
+        raise InputError(
+            f"{path} has no 'file_ending': it has the form of nnU-Net v1 or of the Medical Segmentation Decathlon. "
+            "Convert the dataset with nnUNetv2_convert_old_nnUNet_dataset or nnUNetv2_convert_MSD_dataset."
+        )
+    if not isinstance(ending, str):
+        raise InputError(f"{path} has no 'file_ending'; it is not the dataset.json of an nnU-Net dataset.")
+    if ending.lower() not in ENDINGS and "overwrite_image_reader_writer" not in content:
+        raise InputError(f"{path}: nnU-Net has no reader for files that end with {ending}, only {', '.join(ENDINGS)}.")
+    return content

@@ -1,0 +1,34 @@
+"""Whether files can be written, asked before the work that they are to hold."""
+
+import tempfile
+from pathlib import Path
+
+from nnunetv2_conflunet.utilities.errors import InputError
+
+# As much as a file system gives out at once, so that a full disk is found.
+PROBE = bytes(4096)
+
+
+def require_writable(*files: Path) -> None:
+    """Check that each file could be written now. Nothing is made or changed.
+
+    Raises:
+        InputError: a folder stands where a file must be or the other way around, the file system is read-only or full,
+            or the user may not write there.
+    """
+    for file in files:
+        if file.exists() and not file.is_file():
+            what = "a folder" if file.is_dir() else "no regular file"
+            raise InputError(f"{file} is {what}, where a file is to be written; name another place, or move it away.")
+    for folder in dict.fromkeys(file.absolute().parent for file in files):
+        there = next(i for i in (folder, *folder.parents) if i.exists() or i.is_symlink())
+        if not there.is_dir():
+            raise InputError(f"{there} is no folder, so nothing can be written there; name another place.")
+        try:
+            # Has no name in the folder.
+            with tempfile.TemporaryFile(dir=there) as probe:
+                probe.write(PROBE)
+        except OSError as error:
+            raise InputError(
+                f"Nothing can be written to {there} ({error.strerror}); make it writable, or name another place."
+            ) from error

@@ -1,0 +1,115 @@
+"""Which entries of a folder are cases, what becomes of the others, and what dataset.json says."""
+
+import json
+
+import pytest
+
+from nnunetv2_conflunet.imageio.case_folder import CaseFolder, endings_of, first_file, read_dataset_json
+from nnunetv2_conflunet.utilities.errors import InputError
+
+
+def touch(folder, *names):
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+
+
+def test_cases_are_the_files_of_one_ending(tmp_path):
+    touch(tmp_path, "b.nii.gz", "a-1.nii.gz", "a.nii.gz", "a.csv", "a.npz", "dataset.json", ".a.nii.gz", "._a.nii.gz")
+    found = CaseFolder.of(tmp_path, ".nii.gz")
+    # Sorted by case, where "a" comes before "a-1".
+    assert list(found.files) == ["a", "a-1", "b"] and found.files["a"] == tmp_path / "a.nii.gz"
+    assert found.passed_over == found.lost == {} and found.described(found.lost) == ""
+    found.require_cases("nothing")
+    found.refuse_lost()
+
+
+def vanish(folder):
+    touch(folder, "c1.nii.gz", "c2.NII.GZ", "c3.nii", "c4.mha", "c5.tiff")
+    (folder / "c6.nii.gz").mkdir()
+    (folder / "c7.nii.gz").symlink_to(folder / "absent.nii.gz")
+    (folder / "c8.nrrd").symlink_to(folder / "absent.nrrd")
+    return {
+        "c2.NII.GZ": "ends with .NII.GZ",
+        "c3.nii": "ends with .nii",
+        "c4.mha": "ends with .mha",
+        "c5.tiff": "ends with .tiff",
+        "c6.nii.gz": "a folder",
+        "c7.nii.gz": "a link to nothing",
+        "c8.nrrd": "a link to nothing",
+    }
+
+
+def test_every_case_that_would_vanish_is_named(tmp_path):
+    why = vanish(tmp_path)
+    found = CaseFolder.of(tmp_path, ".nii.gz")
+    assert list(found.files) == ["c1"] and found.lost == found.passed_over == why
+    with pytest.raises(InputError) as error:
+        found.refuse_lost()
+    assert all(f"{name} ({reason})" in str(error.value) for name, reason in why.items())
+
+
+def test_a_link_to_a_file_is_the_file(tmp_path):
+    touch(tmp_path / "elsewhere", "x.nii.gz")
+    touch(tmp_path / "cases")
+    (tmp_path / "cases" / "a.nii.gz").symlink_to(tmp_path / "elsewhere" / "x.nii.gz")
+    assert list(CaseFolder.of(tmp_path / "cases", ".nii.gz").files) == ["a"]
+
+
+def test_further_files_of_a_case_and_previews_are_named_and_nothing_is_lost(tmp_path):
+    touch(tmp_path, "a.nii.gz", "a.nii", "overview.png", "b.BMP")
+    found = CaseFolder.of(tmp_path, ".nii.gz")
+    assert set(found.passed_over) == {"a.nii", "overview.png", "b.BMP"} and found.lost == {}
+    # Among pictures another kind of picture is no preview.
+    touch(tmp_path / "pictures", "a.png", "b.bmp")
+    assert set(CaseFolder.of(tmp_path / "pictures", ".png").lost) == {"b.bmp"}
+
+
+def test_none_left_is_an_error(tmp_path):
+    with pytest.raises(InputError, match=r"holds no file that ends with \.nii\.gz; look elsewhere\.$"):
+        CaseFolder.of(tmp_path, ".nii.gz").require_cases("look elsewhere.")
+    touch(tmp_path, "a.nii")
+    with pytest.raises(InputError, match=r"look elsewhere\. .* holds what .*: a\.nii \(ends with \.nii\)\.$"):
+        CaseFolder.of(tmp_path, ".nii.gz").require_cases("look elsewhere.")
+
+
+def test_an_ending_in_other_letters_that_dataset_json_names(tmp_path):
+    touch(tmp_path, "a.NII.GZ", "b.nii.gz")
+    found = CaseFolder.of(tmp_path, ".NII.GZ")
+    assert list(found.files) == ["a"] and list(found.lost) == ["b.nii.gz"]
+
+
+def test_endings_of_a_folder(tmp_path):
+    touch(tmp_path, "a.nii.gz", "b.NII.GZ", "c.tif", "d.csv", ".e.nrrd")
+    assert endings_of(tmp_path) == [".nii.gz", ".tif"]
+
+
+def test_the_first_folder_that_has_a_file(tmp_path):
+    for name in "ab":
+        touch(tmp_path / name, "dataset.json")
+    folders = [tmp_path / i for i in ("none", "b", "a")]
+    assert first_file(folders, "dataset.json") == tmp_path / "b" / "dataset.json"
+    assert first_file(folders, "plans.json") is None
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({"name": "x", "labels": {}}, "has no 'file_ending'; it is not the dataset.json of an nnU-Net dataset"),
+        ([1], "has no 'file_ending'"),
+        ({"file_ending": None}, "has no 'file_ending'"),
+        ({"modality": {"0": "FLAIR"}, "labels": {"0": "background"}, "training": []}, "has the form of nnU-Net v1"),
+        ({"file_ending": "nii.gz"}, "no reader for files that end with nii.gz, only .*[.]nii[.]gz"),
+        ({"file_ending": ".dcm"}, r"no reader for files that end with \.dcm"),
+    ],
+)
+def test_other_forms_of_dataset_json_are_named(tmp_path, content, message):
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=rf"dataset\.json.*{message}"):
+        read_dataset_json(tmp_path / "dataset.json")
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".NII.GZ", ".tif"])
+def test_dataset_json_as_nnunet_has_it(tmp_path, ending):
+    (tmp_path / "dataset.json").write_text(json.dumps({"file_ending": ending}))
+    assert read_dataset_json(tmp_path / "dataset.json") == {"file_ending": ending}
