@@ -31,15 +31,15 @@ def main():
     print("\n| patches | lesion voxels cut by the patch | center known | error of the visible center, mean (95 %) |")
     print("| --- | --- | --- | --- |")
     for name, loader in (("training", trainer.dataloader_train), ("validation", trainer.dataloader_val)):
-        print(f"| {name} | {measure(loader, trainer.configuration_manager.spacing, args.batches)} |")
+        print(f"| {name} | {measure(trainer, loader, args.batches)} |")
 
 
-def measure(loader, spacing_mm, batches):
-    spacing = np.array(spacing_mm)
+def measure(trainer, loader, batches):
+    spacing = np.array(trainer.configuration_manager.spacing)
     n_voxels = n_cut = n_known = 0
     errors, weights = [], []
     for _ in range(batches):
-        target = next(loader)["target"]
+        target = trainer.with_unpacked_targets(next(loader))["target"]
         for semantic, packed in zip(target[0].numpy(), target[-1].numpy().astype(float), strict=True):
             lesion = (semantic[0] > 0) & (packed[VALIDITY] != 1)
             known = lesion & (packed[VALIDITY] == HEATMAP_AND_OFFSETS)

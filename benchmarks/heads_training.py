@@ -325,7 +325,7 @@ def validate(trainer, batches):
 def gradient_norms(trainer, batch):
     """Norm of the gradient of each weighted term on every parameter but those of the output convolutions."""
     trunk = [p for name, p in trainer.network.named_parameters() if ".seg_layers." not in name]
-    target = [scale.to(trainer.device) for scale in batch["target"]]
+    target = [scale.to(trainer.device) for scale in trainer.with_unpacked_targets(batch)["target"]]
     terms = trainer.loss.terms(trainer.network(batch["data"].to(trainer.device)), target)
     weights = {"seg": 1.0, "center": trainer.alpha, "offsets": trainer.beta}
     norms = {}

@@ -264,3 +264,12 @@ def set_nnunet_environment(monkeypatch, base):
     for key, value in nnunet_environment(base, nnUNet_n_proc_DA="0").items():
         if key.startswith("nnUNet") or key == "OMP_WAIT_POLICY":
             monkeypatch.setenv(key, value)
+
+
+def unpacked(coded, spacing_mm, sigma_mm):
+    """(2 + dim, X, Y[, Z]) float32: what the loss compares the heads with, of the codes and centers of one patch."""
+    import torch
+
+    from nnunetv2_conflunet.trainers.unpacking import unpack_targets
+
+    return unpack_targets(*(torch.as_tensor(i)[None] for i in coded), spacing_mm, sigma_mm)[0].numpy()

@@ -23,7 +23,6 @@ from torch._dynamo import explain
 from nnunetv2_conflunet.networks import unwrapped
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
 from nnunetv2_conflunet.trainers.loss import PARTS
-from nnunetv2_conflunet.trainers.targets import HEATMAP_AND_OFFSETS, OFFSETS, VALIDITY
 from nnunetv2_conflunet.utilities.files import read_json, write_json
 
 KINDS = {"stock": nnUNetTrainer, "ours": nnUNetTrainerConfLUNet}
@@ -130,11 +129,10 @@ def graphs(trainer, batch):
 
 
 def far_offsets(trainer, batch):
-    """Steps towards offsets of +-60 mm in the trainer's own precision."""
-    packed = batch["target"][-1]
-    inside = (packed[:, VALIDITY] == HEATMAP_AND_OFFSETS).float()[:, None]
-    alternating = torch.tensor([FAR_MM if i % 2 else -FAR_MM for i in range(packed.shape[1] - 2)])
-    packed[:, OFFSETS] = (inside * alternating.view(1, -1, *[1] * (packed.ndim - 2))).to(packed.dtype)
+    """Steps towards centers that are moved by 60 mm along each axis, in the trainer's own precision."""
+    centers = batch["target"][-1]
+    spacing = trainer.configuration_manager.spacing[-centers.shape[-1] :]
+    centers += torch.tensor([FAR_MM / i * (-1) ** axis for axis, i in enumerate(spacing)])
     for group in trainer.optimizer.param_groups:
         group["momentum"] = 0.9
     losses = [trainer.train_step(batch) for _ in range(FAR_STEPS)]

@@ -18,7 +18,7 @@ from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 
-from nnunetv2_conflunet.trainers.targets import InstanceCenters, packed_targets
+from nnunetv2_conflunet.trainers.targets import InstanceCenters, coded_targets
 
 # Key under which the centers travel through nnU-Net's transforms, which ignore it.
 CENTERS = "instance_centers"
@@ -45,7 +45,8 @@ def with_instance_targets(
 
     Returns:
         Transforms that expect a segmentation with the channels (semantic, instances) and leave it a list: the
-        semantic scales of deep supervision (the full one without it), then the packed targets of the heads.
+        semantic scales of deep supervision (the full one without it), then codes and centers for the targets of the
+        heads, see :func:`.targets.coded_targets`.
     """
     transforms: list[BasicTransform] = [FindInstanceCenters(ignore_label)]
     downsample = None
@@ -158,7 +159,7 @@ class InstanceMirrorTransform(MirrorTransform):
 
 
 class InstanceTargetTransform(BasicTransform):
-    """The last transform: the instance channel becomes the targets of the heads.
+    """The last transform: the instance channel becomes what the targets of the heads are made of.
 
     Args:
         downsample: nnU-Net's transform for the scales of deep supervision, or None without it.
@@ -184,7 +185,7 @@ class InstanceTargetTransform(BasicTransform):
         """Replace the segmentation by the list of targets."""
         semantic, instances = data_dict["segmentation"][:1], data_dict["segmentation"][1].numpy()
         ignored = None if self.ignore_label is None else semantic[0].numpy() == self.ignore_label
-        packed = packed_targets(instances, data_dict.pop(CENTERS), ignored, self.spacing_mm, self.sigma_mm)
+        coded = coded_targets(instances, data_dict.pop(CENTERS), ignored, self.spacing_mm, self.sigma_mm)
         scales = [semantic] if self.downsample is None else self.downsample._apply_to_segmentation(semantic)
-        data_dict["segmentation"] = [*scales, torch.from_numpy(packed)]
+        data_dict["segmentation"] = [*scales, *map(torch.from_numpy, coded)]
         return data_dict

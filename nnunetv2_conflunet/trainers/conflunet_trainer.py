@@ -22,6 +22,7 @@ from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
 from nnunetv2_conflunet.trainers.loss import PARTS, ConfLUNetLoss
 from nnunetv2_conflunet.trainers.progress import add_loss_parts, log_loss_parts, plot_loss_parts
 from nnunetv2_conflunet.trainers.targets import lowest_peak
+from nnunetv2_conflunet.trainers.unpacking import unpack_targets
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum, heads_weight
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
@@ -194,17 +195,24 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
 
     def train_step(self, batch: dict) -> dict:
         """nnU-Net's step; its result also holds the parts of the loss."""
-        return {**super().train_step(batch), **self._parts_of_loss()}
+        return {**super().train_step(self.with_unpacked_targets(batch)), **self._parts_of_loss()}
 
     def validation_step(self, batch: dict) -> dict:
         """nnU-Net's step; its result also holds the parts of the loss."""
         # Outputs and targets are lists even without deep supervision, and the stock step unpacks them only with it.
         deep_supervision, self.enable_deep_supervision = self.enable_deep_supervision, True
         try:
-            result = super().validation_step(batch)
+            result = super().validation_step(self.with_unpacked_targets(batch))
         finally:
             self.enable_deep_supervision = deep_supervision
         return {**result, **self._parts_of_loss()}
+
+    def with_unpacked_targets(self, batch: dict) -> dict:
+        """A batch of the loader with the targets of the heads, which are made on the trainer's device."""
+        *scales, codes, centers = batch["target"]
+        codes, centers = (i.to(self.device, non_blocking=True) for i in (codes, centers))
+        packed = unpack_targets(codes, centers, self._spacing_mm(), self.sigma_mm)
+        return {**batch, "target": [*scales, packed]}
 
     def _parts_of_loss(self) -> dict[str, np.ndarray]:
         return {name: part.cpu().numpy() for name, part in self.loss.parts.items()}

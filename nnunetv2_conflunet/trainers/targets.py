@@ -10,12 +10,16 @@ HEATMAP_RADIUS_SIGMAS = 6.0
 # In patches for training it ends where it is below 0.0004.
 PATCH_RADIUS_SIGMAS = 4.0
 
-# Channels of the tensor that the data loader hands to the loss: (2 + dim, X, Y[, Z]) float16.
+# Channels of what the loss compares the heads with: (B, 2 + dim, X, Y[, Z]), see :mod:`.unpacking`.
 HEATMAP = 0
 OFFSETS = slice(1, -1)
 VALIDITY = -1
 # Values of its last channel: no loss of the heads here, the heatmap's only, both.
 NOTHING, HEATMAP_ONLY, HEATMAP_AND_OFFSETS = 0, 1, 2
+# Codes of the voxels that the data loader hands over; above these stand the rows of the centers, from 1 on.
+BACKGROUND, UNKNOWN = 0, -1
+# A patch may hold as many centers as lesions of this many voxels along each axis fit into it, and no more than int16.
+SMALLEST_LESION, MOST_CENTERS = 3, 2**15 - 1
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,11 @@ class InstanceCenters:
             cut.append(instances[binary_dilation(ignored)])
         whole = ~np.isin(self.ids, np.concatenate(cut))
         return InstanceCenters(self.ids[whole], self.voxels[whole])
+
+    def rows_of(self, ids: np.ndarray) -> np.ndarray:
+        """Positions in `ids` of the given ones, which must be there; (M,) to (M,)."""
+        order = np.argsort(self.ids)
+        return order[np.searchsorted(self.ids, ids, sorter=order)]
 
 
 def lesion_voxels(instances: np.ndarray) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
@@ -104,14 +113,15 @@ def lowest_peak(spacing_mm: tuple[float, ...], sigma_mm: float) -> float:
     return float(np.exp(-((np.asarray(spacing_mm, float) / 2) ** 2).sum() / (2 * sigma_mm**2)))
 
 
-def packed_targets(
+def coded_targets(
     instances: np.ndarray,
     centers: InstanceCenters,
     ignored: np.ndarray | None,
     spacing_mm: tuple[float, ...],
     sigma_mm: float,
-) -> np.ndarray:
-    """Targets of a patch whose instances' centers are known from elsewhere, in one array for the data loader.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Targets of a patch whose instances' centers are known from elsewhere, in the few bytes that a data loader can
+    hand over fast; :func:`.unpacking.unpack_targets` makes heatmap and offsets of them.
 
     Args:
         instances: (X, Y[, Z]) integer ids of the patch.
@@ -122,50 +132,42 @@ def packed_targets(
         sigma_mm: standard deviation of the heatmap's Gaussians in mm.
 
     Returns:
-        (2 + dim, X, Y[, Z]) float16: heatmap, offsets in mm, validity.
+        codes: (1, X, Y[, Z]) int16: ``BACKGROUND``, ``UNKNOWN``, or k + 1 for a lesion voxel of the center in row k.
+        rows: (K, dim) float32 the centers in voxels, NaN beyond the last one. K depends on the patch's size only. What
+            is more than K counts as unknown.
     """
-    spacing = np.asarray(spacing_mm, float)
+    n_rows = min(max(instances.size // SMALLEST_LESION**instances.ndim, 1), MOST_CENTERS)
+    centers = InstanceCenters(centers.ids[:n_rows], centers.voxels[:n_rows])
+    rows = np.full((n_rows, instances.ndim), np.nan, np.float32)
+    rows[: len(centers.ids)] = centers.voxels
+    codes = np.full((1, *instances.shape), BACKGROUND, np.int16)
     index, ids = lesion_voxels(instances)
-    packed = np.zeros((instances.ndim + 2, *instances.shape), np.float16)
-    packed[VALIDITY] = HEATMAP_ONLY
-    unknown = ~np.isin(ids, centers.ids)
-    if unknown.any():
-        leave_out_around(packed[VALIDITY], tuple(axis[unknown] for axis in index), 2 * sigma_mm / spacing)
-    # NumPy computes with float16 slowly: drawn in float32, and the tails that float16 hardly holds left out.
-    heatmap = np.zeros(instances.shape, np.float32)
-    for window in draw_heatmap(heatmap, centers.voxels, spacing, sigma_mm, PATCH_RADIUS_SIGMAS):
-        packed[HEATMAP][window] = heatmap[window]
-    drawn = draw_offsets(packed[OFFSETS], index, ids, centers, spacing)
-    packed[(VALIDITY, *drawn)] = HEATMAP_AND_OFFSETS
+    known = np.isin(ids, centers.ids)
+    if not known.all():
+        leave_out_around(codes[0], tuple(axis[~known] for axis in index), 2 * sigma_mm / np.asarray(spacing_mm, float))
+    codes[(0, *(axis[known] for axis in index))] = centers.rows_of(ids[known]) + 1
     if ignored is not None:
-        packed[VALIDITY][ignored] = NOTHING
-    return packed
+        codes[0][ignored] = UNKNOWN
+    return codes, rows
 
 
-def leave_out_around(validity: np.ndarray, index: tuple[np.ndarray, ...], radius: np.ndarray) -> None:
-    """Set the voxels at `index`, and those within `radius` voxels of them along every axis, to ``NOTHING`` in place."""
+def leave_out_around(codes: np.ndarray, index: tuple[np.ndarray, ...], radius: np.ndarray) -> None:
+    """Set the voxels at `index`, and those within `radius` voxels of them along every axis, to ``UNKNOWN`` in place."""
     margin = np.ceil(radius).astype(int)
     low = [max(axis.min() - m, 0) for axis, m in zip(index, margin, strict=True)]
     high = [axis.max() + m + 1 for axis, m in zip(index, margin, strict=True)]
-    window = validity[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
+    window = codes[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
     found = np.zeros(window.shape, np.uint8)
     found[tuple(axis - a for axis, a in zip(index, low, strict=True))] = 1
-    window[maximum_filter(found, size=2 * margin + 1, mode="constant") > 0] = NOTHING
+    window[maximum_filter(found, size=2 * margin + 1, mode="constant") > 0] = UNKNOWN
 
 
-def draw_heatmap(
-    heatmap: np.ndarray,
-    centers_voxel: np.ndarray,
-    spacing: np.ndarray,
-    sigma_mm: float,
-    radius_sigmas: float = HEATMAP_RADIUS_SIGMAS,
-) -> list[tuple[slice, ...]]:
-    """Raise `heatmap` in place to the Gaussians around the centers; return the windows that were changed.
+def draw_heatmap(heatmap: np.ndarray, centers_voxel: np.ndarray, spacing: np.ndarray, sigma_mm: float) -> None:
+    """Raise `heatmap` in place to the Gaussians around the centers.
 
     The cost grows with the number of centers only.
     """
-    radius = radius_sigmas * sigma_mm / spacing
-    windows = []
+    radius = HEATMAP_RADIUS_SIGMAS * sigma_mm / spacing
     for center in centers_voxel:
         low = np.maximum(np.ceil(center - radius), 0).astype(int)
         high = np.minimum(np.floor(center + radius) + 1, heatmap.shape).astype(int)
@@ -175,9 +177,8 @@ def draw_heatmap(
         for axis, (a, b) in enumerate(zip(low, high, strict=True)):
             distance_mm = (np.arange(a, b) - center[axis]) * spacing[axis]
             gaussian = np.multiply.outer(gaussian, np.exp(-0.5 * (distance_mm / sigma_mm) ** 2).astype(np.float32))
-        windows.append(tuple(slice(a, b) for a, b in zip(low, high, strict=True)))
-        np.maximum(heatmap[windows[-1]], gaussian, out=heatmap[windows[-1]])
-    return windows
+        window = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        np.maximum(heatmap[window], gaussian, out=heatmap[window])
 
 
 def draw_offsets(
@@ -186,8 +187,8 @@ def draw_offsets(
     ids: np.ndarray,
     centers: InstanceCenters,
     spacing: np.ndarray,
-) -> tuple[np.ndarray, ...]:
-    """Write the offsets of the lesion voxels whose instance is in `centers`; return the index of these voxels.
+) -> None:
+    """Write the offsets of the lesion voxels, whose instances are all in `centers`.
 
     Args:
         offsets_mm: (dim, X, Y[, Z]), changed in place.
@@ -196,10 +197,6 @@ def draw_offsets(
         centers: known centers.
         spacing: (dim,) in mm.
     """
-    known = np.isin(ids, centers.ids)
-    index = tuple(axis[known] for axis in index)
-    order = np.argsort(centers.ids)
-    rows = order[np.searchsorted(centers.ids, ids[known], sorter=order)]
+    rows = centers.rows_of(ids)
     for i, axis in enumerate(index):
         offsets_mm[(i, *index)] = (centers.voxels[rows, i] - axis) * spacing[i]
-    return index

@@ -5,7 +5,7 @@ from batchgeneratorsv2.transforms.spatial.rot90 import Rot90Transform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from support import balls
+from support import balls, unpacked
 
 from nnunetv2_conflunet.trainers.augmentation import (
     CENTERS,
@@ -94,7 +94,8 @@ def test_a_lesion_cut_by_the_patch_still_points_to_its_true_center():
         "segmentation": torch.from_numpy(np.stack([instances > 0, instances]).astype(np.int16)),
     }
     stock = ComposeTransforms([spatial(patch, p_rotation=0.0, p_scaling=0.0)])
-    target = with_instance_targets(stock, (2.0, 1.0, 1.0), 2.0, None)(**data)["segmentation"][-1].numpy()
+    result = with_instance_targets(stock, (2.0, 1.0, 1.0), 2.0, None)(**data)
+    target = unpacked(result["segmentation"][1:], (2.0, 1.0, 1.0), 2.0)
     valid = target[VALIDITY] == HEATMAP_AND_OFFSETS
     np.testing.assert_array_equal(valid, instances[12:28, 12:28, 12:28] > 0)
     # From voxel (12, 20, 20), the patch's (0, 8, 8), the center is one voxel of 2 mm back.
@@ -109,7 +110,8 @@ def test_a_lesion_cut_by_the_loaded_crop_is_left_out():
         "image": torch.zeros((1, *shape)),
         "segmentation": torch.from_numpy(np.stack([instances > 0, instances]).astype(np.int16)),
     }
-    target = with_instance_targets(ComposeTransforms([]), (1, 1, 1), 2.0, None)(**data)["segmentation"][-1].numpy()
+    result = with_instance_targets(ComposeTransforms([]), (1, 1, 1), 2.0, None)(**data)
+    target = unpacked(result["segmentation"][1:], (1, 1, 1), 2.0)
     np.testing.assert_array_equal(target[VALIDITY] == HEATMAP_AND_OFFSETS, instances == 2)
     # Nothing is learned on it nor within two sigmas, 4 voxels, of it.
     grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1)
@@ -145,7 +147,7 @@ def test_a_transform_that_nobody_knows_has_centers_found_anew():
     rotate = Rot90Transform(num_axis_combinations=1, num_rot_per_combination=(1,), allowed_axes={0, 1})
     data = sample((40, 40, 40))
     target = with_instance_targets(ComposeTransforms([rotate]), (1, 1, 1), 2.0, None)(**data)["segmentation"]
-    semantic, packed = target[0][0].numpy(), target[1].numpy()
+    semantic, packed = target[0][0].numpy(), unpacked(target[1:], (1, 1, 1), 2.0)
     valid = packed[VALIDITY] == HEATMAP_AND_OFFSETS
     np.testing.assert_array_equal(valid, semantic > 0)
     # Every voxel points to where the heatmap is 1.
@@ -174,9 +176,9 @@ def test_through_all_of_nnunets_augmentation_offsets_lead_to_peaks(seed, dummy_2
         image=torch.zeros((1, *shape)),
         segmentation=torch.from_numpy(np.stack([instances > 0, instances]).astype(np.int16)),
     )
-    full, half, packed = result["segmentation"]
-    assert full.shape == (1, *patch) and half.shape == (1, 12, 20, 20) and packed.shape == (5, *patch)
-    packed = packed.numpy().astype(float)
+    full, half, codes, centers = result["segmentation"]
+    assert full.shape == codes.shape == (1, *patch) and half.shape == (1, 12, 20, 20)
+    packed = unpacked((codes, centers), spacing.tolist(), 2.0)
     valid = packed[VALIDITY] == HEATMAP_AND_OFFSETS
     assert valid.any()
     voxels = np.argwhere(valid)
@@ -194,8 +196,8 @@ def targets_with_the_upper_slices_ignored(first):
     data = sample()
     data["segmentation"][0][first:21] = 2
     instances = data["segmentation"][1].numpy()
-    target = with_instance_targets(ComposeTransforms([]), (1, 1, 1), 2.0, 2)(**data)["segmentation"][-1].numpy()
-    return target[VALIDITY], instances
+    result = with_instance_targets(ComposeTransforms([]), (1, 1, 1), 2.0, 2)(**data)
+    return unpacked(result["segmentation"][1:], (1, 1, 1), 2.0)[VALIDITY], instances
 
 
 def test_the_ignore_label_masks_all_losses():

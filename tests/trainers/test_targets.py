@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import balls
+from support import balls, unpacked
 
 from nnunetv2_conflunet.postprocessing import instantiate_center_offset
 from nnunetv2_conflunet.trainers.targets import (
@@ -14,8 +14,8 @@ from nnunetv2_conflunet.trainers.targets import (
     VALIDITY,
     InstanceCenters,
     center_offset_targets,
+    coded_targets,
     lowest_peak,
-    packed_targets,
 )
 
 
@@ -100,14 +100,16 @@ def test_perfect_heads_give_the_instances_back(seed, spacing_mm):
     assert len(pairs) == len(np.unique(instances)) == len(np.unique(found))
 
 
-def test_packed_targets_leave_out_what_is_not_known():
+def test_coded_targets_leave_out_what_is_not_known():
     instances = np.zeros((9, 9, 9), np.int16)
     instances[1, 1, 1:3], instances[7, 7, 7] = 1, 2
     ignored = np.zeros(instances.shape, bool)
     ignored[0, 0, 0] = ignored[1, 1, 1] = True
     centers = InstanceCenters(np.array([1]), np.array([[1, 1, 1.5]]))
-    packed = packed_targets(instances, centers, ignored, (1, 1, 1), 1.0)
-    assert packed.dtype == np.float16 and packed.shape == (5, 9, 9, 9)
+    codes, rows = coded_targets(instances, centers, ignored, (1, 1, 1), 1.0)
+    assert codes.dtype == np.int16 and codes.shape == (1, 9, 9, 9)
+    assert rows.dtype == np.float32 and rows.shape == (27, 3)
+    packed = unpacked((codes, rows), (1, 1, 1), 1.0)
     validity = packed[VALIDITY]
     assert validity[0, 0, 0] == validity[1, 1, 1] == NOTHING
     # Instance 2 has no known center: nothing is learned on it, neither a zero heatmap nor an offset.
@@ -122,17 +124,26 @@ def test_packed_targets_leave_out_what_is_not_known():
 def test_a_center_outside_the_patch_shines_in():
     instances = np.zeros((5, 5, 5), np.int16)
     instances[0, 2, 2] = 1
-    packed = packed_targets(instances, InstanceCenters(np.array([1]), np.array([[-2.0, 2, 2]])), None, (1, 1, 1), 2.0)
+    centers = InstanceCenters(np.array([1]), np.array([[-2.0, 2, 2]]))
+    packed = unpacked(coded_targets(instances, centers, None, (1, 1, 1), 2.0), (1, 1, 1), 2.0)
     assert packed[HEATMAP][0, 2, 2] == pytest.approx(np.exp(-0.5), abs=1e-3)
     assert packed[OFFSETS][:, 0, 2, 2].tolist() == [-2, 0, 0]
 
 
 def test_the_peak_of_a_lesion_beside_the_patch_shines_in():
-    packed = packed_targets(
-        np.zeros((5, 5, 5), np.int16), InstanceCenters(np.array([9]), np.array([[-2.0, 2, 2]])), None, (1, 1, 1), 2.0
-    )
+    centers = InstanceCenters(np.array([9]), np.array([[-2.0, 2, 2]]))
+    coded = coded_targets(np.zeros((5, 5, 5), np.int16), centers, None, (1, 1, 1), 2.0)
+    packed = unpacked(coded, (1, 1, 1), 2.0)
     assert packed[HEATMAP][0, 2, 2] == pytest.approx(np.exp(-0.5), abs=1e-3)
     assert (packed[VALIDITY] == HEATMAP_ONLY).all()
+
+
+def test_centers_that_do_not_fit_into_the_rows_are_unknown():
+    """Eight voxels of a plane hold no lesion of 3 x 3: one row, so that the second instance has none."""
+    instances = np.array([[1, 0, 0, 0], [0, 0, 0, 2]])
+    codes, rows = coded_targets(instances, InstanceCenters.of(instances), None, (1, 1), 0.5)
+    assert rows.tolist() == [[0, 0]]
+    assert codes.tolist() == [[[1, 0, -1, -1], [0, 0, -1, -1]]]
 
 
 @pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.int32, np.int64])

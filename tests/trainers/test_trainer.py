@@ -24,7 +24,7 @@ from nnunetv2_conflunet.networks import heads_of, unwrapped
 from nnunetv2_conflunet.nnunet_ext_path import nnunet_ext_path
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate_center_offset
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
-from nnunetv2_conflunet.trainers.targets import center_offset_targets
+from nnunetv2_conflunet.trainers.targets import InstanceCenters, center_offset_targets, coded_targets
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json, write_json
@@ -460,12 +460,12 @@ def test_offsets_beyond_30_mm_are_learned_step_by_step_in_the_trainers_own_preci
     trainer.optimizer = torch.optim.Adam(trainer.network.parameters(), 5e-2)
     instances = np.zeros((16, 16, 16), np.int32)
     instances[3:13, 3:13, 3:13] = 1
-    heatmap, offsets_mm = center_offset_targets(instances, (8.0, 8.0, 8.0), sigma_mm=8.0)
-    assert np.abs(offsets_mm).max() == 36
-    packed = np.concatenate([heatmap[None], offsets_mm, np.where(instances > 0, 2, 1)[None]])
-    label = torch.from_numpy((instances > 0)[None, None].astype(np.int16))
-    target = [label, label[..., ::2, ::2, ::2], torch.from_numpy(packed[None]).half()]
-    batch = {"data": torch.from_numpy(offsets_mm[None, :1] / 36 + (instances > 0)), "target": target}
+    codes, centers = coded_targets(instances, InstanceCenters.of(instances), None, (8.0, 8.0, 8.0), 2.0)
+    position_mm = 8.0 * (np.arange(16) - 7.5)[:, None, None] * (instances > 0)
+    assert np.abs(position_mm).max() == 36
+    label = (instances > 0)[None, None].astype(np.int16)
+    target = [torch.from_numpy(i) for i in (label, label[..., ::2, ::2, ::2], codes[None], centers[None])]
+    batch = {"data": torch.from_numpy(position_mm[None, None] / 36 + (instances > 0)).float(), "target": target}
     losses = [trainer.train_step(batch) for _ in range(60)]
     assert all(np.isfinite(step[part]) for step in losses for part in ("loss", "seg", "center", "offsets"))
     assert losses[-1]["offsets"] < 0.7 * losses[0]["offsets"]
