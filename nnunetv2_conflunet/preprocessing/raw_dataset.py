@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
+from nnunetv2_conflunet.imageio import find_reader
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json
 
@@ -72,9 +72,8 @@ class RawDataset:
         """An instance of the reader that nnU-Net chooses for the dataset."""
         cases = self.training_cases().values()
         images = sorted((self.folder / "imagesTr").glob(f"*{self.file_ending}"))
-        candidates = [*(i.label for i in cases), *(i.instances for i in cases), *images]
-        example = next((str(i) for i in candidates if i.is_file()), None)
-        return determine_reader_writer_from_dataset_json(self.dataset_json, example, verbose=False)()
+        examples = [*images, *(i.label for i in cases), *(i.instances for i in cases)]
+        return find_reader(self.dataset_json, examples)()
 
     def require_instances(self, cases: list[str]) -> list[RawCase]:
         """The given cases, each with an instance map.
