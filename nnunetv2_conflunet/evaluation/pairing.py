@@ -1,13 +1,12 @@
 """Which file of one folder belongs to which file of another."""
 
-import contextlib
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES, determine_reader_writer_from_dataset_json
+from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
 
+from nnunetv2_conflunet.imageio import find_reader
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json
 
@@ -81,7 +80,7 @@ def pair_folders(reference: Path, prediction: Path, dataset_json: Path | None = 
         references = {case: references[case] for case in expected}
     pairs = [Pair(case, path, predictions.get(case)) for case, path in sorted(references.items())]
     extra = sorted(set(predictions) - set(references))
-    return Pairing(pairs, extra, _reader(content or {"file_ending": ending}, pairs[0].reference), ending)
+    return Pairing(pairs, extra, find_reader(content or {"file_ending": ending}, [i.reference for i in pairs]), ending)
 
 
 def _with_subfolder(folder: Path, names: tuple[str, ...]) -> Path:
@@ -130,16 +129,3 @@ def _shared_ending(reference_folder: Path, prediction_folder: Path) -> str:
             "the dataset.json with -djfile, or check the folders."
         )
     return found[0]
-
-
-def _reader(content: dict, example: Path) -> type[BaseReaderWriter]:
-    # nnU-Net prints the traceback of every reader that fails on the example; reading reports an unreadable file anyway.
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        try:
-            return determine_reader_writer_from_dataset_json(content, str(example), verbose=False)
-        except RuntimeError:
-            pass
-        try:
-            return determine_reader_writer_from_dataset_json(content, verbose=False)
-        except RuntimeError as error:
-            raise InputError(f"nnU-Net has no reader for files that end with {content['file_ending']}.") from error

@@ -9,12 +9,10 @@ import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.reader_writer_registry import (
     LIST_OF_IO_CLASSES,
-    determine_reader_writer_from_dataset_json,
-    determine_reader_writer_from_file_ending,
     recursive_find_reader_writer_by_name,
 )
 
-from nnunetv2_conflunet.imageio import read_instances
+from nnunetv2_conflunet.imageio import declared_labels, find_reader, read_labels
 from nnunetv2_conflunet.postprocessing.outputs import INSTANCES_FOLDER
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
@@ -87,10 +85,9 @@ class PredictionFolder:
         ending = dataset_json["file_ending"] if dataset_json else _only_ending(folder)
         if "image_reader_writer" in plans:
             reader = recursive_find_reader_writer_by_name(plans["image_reader_writer"])
-        elif dataset_json:
-            reader = determine_reader_writer_from_dataset_json(dataset_json, verbose=False)
         else:
-            reader = determine_reader_writer_from_file_ending(ending, verbose=False)
+            examples = sorted(i for i in folder.iterdir() if i.name.endswith(ending))
+            reader = find_reader(dataset_json or {"file_ending": ending}, examples)
         found = cls(folder, ending, reader, dataset_json.get("labels", {}), plans, heads)
         if not found.cases():
             raise InputError(f"{folder} holds no file that ends with {ending}; give the output of nnUNetv2_predict.")
@@ -141,7 +138,7 @@ class PredictionFolder:
         Raises:
             InputError: a file is missing, broken or has another shape.
         """
-        segmentation, properties = read_instances(self.segmentation_file(case), self.reader())
+        segmentation, properties = self.read_segmentation(case)
         probability = None
         if method == "acls" or self.probability_file(case).is_file():
             channels = _read_npz(self.probability_file(case), ["probabilities"])["probabilities"]
@@ -153,6 +150,14 @@ class PredictionFolder:
             probability = foreground_probability(channels, self.labels)
         heads = self.read_heads(case) if method == "center_offset" else {}
         return CaseInput(segmentation, self.foreground(segmentation), properties, probability, heads)
+
+    def read_segmentation(self, case: str) -> tuple[np.ndarray, dict]:
+        """The segmentation of a case, (X, Y, Z) int32, and what the reader returned for it.
+
+        Raises:
+            InputError: the file cannot be used, or holds a value that dataset.json does not declare.
+        """
+        return read_labels(self.segmentation_file(case), self.reader(), declared_labels(self.labels))
 
     def foreground(self, segmentation: np.ndarray) -> np.ndarray:
         """Where a segmentation has a label that is neither background nor the dataset's ignore label."""
