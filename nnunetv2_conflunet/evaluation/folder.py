@@ -15,7 +15,7 @@ from nnunetv2_conflunet.evaluation.overlap import Foreground
 from nnunetv2_conflunet.evaluation.pairing import Pair, Pairing
 from nnunetv2_conflunet.evaluation.settings import SWEEP_THRESHOLDS, Settings
 from nnunetv2_conflunet.evaluation.surfaces import SURFACE_METRICS, require_surface_distance, surface_distances
-from nnunetv2_conflunet.imageio import Geometry, read_instances
+from nnunetv2_conflunet.imageio import Geometry, grid_fault, read_instances
 from nnunetv2_conflunet.postprocessing.size_filter import large_enough
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
@@ -83,12 +83,10 @@ def evaluate_pair(pair: Pair, reader: type[BaseReaderWriter], settings: Settings
         prediction = np.zeros_like(reference)
     else:
         prediction, prediction_properties = read_instances(pair.prediction, reader())
-        differences = Geometry.from_properties(prediction.shape, prediction_properties).differences(geometry)
-        if differences:
-            raise InputError(
-                f"{pair.prediction} does not lie on the grid of {pair.reference}: {'; '.join(differences)}. Resample "
-                "the prediction to the reference by nearest neighbour, or correct its header."
-            )
+        grid = Geometry.from_properties(prediction.shape, prediction_properties)
+        fault = grid_fault(pair.prediction, grid, pair.reference, geometry, reader())
+        if fault is not None:
+            raise InputError(fault)
     spacing_mm = geometry.spacing_mm
     if reference.shape[0] == 1:
         # nnU-Net gives images a leading axis of length 1, whose spacing is a placeholder.

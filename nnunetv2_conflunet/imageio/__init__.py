@@ -1,6 +1,16 @@
 """Instance maps and their geometry, through nnU-Net's readers and writers."""
 
-from nnunetv2_conflunet.imageio.geometry import Geometry
-from nnunetv2_conflunet.imageio.instance_maps import read_instances, write_instances
+from nnunetv2_conflunet.imageio.geometry import Geometry, grid_fault
+from nnunetv2_conflunet.imageio.instance_maps import write_instances
+from nnunetv2_conflunet.imageio.readers import find_reader
+from nnunetv2_conflunet.imageio.reading import declared_labels, read_instances, read_labels
 
-__all__ = ["Geometry", "read_instances", "write_instances"]
+__all__ = [
+    "Geometry",
+    "declared_labels",
+    "find_reader",
+    "grid_fault",
+    "read_instances",
+    "read_labels",
+    "write_instances",
+]

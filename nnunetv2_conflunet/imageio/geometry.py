@@ -1,8 +1,12 @@
 """Where the voxels of an image lie in the world, for each of nnU-Net's readers."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 # Two images are on one grid when their origins differ by less than this share of a voxel, their spacings by less
 # than this share and their direction cosines by less than this: above the rounding of float32 headers.
@@ -82,6 +86,48 @@ class Geometry:
         if shift > origin_tolerance * min(other.spacing_mm):
             found.append(f"origin {_short(self.affine[:3, 3])} mm instead of {_short(other.affine[:3, 3])} mm")
         return found
+
+
+def grid_fault(
+    path: Path, grid: Geometry, reference_path: Path, reference: Geometry, reader: BaseReaderWriter
+) -> str | None:
+    """What is wrong where a file does not lie on the grid of another, with what to do; None where it does.
+
+    Args:
+        path: the file.
+        grid: its geometry.
+        reference_path: the file whose grid it should have.
+        reference: the geometry of that one.
+        reader: what has read both.
+    """
+    differences = grid.differences(reference)
+    if not differences:
+        return None
+    remedy = f"Resample {path.name} to that grid by nearest neighbour, or correct its header."
+    lacking = [i.with_suffix(".json") for i in (path, reference_path) if not i.with_suffix(".json").is_file()]
+    if isinstance(reader, Tiff3DIO) and len(lacking) == 1 and grid.shape == reference.shape:
+        remedy = (
+            f"{lacking[0]} does not exist, so that nnU-Net takes 1 mm along each axis for its image: write "
+            '{"spacing": [...]} into it, in mm and in the order of the array.'
+        )
+    return f"{path} does not lie on the grid of {reference_path}: {'; '.join(differences)}. {remedy}"
+
+
+def in_file_order(array: np.ndarray, properties: dict) -> np.ndarray:
+    """A view of an array with its axes as they are in the file, where a reader has turned the image to RAS.
+
+    Args:
+        array: (X, Y, Z) as a reader gave it.
+        properties: the dictionary of the reader.
+    """
+    if "reoriented_affine" in properties.get("nibabel_stuff", {}):
+        orientation = io_orientation(properties["nibabel_stuff"]["original_affine"])
+    elif "original_orientation" in properties.get("sitk_stuff", {}):
+        orientation = axcodes2ornt(properties["sitk_stuff"]["original_orientation"])
+    else:
+        return array
+    turned = apply_orientation(array.T, ornt_transform(axcodes2ornt("RAS"), orientation))
+    return turned.T
 
 
 def _affine_of_sitk(stuff: dict) -> np.ndarray:

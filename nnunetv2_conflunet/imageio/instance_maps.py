@@ -1,4 +1,4 @@
-"""Reading and writing maps of instance ids through nnU-Net's readers and writers."""
+"""Writing maps of instance ids through nnU-Net's writers."""
 
 import os
 from pathlib import Path
@@ -11,70 +11,11 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from skimage import io
 
-from nnunetv2_conflunet.imageio.nifti import check_nifti
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import atomic_path, write_json
 
-# nnU-Net's readers return float32, which holds every integer below this one.
-FIRST_INEXACT_ID = 2**24
 # What a format can hold at most; any other format holds uint32.
 LARGEST_ID = {".png": 2**16 - 1, ".bmp": 2**8 - 1}
-
-
-def read_instances(path: str | os.PathLike, reader: BaseReaderWriter) -> tuple[np.ndarray, dict]:
-    """Read a map of instance ids.
-
-    Args:
-        path: the file.
-        reader: an instance of the reader that the dataset uses.
-
-    Returns:
-        The ids, (X, Y, Z) int32 in nnU-Net's axis order, 0 is background; and the reader's properties.
-
-    Raises:
-        InputError: the file is missing or unreadable, has several channels or time points, or holds NaN, infinite,
-            negative, fractional values or ids of 2**24 and more.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} does not exist.")
-    try:
-        check_nifti(path)
-        values, properties = reader.read_seg(str(path))
-    except Exception as error:
-        raise InputError(
-            f"{path} cannot be read by {type(reader).__name__} ({type(error).__name__}: {error}). It must be a whole "
-            "image file with one channel of 0 and positive integer ids, in the dataset's format."
-        ) from error
-    if values.ndim != 4 or values.shape[0] != 1:
-        raise InputError(
-            f"{path} has {values.shape[0]} channels or time points (array {values.shape}); an instance map has one "
-            "value a voxel. Save one 3D volume a case."
-        )
-    values = values[0]
-    # NaN comes out of both, so that they tell whether every value is finite.
-    lowest, highest = values.min(initial=0), values.max(initial=0)
-    if not (np.isfinite(lowest) and np.isfinite(highest)):
-        raise InputError(f"{path} holds NaN or infinite values; an instance map holds 0 and positive integer ids.")
-    if lowest < 0:
-        raise InputError(f"{path} holds negative values (lowest {lowest:g}); use 0 for background and ids above 0.")
-    if highest >= FIRST_INEXACT_ID:
-        raise InputError(
-            f"{path} holds the id {highest:.0f}; nnU-Net's readers keep integers exactly below {FIRST_INEXACT_ID} "
-            "only. Renumber the instances from 1."
-        )
-    instances = np.empty(values.shape, np.int32)
-    fractional = 0
-    # Slice after slice, which stays in the processor's cache from the cast to the comparison.
-    for ids, read in zip(instances, values, strict=True):
-        ids[...] = read
-        fractional += np.count_nonzero(ids.astype(read.dtype) != read)
-    if fractional:
-        raise InputError(
-            f"{path} holds fractional values in {fractional} voxels; ids are integers. Interpolate label maps by "
-            "nearest neighbour."
-        )
-    return instances, properties
 
 
 def smallest_id_dtype(instances: np.ndarray) -> type[np.unsignedinteger]:

@@ -1,40 +1,115 @@
-"""Faults of NIfTI files that SimpleITK reads over: a truncated file and NaN both come out as zeros."""
+"""Faults of NIfTI files that readers read over, each in its own way, so that other ids come out."""
 
 import gzip
-import struct
+import io
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
-import nibabel
 import numpy as np
+from nibabel import Nifti1Header, Nifti2Header
+from nibabel.spatialimages import HeaderDataError
 
-CHUNK_BYTES = 2**24
+from nnunetv2_conflunet.imageio.stored import (
+    Checksum,
+    StoredVoxels,
+    gzip_sum,
+    refuse_pixels,
+    refuse_truncated,
+    unpacking,
+)
+from nnunetv2_conflunet.utilities.errors import InputError
+
+ENDINGS = (".nii", ".nii.gz")
+CHUNK_BYTES = 2**20
+# A header and the four bytes that say whether extensions follow: of NIfTI-1, and of NIfTI-2.
+SHORTEST_OFFSET, LONGEST_HEADER = 348 + 4, 540 + 4
 
 
-def check_nifti(path: Path) -> None:
-    """Raise a ValueError for a NIfTI file that is shorter than its header says or holds NaN or infinite values.
+def stored_nifti(path: Path) -> StoredVoxels:
+    """How a NIfTI file keeps its voxels; costs the reading of its header.
 
-    Costs a few reads of single bytes for a sound file of integers; other file formats are not looked at.
+    Raises:
+        InputError: the header is missing or damaged, asks for complex, RGB or RGBA voxels, for voxels that begin within
+            it, or for a shift without a scale.
     """
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
-        return
-    image = nibabel.load(path)
-    expected = int(image.dataobj.offset) + int(np.prod(image.shape)) * image.get_data_dtype().itemsize
     compressed = path.name.lower().endswith(".gz")
-    if (_size_if_one_member(path) if compressed else path.stat().st_size) != expected % 2**32:
-        found = _decompressed_size(path) if compressed else path.stat().st_size
-        if found < expected:
-            raise ValueError(f"truncated: {found} bytes of {expected}")
-    if image.get_data_dtype().kind == "f" and not np.isfinite(np.asanyarray(image.dataobj)).all():
-        raise ValueError("NaN or infinite values")
+    with unpacking(path), (gzip.open if compressed else open)(path, "rb") as file:
+        start = file.read(LONGEST_HEADER)
+        header = _header(path, start)
+        offset = int(header["vox_offset"])
+        start = start[:offset] + file.read(offset - len(start)) if offset > len(start) else start[:offset]
+    dtype = header.get_data_dtype()
+    refuse_pixels(path, dtype, len(dtype.names) if dtype.names else 1)
+    if offset < SHORTEST_OFFSET:
+        raise InputError(f"{path} has voxels that begin at byte {offset}, within its header. Export it again.")
+    slope, intercept = header.get_slope_inter()
+    layout = _Layout(dtype, int(np.prod(header.get_data_shape())), offset, slope or 1.0, intercept or 0.0)
+    checksum = Checksum(zlib.crc32, gzip_sum(path), start) if compressed else None
+    return StoredVoxels(dtype, checksum, lambda values: _check_whole(path, layout, values))
 
 
-def _size_if_one_member(path: Path) -> int:
-    """What the last four bytes of a gzip file claim (RFC 1952, ISIZE)."""
-    with open(path, "rb") as file:
-        file.seek(-4, 2)
-        return struct.unpack("<I", file.read(4))[0]
+@dataclass(frozen=True)
+class _Layout:
+    """Where the voxels of a file are: `count` values of `dtype` from the byte `offset` on, to be scaled."""
+
+    dtype: np.dtype
+    count: int
+    offset: int
+    slope: float
+    intercept: float
 
 
-def _decompressed_size(path: Path) -> int:
-    with gzip.open(path) as file:
-        return sum(len(chunk) for chunk in iter(lambda: file.read(CHUNK_BYTES), b""))
+def _header(path: Path, start: bytes) -> Nifti1Header:
+    for kind in (Nifti1Header, Nifti2Header):
+        if kind.may_contain_header(start):
+            try:
+                header = kind.from_fileobj(io.BytesIO(start))
+                _refuse_shift_without_scale(path, header)
+                return header
+            except HeaderDataError as error:
+                raise InputError(
+                    f"{path} has a NIfTI header that cannot be used ({error}). Export it again."
+                ) from error
+    raise InputError(f"{path} holds no NIfTI header; its name says that it is a NIfTI file. Export it again.")
+
+
+def _refuse_shift_without_scale(path: Path, header: Nifti1Header) -> None:
+    """The standard has no scaling where the slope is 0; SimpleITK adds the intercept all the same."""
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    is_scaled = header.get_slope_inter()[0] is not None
+    if not is_scaled and intercept != 0 and not np.isnan(intercept):
+        raise InputError(
+            f"{path} has scl_slope {slope:g}, which means that values are not scaled, and scl_inter {intercept:g}, "
+            "which some readers add nevertheless. Set scl_slope to 1 and scl_inter to 0."
+        )
+
+
+def _check_whole(path: Path, layout: _Layout, values: np.ndarray | None) -> None:
+    """Read the file to its end where it is compressed or of numbers that SimpleITK may have read as 0, such as NaN."""
+    compressed = path.name.lower().endswith(".gz")
+    expected = layout.offset + layout.count * layout.dtype.itemsize
+    if not compressed:
+        refuse_truncated(path, path.stat().st_size, expected)
+        if layout.dtype.kind != "f":
+            return
+    with unpacking(path), (gzip.open if compressed else open)(path, "rb") as file:
+        content = file.read(expected)
+        # The sum is compared at the end of the file.
+        while file.read(CHUNK_BYTES):
+            pass
+    refuse_truncated(path, len(content), expected)
+    stored = np.frombuffer(content, layout.dtype, layout.count, layout.offset)
+    if layout.dtype.kind == "f" and not np.isfinite(stored).all():
+        raise InputError(f"{path} holds NaN or infinite values; a map holds integers from 0.")
+    if values is not None and not np.array_equal(np.rint(stored * layout.slope + layout.intercept), values.ravel()):
+        _refuse_other_voxels(path)
+
+
+def _refuse_other_voxels(path: Path) -> NoReturn:
+    """SimpleITK finds the header in the file it is given, and the voxels in another of the same name."""
+    twin = path.with_suffix("")
+    if twin.is_file():
+        raise InputError(f"{path} is read with the voxels of {twin.name} beside it. Move one of the two elsewhere.")
+    raise InputError(f"{path} holds other voxels than its reader returns. Export it again.")

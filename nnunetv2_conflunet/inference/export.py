@@ -17,6 +17,7 @@ from nnunetv2.inference.export_prediction import (
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+from nnunetv2_conflunet.imageio import declared_labels, read_labels
 from nnunetv2_conflunet.inference.instances import instances_from_logits
 from nnunetv2_conflunet.postprocessing import write_case
 from nnunetv2_conflunet.postprocessing.outputs import INSTANCES_FOLDER, case_files
@@ -71,7 +72,8 @@ def export_prediction_with_instances(
     )  # fmt: skip
 
     reader = plans_manager.image_reader_writer_class()
-    segmentation = reader.read_seg(output_file_truncated + file_ending)[0][0].astype(np.int32)
+    declared = declared_labels(dataset_json["labels"])
+    segmentation, _ = read_labels(output_file_truncated + file_ending, reader, declared)
     try:
         found = instances_from_logits(
             segmentation, predicted_array_or_file, properties_dict, plans_manager, dataset_json

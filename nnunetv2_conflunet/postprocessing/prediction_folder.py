@@ -8,9 +8,8 @@ from zipfile import BadZipFile
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunetv2_conflunet.imageio import read_instances
+from nnunetv2_conflunet.imageio import declared_labels, find_reader, read_labels
 from nnunetv2_conflunet.imageio.case_folder import CaseFolder, endings_of, first_file, read_dataset_json
-from nnunetv2_conflunet.imageio.readers import find_reader
 from nnunetv2_conflunet.postprocessing.outputs import INSTANCES_FOLDER
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
@@ -139,7 +138,7 @@ class PredictionFolder:
         Raises:
             InputError: a file is missing, broken or has another shape.
         """
-        segmentation, properties = read_instances(self.segmentation_file(case), self.reader())
+        segmentation, properties = self.read_segmentation(case)
         probability = None
         if method == "acls" or self.probability_file(case).is_file():
             channels = _read_npz(self.probability_file(case), ["probabilities"])["probabilities"]
@@ -151,6 +150,14 @@ class PredictionFolder:
             probability = foreground_probability(channels, self.labels)
         heads = self.read_heads(case) if method == "center_offset" else {}
         return CaseInput(segmentation, self.foreground(segmentation), properties, probability, heads)
+
+    def read_segmentation(self, case: str) -> tuple[np.ndarray, dict]:
+        """The segmentation of a case, (X, Y, Z) int32, and what the reader returned for it.
+
+        Raises:
+            InputError: the file cannot be used, or holds a value that dataset.json does not declare.
+        """
+        return read_labels(self.segmentation_file(case), self.reader(), declared_labels(self.labels))
 
     def foreground(self, segmentation: np.ndarray) -> np.ndarray:
         """Where a segmentation has a label that is neither background nor the dataset's ignore label."""

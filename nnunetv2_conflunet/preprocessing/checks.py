@@ -1,60 +1,55 @@
-"""Checks of instance maps against the labels they belong to, before any long work starts."""
+"""Checks of labels, and of instance maps against the labels they belong to, before any long work starts."""
 
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from nnunetv2_conflunet.imageio import Geometry, read_instances
+from nnunetv2_conflunet.imageio import Geometry, declared_labels, grid_fault, read_instances, read_labels
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, require_labels
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.parallel import run_cases
 
 
-def check_instances(
-    cases: list[RawCase], reader: BaseReaderWriter, foreground_labels: list[int], num_processes: int
-) -> None:
-    """Check that every instance map fits its label.
+def check_instances(cases: list[RawCase], reader: BaseReaderWriter, labels: LabelManager, num_processes: int) -> None:
+    """Check that every label is one, and that every instance map fits its label.
 
     Args:
         cases: the cases to check; their instance maps exist.
         reader: an instance of the dataset's reader.
-        foreground_labels: labels whose voxels belong to an instance; background and the ignore label do not.
+        labels: of the dataset; voxels of its foreground labels belong to an instance, background and the ignore label
+            do not.
         num_processes: processes to use.
 
     Raises:
         InputError: names every case without a label, or else every case with what is wrong with it: an unreadable
-            file, values that are no ids, another size, spacing, origin or direction than the label, or a support that
-            differs from the label's foreground.
+            file, values that dataset.json does not declare or that are no ids, another size, spacing, origin or
+            direction than the label, or a support that differs from the label's foreground.
     """
     require_labels(cases)
-    arguments = [(i, reader, tuple(foreground_labels)) for i in cases]
+    values = tuple(labels.foreground_labels), declared_labels(labels.label_dict)
+    arguments = [(i, reader, *values) for i in cases]
     problems = [i for i in run_cases(problem_of_case, arguments, num_processes, "Checking instances") if i is not None]
     if problems:
         shown = "\n".join(f"  {i}" for i in problems[:20])
         more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise InputError(
-            f"{len(problems)} of {len(cases)} instance maps in {cases[0].instances.parent} cannot be used:\n"
-            f"{shown}{more}"
-        )
+        raise InputError(f"{len(problems)} of {len(cases)} cases cannot be used:\n{shown}{more}")
 
 
-def problem_of_case(case: RawCase, reader: BaseReaderWriter, foreground_labels: tuple[int, ...]) -> str | None:
+def problem_of_case(
+    case: RawCase, reader: BaseReaderWriter, foreground_labels: tuple[int, ...], declared: tuple[int, ...]
+) -> str | None:
     """What is wrong with one case, in one sentence, or None."""
     try:
+        label, label_properties = read_labels(case.label, reader, declared)
         instances, instance_properties = read_instances(case.instances, reader)
-        label, label_properties = reader.read_seg(str(case.label))
     except InputError as error:
         return f"{case.case}: {error}"
-    except Exception as error:
-        return f"{case.case}: the label {case.label} cannot be read ({type(error).__name__}: {error})."
-    label = label[0]
-    differences = Geometry.from_properties(instances.shape, instance_properties).differences(
-        Geometry.from_properties(label.shape, label_properties)
+    grid = Geometry.from_properties(instances.shape, instance_properties)
+    fault = grid_fault(
+        case.instances, grid, case.label, Geometry.from_properties(label.shape, label_properties), reader
     )
-    if differences:
-        return (
-            f"{case.case}: the geometry of {case.instances} differs from its label's: {'; '.join(differences)}. "
-            "Resample the instance map onto the label's grid by nearest neighbour."
-        )
+    if fault is not None:
+        return f"{case.case}: {fault}"
     foreground = np.isin(label, foreground_labels)
     without_id = np.count_nonzero(foreground & (instances == 0))
     without_label = np.count_nonzero(~foreground & (instances > 0))

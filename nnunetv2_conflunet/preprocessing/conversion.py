@@ -1,12 +1,14 @@
 """Labels from instances and instances from labels, for datasets that have only one of the two."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cc3d
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunetv2_conflunet.imageio import read_instances, write_instances
+from nnunetv2_conflunet.imageio import declared_labels, read_instances, read_labels, write_instances
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.parallel import run_cases
@@ -37,7 +39,7 @@ def write_labels_from_instances(dataset: RawDataset, num_processes: int, overwri
     cases = dataset.require_instances(list(dataset.training_cases()))
     _refuse_existing([i.label for i in cases], overwrite)
     reader = dataset.reader()
-    _check_sources([i.instances for i in cases], reader, num_processes)
+    _check_sources([(i.instances, reader) for i in cases], read_instances, num_processes)
     arguments = [(i, reader, dataset.file_ending, int(foreground[0])) for i in cases]
     run_cases(_write_label, arguments, num_processes, "Writing labels")
     return len(cases)
@@ -57,17 +59,19 @@ def write_instances_from_labels(
         How many files were written.
 
     Raises:
-        InputError: a missing label, or instance maps that exist and `overwrite` is False.
+        InputError: a missing label, one that cannot be read or holds values that dataset.json does not declare, or
+            instance maps that exist and `overwrite` is False.
     """
-    foreground = tuple(dataset.label_manager().foreground_labels)
+    labels = dataset.label_manager()
+    foreground, declared = tuple(labels.foreground_labels), declared_labels(labels.label_dict)
     cases = list(dataset.training_cases().values())
     missing = sorted(i.case for i in cases if not i.label.is_file())
     if missing:
         raise InputError(f"{len(missing)} training cases of {dataset.folder} have no label: {list_some(missing)}.")
     _refuse_existing([i.instances for i in cases], overwrite)
     reader = dataset.reader()
-    _check_sources([i.label for i in cases], reader, num_processes)
-    arguments = [(i, reader, dataset.file_ending, foreground, connectivity) for i in cases]
+    _check_sources([(i.label, reader, declared) for i in cases], read_labels, num_processes)
+    arguments = [(i, reader, dataset.file_ending, foreground, declared, connectivity) for i in cases]
     run_cases(_write_components, arguments, num_processes, "Writing instances")
     return len(cases)
 
@@ -92,29 +96,37 @@ def _write_label(case: RawCase, reader: BaseReaderWriter, file_ending: str, labe
 
 
 def _write_components(
-    case: RawCase, reader: BaseReaderWriter, file_ending: str, foreground_labels: tuple[int, ...], connectivity: int
+    case: RawCase,
+    reader: BaseReaderWriter,
+    file_ending: str,
+    foreground: tuple[int, ...],
+    declared: tuple[int, ...],
+    connectivity: int,
 ) -> None:
-    # A label file obeys the same rules as an instance map: whole, finite, non-negative integers.
-    label, properties = read_instances(case.label, reader)
-    instances = label_components(label, foreground_labels, connectivity)
+    label, properties = read_labels(case.label, reader, declared)
+    instances = label_components(label, foreground, connectivity)
     write_instances(instances, case.instances, reader, properties, file_ending)
 
 
-def _check_sources(files: list[Path], reader: BaseReaderWriter, num_processes: int) -> None:
+def _check_sources(sources: list[tuple], read: Callable, num_processes: int) -> None:
     """Read every source before the first file is written.
 
+    Args:
+        sources: the arguments of `read` for each file.
+        read: raises an InputError for a file that cannot be used.
+
     Raises:
-        InputError: names every file that is no map of whole numbers.
+        InputError: names every file that cannot be used.
     """
-    problems = run_cases(_problem_of_source, [(i, reader) for i in files], num_processes, "Reading sources")
+    problems = run_cases(_problem_of_source, [(read, *i) for i in sources], num_processes, "Reading sources")
     problems = [i for i in problems if i is not None]
     if problems:
-        raise InputError(f"{len(problems)} of {len(files)} files cannot be used:\n" + "\n".join(problems[:20]))
+        raise InputError(f"{len(problems)} of {len(sources)} files cannot be used:\n" + "\n".join(problems[:20]))
 
 
-def _problem_of_source(file: Path, reader: BaseReaderWriter) -> str | None:
+def _problem_of_source(read: Callable, *arguments: Any) -> str | None:
     try:
-        read_instances(file, reader)
+        read(*arguments)
     except InputError as error:
         return f"  {error}"
     return None

@@ -42,7 +42,7 @@ def prepare(args: argparse.Namespace) -> None:
         print(f"{n} instance maps written to {dataset.instances_folder}: each connected component is one instance.")
 
     cases = dataset.require_instances(list(dataset.training_cases()))
-    check_instances(cases, dataset.reader(), labels.foreground_labels, args.np)
+    check_instances(cases, dataset.reader(), labels, args.np)
     print(f"{len(cases)} instance maps fit their labels.")
     if args.paper_configuration:
         _add_paper_configuration(dataset.folder.name, args.p)

@@ -115,7 +115,7 @@ class PreprocessedInstances:
         if not stale:
             return []
         reader = self.plans.image_reader_writer_class()
-        check_instances(stale, reader, self.labels.foreground_labels, num_processes)
+        check_instances(stale, reader, self.labels, num_processes)
         self.folder.mkdir(parents=True, exist_ok=True)
         return run_cases(self._prepare_case, [(i,) for i in stale], num_processes, "Preprocessing instances")
 

@@ -11,8 +11,8 @@ from nnunetv2.utilities.utils import (
     get_identifiers_from_splitted_dataset_folder,
 )
 
+from nnunetv2_conflunet.imageio import find_reader
 from nnunetv2_conflunet.imageio.case_folder import CaseFolder, read_dataset_json, refuse_macos_files
-from nnunetv2_conflunet.imageio.readers import find_reader
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 
 IMAGES_FOLDER, LABELS_FOLDER, INSTANCES_FOLDER = "imagesTr", "labelsTr", "instancesTr"

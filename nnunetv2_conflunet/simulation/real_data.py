@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIOWithReorient
 
+from nnunetv2_conflunet.imageio import read_instances
 from nnunetv2_conflunet.simulation.grid import Grid
 from nnunetv2_conflunet.utilities.errors import InputError
 
@@ -64,8 +65,9 @@ class OpenMS:
 
     def mask(self, patient: str) -> tuple[np.ndarray, Grid]:
         """A patient's lesions, (Z, Y, X) bool, and their grid; see :meth:`flair` for the axes and errors."""
-        mask, grid = _read(self.path("gold", patient))
-        return mask > 0, grid
+        path = self.path("gold", patient)
+        mask, properties = read_instances(path, SimpleITKIOWithReorient())
+        return mask > 0, _grid(path, mask.shape, properties["sitk_stuff"])
 
     def flair(self, patient: str) -> tuple[np.ndarray, Grid]:
         """A patient's FLAIR, (Z, Y, X) float32: z to the top, y to the front, x to the right; and its grid.
@@ -73,19 +75,18 @@ class OpenMS:
         Raises:
             InputError: the file is missing or cannot be read.
         """
-        flair, grid = _read(self.path("flair", patient))
-        return flair.astype(np.float32), grid
+        path = self.path("flair", patient)
+        try:
+            flair, properties = SimpleITKIOWithReorient().read_images([str(path)])
+        except RuntimeError as error:
+            raise InputError(f"{path} cannot be read as an image.") from error
+        return flair[0], _grid(path, flair.shape[1:], properties["sitk_stuff"])
 
 
-def _read(path: Path) -> tuple[np.ndarray, Grid]:
-    try:
-        image = sitk.DICOMOrient(sitk.ReadImage(str(path)), "RAS")
-    except RuntimeError as error:
-        raise InputError(f"{path} cannot be read as an image.") from error
-    array = sitk.GetArrayFromImage(image)
-    x, y, z = image.GetOrigin()
+def _grid(path: Path, shape: tuple[int, ...], stuff: dict) -> Grid:
+    x, y, z = stuff["origin"]
     # SimpleITK's world is LPS.
-    grid = Grid(array.shape, tuple(image.GetSpacing()[::-1]), (z, -y, -x))
-    if not np.allclose(grid.spacing_mm, 1) or not np.allclose(image.GetDirection(), np.diag([-1, -1, 1]).ravel()):
+    grid = Grid(shape, tuple(stuff["spacing"][::-1]), (z, -y, -x))
+    if not np.allclose(grid.spacing_mm, 1) or not np.allclose(stuff["direction"], np.diag([-1, -1, 1]).ravel()):
         raise InputError(f"{path} has spacing {grid.spacing_mm} mm or oblique axes; 1 mm in MNI space is needed.")
-    return array, grid
+    return grid

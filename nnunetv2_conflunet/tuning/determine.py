@@ -11,7 +11,7 @@ from nnunetv2.configuration import default_num_processes
 
 from nnunetv2_conflunet import __version__
 from nnunetv2_conflunet.evaluation.settings import Settings
-from nnunetv2_conflunet.imageio import Geometry, read_instances
+from nnunetv2_conflunet.imageio import Geometry, grid_fault, read_instances
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.tuning.choice import N_RESAMPLES, Choice, choose, means
 from nnunetv2_conflunet.tuning.grid import SEARCHED, Grid, order_of_preference
@@ -167,13 +167,15 @@ def score_case(
     Raises:
         InputError: a file is broken, or segmentation and reference do not lie on one grid.
     """
-    file = case.prediction.segmentation_file(case.case)
-    segmentation, properties = read_instances(file, case.prediction.reader())
-    reference, reference_properties = read_instances(case.reference, case.prediction.reader())
+    reader = case.prediction.reader()
+    segmentation, properties = case.prediction.read_segmentation(case.case)
+    reference, reference_properties = read_instances(case.reference, reader)
     geometry = Geometry.from_properties(segmentation.shape, properties)
-    differences = geometry.differences(Geometry.from_properties(reference.shape, reference_properties))
-    if differences:
-        raise InputError(f"{file} does not lie on the grid of {case.reference}: {'; '.join(differences)}.")
+    reference_grid = Geometry.from_properties(reference.shape, reference_properties)
+    file = case.prediction.segmentation_file(case.case)
+    fault = grid_fault(file, geometry, case.reference, reference_grid, reader)
+    if fault is not None:
+        raise InputError(fault)
     for function, arguments in stock:
         segmentation = function(segmentation, **arguments)
     foreground = case.prediction.foreground(segmentation)

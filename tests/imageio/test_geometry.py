@@ -1,11 +1,18 @@
+import itertools
+import json
+from pathlib import Path
+
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWithReorient
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from support import write_nifti
 
-from nnunetv2_conflunet.imageio import Geometry
+from nnunetv2_conflunet.imageio import Geometry, grid_fault
+from nnunetv2_conflunet.imageio.geometry import in_file_order
 
 READERS = [SimpleITKIO, SimpleITKIOWithReorient, NibabelIO, NibabelIOWithReorient]
 
@@ -94,3 +101,45 @@ def test_rounding_of_float32_headers_is_no_difference(oblique_file, tmp_path):
         "sitk_stuff": {key: np.float32(value).astype(float).round(4).tolist() for key, value in stuff.items()},
     }
     assert Geometry.from_properties(values.shape[1:], rounded).differences(exact) == []
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_in_file_order_an_array_is_as_the_file_keeps_it(reader, tmp_path):
+    stored = np.arange(24).reshape(2, 3, 4)
+    for permutation in itertools.permutations(range(3)):
+        for signs in itertools.product((1, -1), repeat=3):
+            affine = np.eye(4)
+            affine[:3, :3] = np.eye(3)[:, permutation] * signs
+            nibabel.save(nibabel.Nifti1Image(stored.astype(np.uint8), affine), tmp_path / "a.nii.gz")
+            values, properties = reader().read_seg(str(tmp_path / "a.nii.gz"))
+            np.testing.assert_array_equal(in_file_order(values[0], properties), stored.T)
+
+
+def test_a_tiff_without_its_spacing_file_is_the_one_at_fault(tmp_path):
+    files = [tmp_path / "map.tif", tmp_path / "label.tif"]
+    for file in files:
+        tifffile.imwrite(file, np.zeros((7, 8, 9), np.uint8))
+        file.with_suffix(".json").write_text(json.dumps({"spacing": [3.0, 1.0, 1.0]}))
+
+    def fault(reader=Tiff3DIO):
+        grids = []
+        for file in files:
+            values, properties = reader().read_seg(str(file))
+            grids.append(Geometry.from_properties(values.shape[1:], properties))
+        return grid_fault(files[0], grids[0], files[1], grids[1], reader())
+
+    assert fault() is None
+    (tmp_path / "label.json").unlink()
+    text = fault()
+    assert f"{tmp_path / 'label.json'} does not exist" in text
+    assert "Resample" not in text
+    (tmp_path / "label.json").write_text(json.dumps({"spacing": [2.0, 1.0, 1.0]}))
+    assert "Resample map.tif to that grid" in fault()
+
+
+def test_both_files_and_the_difference_are_named():
+    one, other = (Geometry.from_properties((4, 5, 6), {"spacing": (i, 1, 1)}) for i in (1, 2))
+    text = grid_fault(Path("a.nii.gz"), one, Path("b.nii.gz"), other, SimpleITKIO())
+    assert text.startswith(
+        "a.nii.gz does not lie on the grid of b.nii.gz: spacing (1.0, 1.0, 1.0) mm instead of (2.0, "
+    )

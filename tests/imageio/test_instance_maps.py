@@ -6,7 +6,6 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWithReorient
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
-from support import write_nifti
 
 from nnunetv2_conflunet.imageio import read_instances, write_instances
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -80,72 +79,6 @@ def test_a_users_writer_is_trusted_only_as_far_as_it_keeps_the_ids(tmp_path):
     with pytest.raises(InputError, match="UnknownIO cannot keep 70000 instance ids"):
         write_instances(ids(70_000), tmp_path / "large.npy", UnknownIO(), {"spacing": (1, 1, 1)}, ".npy")
     assert [i.name for i in tmp_path.iterdir()] == ["case.npy"]
-
-
-def _with(value):
-    values = np.zeros((4, 5, 6), np.float32)
-    values[1, 2, 3] = value
-    return values
-
-
-@pytest.mark.parametrize(
-    "values, message",
-    [
-        (_with(-1), r"negative values \(lowest -1\)"),
-        (_with(1.5), "fractional values in 1 voxels"),
-        (_with(np.nan), "NaN or infinite"),
-        (_with(2.0**24), "the id 16777216"),
-        (np.zeros((2, 4, 5, 6), np.float32), "2 channels or time points"),
-    ],
-)
-def test_what_is_no_instance_map_is_refused_by_name(values, message, tmp_path):
-    write_nifti_any(values, tmp_path / "bad.nii.gz")
-    with pytest.raises(InputError, match=message) as error:
-        read_instances(tmp_path / "bad.nii.gz", SimpleITKIO())
-    assert "bad.nii.gz" in str(error.value)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_values_that_are_not_finite_are_refused_whatever_else_the_map_holds(value, tmp_path):
-    values = _with(value)
-    # Each of these alone has a message of its own.
-    values[0, 0, :3] = -1, 1.5, 2.0**24
-    np.save(tmp_path / "bad.npy", values)
-    with pytest.raises(InputError, match=r"bad\.npy holds NaN or infinite values"):
-        read_instances(tmp_path / "bad.npy", UnknownIO())
-
-
-def test_fractional_values_are_counted_over_all_slices(tmp_path):
-    values = np.zeros((4, 5, 6), np.float32)
-    values[[0, 1, 3], 2, 3] = 0.5, 7.25, 1e-6
-    np.save(tmp_path / "bad.npy", values)
-    with pytest.raises(InputError, match="fractional values in 3 voxels"):
-        read_instances(tmp_path / "bad.npy", UnknownIO())
-
-
-def write_nifti_any(values, path):
-    nibabel.save(nibabel.Nifti1Image(values.transpose(), np.eye(4)), path)
-
-
-@pytest.mark.parametrize("reader", [SimpleITKIO, NibabelIO])
-def test_an_unreadable_file_is_refused_by_name(reader, tmp_path):
-    write_nifti(ids(300).astype(np.uint16), tmp_path / "cut.nii.gz")
-    whole = (tmp_path / "cut.nii.gz").read_bytes()
-    (tmp_path / "cut.nii.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"cut\.nii\.gz cannot be read by"):
-        read_instances(tmp_path / "cut.nii.gz", reader())
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(InputError, match="does not exist"):
-        read_instances(tmp_path / "none.nii.gz", SimpleITKIO())
-
-
-@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64, np.int64])
-def test_signed_and_float_files_of_whole_numbers_are_read(dtype, tmp_path):
-    values = ids(300, (8, 8, 8)).astype(dtype)
-    nibabel.save(nibabel.Nifti1Image(values.transpose(), np.eye(4), dtype=dtype), tmp_path / "map.nii.gz")
-    np.testing.assert_array_equal(read_instances(tmp_path / "map.nii.gz", SimpleITKIO())[0], values)
 
 
 def test_an_error_while_writing_leaves_nothing(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.postprocessing.remove_connected_components import (
     load_postprocess_save,
@@ -201,6 +202,15 @@ def test_a_broken_case_is_reported_and_the_others_are_done(monkeypatch, capsys, 
     error = capsys.readouterr().err
     assert "1 of 3 cases failed" in error and "ms_002: " in error and "cannot be read" in error
     assert sorted(i.name for i in out.glob("*.nii.gz")) == ["ms_001.nii.gz", "ms_003.nii.gz"]
+
+
+def test_a_segmentation_with_a_value_that_dataset_json_does_not_declare_is_named(monkeypatch, capsys, tmp_path, ours):
+    (ours / "dataset.json").write_text(json.dumps(DATASET))
+    image = sitk.ReadImage(str(ours / "ms_002.nii.gz"))
+    sitk.WriteImage(image * 255, str(ours / "ms_002.nii.gz"))
+    assert run(monkeypatch, "-i", ours, "-o", tmp_path / "out", "-m", "cc") == 1
+    error = capsys.readouterr().err
+    assert "1 of 3 cases failed" in error and "ms_002.nii.gz holds 255 in" in error and "replace 255 by 1" in error
 
 
 @pytest.fixture

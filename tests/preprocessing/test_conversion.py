@@ -1,12 +1,13 @@
-"""Refusals of the conversions; what they write is tested by the command."""
+"""Refusals of the conversions; what they write else is tested by the command."""
 
 import json
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from support import dataset_json, write_nifti
 
-from nnunetv2_conflunet.preprocessing.conversion import write_labels_from_instances
+from nnunetv2_conflunet.preprocessing.conversion import write_instances_from_labels, write_labels_from_instances
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
 from nnunetv2_conflunet.utilities.errors import InputError
 
@@ -30,3 +31,41 @@ def test_labels_that_instances_do_not_know_are_not_overwritten(tmp_path, labels,
     with pytest.raises(InputError, match=message):
         write_labels_from_instances(RawDataset(folder), num_processes=1, overwrite=True)
     assert (folder / "labelsTr" / "a.nii.gz").read_bytes() == before
+
+
+def dataset_of(tmp_path, label, file_ending=".nii.gz"):
+    """A raw dataset of two cases with this label, and without instances."""
+    folder = tmp_path / "Dataset001_Small"
+    for case in "ab":
+        write_nifti(np.zeros((4, 5, 6), np.float32), folder / "imagesTr" / f"{case}_0000{file_ending}")
+        (folder / "labelsTr").mkdir(exist_ok=True)
+        sitk.WriteImage(label, str(folder / "labelsTr" / f"{case}{file_ending}"))
+    (folder / "dataset.json").write_text(json.dumps(dataset_json(file_ending=file_ending)))
+    return RawDataset(folder)
+
+
+def lesion(value):
+    label = np.zeros((4, 5, 6), np.uint8)
+    label[1:3, 1:3, 1:3] = value
+    return sitk.GetImageFromArray(label)
+
+
+def test_labels_of_0_and_255_give_no_empty_instance_maps_but_the_remedy(tmp_path):
+    dataset = dataset_of(tmp_path, lesion(255))
+    with pytest.raises(InputError, match=r"2 of 2 files.*\n.*a\.nii\.gz holds 255 .* replace 255 by 1 in every label"):
+        write_instances_from_labels(dataset, num_processes=1, overwrite=False)
+    assert not dataset.instances_folder.exists()
+
+
+def test_a_label_of_one_frame_gives_a_volume_of_instances(tmp_path):
+    dataset = dataset_of(tmp_path, sitk.JoinSeries([lesion(1)]), ".nrrd")
+    assert write_instances_from_labels(dataset, num_processes=1, overwrite=False) == 2
+    written = sitk.ReadImage(str(dataset.instances_folder / "a.nrrd"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(written), sitk.GetArrayFromImage(lesion(1)))
+
+
+def test_a_broken_first_label_is_named(tmp_path):
+    dataset = dataset_of(tmp_path, lesion(1))
+    (dataset.folder / "labelsTr" / "a.nii.gz").write_bytes(b"")
+    with pytest.raises(InputError, match=r"1 of 2 files cannot be used:\n.*a\.nii\.gz cannot be read: it is empty"):
+        write_instances_from_labels(dataset, num_processes=1, overwrite=False)

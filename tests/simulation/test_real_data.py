@@ -69,3 +69,11 @@ def test_files_that_are_no_images_or_not_of_1_mm(folder: Path):
         data.flair("patient07")
     with pytest.raises(InputError, match=r"patient19\.nii\.gz has spacing"):
         data.flair("patient19")
+
+
+def test_a_mask_that_is_cut_off_has_no_fewer_lesions(folder: Path):
+    path = folder / "gold" / "patient07.nii.gz"
+    write(path, (np.random.default_rng(0).random((30, 40, 50)) < 0.5).astype(np.uint8))
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(InputError, match=r"gold/patient07\.nii\.gz cannot be read: it is damaged or cut off"):
+        OpenMS.at(folder).mask("patient07")

@@ -1,0 +1,76 @@
+"""Faults of NRRD, MetaImage and GIPL files that SimpleITK reads over: it compares no sum, and fills up with zeros."""
+
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from nnunetv2_conflunet.imageio.stored import (
+    Checksum,
+    StoredVoxels,
+    gzip_sum,
+    refuse_pixels,
+    refuse_truncated,
+    unpacking,
+)
+
+# Where the text of a header ends, and what it says where the voxels after it are compressed.
+TEXT_HEADERS = {
+    ".nrrd": (rb"\n\r?\n", rb"(?im)^encoding: *(gzip|gz)\s*$"),
+    ".mha": (rb"ElementDataFile *= *LOCAL\r?\n", rb"(?im)^CompressedData *= *True\s*$"),
+}
+LONGEST_TEXT = 2**16
+GIPL_HEADER = 256
+ENDINGS = (*TEXT_HEADERS, ".gipl")
+GZIP_MAGIC, GZIP_OR_ZLIB = b"\x1f\x8b", 32 + zlib.MAX_WBITS
+
+
+def stored_itk(path: Path) -> StoredVoxels:
+    """How a file keeps its voxels; costs the reading of its header.
+
+    Raises:
+        InputError: voxels are complex or have several values.
+        RuntimeError: SimpleITK cannot read the header.
+    """
+    header = sitk.ImageFileReader()
+    header.SetFileName(str(path))
+    header.ReadImageInformation()
+    dtype = sitk.GetArrayViewFromImage(sitk.Image([1, 1], header.GetPixelID())).dtype
+    refuse_pixels(path, dtype, header.GetNumberOfComponents())
+    ending = path.suffix.lower()
+    if ending in TEXT_HEADERS:
+        start = _start_of_compressed(path, ending)
+        # SimpleITK itself refuses an uncompressed file of these that is too short.
+        return StoredVoxels(dtype, None, lambda values: None) if start is None else _compressed(path, dtype, start)
+    expected = GIPL_HEADER + int(np.prod(header.GetSize())) * dtype.itemsize
+    return StoredVoxels(dtype, None, lambda values: refuse_truncated(path, path.stat().st_size, expected))
+
+
+def _start_of_compressed(path: Path, ending: str) -> int | None:
+    """Where the compressed voxels begin; None for a file that is not compressed."""
+    end_of_text, says_compressed = TEXT_HEADERS[ending]
+    with open(path, "rb") as file:
+        text = file.read(LONGEST_TEXT)
+    end = re.search(end_of_text, text)
+    return end.end() if end and re.search(says_compressed, text[: end.end()]) else None
+
+
+def _compressed(path: Path, dtype: np.dtype, start: int) -> StoredVoxels:
+    with open(path, "rb") as file:
+        file.seek(start)
+        is_gzip = file.read(2) == GZIP_MAGIC
+        file.seek(-4, 2)
+        (last,) = struct.unpack(">I", file.read(4))
+    checksum = Checksum(zlib.crc32, gzip_sum(path)) if is_gzip else Checksum(zlib.adler32, last)
+    return StoredVoxels(dtype, checksum, lambda values: _check_stream(path, start))
+
+
+def _check_stream(path: Path, start: int) -> None:
+    stream = zlib.decompressobj(GZIP_OR_ZLIB)
+    with unpacking(path):
+        stream.decompress(path.read_bytes()[start:])
+        if not stream.eof:
+            raise EOFError("the compressed voxels have no end")

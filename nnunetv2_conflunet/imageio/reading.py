@@ -1,0 +1,198 @@
+"""Reading maps of whole numbers, instance ids and labels, through nnU-Net's readers."""
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+from nnunetv2_conflunet.imageio import itk, nifti, png
+from nnunetv2_conflunet.imageio.geometry import in_file_order
+from nnunetv2_conflunet.imageio.stored import StoredVoxels
+from nnunetv2_conflunet.utilities.errors import InputError, list_some
+
+# nnU-Net's readers return float32, which holds every integer below this one.
+FIRST_INEXACT = 2**24
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """The words of the errors about one kind of map."""
+
+    name: str
+    values: str
+    too_large: str
+
+
+_INSTANCES = _Kind("an instance map", "0 for background and positive integer ids", "Renumber the instances from 1.")
+_LABELS = _Kind("a label", "0 for background and the integers of dataset.json", "Use the labels of dataset.json.")
+
+
+def read_instances(path: str | os.PathLike, reader: BaseReaderWriter) -> tuple[np.ndarray, dict]:
+    """Read a map of instance ids.
+
+    Args:
+        path: the file.
+        reader: an instance of the reader that the dataset uses.
+
+    Returns:
+        The ids, (X, Y, Z) int32 in nnU-Net's axis order, 0 is background; and the reader's properties.
+
+    Raises:
+        InputError: the file is missing, damaged or unreadable, has several channels or time points, complex, RGB or
+            vector voxels, or holds NaN, infinite, negative, fractional values or ids of 2**24 and more.
+    """
+    return _read(Path(path), reader, _INSTANCES)
+
+
+def read_labels(
+    path: str | os.PathLike, reader: BaseReaderWriter, declared: Collection[int]
+) -> tuple[np.ndarray, dict]:
+    """Read a label or a segmentation.
+
+    Args:
+        path: the file.
+        reader: an instance of the reader that the dataset uses.
+        declared: the values that it may hold (see :func:`declared_labels`); empty where no dataset.json says so.
+
+    Returns:
+        The labels, (X, Y, Z) int32 in nnU-Net's axis order; and the reader's properties.
+
+    Raises:
+        InputError: as for :func:`read_instances`, or a value that is not declared.
+    """
+    labels, properties = _read(Path(path), reader, _LABELS)
+    if declared and not _all_declared(labels, declared):
+        _refuse_undeclared(Path(path), labels, declared)
+    return labels, properties
+
+
+def declared_labels(labels: dict) -> tuple[int, ...]:
+    """Every value that `labels` of dataset.json names, the ignore label and those of regions included, ascending.
+
+    Raises:
+        InputError: a value that is no integer.
+    """
+    values = [i if isinstance(i, (list, tuple)) else [i] for i in labels.values()]
+    try:
+        return tuple(sorted({int(i) for several in values for i in several}))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"dataset.json has the labels {labels}; each must be an integer after its name, as in "
+            '{"background": 0, "lesion": 1}.'
+        ) from error
+
+
+def _read(path: Path, reader: BaseReaderWriter, kind: _Kind) -> tuple[np.ndarray, dict]:
+    _require_content(path)
+    stored = None
+    try:
+        stored = _stored(path)
+        values, properties = reader.read_seg(str(path))
+    except InputError:
+        raise
+    except Exception as error:
+        if stored is not None:
+            stored.check_whole(None)
+        raise InputError(
+            f"{path} cannot be read by {type(reader).__name__} ({type(error).__name__}: {error}). It must be a whole "
+            f"image file with one channel of {kind.values}, in the dataset's format."
+        ) from error
+    _require_one_value_a_voxel(path, values, properties, kind)
+    _require_values_in_range(path, values[0], kind)
+    numbers = values[0].astype(np.int32)
+    if stored is None or not stored.has_sum_of(in_file_order(numbers, properties)):
+        _require_whole_numbers(path, values[0], numbers, kind)
+        if stored is not None:
+            stored.check_whole(in_file_order(numbers, properties))
+    return numbers, _of_one_volume(properties)
+
+
+def _require_content(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist.")
+    if path.name.startswith("._"):
+        raise InputError(f"{path} is no image but what macOS keeps beside one. Delete the files that begin with '._'.")
+    if not path.stat().st_size:
+        raise InputError(f"{path} cannot be read: it is empty (0 bytes). Copy or export it again.")
+
+
+def _stored(path: Path) -> StoredVoxels | None:
+    """How the file keeps its voxels; None for a format that needs no comparison after it was read."""
+    name = path.name.lower()
+    if name.endswith(nifti.ENDINGS):
+        return nifti.stored_nifti(path)
+    if name.endswith(itk.ENDINGS):
+        return itk.stored_itk(path)
+    if name.endswith(png.ENDING):
+        png.check_png(path)
+    return None
+
+
+def _require_one_value_a_voxel(path: Path, values: np.ndarray, properties: dict, kind: _Kind) -> None:
+    # SimpleITK gives the values of a voxel last, and then nnU-Net's spacing has an entry less than there are axes.
+    n_values = values.shape[0] if len(properties["spacing"]) == values.ndim - 1 else values.shape[-1]
+    if values.ndim != 4 or n_values != 1:
+        raise InputError(
+            f"{path} has {n_values} channels or time points (array {values.shape}); {kind.name} has one value a "
+            "voxel. Save one number a voxel, one image a case."
+        )
+
+
+def _require_values_in_range(path: Path, values: np.ndarray, kind: _Kind) -> None:
+    # NaN comes out of both, so that they tell whether every value is finite.
+    lowest, highest = values.min(initial=0), values.max(initial=0)
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
+        raise InputError(f"{path} holds NaN or infinite values; {kind.name} holds {kind.values}.")
+    if lowest < 0:
+        raise InputError(f"{path} holds negative values (lowest {lowest:g}); {kind.name} holds {kind.values}.")
+    if highest >= FIRST_INEXACT:
+        raise InputError(
+            f"{path} holds the value {highest:.0f}; nnU-Net's readers keep integers exactly below {FIRST_INEXACT} "
+            f"only. {kind.too_large}"
+        )
+
+
+def _require_whole_numbers(path: Path, values: np.ndarray, numbers: np.ndarray, kind: _Kind) -> None:
+    # Slice after slice, which stays in the processor's cache from the cast to the comparison.
+    slices = zip(numbers, values, strict=True)
+    fractional = sum(np.count_nonzero(whole.astype(read.dtype) != read) for whole, read in slices)
+    if fractional:
+        raise InputError(
+            f"{path} holds fractional values in {fractional} voxels; {kind.name} holds integers. Interpolate label "
+            "maps by nearest neighbour."
+        )
+
+
+def _of_one_volume(properties: dict) -> dict:
+    """The properties without the axis of time that SimpleITK gives to a file of one frame."""
+    stuff = properties.get("sitk_stuff", {})
+    if len(stuff.get("spacing", ())) != 4:
+        return properties
+    direction = np.reshape(stuff["direction"], (4, 4))[:3, :3]
+    volume = {"spacing": stuff["spacing"][:3], "origin": stuff["origin"][:3], "direction": tuple(direction.ravel())}
+    return properties | {"sitk_stuff": stuff | volume}
+
+
+def _all_declared(labels: np.ndarray, declared: Collection[int]) -> bool:
+    highest = labels.max(initial=0)
+    if highest > max(declared):
+        return False
+    # Labels without gaps, as nnU-Net wants them, need no look at every voxel.
+    return set(range(highest + 1)) <= set(declared) or bool(np.isin(labels, list(declared)).all())
+
+
+def _refuse_undeclared(path: Path, labels: np.ndarray, declared: Collection[int]) -> None:
+    found = np.unique(labels).tolist()
+    strange = [i for i in found if i not in declared]
+    n_voxels = np.count_nonzero(np.isin(labels, strange))
+    unused = [i for i in declared if i not in found and i != 0]
+    remedy = "Replace them by the labels they stand for, or declare them in dataset.json (0, 1, 2, ... without gaps)."
+    if len(strange) == len(unused) == 1:
+        remedy = f"If it stands for the label {unused[0]}, replace {strange[0]} by {unused[0]} in every label."
+    raise InputError(
+        f"{path} holds {list_some([str(i) for i in strange])} in {n_voxels} voxels; dataset.json declares "
+        f"{list_some([str(i) for i in declared])} only. {remedy}"
+    )

@@ -1,0 +1,98 @@
+"""How a file keeps its voxels, and whether what was read is what it keeps."""
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from gzip import BadGzipFile
+from pathlib import Path
+
+import numpy as np
+
+from nnunetv2_conflunet.utilities.errors import InputError
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """The sum that a compressed file keeps of what it holds.
+
+    Attributes:
+        function: ``zlib.crc32`` or ``zlib.adler32``.
+        expected: what the file keeps.
+        before: bytes that the sum covers before the first voxel.
+    """
+
+    function: Callable[[bytes, int], int]
+    expected: int
+    before: bytes = b""
+
+
+@dataclass(frozen=True, eq=False)
+class StoredVoxels:
+    """How a file keeps its voxels.
+
+    Attributes:
+        dtype: of a stored value, with its byte order.
+        checksum: of the voxels in the order of the file; None where it keeps none.
+        check_whole: takes what was read, None where nothing was; reads the file as far as it must to tell that it is
+            whole, and raises an InputError where it is not.
+    """
+
+    dtype: np.dtype
+    checksum: Checksum | None
+    check_whole: Callable[[np.ndarray | None], None]
+
+    def has_sum_of(self, values: np.ndarray) -> bool:
+        """Whether integers that were read are the stored ones, so that the file need not be read a second time.
+
+        Args:
+            values: slowest axis of the file first. Their sum is another one where the header scales them.
+        """
+        if self.checksum is None:
+            return False
+        total = self.checksum.function(self.checksum.before)
+        # Slice after slice, which stays in the processor's cache.
+        for part in values:
+            total = self.checksum.function(np.ascontiguousarray(part, self.dtype), total)
+        return total == self.checksum.expected
+
+
+def gzip_sum(path: Path) -> int:
+    """The CRC-32 of its content that a gzip file ends with (RFC 1952)."""
+    with open(path, "rb") as file:
+        file.seek(-8, 2)
+        return struct.unpack("<I", file.read(4))[0]
+
+
+def damaged(path: Path, why: str) -> InputError:
+    """The error for a file whose content is not what was written."""
+    return InputError(f"{path} cannot be read: it is damaged or cut off ({why}). Copy or export it again.")
+
+
+@contextmanager
+def unpacking(path: Path) -> Iterator[None]:
+    """Turn the errors of a damaged compressed file into an InputError that names it."""
+    try:
+        yield
+    except (EOFError, BadGzipFile, zlib.error) as error:
+        raise damaged(path, f"{type(error).__name__}: {error}") from error
+
+
+def refuse_truncated(path: Path, found: int, expected: int) -> None:
+    """Raise an InputError for a file with fewer bytes than its header asks for."""
+    if found < expected:
+        raise InputError(
+            f"{path} cannot be read: it is truncated, {found} bytes of {expected}. Copy or export it again."
+        )
+
+
+def refuse_pixels(path: Path, dtype: np.dtype, n_values: int) -> None:
+    """Raise an InputError for complex pixels and for pixels of several values, such as RGB."""
+    if dtype.kind == "c":
+        raise InputError(f"{path} holds complex values; a map holds integers. Save it as an integer type.")
+    if n_values != 1:
+        raise InputError(
+            f"{path} holds {n_values} values a voxel (RGB, RGBA or vector pixels); a map has one. Save one number a "
+            "voxel, as an integer type."
+        )
