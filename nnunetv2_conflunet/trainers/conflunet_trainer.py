@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.configuration import default_num_processes
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
@@ -20,6 +19,7 @@ from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.preprocessing.refusals import refuse_unsupported
 from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
 from nnunetv2_conflunet.trainers.loss import PARTS, ConfLUNetLoss
+from nnunetv2_conflunet.trainers.mixing import refuse_to_replace, set_epochs
 from nnunetv2_conflunet.trainers.progress import add_loss_parts, log_loss_parts, plot_loss_parts
 from nnunetv2_conflunet.trainers.targets import lowest_peak
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum, heads_weight
@@ -79,9 +79,10 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),  # noqa: B008  (nnU-Net's signature)
     ):
+        refuse_to_replace(type(self))
         refuse_unsupported(PlansManager(plans), configuration, dataset_json)
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs = self.epochs
+        set_epochs(self)
         add_loss_parts(self.logger)
 
     def initialize(self) -> None:
@@ -124,17 +125,19 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         # Two-dimensional configurations have no spacing across slices.
         return tuple(self.configuration_manager.spacing[-len(self.configuration_manager.patch_size) :])
 
-    @staticmethod
+    # A static method in nnU-Net: of a class it knows the next one, and it is called in the same ways.
+    @classmethod
     def build_network_architecture(
+        cls,
         plans_manager: PlansManager,
         configuration_manager: ConfigurationManager,
         num_input_channels: int,
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """The network of the plans, its output widened by a heatmap channel and one offset channel an axis."""
+        """The next class's network, its output widened by a heatmap channel and one offset channel an axis."""
         heads = Heads(num_output_channels, len(configuration_manager.patch_size))
-        network = nnUNetTrainer.build_network_architecture(
+        network = super().build_network_architecture(
             plans_manager, configuration_manager, num_input_channels, heads.n_channels, enable_deep_supervision
         )
         return widen_with_heads(network, heads)
