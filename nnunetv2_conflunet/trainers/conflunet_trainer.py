@@ -1,6 +1,5 @@
 """The trainer: nnU-Net's, with center and offset heads."""
 
-from dataclasses import replace
 from json import JSONDecodeError
 from os.path import join
 
@@ -20,8 +19,8 @@ from nnunetv2_conflunet.preprocessing.refusals import refuse_unsupported
 from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
 from nnunetv2_conflunet.trainers.loss import PARTS, ConfLUNetLoss
 from nnunetv2_conflunet.trainers.mixing import refuse_to_replace, set_epochs
+from nnunetv2_conflunet.trainers.on_grid import instantiation_on_grid, refuse_other_unit, spacing_mm
 from nnunetv2_conflunet.trainers.progress import add_loss_parts, log_loss_parts, plot_loss_parts
-from nnunetv2_conflunet.trainers.targets import lowest_peak
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum, heads_weight
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
@@ -32,9 +31,6 @@ from nnunetv2_conflunet.utilities.plans import (
     stored_settings,
     with_tuned_instantiation,
 )
-
-# Of the heatmap, on any grid: far below it every ripple would be a center.
-LOWEST_THRESHOLD = 0.05
 
 # nnU-Net's predictor is constructed by its own commands; from here on it knows our networks.
 install_hand_over()
@@ -80,7 +76,10 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         device: torch.device = torch.device("cuda"),  # noqa: B008  (nnU-Net's signature)
     ):
         refuse_to_replace(type(self))
-        refuse_unsupported(PlansManager(plans), configuration, dataset_json)
+        manager = PlansManager(plans)
+        refuse_unsupported(manager, configuration, dataset_json)
+        grid = manager.get_configuration(configuration)
+        refuse_other_unit(f"{manager.dataset_name}, {configuration}", grid, self.instantiation, self.sigma_mm)
         super().__init__(plans, configuration, fold, dataset_json, device)
         set_epochs(self)
         add_loss_parts(self.logger)
@@ -88,13 +87,14 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
     def initialize(self) -> None:
         """Also write the settings that inference needs into the plans."""
         super().initialize()
+        spacing = spacing_mm(self.configuration_manager)
         settings = {
             "alpha": self.alpha,
             "center_focus": self.center_focus,
             "beta": self.beta,
             "warm_up": self.warm_up,
             "sigma_mm": self.sigma_mm,
-            INSTANTIATION_KEY: self._instantiation_on_grid().to_dict(),
+            INSTANTIATION_KEY: instantiation_on_grid(self.instantiation, spacing, self.sigma_mm).to_dict(),
         }
         plans_file = join(self.output_folder_base, "plans.json")
         stored, defaults = stored_settings(plans_file), InstantiationSettings().to_dict()
@@ -112,18 +112,6 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
                 f"Instances are made with {'; '.join(differing)} as in {plans_file}, where prediction reads how. {tune}"
                 "A training writes that file at its start, for all folds; a validation alone does not."
             )
-
-    def _instantiation_on_grid(self) -> InstantiationSettings:
-        """The trainer's instantiation, whose threshold is at most half of the lowest peak that the targets can have.
-
-        On a coarse grid the target of a center between voxels is lower than on a fine one.
-        """
-        half = max(round(lowest_peak(self._spacing_mm(), self.sigma_mm) / 2, 3), LOWEST_THRESHOLD)
-        return replace(self.instantiation, heatmap_threshold=min(self.instantiation.heatmap_threshold, half))
-
-    def _spacing_mm(self) -> tuple[float, ...]:
-        # Two-dimensional configurations have no spacing across slices.
-        return tuple(self.configuration_manager.spacing[-len(self.configuration_manager.patch_size) :])
 
     # A static method in nnU-Net: of a class it knows the next one, and it is called in the same ways.
     @classmethod
@@ -156,7 +144,8 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         return self._with_instance_targets(super().get_validation_transforms(*args, **kwargs))
 
     def _with_instance_targets(self, stock: ComposeTransforms) -> ComposeTransforms:
-        return with_instance_targets(stock, self._spacing_mm(), self.sigma_mm, self.label_manager.ignore_label)
+        spacing = spacing_mm(self.configuration_manager)
+        return with_instance_targets(stock, spacing, self.sigma_mm, self.label_manager.ignore_label)
 
     def on_train_start(self) -> None:
         """First make the instance maps that are missing or stale: one process does, all others wait."""
