@@ -1,6 +1,7 @@
 """Tables on the terminal."""
 
 import math
+from types import SimpleNamespace
 
 from rich.console import Console
 from rich.markup import escape
@@ -8,6 +9,7 @@ from rich.table import Table
 
 from nnunetv2_conflunet.evaluation.metrics import DISTANCES, RATIOS
 from nnunetv2_conflunet.evaluation.settings import ADDED
+from nnunetv2_conflunet.postprocessing.size_filter import describe_limits
 
 # Ratios in the order of the paper's table, then what it does not have.
 PRINTED_RATIOS = (
@@ -89,8 +91,7 @@ def _strata(kind: str, rows: list[dict]) -> Table:
 def describe_settings(summary: dict) -> str:
     """What the numbers of a summary stand on, in a line."""
     settings = ADDED | summary["settings"]
-    smallest = {2: f"{settings['min_area_mm2']:g} mm2", 3: f"{settings['min_volume_mm3']:g} mm3"}
-    limits = f"{smallest[dim_of(summary)]} and {settings['min_extent_mm']:g} mm"
+    limits = describe_limits(SimpleNamespace(**settings), dim_of(summary))
     removed = ", ".join(f"{i['n_instances_removed']} of the {side}" for side, i in summary["removed"].items())
     return (
         f"{summary['n_cases']} cases; matching '{settings['matching']}', IoU > {settings['iou_threshold']:g}; CLU "

@@ -18,6 +18,12 @@ def limits_of(settings: object) -> dict[str, float]:
     return {name: getattr(settings, name) for name in LIMITS}
 
 
+def describe_limits(settings: object, dim: int) -> str:
+    """The limits that act on images of `dim` axes, in words."""
+    smallest = f"{settings.min_volume_mm3:g} mm3" if dim == 3 else f"{settings.min_area_mm2:g} mm2"
+    return f"{smallest} and {settings.min_extent_mm:g} mm"
+
+
 def remove_small_instances(
     instances: np.ndarray,
     spacing_mm: Sequence[float],

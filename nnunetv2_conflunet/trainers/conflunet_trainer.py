@@ -17,10 +17,16 @@ from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.preprocessing.refusals import refuse_unsupported
 from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
-from nnunetv2_conflunet.trainers.loss import PARTS, ConfLUNetLoss
+from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss
 from nnunetv2_conflunet.trainers.mixing import refuse_to_replace, set_epochs
 from nnunetv2_conflunet.trainers.on_grid import instantiation_on_grid, refuse_other_unit, spacing_mm
-from nnunetv2_conflunet.trainers.progress import add_loss_parts, log_loss_parts, plot_loss_parts
+from nnunetv2_conflunet.trainers.progress import (
+    MEASURED,
+    add_loss_parts,
+    describe_loss_parts,
+    log_loss_parts,
+    plot_loss_parts,
+)
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum, heads_weight
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
@@ -88,14 +94,9 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         """Also write the settings that inference needs into the plans."""
         super().initialize()
         spacing = spacing_mm(self.configuration_manager)
-        settings = {
-            "alpha": self.alpha,
-            "center_focus": self.center_focus,
-            "beta": self.beta,
-            "warm_up": self.warm_up,
-            "sigma_mm": self.sigma_mm,
-            INSTANTIATION_KEY: instantiation_on_grid(self.instantiation, spacing, self.sigma_mm).to_dict(),
-        }
+        settings = {i: getattr(self, i) for i in ("alpha", "center_focus", "beta", "warm_up", "sigma_mm")}
+        instantiation = instantiation_on_grid(self.instantiation, spacing, self.sigma_mm)
+        settings[INSTANTIATION_KEY] = instantiation.to_dict()
         plans_file = join(self.output_folder_base, "plans.json")
         stored, defaults = stored_settings(plans_file), InstantiationSettings().to_dict()
         settings = with_tuned_instantiation(settings, stored, defaults)
@@ -199,7 +200,8 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         return {**result, **self._parts_of_loss()}
 
     def _parts_of_loss(self) -> dict[str, np.ndarray]:
-        return {name: part.cpu().numpy() for name, part in self.loss.parts.items()}
+        parts = {name: part.cpu().numpy() for name, part in self.loss.parts.items()}
+        return {**parts, MEASURED: self.loss.measured.cpu().numpy()}
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """Also log the parts of the training loss."""
@@ -214,8 +216,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
     def on_epoch_end(self) -> None:
         """Also print and plot the parts of the loss."""
         for phase in ("train", "val"):
-            parts = (f"{i} {self.logger.get_value(f'{phase}_losses_{i}', step=-1):.4f}" for i in PARTS)
-            self.print_to_log_file(f"{phase}_loss parts: {', '.join(parts)}")
+            self.print_to_log_file(f"{phase}_loss parts: {describe_loss_parts(self.logger, phase)}")
         super().on_epoch_end()
         if self.local_rank == 0:
             plot_loss_parts(self.logger, self.output_folder)

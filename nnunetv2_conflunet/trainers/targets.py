@@ -144,7 +144,7 @@ def packed_targets(
 
 def leave_out_around(validity: np.ndarray, index: tuple[np.ndarray, ...], radius: np.ndarray) -> None:
     """Set the voxels at `index`, and those within `radius` voxels of them along every axis, to ``NOTHING`` in place."""
-    margin = np.ceil(radius).astype(int)
+    margin = np.minimum(np.ceil(radius), validity.shape).astype(int)
     low = [max(axis.min() - m, 0) for axis, m in zip(index, margin, strict=True)]
     high = [axis.max() + m + 1 for axis, m in zip(index, margin, strict=True)]
     window = validity[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]

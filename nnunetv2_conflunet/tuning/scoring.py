@@ -16,6 +16,7 @@ from nnunetv2_conflunet.postprocessing.peaks import Peaks, find_peaks
 from nnunetv2_conflunet.postprocessing.pieces import connected_regions
 from nnunetv2_conflunet.postprocessing.prominence import is_prominent, relative_prominence
 from nnunetv2_conflunet.postprocessing.size_filter import limits_of, reaches_limits
+from nnunetv2_conflunet.postprocessing.units import refuse_limits
 from nnunetv2_conflunet.postprocessing.voxels import Voxels, sizes_and_boxes
 
 METRICS = ("PQ", "F1")
@@ -65,6 +66,7 @@ def score_grid(
         InputError: shapes that do not belong together, NaN or infinite heads, a spacing that does not fit.
     """
     scoring_limits = limits_of(scoring)
+    refuse_limits(reference.shape, spacing_mm, **scoring_limits)
     reference, _ = filter_small_instances(reference, spacing_mm, **scoring_limits)
     spacing = check_spacing(spacing_mm, foreground.ndim)
     flat = len(flat_axes(foreground.ndim, foreground.shape))

@@ -92,8 +92,8 @@ def test_tables_side_by_side(methods):
     ]
     text = markdown_tables(comparison)
     # High is best for F1, low for DiC.
-    assert "| F1 (%) | **62.5 ± 17.7** | 37.5 ± 17.7   | 2        |" in text
-    assert "| DiC    | 1.3 ± 1.5       | **0.3 ± 0.6** | 3        |" in text
+    assert "| F1 (%) | **62.5 ± 17.7** | 37.5 ± 17.7   | 2     |" in text
+    assert "| DiC    | 1.3 ± 1.5       | **0.3 ± 0.6** | 3     |" in text
     assert "1 cases of acls are not in every evaluation and are left out." in text
     latex = latex_table(comparison)
     assert r"cc\_1 & \textbf{62.5 $\pm$ 17.7} & 1.3 $\pm$ 1.5 \\" in latex

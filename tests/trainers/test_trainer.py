@@ -103,7 +103,9 @@ def test_every_kind_of_plans_trains_validates_and_writes_instances(base, plans, 
     for phase in ("train", "val"):
         for part in ("seg", "center", "offsets"):
             values = log[f"{phase}_losses_{part}"]
-            assert len(values) == 2 and np.isfinite(values).all()
+            # No voxel of a validation patch may have been in a whole lesion.
+            not_measured = np.isnan(values) & ((phase, part) == ("val", "offsets"))
+            assert len(values) == 2 and (np.isfinite(values) | not_measured).all()
     center, offsets = (log[f"train_losses_{part}"][-1] for part in ("center", "offsets"))
     heads = trainer.alpha * center + trainer.beta * offsets
     assert log["train_losses"][-1] == pytest.approx(log["train_losses_seg"][-1] + heads, abs=1e-4)
