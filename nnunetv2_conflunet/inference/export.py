@@ -20,6 +20,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunetv2_conflunet.inference.instances import instances_from_logits
 from nnunetv2_conflunet.postprocessing import write_case
 from nnunetv2_conflunet.postprocessing.outputs import INSTANCES_FOLDER, case_files
+from nnunetv2_conflunet.postprocessing.size_filter import describe_removed
 from nnunetv2_conflunet.utilities.files import read_json
 
 
@@ -69,6 +70,7 @@ def export_prediction_with_instances(
     reader = plans_manager.image_reader_writer_class()
     segmentation = reader.read_seg(output_file_truncated + file_ending)[0][0].astype(np.int32)
     found = instances_from_logits(segmentation, predicted_array_or_file, properties_dict, plans_manager, dataset_json)
+    print(f"{case}: {describe_removed(found.result.report, found.settings)}")
     if save_probabilities:
         found.maps.save(heads_file(output_file_truncated))
     write_case(

@@ -24,6 +24,12 @@ def describe_limits(settings: object, dim: int) -> str:
     return f"{smallest} and {settings.min_extent_mm:g} mm"
 
 
+def describe_removed(report: dict, settings: object) -> str:
+    """How many instances an image has and how many the size filter removed, from the account of an instantiation."""
+    limits = describe_limits(settings, 2 if "removed_mm2" in report else 3)
+    return f"{report['n_instances']} instances; the size filter ({limits}) removed {report['n_instances_removed']}"
+
+
 def remove_small_instances(
     instances: np.ndarray,
     spacing_mm: Sequence[float],
