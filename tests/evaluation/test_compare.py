@@ -143,3 +143,15 @@ def test_faults(methods, tmp_path):
     strict = write(tmp_path / "strict", {"1": {"F1": 1, "DiC": 1}}, {**SETTINGS, "iou_threshold": 0.5})
     with pytest.raises(InputError, match="cc_1 and strict were evaluated with another iou_threshold"):
         compare_methods(load_methods([methods[0], strict]), ["F1"])
+
+
+def test_an_evaluation_of_an_earlier_version_had_no_smallest_area(tmp_path):
+    new = SETTINGS | {"min_area_mm2": 0.0}
+    rows = {"1": {"F1": 0.5}, "2": {"F1": 0.7}}
+    folders = [write(tmp_path / "new", rows, new), write(tmp_path / "old", rows)]
+    for order in (folders, folders[::-1]):
+        assert compare_methods(load_methods(order), ["F1"]).n == {"F1": 2}
+    folders[0] = write(tmp_path / "other", rows, SETTINGS | {"min_area_mm2": 20.0})
+    for order in (folders, folders[::-1]):
+        with pytest.raises(InputError, match="another min_area_mm2"):
+            compare_methods(load_methods(order), ["F1"])

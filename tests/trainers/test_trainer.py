@@ -457,3 +457,27 @@ def instances_cc(mask):
     from scipy.ndimage import label
 
     return label(mask, np.ones((3, 3, 3)))[0]
+
+
+@pytest.mark.parametrize(
+    "dim, spacing_mm, message",
+    [
+        (3, (0.001, 0.0003, 0.0003), "3d_fullres: sigma_mm is 2 mm, 6,667 voxels of 0.0003 mm"),
+        (2, (0.01, 0.01), "2d: sigma_mm is 2 mm, 200 voxels"),
+        (3, (1.0, 0.1, 0.1), "3d_fullres: The image is 16 x 1.6 x 1.6 mm large, and the size filter would remove"),
+    ],
+)
+def test_a_spacing_in_another_unit_is_refused_before_anything_is_written(base, dim, spacing_mm, message):
+    text = refused(small_plans(dim=dim, spacing_mm=spacing_mm))
+    assert f"Dataset001_Small, {message}" in text and "micrometers" in text
+    assert not (base / "results").exists()
+
+
+def test_lengths_that_suit_a_small_spacing_are_not(base):
+    class nnUNetTrainerInMicrometers(nnUNetTrainerTiny):
+        sigma_mm = 0.002
+        instantiation = InstantiationSettings(window_mm=0.005, min_volume_mm3=0, min_extent_mm=0)
+
+    plans = small_plans(n_stages=3, spacing_mm=(0.001, 0.0005, 0.0005))
+    content = {"labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz"}
+    assert nnUNetTrainerInMicrometers(plans, "3d_fullres", 0, content, CPU)
