@@ -15,11 +15,11 @@ from nnunetv2_conflunet.inference.stock_exports import exporting_instances
 from nnunetv2_conflunet.networks import Heads, unwrapped, widen_with_heads
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
-from nnunetv2_conflunet.preprocessing.refusals import refuse_unsupported
+from nnunetv2_conflunet.preprocessing.refusals import patch_spacing_mm, refuse_other_unit, refuse_unsupported
 from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
 from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss
 from nnunetv2_conflunet.trainers.mixing import refuse_to_replace, set_epochs
-from nnunetv2_conflunet.trainers.on_grid import instantiation_on_grid, refuse_other_unit, spacing_mm
+from nnunetv2_conflunet.trainers.on_grid import instantiation_on_grid
 from nnunetv2_conflunet.trainers.progress import (
     MEASURED,
     add_loss_parts,
@@ -84,8 +84,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         refuse_to_replace(type(self))
         manager = PlansManager(plans)
         refuse_unsupported(manager, configuration, dataset_json)
-        grid = manager.get_configuration(configuration)
-        refuse_other_unit(f"{manager.dataset_name}, {configuration}", grid, self.instantiation, self.sigma_mm)
+        refuse_other_unit(manager, configuration, self.instantiation, self.sigma_mm)
         super().__init__(plans, configuration, fold, dataset_json, device)
         set_epochs(self)
         add_loss_parts(self.logger)
@@ -93,7 +92,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
     def initialize(self) -> None:
         """Also write the settings that inference needs into the plans."""
         super().initialize()
-        spacing = spacing_mm(self.configuration_manager)
+        spacing = patch_spacing_mm(self.configuration_manager)
         settings = {i: getattr(self, i) for i in ("alpha", "center_focus", "beta", "warm_up", "sigma_mm")}
         instantiation = instantiation_on_grid(self.instantiation, spacing, self.sigma_mm)
         settings[INSTANTIATION_KEY] = instantiation.to_dict()
@@ -145,7 +144,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         return self._with_instance_targets(super().get_validation_transforms(*args, **kwargs))
 
     def _with_instance_targets(self, stock: ComposeTransforms) -> ComposeTransforms:
-        spacing = spacing_mm(self.configuration_manager)
+        spacing = patch_spacing_mm(self.configuration_manager)
         return with_instance_targets(stock, spacing, self.sigma_mm, self.label_manager.ignore_label)
 
     def on_train_start(self) -> None:

@@ -356,3 +356,15 @@ def test_an_empty_prediction_gives_an_empty_map_and_table(files):
     oblique_predictor("SimpleITKIO").predict_from_files_sequential(source, [str(folder / "out" / "empty")])
     assert not np.asarray(nibabel.load(folder / "out" / "instances" / "empty.nii.gz").dataobj).any()
     assert len(pd.read_csv(folder / "out" / "instances" / "empty.csv")) == 0
+
+
+def test_what_the_size_filter_removed_is_said_of_each_case(files, capsys):
+    folder, lesions, _ = files
+    source = [[str(folder / f"oblique_{i:04d}.nii.gz") for i in range(8)]]
+    smallest_mm3 = 3 * np.bincount(lesions.ravel())[1:].min()
+    plans = small_plans(spacing_mm=(3.0, 1.0, 1.0), patch_size=(12, 16, 16))
+    plans["conflunet"] = {"instantiation": {"min_volume_mm3": smallest_mm3 + 1.0}}
+    predictor(ConfLUNetPredictor, Oracle(), plans).predict_from_files_sequential(source, [str(folder / "out" / "a")])
+    left = np.count_nonzero(3 * np.bincount(lesions.ravel())[1:] > smallest_mm3)
+    limits = f"{smallest_mm3 + 1.0:g} mm3 and 3 mm"
+    assert f"a: {left} instances; the size filter ({limits}) removed {3 - left}\n" in capsys.readouterr().out
