@@ -19,7 +19,7 @@ from nnunetv2_conflunet.imageio import Geometry, read_instances
 from nnunetv2_conflunet.postprocessing.size_filter import large_enough, limits_of
 from nnunetv2_conflunet.postprocessing.units import refuse_limits
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
-from nnunetv2_conflunet.utilities.errors import InputError, list_some
+from nnunetv2_conflunet.utilities.errors import InputError, join_faults, list_some
 from nnunetv2_conflunet.utilities.parallel import run_cases
 
 
@@ -65,7 +65,7 @@ def evaluate_pairs(pairing: Pairing, settings: Settings, num_processes: int, par
     results = run_cases(_evaluate_or_explain, arguments, num_processes, "Evaluating")
     faults = [i for i in results if isinstance(i, str)]
     if faults:
-        raise InputError(" | ".join(faults) if len(faults) == 1 else f"{len(faults)} cases: " + " | ".join(faults))
+        raise InputError(join_faults(faults))
     return results
 
 

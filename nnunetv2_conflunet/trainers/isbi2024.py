@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
+from nnunetv2_conflunet.networks import output_layers
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.preprocessing.raw_dataset import refuse_regions
 from nnunetv2_conflunet.trainers.conflunet_trainer import nnUNetTrainerConfLUNet
@@ -158,7 +159,7 @@ class nnUNetTrainerConfLUNetISBI2024(nnUNetTrainerConfLUNet, RecipeISBI2024):
         network = super().build_network_architecture(
             plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
         )
-        network.decoder.seg_layers.apply(network.initialize)
+        output_layers(network).apply(network.initialize)
         return network
 
     def _build_loss(self) -> ConfLUNetLoss:
@@ -173,5 +174,5 @@ def with_one_output(network: nn.Module) -> nn.Module:
 
     nnU-Net builds them always. Several processes cannot train a parameter that takes no part in the loss.
     """
-    network.decoder.seg_layers[:-1].requires_grad_(False)
+    output_layers(network)[:-1].requires_grad_(False)
     return network

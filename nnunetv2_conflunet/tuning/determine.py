@@ -20,7 +20,7 @@ from nnunetv2_conflunet.tuning.choice import N_RESAMPLES, Choice, choose, means
 from nnunetv2_conflunet.tuning.grid import SEARCHED, Grid, order_of_preference
 from nnunetv2_conflunet.tuning.model_folder import ModelFolder, Postprocessing, ValidationCase
 from nnunetv2_conflunet.tuning.scoring import METRICS, score_grid
-from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.errors import InputError, join_faults
 from nnunetv2_conflunet.utilities.files import atomic_path, read_json, write_json
 from nnunetv2_conflunet.utilities.parallel import run_cases
 
@@ -160,7 +160,7 @@ def _score_cases(
     results = run_cases(_score_or_explain, [(i, points, scoring, stock) for i in cases], num_processes, "Scoring")
     faults = [i for i in results if isinstance(i, str)]
     if faults:
-        raise InputError(" | ".join(faults) if len(faults) == 1 else f"{len(faults)} cases: " + " | ".join(faults))
+        raise InputError(join_faults(faults))
     if not any(n_lesions for _, n_lesions in results):
         raise InputError(
             f"No reference in {cases[0].reference.parent} has a lesion of at least {describe_limits(scoring, dim)}; "

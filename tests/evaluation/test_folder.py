@@ -15,7 +15,7 @@ from skimage import io
 
 from nnunetv2_conflunet.evaluation import command
 from nnunetv2_conflunet.evaluation.lesions import COLUMNS
-from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.errors import InputError, join_faults
 
 SPACING_XYZ = (1.0, 1.5, 2.0)
 
@@ -393,6 +393,12 @@ def test_a_spacing_at_which_no_lesion_can_stay_is_said_first(tmp_path):
         evaluate(tmp_path / "a", tmp_path / "b", "-np", 1)
     _, cases, _ = evaluate(tmp_path / "a", tmp_path / "b", "-np", 1, "--no_size_filter")
     assert cases["F1"][0] == 1
+
+
+def test_cases_with_the_same_fault_are_named_together():
+    faults = ["a: is broken", "b: is short", "c: is broken"]
+    assert join_faults(faults) == "3 cases: a, c: is broken | b: is short"
+    assert join_faults(faults[:1]) == "a: is broken"
 
 
 def test_references_that_are_all_too_small_are_noted(tmp_path, capsys):

@@ -240,3 +240,10 @@ def test_nnunets_own_values_are_as_the_recipe_takes_them(train):
     trainer = train(nnUNetTrainerConfLUNet)
     assert {name: getattr(trainer, name) for name in STOCK_VALUES} == STOCK_VALUES
     assert trainer.num_epochs == STOCK_EPOCHS
+
+
+@pytest.mark.parametrize("ours", OURS)
+def test_a_network_without_output_layers_of_a_u_net_is_refused(train, ours):
+    primus = recursive_find_trainer_class_by_name("nnUNet_Primus_S_Trainer")
+    with pytest.raises(InputError, match="Primus has no decoder with seg_layers"):
+        train(mixed(ours, primus))
