@@ -98,7 +98,7 @@ def _goes_on(method: object) -> bool:
     function = getattr(method, "__func__", method)
     while function is not None:
         code = getattr(function, "__code__", None)
-        if code is not None and "__class__" in code.co_freevars:
+        if code is not None and ("__class__" in code.co_freevars or "super" in code.co_names):
             return True
         function = getattr(function, "__wrapped__", None)
     return False

@@ -247,3 +247,20 @@ def test_a_network_without_output_layers_of_a_u_net_is_refused(train, ours):
     primus = recursive_find_trainer_class_by_name("nnUNet_Primus_S_Trainer")
     with pytest.raises(InputError, match="Primus has no decoder with seg_layers"):
         train(mixed(ours, primus))
+
+
+def test_a_trainer_that_calls_super_takes_effect_before_ours(train):
+    class Short(nnUNetTrainer):
+        def _build_loss(self):
+            loss = super()._build_loss()
+            self.seen = loss
+            return loss
+
+    class Long(nnUNetTrainer):
+        def _build_loss(self):
+            self.seen = super(Long, self)._build_loss()  # noqa: UP008  (the older form)
+            return self.seen
+
+    for own in (Short, Long):
+        trainer = train(mixed(own, nnUNetTrainerConfLUNet))
+        assert isinstance(trainer.seen, ConfLUNetLoss) and trainer.loss is trainer.seen
