@@ -15,6 +15,7 @@ from nnunetv2_conflunet.evaluation.parts import check_part, merge_parts, part_fi
 from nnunetv2_conflunet.evaluation.settings import Settings
 from nnunetv2_conflunet.evaluation.summary import result_files, summarize, write_results
 from nnunetv2_conflunet.evaluation.tables import print_summary
+from nnunetv2_conflunet.postprocessing.size_filter import LIMITS
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.writable import require_writable
 
@@ -33,8 +34,7 @@ def evaluate(args: argparse.Namespace) -> None:
         clu=args.clu,
         undefined=args.undefined,
         missing="skip" if args.chill else args.missing,
-        min_volume_mm3=0.0 if args.no_size_filter else args.min_volume_mm3,
-        min_extent_mm=0.0 if args.no_size_filter else args.min_extent_mm,
+        **{name: 0.0 if args.no_size_filter else getattr(args, name) for name in LIMITS},
         surface=args.surface,
         nsd_tolerance_mm=args.nsd_tolerance_mm,
         volume_bins_mm3=tuple(args.volume_bins_mm3),
@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     missing.add_argument("--chill", action="store_true", help="leave references without a prediction out")
     add("--min_volume_mm3", type=float, default=defaults.min_volume_mm3, help="smaller lesions are removed, both sides")
     add("--min_extent_mm", type=float, default=defaults.min_extent_mm, help="shorter lesions are removed, both sides")
+    add("--min_area_mm2", type=float, default=defaults.min_area_mm2, help="in a plane, instead of the volume")
     add("--no_size_filter", action="store_true", help="keep lesions of every size")
     add("--surface", action="store_true", help="add ASD, HD95 and NSD of matched lesions")
     add("--nsd_tolerance_mm", type=float, default=defaults.nsd_tolerance_mm, help="tolerance of NSD")

@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_conflunet_compare",
         description="Methods side by side, from the folders that nnUNetv2_conflunet_evaluate wrote: means, paired "
-        "differences with a 95 % bootstrap interval over patients, paired t-test, Wilcoxon signed-rank test, and "
+        "differences with a 95 % bootstrap interval over cases, paired t-test, Wilcoxon signed-rank test, and "
         "Holm's correction over all comparisons of the table, for each test by itself.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

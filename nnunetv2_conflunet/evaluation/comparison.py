@@ -8,6 +8,7 @@ import pandas as pd
 
 from nnunetv2_conflunet.evaluation.metrics import LOWER_IS_BETTER, RATIOS
 from nnunetv2_conflunet.evaluation.paired import holm, paired_comparison
+from nnunetv2_conflunet.evaluation.settings import ADDED
 from nnunetv2_conflunet.evaluation.summary import SUMMARY_FILE
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json
@@ -38,7 +39,7 @@ class Method:
     @property
     def settings(self) -> dict:
         """What the evaluation was made with."""
-        return self.summary["settings"]
+        return ADDED | self.summary["settings"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +117,7 @@ def compare_methods(methods: list[Method], metrics: list[str], *, seed: int = 0)
             )
     common = sorted(set.intersection(*(set(i.metrics.index) for i in methods)))
     if not common:
-        raise InputError(f"{list_some([i.name for i in methods])} have no patient in common.")
+        raise InputError(f"{list_some([i.name for i in methods])} have no case in common.")
     unknown = [i for i in metrics if any(i not in method.metrics for method in methods)]
     if unknown:
         raise InputError(f"There is no metric {list_some(unknown)}; there are {', '.join(first.metrics)}.")
@@ -142,7 +143,7 @@ def compare_methods(methods: list[Method], metrics: list[str], *, seed: int = 0)
     for test in ("p_t", "p_wilcoxon"):
         pairs[f"{test}_holm"] = holm(pairs[test].to_numpy())
     notes = [
-        f"{len(i.metrics) - len(common)} patients of {i.name} are not in every evaluation and are left out."
+        f"{len(i.metrics) - len(common)} cases of {i.name} are not in every evaluation and are left out."
         for i in methods
         if len(i.metrics) > len(common)
     ]

@@ -16,7 +16,7 @@ FAMILY = "Holm's correction is over all comparisons of this table, for each test
 
 def markdown_tables(comparison: Comparison) -> str:
     """The means, best in bold, and the paired tests as Markdown."""
-    header = ["metric", *comparison.methods, "patients"]
+    header = ["metric", *comparison.methods, "cases"]
     rows = [
         [
             _heading(i),
@@ -27,10 +27,10 @@ def markdown_tables(comparison: Comparison) -> str:
     ]
     parts = [
         "## Mean ± standard deviation",
-        "Over the patients for whom every method defines the metric.",
+        "Over the cases for which every method defines the metric.",
         _markdown(header, rows),
         "## Paired differences",
-        f"Over the patients for whom both methods define the metric. {FAMILY}",
+        f"Over the cases for which both methods define the metric. {FAMILY}",
         _markdown(*difference_table(comparison)),
         *comparison.notes,
     ]
@@ -39,7 +39,7 @@ def markdown_tables(comparison: Comparison) -> str:
 
 def difference_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the paired differences and their tests."""
-    header = ["metric", "methods", "patients", "difference [95 % interval]", "t-test", "Holm", "Wilcoxon", "Holm"]
+    header = ["metric", "methods", "cases", "difference [95 % interval]", "t-test", "Holm", "Wilcoxon", "Holm"]
     rows = [
         [
             _heading(row["metric"]),
@@ -61,8 +61,8 @@ def latex_table(comparison: Comparison) -> str:
         " & ".join([_latex(name), *(_latex_mean(comparison, i, name) for i in comparison.metrics)]) + r" \\"
         for name in comparison.methods
     ]
-    patients = " & ".join(["Patients", *(str(comparison.n[i]) for i in comparison.metrics)])
-    body = [r"\toprule", header + r" \\", r"\midrule", *lines, r"\midrule", patients + r" \\", r"\bottomrule"]
+    cases = " & ".join(["Cases", *(str(comparison.n[i]) for i in comparison.metrics)])
+    body = [r"\toprule", header + r" \\", r"\midrule", *lines, r"\midrule", cases + r" \\", r"\bottomrule"]
     return "\n".join([rf"\begin{{tabular}}{{{columns}}}", *body, r"\end{tabular}"]) + "\n"
 
 

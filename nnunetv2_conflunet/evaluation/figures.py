@@ -58,10 +58,12 @@ def detection_by_volume(strata: dict[str, list[dict]]) -> Figure:
             axes.bar(positions, heights, 0.9 * width, color=COLOURS[i % len(COLOURS)], alpha=0.7, label=name)
             for position, height, row in zip(positions, heights, rows, strict=True):
                 axes.annotate(str(row[count]), (position, np.nan_to_num(height)), ha="center", va="bottom", fontsize=7)
-        names = [row["stratum"].replace(" mm3", "") for row in next(iter(strata.values()))]
+        names = [row["stratum"] for row in next(iter(strata.values()))]
+        size = "area in mm²" if any(i.endswith(" mm2") for i in names) else "volume in mm³"
+        names = [i.removesuffix(" mm2").removesuffix(" mm3") for i in names]
         axes.set_xticks(range(len(names)), names)
         # Ranges without lesions keep their place.
-        axes.set(xlabel="lesion volume in mm³", title=f"{ratio} (number: lesions)", ylim=(0, 108))
+        axes.set(xlabel=f"lesion {size}", title=f"{ratio} (number: lesions)", ylim=(0, 108))
         axes.set_xlim(-0.5, len(names) - 0.5)
         axes.grid(axis="y", alpha=0.3)
     figure.axes[0].set_ylabel("%")
@@ -69,12 +71,13 @@ def detection_by_volume(strata: dict[str, list[dict]]) -> Figure:
     return figure
 
 
-def bland_altman(metrics: dict[str, pd.DataFrame]) -> Figure:
+def bland_altman(metrics: dict[str, pd.DataFrame], dim: int = 3) -> Figure:
     """Differences of lesion counts and loads against their means, with bias and limits of agreement (1.96 std)."""
     figure = Figure(figsize=(10, 3.4), layout="constrained")
+    load, per_unit = ("lesion area in mm²", 1.0) if dim == 2 else ("lesion load in mL", 1000.0)
     quantities = (
         ("number of lesions", "n_prediction", "n_reference", 1.0),
-        ("lesion load in mL", "load_prediction_mm3", "load_reference_mm3", 1000.0),
+        (load, "load_prediction_mm3", "load_reference_mm3", per_unit),
     )
     for axes, (quantity, predicted, referred, unit) in zip(figure.subplots(1, 2), quantities, strict=True):
         for i, (name, table) in enumerate(metrics.items()):

@@ -16,9 +16,10 @@ from nnunetv2_conflunet.evaluation.pairing import Pair, Pairing
 from nnunetv2_conflunet.evaluation.settings import SWEEP_THRESHOLDS, Settings
 from nnunetv2_conflunet.evaluation.surfaces import SURFACE_METRICS, require_surface_distance, surface_distances
 from nnunetv2_conflunet.imageio import Geometry, grid_fault, read_instances
-from nnunetv2_conflunet.postprocessing.size_filter import large_enough
+from nnunetv2_conflunet.postprocessing.size_filter import large_enough, limits_of
+from nnunetv2_conflunet.postprocessing.units import refuse_limits
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
-from nnunetv2_conflunet.utilities.errors import InputError, list_some
+from nnunetv2_conflunet.utilities.errors import InputError, join_faults, list_some
 from nnunetv2_conflunet.utilities.parallel import run_cases
 
 
@@ -51,7 +52,8 @@ def evaluate_pairs(pairing: Pairing, settings: Settings, num_processes: int, par
 
     Returns:
         For each case, as plain values that JSON can hold: case, reference_file, prediction_file (None where missing),
-        metrics, sweep, removed (what the size filter took) and lesions (columns of :func:`.lesions.describe_lesions`).
+        metrics, sweep, removed (what the size filter took), dim (axes of the image) and
+        lesions (columns of :func:`.lesions.describe_lesions`).
 
     Raises:
         InputError: predictions are missing, or any pair cannot be read or does not lie on one grid; it names all.
@@ -64,7 +66,7 @@ def evaluate_pairs(pairing: Pairing, settings: Settings, num_processes: int, par
     results = run_cases(_evaluate_or_explain, arguments, num_processes, "Evaluating")
     faults = [i for i in results if isinstance(i, str)]
     if faults:
-        raise InputError(" | ".join(faults) if len(faults) == 1 else f"{len(faults)} cases: " + " | ".join(faults))
+        raise InputError(join_faults(faults))
     return results
 
 
@@ -91,6 +93,7 @@ def evaluate_pair(pair: Pair, reader: type[BaseReaderWriter], settings: Settings
     if reference.shape[0] == 1:
         # nnU-Net gives images a leading axis of length 1, whose spacing is a placeholder.
         prediction, reference, spacing_mm = prediction[0], reference[0], spacing_mm[1:]
+    refuse_limits(reference.shape, spacing_mm, **limits_of(settings))
     foreground, removed = _without_small(Foreground.of(prediction, reference), spacing_mm, settings)
     options = ("iou_threshold", "connectivity", "matching", "clu", "undefined")
     evaluation = assess(foreground, spacing_mm, **{name: getattr(settings, name) for name in options})
@@ -121,6 +124,7 @@ def evaluate_pair(pair: Pair, reader: type[BaseReaderWriter], settings: Settings
         "metrics": metrics,
         "sweep": sweep(evaluation.table, settings.matching, SWEEP_THRESHOLDS, settings.undefined),
         "removed": removed,
+        "dim": reference.ndim,
         "lesions": lesions,
     }
 
@@ -136,7 +140,7 @@ def _without_small(
     foreground: Foreground, spacing_mm: tuple[float, ...], settings: Settings
 ) -> tuple[Foreground, dict[str, dict]]:
     """The foreground without the instances that are too small, and what was removed from each side."""
-    limits = {"min_volume_mm3": settings.min_volume_mm3, "min_extent_mm": settings.min_extent_mm}
+    limits = limits_of(settings)
     if not any(limits.values()):
         return foreground, {}
     removed = {}

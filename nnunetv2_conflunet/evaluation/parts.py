@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from nnunetv2_conflunet.evaluation.settings import Settings
+from nnunetv2_conflunet.evaluation.settings import ADDED, Settings
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json, write_json
 
@@ -49,7 +49,7 @@ def merge_parts(folder: Path, num_parts: int, settings: Settings, expected: list
     cases = []
     for file in files.values():
         content = read_json(file)
-        differing = sorted(k for k, value in _plain(settings).items() if content["settings"].get(k) != value)
+        differing = sorted(k for k, value in _plain(settings).items() if (ADDED | content["settings"]).get(k) != value)
         if differing:
             raise InputError(f"{file} was made with another {list_some(differing)}; repeat it or give its options.")
         cases += content["cases"]

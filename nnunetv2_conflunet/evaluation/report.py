@@ -18,6 +18,8 @@ from nnunetv2_conflunet.evaluation.tables import (
     PRINTED_NUMBERS,
     PRINTED_RATIOS,
     describe_settings,
+    dim_of,
+    in_units,
     mean_and_std,
     percent,
 )
@@ -87,7 +89,7 @@ def make_report(methods: list[Method], *, images: Path | None = None, n_cases: i
         notes=notes,
         metrics=_metric_table(methods),
         tests=tests,
-        tests_text=f"Over the patients for whom both methods define the metric. {FAMILY}",
+        tests_text=f"Over the cases for which both methods define the metric. {FAMILY}",
         figures=_figures(methods, metrics),
         confluence=_strata_table(methods, "confluence"),
         key=[(name, STATUS_COLOURS[name], text) for name, text in KEY],
@@ -111,7 +113,7 @@ def _metric_table(methods: list[Method]) -> dict[str, list]:
         for method in methods:
             n, n_cases = method.summary["n"][name], method.summary["n_cases"]
             cells.append(mean_and_std(method.summary, name) + ("" if n == n_cases else f" ({n})"))
-        rows.append([name, *cells])
+        rows.append([in_units(name, methods[0].summary), *cells])
     return {"header": ["metric", *(i.name for i in methods)], "rows": rows}
 
 
@@ -129,18 +131,18 @@ def _figures(methods: list[Method], metrics: dict[str, pd.DataFrame]) -> list[di
     strata = {i.name: i.summary["strata"]["volume"] for i in methods}
     drawn = (
         (
-            "Patients",
+            "Cases",
             figures.box_plots(metrics),
-            "Box: quartiles and median; whiskers: the last patient within 1.5 interquartile ranges; dots: patients.",
+            "Box: quartiles and median; whiskers: the last case within 1.5 interquartile ranges; dots: cases.",
         ),
         (
-            "Detection by lesion volume",
+            in_units("Detection by lesion volume", methods[0].summary),
             figures.detection_by_volume(strata),
-            "Pooled over the lesions of all patients; recall of reference lesions, precision of predicted ones.",
+            "Pooled over the lesions of all cases; recall of reference lesions, precision of predicted ones.",
         ),
         (
             "Agreement of counts and loads (Bland and Altman)",
-            figures.bland_altman(metrics),
+            figures.bland_altman(metrics, dim_of(methods[0].summary)),
             "Line: mean difference; dashes: limits of agreement, 1.96 standard deviations around it.",
         ),
     )
@@ -175,13 +177,13 @@ def _image_of(case: str, entry: dict[str, Any], images: Path | None) -> Path | N
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_conflunet_report",
-        description="One self-contained HTML file with the tables, figures and worst and best patients of the folders "
+        description="One self-contained HTML file with the tables, figures and worst and best cases of the folders "
         "that nnUNetv2_conflunet_evaluate wrote.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("evaluations", type=Path, nargs="+", help="one or more evaluated folders")
     parser.add_argument("-i", "--images", type=Path, metavar="FOLDER", help="images in nnU-Net's naming, to draw on")
     parser.add_argument("--names", nargs="+", help="names of the methods; the folders' names when left out")
-    parser.add_argument("--n_cases", type=int, default=2, help="patients to show from either end")
+    parser.add_argument("--n_cases", type=int, default=2, help="cases to show from either end")
     parser.add_argument("-o", type=Path, metavar="FILE", help="the file; report.html in the first folder when left out")
     return parser

@@ -39,9 +39,9 @@ PAGE = """<!DOCTYPE html>
 <p class="quiet">{{ subtitle }}</p>
 {% for note in notes %}<p class="note">{{ note }}</p>
 {% endfor %}
-<h2>Metrics per patient, mean ± standard deviation</h2>
+<h2>Metrics per case, mean ± standard deviation</h2>
 {{ table(metrics) }}
-<p class="quiet">Ratios in %. In parentheses the number of patients for whom the metric is defined, where that is not
+<p class="quiet">Ratios in %. In parentheses the number of cases for which the metric is defined, where that is not
 all of them.</p>
 {% if tests %}<h2>Paired differences</h2>
 {{ table(tests) }}
@@ -53,8 +53,8 @@ all of them.</p>
 {% endfor %}
 <h2>By confluence</h2>
 {{ table(confluence) }}
-<p class="quiet">Pooled over the lesions of all patients, ratios in %.</p>
-{% if cases %}<h2>Worst and best patients by PQ</h2>
+<p class="quiet">Pooled over the lesions of all cases, ratios in %.</p>
+{% if cases %}<h2>Worst and best cases by PQ</h2>
 <p class="key">{% for name, colour, text in key %}
 <span style="background: {{ colour }}">{{ name }}</span>{{ text }}&emsp;
 {% endfor %}</p>

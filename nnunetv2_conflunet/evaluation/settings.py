@@ -12,6 +12,8 @@ from nnunetv2_conflunet.utilities.errors import InputError
 
 MISSING_POLICIES = ("error", "worst", "skip")
 SWEEP_THRESHOLDS = tuple(i / 10 for i in range(1, 10))
+# Options that earlier versions did not store, with the values that they stand for there.
+ADDED = {"min_area_mm2": 0.0}
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,10 @@ class Settings:
         undefined: policy of :func:`.metrics.apply_undefined_policy`.
         missing: what a reference without a prediction means: ``"error"``, ``"worst"`` (an empty prediction) or
             ``"skip"``.
-        min_volume_mm3: smaller instances are removed from both maps before anything else; 0 keeps all.
+        min_volume_mm3: smaller instances are removed from both maps before anything else; 0 keeps all. Does not act in
+            a plane.
         min_extent_mm: so are instances that are shorter along an axis; 0 keeps all.
+        min_area_mm2: in a plane so are smaller instances; 0 keeps all.
         surface: add surface distances of the matched pairs.
         nsd_tolerance_mm: tolerance of the normalised surface Dice.
         volume_bins_mm3: inner borders of the volume strata, ascending; a lesion on a border belongs to the upper one.
@@ -44,6 +48,7 @@ class Settings:
     missing: str = "error"
     min_volume_mm3: float = 14.0
     min_extent_mm: float = 3.0
+    min_area_mm2: float = 0.0
     surface: bool = False
     nsd_tolerance_mm: float = 1.0
     volume_bins_mm3: tuple[float, ...] = (30.0, 100.0, 300.0, 1000.0)
@@ -63,6 +68,7 @@ class Settings:
         for name, value in (
             ("smallest volume", self.min_volume_mm3),
             ("smallest extent", self.min_extent_mm),
+            ("smallest area", self.min_area_mm2),
             ("tolerance of the surface Dice", self.nsd_tolerance_mm),
         ):
             if not (np.isfinite(value) and value >= 0):

@@ -7,7 +7,7 @@ import pandas as pd
 from nnunetv2_conflunet.evaluation.metrics import quality, ratio
 
 
-def strata_by_volume(lesions: pd.DataFrame, borders_mm3: tuple[float, ...]) -> list[dict]:
+def strata_by_volume(lesions: pd.DataFrame, borders_mm3: tuple[float, ...], unit: str = "mm3") -> list[dict]:
     """Metrics of the lesions of each volume range.
 
     Recall is that of the references in the range, precision that of the predictions in it. For PQ a pair belongs to
@@ -16,14 +16,17 @@ def strata_by_volume(lesions: pd.DataFrame, borders_mm3: tuple[float, ...]) -> l
     Args:
         lesions: the rows of :func:`.lesions.describe_lesions` of any number of cases.
         borders_mm3: inner borders, ascending; a lesion on a border belongs to the upper range.
+        unit: of the borders in the names of the ranges, ``mm2`` for areas of planes.
 
     Returns:
         For each range, small to large: stratum, n_reference, n_prediction, TP, FN, FP, Recall, Precision, SQ, PQ.
         TP counts references that are matched; ratios of no lesions are NaN.
     """
     edges = [0.0, *borders_mm3, float("inf")]
-    between = [f"{a:g} to {b:g} mm3" for a, b in pairwise(borders_mm3)]
-    names = [f"< {borders_mm3[0]:g} mm3", *between, f">= {borders_mm3[-1]:g} mm3"] if borders_mm3 else ["all volumes"]
+    between = [f"{a:g} to {b:g} {unit}" for a, b in pairwise(borders_mm3)]
+    names = ["all areas" if unit == "mm2" else "all volumes"]
+    if borders_mm3:
+        names = [f"< {borders_mm3[0]:g} {unit}", *between, f">= {borders_mm3[-1]:g} {unit}"]
     stratum = pd.cut(lesions["volume_mm3"], edges, right=False, labels=names)
     return [_metrics(name, lesions[stratum == name]) for name in names]
 

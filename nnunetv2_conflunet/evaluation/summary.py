@@ -13,6 +13,7 @@ from nnunetv2_conflunet.evaluation.pairing import Pairing
 from nnunetv2_conflunet.evaluation.settings import Settings
 from nnunetv2_conflunet.evaluation.spreadsheets import without_formulas
 from nnunetv2_conflunet.evaluation.strata import strata_by_confluence, strata_by_volume
+from nnunetv2_conflunet.postprocessing.units import REMEDY
 from nnunetv2_conflunet.utilities.files import atomic_path, write_json
 
 SUMMARY_FILE, CASES_FILE, LESIONS_FILE = "summary_instances.json", "cases.csv", "lesions.csv"
@@ -35,11 +36,13 @@ def summarize(cases: list[dict], lesions: pd.DataFrame, settings: Settings, pair
     Returns:
         ``metric_per_case``, ``mean``, ``std`` (ddof 1) and ``n`` (number of patients for which the metric is defined,
         over which mean and std are taken) by metric, ``pooled`` (metrics of the summed counts), ``sweep`` (means over
-        patients at other IoU thresholds), ``strata``, ``removed`` (sums of what the size filter took), ``missing``,
-        ``extra``, ``notes``, ``settings``, ``reader`` and ``version``.
+        patients at other IoU thresholds), ``strata``, ``removed`` (sums of what the size filter took), ``dim`` (2 where
+        all images are planes), ``missing``, ``extra``, ``notes``, ``settings``, ``reader`` and ``version``.
     """
+    dim = 2 if all(i.get("dim") == 2 for i in cases) else 3
     table = case_table(cases).drop(columns="case").astype(float)
     swept = pd.DataFrame([row for case in cases for row in case["sweep"]])
+    removed = _sum_of_removed(cases)
     by_threshold = swept.groupby("iou_threshold")[list(SWEPT)]
     means, defined = by_threshold.mean(), by_threshold.count()
     return {
@@ -53,14 +56,15 @@ def summarize(cases: list[dict], lesions: pd.DataFrame, settings: Settings, pair
             for threshold in means.index
         ],
         "strata": {
-            "volume": strata_by_volume(lesions, settings.volume_bins_mm3),
+            "volume": strata_by_volume(lesions, settings.volume_bins_mm3, f"mm{dim}"),
             "confluence": strata_by_confluence(lesions),
         },
-        "removed": _sum_of_removed(cases),
+        "removed": removed,
+        "dim": dim,
         "n_cases": len(cases),
         "missing": pairing.missing,
         "extra": pairing.extra,
-        "notes": [*_notes(lesions, settings, pairing.missing, pairing.extra), *pairing.notes],
+        "notes": [*_notes(lesions, settings, pairing.missing, pairing.extra, removed), *pairing.notes],
         "settings": {**asdict(settings), "volume_bins_mm3": list(settings.volume_bins_mm3)},
         "reader": pairing.reader.__name__,
         "version": __version__,
@@ -120,7 +124,9 @@ def _sum_of_removed(cases: list[dict]) -> dict[str, dict[str, float]]:
     return sums
 
 
-def _notes(lesions: pd.DataFrame, settings: Settings, missing: list[str], extra: list[str]) -> list[str]:
+def _notes(
+    lesions: pd.DataFrame, settings: Settings, missing: list[str], extra: list[str], removed: dict[str, dict]
+) -> list[str]:
     """What a reader of the numbers must know."""
     notes = []
     if missing:
@@ -129,6 +135,12 @@ def _notes(lesions: pd.DataFrame, settings: Settings, missing: list[str], extra:
     if extra:
         notes.append(f"{len(extra)} predictions have no reference and are not evaluated: {', '.join(extra)}.")
     sides = {side: lesions.loc[lesions["side"] == side, "id"] for side in ("prediction", "reference")}
+    n_removed = removed.get("reference", {}).get("n_instances_removed", 0)
+    if n_removed and not len(sides["reference"]):
+        notes.append(
+            f"The size filter removed every lesion of the references ({n_removed}). Lower its limits, or keep all with "
+            f"--no_size_filter. {REMEDY}."
+        )
     for side, other in (("prediction", "reference"), ("reference", "prediction")):
         if len(sides[side]) and sides[side].eq(1).all() and sides[other].nunique() > 1:
             notes.append(

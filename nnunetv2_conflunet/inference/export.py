@@ -21,6 +21,7 @@ from nnunetv2_conflunet.imageio import declared_labels, read_labels
 from nnunetv2_conflunet.inference.instances import instances_from_logits
 from nnunetv2_conflunet.postprocessing import write_case
 from nnunetv2_conflunet.postprocessing.outputs import INSTANCES_FOLDER, case_files
+from nnunetv2_conflunet.postprocessing.size_filter import describe_removed
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
 
@@ -80,6 +81,7 @@ def export_prediction_with_instances(
         )
     except InputError as error:
         raise InputError(f"Case {case} has no instances: {error}") from error
+    print(f"{case}: {describe_removed(found.result.report, found.settings)}")
     if save_probabilities:
         found.maps.save(heads_file(output_file_truncated))
     write_case(

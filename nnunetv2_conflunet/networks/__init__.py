@@ -3,9 +3,17 @@
 from nnunetv2_conflunet.networks.heads import (
     Heads,
     heads_of,
+    output_layers,
     set_training_without_deep_supervision,
     unwrapped,
     widen_with_heads,
 )
 
-__all__ = ["Heads", "heads_of", "set_training_without_deep_supervision", "unwrapped", "widen_with_heads"]
+__all__ = [
+    "Heads",
+    "heads_of",
+    "output_layers",
+    "set_training_without_deep_supervision",
+    "unwrapped",
+    "widen_with_heads",
+]

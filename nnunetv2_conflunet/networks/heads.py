@@ -75,14 +75,8 @@ def widen_with_heads(network: nn.Module, heads: Heads) -> nn.Module:
     Raises:
         InputError: the network has no such layers.
     """
-    layers = getattr(getattr(network, "decoder", None), "seg_layers", None)
-    if layers is None:
-        raise InputError(
-            f"{type(network).__name__} has no decoder with seg_layers as nnU-Net's U-Nets have; ConfLUNet cannot add "
-            "its heads to it. Use the plans of a plain or residual-encoder U-Net."
-        )
     with torch.no_grad():
-        for parameter in (p for layer in layers for p in layer.parameters()):
+        for parameter in (p for layer in output_layers(network) for p in layer.parameters()):
             parameter[heads.n_semantic :] = 0
     setattr(network, ATTRIBUTE, heads)
     set_training_without_deep_supervision(network, False)
@@ -104,6 +98,21 @@ def set_training_without_deep_supervision(network: nn.Module, on: bool) -> bool:
     before = getattr(decoder, "training_without_deep_supervision", False)
     decoder.training_without_deep_supervision = on
     return before
+
+
+def output_layers(network: nn.Module) -> nn.ModuleList:
+    """The output convolutions of an nnU-Net network, that of the finest scale last.
+
+    Raises:
+        InputError: the network has no such layers.
+    """
+    layers = getattr(getattr(network, "decoder", None), "seg_layers", None)
+    if layers is None:
+        raise InputError(
+            f"{type(network).__name__} has no decoder with seg_layers as nnU-Net's U-Nets have; ConfLUNet cannot add "
+            "its heads to it. Use the plans of a plain or residual-encoder U-Net."
+        )
+    return layers
 
 
 def _refuse_other_weights(network: nn.Module, weights: dict, prefix: str, *_) -> None:

@@ -69,9 +69,11 @@ def assign_by_curvature(
     n = len(voxels)
     is_center = np.zeros(n, bool)
     sigma = _sigma_voxels(preset, spacing_mm)
-    crop_of = _masked_crop(voxels, probability) if preset.masked else _plain_crop(probability)
-    for _, members in groups(component):
-        is_center[members] = _summits(crop_of, voxels.coordinates[members], sigma)
+    field = _masked_field(voxels, probability) if preset.masked else _plain_field(probability)
+    # Smoothed by a Gaussian, no probability is curved by more than 1 / sigma^2.
+    if (FLAT * sigma**2 < 1).all():
+        for _, members in groups(component):
+            is_center[members] = _summits(field, voxels.coordinates[members], sigma)
     seed_of = np.flatnonzero(is_center)
     seeds = Voxels(voxels.coordinates[seed_of])
     seed_label = seeds.components((26 if voxels.dim == 3 else 8) if preset.full_connectivity else 2 * voxels.dim)
@@ -111,21 +113,35 @@ def _margin(sigma: np.ndarray) -> np.ndarray:
     return (TRUNCATE * sigma + 0.5).astype(np.int64) + REACH
 
 
-Crop = Callable[[np.ndarray, np.ndarray], np.ndarray]
+@dataclass(frozen=True, eq=False)
+class _Field:
+    """What is smoothed.
+
+    Attributes:
+        cut: from the first and last voxel of a box, which may reach over the border, to the values in it.
+        shape: of the image.
+        beyond: mode in which SciPy's filters go on over the border, as `cut` does.
+    """
+
+    cut: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    shape: np.ndarray
+    beyond: str
 
 
-def _plain_crop(probability: np.ndarray) -> Crop:
-    """Cuts out a box that may reach over the image's border, where the outermost value holds."""
-    return lambda first, last: _cut(probability, first, last, mode="edge")
+def _plain_field(probability: np.ndarray) -> _Field:
+    """The probability; beyond the border the outermost value holds."""
+    return _Field(lambda first, last: _cut(probability, first, last, "edge"), np.array(probability.shape), "nearest")
 
 
-def _masked_crop(voxels: Voxels, probability: np.ndarray) -> Crop:
-    """The same of the probability inside the foreground, zero elsewhere."""
+def _masked_field(voxels: Voxels, probability: np.ndarray) -> _Field:
+    """The probability inside the foreground, zero elsewhere."""
     mask = np.zeros(probability.shape, bool)
     mask[tuple(voxels.coordinates.T)] = True
-    return lambda first, last: np.where(
-        _cut(mask, first, last, mode="constant"), _cut(probability, first, last, mode="constant"), 0
-    )
+
+    def cut(first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        return np.where(_cut(mask, first, last, "constant"), _cut(probability, first, last, "constant"), 0)
+
+    return _Field(cut, np.array(probability.shape), "constant")
 
 
 def _cut(array: np.ndarray, first: np.ndarray, last: np.ndarray, mode: str) -> np.ndarray:
@@ -135,12 +151,13 @@ def _cut(array: np.ndarray, first: np.ndarray, last: np.ndarray, mode: str) -> n
     return np.pad(inside, list(zip(before, after, strict=True)), mode=mode) if (before + after).any() else inside
 
 
-def _summits(crop_of: Crop, coordinates: np.ndarray, sigma: np.ndarray) -> np.ndarray:
+def _summits(field: _Field, coordinates: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     """(n,) bool: whether the Hessian of the smoothed probability is negative definite at each voxel."""
     margin = _margin(sigma)
-    first, last = coordinates.min(axis=0) - margin, coordinates.max(axis=0) + margin
-    # Wide enough that cutting out changes nothing at the voxels.
-    smooth = gaussian_filter(crop_of(first, last).astype(np.float64), sigma, mode="constant", truncate=TRUNCATE)
+    # Wide enough that cutting out changes nothing at the voxels; beyond the border the filter goes on by itself.
+    first = np.maximum(coordinates.min(axis=0) - margin, -REACH)
+    last = np.minimum(coordinates.max(axis=0) + margin, field.shape - 1 + REACH)
+    smooth = gaussian_filter(field.cut(first, last).astype(np.float64), sigma, mode=field.beyond, truncate=TRUNCATE)
     at = np.ravel_multi_index(tuple((coordinates - first).T), smooth.shape)
     step = np.array(smooth.strides) // smooth.itemsize
     value = smooth.ravel()

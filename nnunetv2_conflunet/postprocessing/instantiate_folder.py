@@ -12,6 +12,8 @@ from nnunetv2_conflunet.postprocessing.outputs import case_files, case_is_done, 
 from nnunetv2_conflunet.postprocessing.pipeline import instantiate
 from nnunetv2_conflunet.postprocessing.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.postprocessing.settings import METHODS, InstantiationSettings
+from nnunetv2_conflunet.postprocessing.size_filter import limits_of
+from nnunetv2_conflunet.postprocessing.units import refuse_limits
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json, write_json
@@ -82,6 +84,7 @@ def _make_case(prediction: PredictionFolder, output: Path, case: str, settings: 
     """The account of a case, or the reason why it failed: one broken case must not end the others."""
     try:
         given = prediction.read_case(case, settings.method)
+        refuse_limits(given.foreground.shape, given.properties["spacing"], **limits_of(settings))
         result = instantiate(
             given.foreground, given.properties["spacing"], settings, probability=given.probability, **given.heads
         )
@@ -120,6 +123,8 @@ def _prepare_output(
             f"{output} holds maps of {list_some(foreign)} but no {SETTINGS_FILE}: they were made by something else. "
             "Give another folder, or --overwrite."
         )
+    # An earlier version may have stored fewer settings.
+    before |= {"settings": InstantiationSettings().to_dict() | before.get("settings", {})}
     if overwrite or any(before.get(key) != record[key] for key in (*sources, "settings")):
         for case in {*before.get("cases", []), *foreign, *cases}:
             for file in case_files(output, case, prediction.file_ending)[::-1]:
@@ -205,8 +210,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--top_k", type=int, help="center_offset: keep this many centers a case (default: all)")
     add("--acls_preset", choices=tuple(PRESETS), help="acls: whose form (default lou2021)")
     add("--connectivity", type=int, help="6, 18 or 26 neighbours; in a plane 4, 8, 8 (default 26)")
-    add("--min_volume_mm3", type=float, help="remove smaller instances; 0 keeps all (default 14)")
+    add("--min_volume_mm3", type=float, help="in a volume: remove smaller instances; 0 keeps all (default 14)")
     add("--min_extent_mm", type=float, help="remove instances shorter along any axis; 0 keeps all (default 3)")
+    add("--min_area_mm2", type=float, help="in a plane: remove smaller instances; 0 keeps all (default 0)")
     add("-np", type=int, default=min(default_num_processes, joblib.cpu_count()), help="processes (default %(default)s)")
     add("--overwrite", action="store_true", help="make every case again, and replace maps that something else wrote")
     return parser

@@ -3,14 +3,17 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import maximum_filter
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from nnunetv2_conflunet.postprocessing.prominence import is_prominent, relative_prominence
-from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups
+from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups, in_scan_order
 
 # Above the rounding of spacings in mm and of squared distances in mm2, far below a voxel.
 ROUNDING = 1e-6
+# Voxels of a window from which on passes over the image cost less than a look at each of them.
+WIDE = 50_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +70,8 @@ def find_peaks(
         min_prominence: in [0, 1): leave out peaks from which a path to a higher peak falls by a smaller share of their
             height, see :func:`.prominence.relative_prominence`; 0 keeps all.
     """
-    half = window_voxels(window_mm, spacing_mm) // 2
+    # A window that is wider than the image holds no more of it.
+    half = np.minimum(window_voxels(window_mm, spacing_mm) // 2, np.array(heatmap.shape) - 1)
     maxima = _local_maxima(heatmap, np.float32(threshold), half)
     if len(maxima):
         maxima = maxima[_one_a_plateau(Voxels(maxima), half, spacing_mm)]
@@ -78,6 +82,9 @@ def find_peaks(
 
 
 def _local_maxima(heatmap: np.ndarray, threshold: np.float32, half: np.ndarray) -> np.ndarray:
+    if _is_wide(half):
+        highest = maximum_filter(heatmap, size=2 * half + 1, mode="nearest")
+        return np.argwhere((heatmap >= threshold) & (heatmap == highest))
     at = np.flatnonzero(heatmap >= threshold)
     value = heatmap.reshape(-1)[at]
     # Most voxels already have a higher neighbour on their own line.
@@ -96,6 +103,10 @@ def _local_maxima(heatmap: np.ndarray, threshold: np.float32, half: np.ndarray) 
         highest = heatmap[tuple(neighbour)] <= value
         left, value = left[:, highest], value[highest]
     return left.T
+
+
+def _is_wide(half: np.ndarray) -> bool:
+    return (2 * half + 1).prod() > WIDE
 
 
 def _window(half: np.ndarray) -> np.ndarray:
@@ -118,11 +129,13 @@ def _one_a_plateau(maxima: Voxels, half: np.ndarray, spacing_mm: np.ndarray) -> 
 
 
 def _plateaus(maxima: Voxels, half: np.ndarray) -> np.ndarray:
+    if _is_wide(half):
+        return _wide_plateaus(maxima, half)
     number = np.arange(len(maxima))
     if not any(len(one) for one, _ in maxima.neighbours(number, _window(half))):
         return number + 1
     touching = maxima.components(26 if maxima.dim == 3 else 8)
-    if (half == 1).all():
+    if (half <= 1).all():
         return touching
     # A wider window also joins maxima that do not touch.
     array, local = maxima.crop(touching, margin=half)
@@ -135,3 +148,16 @@ def _plateaus(maxima: Voxels, half: np.ndarray) -> np.ndarray:
     n = touching.max()
     graph = coo_array((np.ones(len(first), bool), (first, second)), shape=(n, n))
     return connected_components(graph, directed=False)[1][touching - 1] + 1
+
+
+def _wide_plateaus(maxima: Voxels, half: np.ndarray) -> np.ndarray:
+    """The same by handing the highest number on from window to window."""
+    number = maxima.components(26 if maxima.dim == 3 else 8)
+    while True:
+        array, local = maxima.crop(number)
+        within = maximum_filter(array, size=2 * half + 1, mode="constant")[tuple(local.T)]
+        highest = np.zeros(number.max() + 1, np.int64)
+        np.maximum.at(highest, number, within)
+        if np.array_equal(highest[number], number):
+            return in_scan_order(number)
+        number = highest[number]

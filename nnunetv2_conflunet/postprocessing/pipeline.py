@@ -23,7 +23,7 @@ from nnunetv2_conflunet.postprocessing.checks import (
 from nnunetv2_conflunet.postprocessing.heads import check_heads
 from nnunetv2_conflunet.postprocessing.pieces import Assignment, connected_regions
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
-from nnunetv2_conflunet.postprocessing.size_filter import large_enough
+from nnunetv2_conflunet.postprocessing.size_filter import large_enough, limits_of
 from nnunetv2_conflunet.postprocessing.voxels import Voxels, first_voxels
 from nnunetv2_conflunet.utilities.errors import InputError
 
@@ -108,13 +108,7 @@ def instantiate(
         assignment = Assignment(np.zeros(len(voxels), np.int64), np.zeros(len(voxels)), np.zeros(0, np.float32))
 
     regions = connected_regions(voxels, assignment, connectivity, component)
-    large, removed = large_enough(
-        voxels,
-        regions.instance,
-        spacing,
-        min_volume_mm3=settings.min_volume_mm3,
-        min_extent_mm=settings.min_extent_mm,
-    )
+    large, removed = large_enough(voxels, regions.instance, spacing, **limits_of(settings))
     # Whole instances go, so that the others stay in the order of their first voxels.
     stays = large[first_voxels(regions.instance)]
     center = regions.center[stays]

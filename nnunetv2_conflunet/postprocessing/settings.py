@@ -30,6 +30,7 @@ class InstantiationSettings:
             and 26 mean 8.
         min_volume_mm3: smaller instances are removed; does not act in a plane.
         min_extent_mm: instances shorter along any axis are removed.
+        min_area_mm2: in a plane smaller instances are removed; does not act in a volume.
 
     Raises:
         InputError: a value that is not possible.
@@ -45,6 +46,7 @@ class InstantiationSettings:
     connectivity: int = 26
     min_volume_mm3: float = 14.0
     min_extent_mm: float = 3.0
+    min_area_mm2: float = 0.0
 
     def __post_init__(self):
         for name, value, known in (
@@ -59,8 +61,8 @@ class InstantiationSettings:
         check_share(self.min_prominence, "min_prominence")
         check_not_negative(self.min_consistency, "min_consistency")
         check_top_k(self.top_k)
-        check_not_negative(self.min_volume_mm3, "min_volume_mm3")
-        check_not_negative(self.min_extent_mm, "min_extent_mm")
+        for name in ("min_volume_mm3", "min_extent_mm", "min_area_mm2"):
+            check_not_negative(getattr(self, name), name)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as values that JSON knows."""

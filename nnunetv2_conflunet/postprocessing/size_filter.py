@@ -10,6 +10,24 @@ from nnunetv2_conflunet.utilities.errors import InputError
 
 # 25 voxels of float32(0.12) mm are 3 mm: limits hold up to this share.
 ROUNDING = 1e-5
+LIMITS = ("min_volume_mm3", "min_extent_mm", "min_area_mm2")
+
+
+def limits_of(settings: object) -> dict[str, float]:
+    """The size filter's limits among settings of the instantiation or of an evaluation."""
+    return {name: getattr(settings, name) for name in LIMITS}
+
+
+def describe_limits(settings: object, dim: int) -> str:
+    """The limits that act on images of `dim` axes, in words."""
+    smallest = f"{settings.min_volume_mm3:g} mm3" if dim == 3 else f"{settings.min_area_mm2:g} mm2"
+    return f"{smallest} and {settings.min_extent_mm:g} mm"
+
+
+def describe_removed(report: dict, settings: object) -> str:
+    """How many instances an image has and how many the size filter removed, from the account of an instantiation."""
+    limits = describe_limits(settings, 2 if "removed_mm2" in report else 3)
+    return f"{report['n_instances']} instances; the size filter ({limits}) removed {report['n_instances_removed']}"
 
 
 def remove_small_instances(
@@ -18,19 +36,21 @@ def remove_small_instances(
     *,
     min_volume_mm3: float = 14.0,
     min_extent_mm: float = 3.0,
+    min_area_mm2: float = 0.0,
 ) -> np.ndarray:
     """Remove instances below 3 mm along any axis or below 14 mm3 (Wynen et al., ISBI 2024).
 
     The extent of an instance along an axis is the number of voxels its bounding box spans there times the spacing.
     An instance of exactly the limit stays; limits hold up to a rounding of 1e-5 of themselves. An image of two axes, or
-    of three with the first of length 1 as nnU-Net has 2D images, is a plane: there is no volume, `min_volume_mm3` does
-    not act and the extents in the plane decide.
+    of three with the first of length 1 as nnU-Net has 2D images, is a plane: there is no volume, and
+    `min_area_mm2` acts in the place of `min_volume_mm3`.
 
     Args:
         instances: (X, Y, Z) or (Y, X) integers, 0 is background. Each id counts as one instance.
         spacing_mm: voxel size in mm along each axis of the array.
         min_volume_mm3: lowest volume that stays, in mm3; 0 switches the limit off.
         min_extent_mm: lowest extent that stays, in mm; 0 switches the limit off.
+        min_area_mm2: lowest area that stays in a plane, in mm2; 0 switches the limit off. Does not act in a volume.
 
     Returns:
         int32 array of the same shape; the ids that stay keep their numbers.
@@ -39,7 +59,13 @@ def remove_small_instances(
         InputError: negative ids or ids that do not fit into int32, a spacing of another length or not positive, a
             negative limit.
     """
-    return filter_small_instances(instances, spacing_mm, min_volume_mm3=min_volume_mm3, min_extent_mm=min_extent_mm)[0]
+    return filter_small_instances(
+        instances,
+        spacing_mm,
+        min_volume_mm3=min_volume_mm3,
+        min_extent_mm=min_extent_mm,
+        min_area_mm2=min_area_mm2,
+    )[0]
 
 
 def filter_small_instances(
@@ -48,6 +74,7 @@ def filter_small_instances(
     *,
     min_volume_mm3: float = 14.0,
     min_extent_mm: float = 3.0,
+    min_area_mm2: float = 0.0,
 ) -> tuple[np.ndarray, dict[str, float]]:
     """As :func:`remove_small_instances`, with an account of what was removed.
 
@@ -67,15 +94,14 @@ def filter_small_instances(
     view = kept[0] if flat else kept
     voxels = Voxels.of(view != 0)
     at = tuple(voxels.coordinates.T)
-    large, report = large_enough(
-        voxels, view[at], spacing[len(flat) :], min_volume_mm3=min_volume_mm3, min_extent_mm=min_extent_mm
-    )
+    limits = {"min_volume_mm3": min_volume_mm3, "min_extent_mm": min_extent_mm, "min_area_mm2": min_area_mm2}
+    large, report = large_enough(voxels, view[at], spacing[len(flat) :], **limits)
     view[tuple(voxels.coordinates[~large].T)] = 0
     return kept, report
 
 
 def large_enough(
-    voxels: Voxels, labels: np.ndarray, spacing_mm: np.ndarray, *, min_volume_mm3: float, min_extent_mm: float
+    voxels: Voxels, labels: np.ndarray, spacing_mm: np.ndarray, **limits: float
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Which voxels stay, (N,) bool, and the account of the others; see :func:`filter_small_instances`.
 
@@ -83,15 +109,12 @@ def large_enough(
         voxels: the voxels of all instances.
         labels: (N,) the instance of each.
         spacing_mm: (dim,) voxel size.
-        min_volume_mm3: as above.
-        min_extent_mm: as above.
+        limits: the three of :func:`remove_small_instances`.
     """
-    check_not_negative(min_volume_mm3, "min_volume_mm3")
-    check_not_negative(min_extent_mm, "min_extent_mm")
+    for name, value in limits.items():
+        check_not_negative(value, name)
     ids, n_voxels, first, last = sizes_and_boxes(voxels.coordinates, labels)
-    large = reaches_limits(
-        n_voxels, last - first + 1, spacing_mm, min_volume_mm3=min_volume_mm3, min_extent_mm=min_extent_mm
-    )
+    large = reaches_limits(n_voxels, last - first + 1, spacing_mm, **limits)
     n_removed = int(n_voxels[~large].sum())
     report = {
         "n_instances_removed": int(np.count_nonzero(~large)),
@@ -108,6 +131,7 @@ def reaches_limits(
     *,
     min_volume_mm3: float,
     min_extent_mm: float,
+    min_area_mm2: float,
 ) -> np.ndarray:
     """Which instances are neither too small nor too short, (K,) bool; see :func:`remove_small_instances`.
 
@@ -117,8 +141,9 @@ def reaches_limits(
         spacing_mm: (dim,) voxel size.
         min_volume_mm3: as above.
         min_extent_mm: as above.
+        min_area_mm2: as above.
     """
-    large = (extent_voxels * spacing_mm >= min_extent_mm * (1 - ROUNDING)).all(axis=1)
-    if len(spacing_mm) == 3:
-        large &= n_voxels * spacing_mm.prod() >= min_volume_mm3 * (1 - ROUNDING)
-    return large
+    size = n_voxels * spacing_mm.prod()
+    smallest = min_volume_mm3 if len(spacing_mm) == 3 else min_area_mm2
+    long = (extent_voxels * spacing_mm >= min_extent_mm * (1 - ROUNDING)).all(axis=1)
+    return long & (size >= smallest * (1 - ROUNDING))

@@ -12,7 +12,7 @@ from nnunetv2_conflunet.preprocessing.conversion import write_instances_from_lab
 from nnunetv2_conflunet.preprocessing.paper_configuration import NAME, add_paper_configuration
 from nnunetv2_conflunet.preprocessing.preprocessed import PreparedCase, PreprocessedInstances
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
-from nnunetv2_conflunet.preprocessing.refusals import refuse_unsupported
+from nnunetv2_conflunet.preprocessing.refusals import refuse_other_unit, refuse_unsupported
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json
@@ -85,6 +85,7 @@ def _preprocessed_configurations(dataset: str, plans_name: str, names: list[str]
         prepared = PreprocessedInstances(plans, name, dataset_json)
         if names or prepared.source_folder.is_dir():
             found.setdefault(prepared.folder, prepared)
+            _say_other_unit(plans, name)
     return list(found.values())
 
 
@@ -96,6 +97,14 @@ def _report(prepared: PreprocessedInstances, made: list[PreparedCase]) -> None:
             f"Warning: {sum(i.n_lost for i in lost)} instances in {len(lost)} cases have no voxel on this grid and are "
             f"not learned: {list_some([f'{i.case} ({i.n_lost})' for i in lost])}"
         )
+
+
+def _say_other_unit(plans: PlansManager, configuration: str) -> None:
+    """Say what a training would refuse; a trainer of one's own may have lengths that suit the spacing."""
+    try:
+        refuse_other_unit(plans, configuration)
+    except InputError as error:
+        print(f"Warning: {error}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,7 +1,10 @@
 """What the trainer refuses, each with one sentence, before anything is written."""
 
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
+from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.postprocessing.size_filter import limits_of
+from nnunetv2_conflunet.postprocessing.units import refuse_limits, refuse_wide
 from nnunetv2_conflunet.preprocessing.raw_dataset import refuse_regions
 from nnunetv2_conflunet.utilities.errors import InputError
 
@@ -21,3 +24,30 @@ def refuse_unsupported(plans: PlansManager, configuration: str, dataset_json: di
             f"{configuration} has two-dimensional patches, but the images of {plans.dataset_name} are volumes "
             f"({n_slices:.0f} slices), whose lesions have centers in three dimensions; train 3d_fullres instead."
         )
+
+
+def patch_spacing_mm(configuration: ConfigurationManager) -> tuple[float, ...]:
+    """Voxel size along the axes of the patches; two-dimensional configurations have none across slices."""
+    return tuple(configuration.spacing[-len(configuration.patch_size) :])
+
+
+def refuse_other_unit(
+    plans: PlansManager, configuration: str, settings: InstantiationSettings | None = None, sigma_mm: float = 2.0
+) -> None:
+    """Raise an InputError for a configuration whose spacing is in another unit than the lengths of a trainer.
+
+    Args:
+        plans: the plans.
+        configuration: its name.
+        settings: how the trainer wants instances made; its size filter must not remove every instance of an image of
+            median size. Default: the defaults, which ``nnUNetTrainerConfLUNet`` has for its size filter.
+        sigma_mm: of the trainer's heatmap; patches must be wider.
+    """
+    manager = plans.get_configuration(configuration)
+    spacing = patch_spacing_mm(manager)
+    shape = manager.configuration.get("median_image_size_in_voxels", manager.patch_size)[-len(spacing) :]
+    try:
+        refuse_wide(spacing, sigma_mm)
+        refuse_limits([max(1, round(i)) for i in shape], spacing, **limits_of(settings or InstantiationSettings()))
+    except InputError as error:
+        raise InputError(f"{plans.dataset_name}, {configuration}: {error}") from error

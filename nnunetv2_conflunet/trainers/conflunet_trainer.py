@@ -1,14 +1,11 @@
 """The trainer: nnU-Net's, with center and offset heads."""
 
-from dataclasses import replace
-from json import JSONDecodeError
 from os.path import join
 
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.configuration import default_num_processes
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
@@ -17,11 +14,18 @@ from nnunetv2_conflunet.inference.stock_exports import exporting_instances
 from nnunetv2_conflunet.networks import Heads, set_training_without_deep_supervision, widen_with_heads
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
-from nnunetv2_conflunet.preprocessing.refusals import refuse_unsupported
+from nnunetv2_conflunet.preprocessing.refusals import patch_spacing_mm, refuse_other_unit, refuse_unsupported
 from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
-from nnunetv2_conflunet.trainers.loss import PARTS, ConfLUNetLoss
-from nnunetv2_conflunet.trainers.progress import add_loss_parts, log_loss_parts, plot_loss_parts
-from nnunetv2_conflunet.trainers.targets import lowest_peak
+from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss
+from nnunetv2_conflunet.trainers.mixing import refuse_to_replace, set_epochs
+from nnunetv2_conflunet.trainers.on_grid import instantiation_on_grid
+from nnunetv2_conflunet.trainers.progress import (
+    MEASURED,
+    add_loss_parts,
+    describe_loss_parts,
+    log_loss_parts,
+    plot_loss_parts,
+)
 from nnunetv2_conflunet.trainers.unpacking import unpack_targets
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum, heads_weight
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -33,9 +37,6 @@ from nnunetv2_conflunet.utilities.plans import (
     stored_settings,
     with_tuned_instantiation,
 )
-
-# Of the heatmap, on any grid: far below it every ripple would be a center.
-LOWEST_THRESHOLD = 0.05
 
 # nnU-Net's predictor is constructed by its own commands; from here on it knows our networks.
 install_hand_over()
@@ -80,22 +81,21 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         dataset_json: dict,
         device: torch.device = torch.device("cuda"),  # noqa: B008  (nnU-Net's signature)
     ):
-        refuse_unsupported(PlansManager(plans), configuration, dataset_json)
+        refuse_to_replace(type(self))
+        manager = PlansManager(plans)
+        refuse_unsupported(manager, configuration, dataset_json)
+        refuse_other_unit(manager, configuration, self.instantiation, self.sigma_mm)
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs = self.epochs
+        set_epochs(self)
         add_loss_parts(self.logger)
 
     def initialize(self) -> None:
         """Also write the settings that inference needs into the plans."""
         super().initialize()
-        settings = {
-            "alpha": self.alpha,
-            "center_focus": self.center_focus,
-            "beta": self.beta,
-            "warm_up": self.warm_up,
-            "sigma_mm": self.sigma_mm,
-            INSTANTIATION_KEY: self._instantiation_on_grid().to_dict(),
-        }
+        spacing = patch_spacing_mm(self.configuration_manager)
+        settings = {i: getattr(self, i) for i in ("alpha", "center_focus", "beta", "warm_up", "sigma_mm")}
+        instantiation = instantiation_on_grid(self.instantiation, spacing, self.sigma_mm)
+        settings[INSTANTIATION_KEY] = instantiation.to_dict()
         plans_file = join(self.output_folder_base, "plans.json")
         stored, defaults = stored_settings(plans_file), InstantiationSettings().to_dict()
         settings = with_tuned_instantiation(settings, stored, defaults)
@@ -113,29 +113,19 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
                 "A training writes that file at its start, for all folds; a validation alone does not."
             )
 
-    def _instantiation_on_grid(self) -> InstantiationSettings:
-        """The trainer's instantiation, whose threshold is at most half of the lowest peak that the targets can have.
-
-        On a coarse grid the target of a center between voxels is lower than on a fine one.
-        """
-        half = max(round(lowest_peak(self._spacing_mm(), self.sigma_mm) / 2, 3), LOWEST_THRESHOLD)
-        return replace(self.instantiation, heatmap_threshold=min(self.instantiation.heatmap_threshold, half))
-
-    def _spacing_mm(self) -> tuple[float, ...]:
-        # Two-dimensional configurations have no spacing across slices.
-        return tuple(self.configuration_manager.spacing[-len(self.configuration_manager.patch_size) :])
-
-    @staticmethod
+    # A static method in nnU-Net: of a class it knows the next one, and it is called in the same ways.
+    @classmethod
     def build_network_architecture(
+        cls,
         plans_manager: PlansManager,
         configuration_manager: ConfigurationManager,
         num_input_channels: int,
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """The network of the plans, its output widened by a heatmap channel and one offset channel an axis."""
+        """The next class's network, its output widened by a heatmap channel and one offset channel an axis."""
         heads = Heads(num_output_channels, len(configuration_manager.patch_size))
-        network = nnUNetTrainer.build_network_architecture(
+        network = super().build_network_architecture(
             plans_manager, configuration_manager, num_input_channels, heads.n_channels, enable_deep_supervision
         )
         return widen_with_heads(network, heads)
@@ -154,7 +144,8 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         return self._with_instance_targets(super().get_validation_transforms(*args, **kwargs))
 
     def _with_instance_targets(self, stock: ComposeTransforms) -> ComposeTransforms:
-        return with_instance_targets(stock, self._spacing_mm(), self.sigma_mm, self.label_manager.ignore_label)
+        spacing = patch_spacing_mm(self.configuration_manager)
+        return with_instance_targets(stock, spacing, self.sigma_mm, self.label_manager.ignore_label)
 
     def on_train_start(self) -> None:
         """First make the instance maps that are missing or stale: one process does, all others wait."""
@@ -189,7 +180,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
             return True
         try:
             read_json(join(self.preprocessed_dataset_folder_base, "splits_final.json"))
-        except (FileNotFoundError, JSONDecodeError):
+        except (FileNotFoundError, InputError):
             return False
         return True
 
@@ -211,11 +202,13 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         """A batch of the loader with the targets of the heads, which are made on the trainer's device."""
         *scales, codes, centers = batch["target"]
         codes, centers = (i.to(self.device, non_blocking=True) for i in (codes, centers))
-        packed = unpack_targets(codes, centers, self._spacing_mm(), self.sigma_mm)
+        packed = unpack_targets(codes, centers, patch_spacing_mm(self.configuration_manager), self.sigma_mm)
         return {**batch, "target": [*scales, packed]}
 
     def _parts_of_loss(self) -> dict[str, np.ndarray]:
-        return {name: part.cpu().numpy() for name, part in self.loss.parts.items()}
+        # One transfer for all of them.
+        values = torch.stack(list(self.loss.parts.values())).cpu().numpy()
+        return {**dict(zip(self.loss.parts, values, strict=True)), MEASURED: self.loss.measured.cpu().numpy()}
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """Also log the parts of the training loss."""
@@ -230,8 +223,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
     def on_epoch_end(self) -> None:
         """Also print and plot the parts of the loss."""
         for phase in ("train", "val"):
-            parts = (f"{i} {self.logger.get_value(f'{phase}_losses_{i}', step=-1):.4f}" for i in PARTS)
-            self.print_to_log_file(f"{phase}_loss parts: {', '.join(parts)}")
+            self.print_to_log_file(f"{phase}_loss parts: {describe_loss_parts(self.logger, phase)}")
         super().on_epoch_end()
         if self.local_rank == 0:
             plot_loss_parts(self.logger, self.output_folder)

@@ -5,22 +5,28 @@
 docs/reproduction.md says point by point what is alike and what is not.
 """
 
-from functools import wraps
-
 import torch
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
+from nnunetv2_conflunet.networks import output_layers
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.preprocessing.raw_dataset import refuse_regions
 from nnunetv2_conflunet.trainers.conflunet_trainer import nnUNetTrainerConfLUNet
 from nnunetv2_conflunet.trainers.focal_loss import FocalLoss
 from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss
 from nnunetv2_conflunet.trainers.mirroring import PredictsWithoutMirroring
+from nnunetv2_conflunet.trainers.mixing import (
+    PAPER_EPOCHS,
+    StandsBack,
+    refuse_to_replace,
+    set_epochs,
+    set_unless_mixed_in,
+)
 
 # Paper: L_seg = focal + 0.5 Dice. Code: the focal loss's exponent.
 DICE_WEIGHT = 0.5
@@ -40,7 +46,7 @@ class RecipeISBI2024(PredictsWithoutMirroring):
         adam_weight_decay: the code's.
     """
 
-    epochs: int = 300
+    epochs: int = PAPER_EPOCHS
     learning_rate: float = 1e-4
     adam_weight_decay: float = 5e-4
 
@@ -54,32 +60,48 @@ class RecipeISBI2024(PredictsWithoutMirroring):
     ):
         manager = PlansManager(plans)
         refuse_regions(manager.get_label_manager(dataset_json), manager.dataset_name)
+        refuse_to_replace(type(self))
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.num_epochs = self.epochs
-        self.initial_lr = self.learning_rate
-        self.weight_decay = self.adam_weight_decay
+        set_epochs(self)
         # Paper: the network has one output.
         self.enable_deep_supervision = False
-        # nnU-Net's fixed number of patches with foreground a batch has no 0.8 of 2.
-        self.probabilistic_oversampling = True
-        self.oversample_foreground_percent = FOREGROUND_SHARE
+        set_unless_mixed_in(
+            self,
+            initial_lr=self.learning_rate,
+            weight_decay=self.adam_weight_decay,
+            # nnU-Net's fixed number of patches with foreground a batch has no 0.8 of 2.
+            probabilistic_oversampling=True,
+            oversample_foreground_percent=FOREGROUND_SHARE,
+        )
 
     def _set_batch_size_and_oversample(self) -> None:
         """nnU-Net shares the fixed number out among processes; a probability is the same in each."""
+        share = self.oversample_foreground_percent
         super()._set_batch_size_and_oversample()
-        self.oversample_foreground_percent = FOREGROUND_SHARE
+        self.oversample_foreground_percent = share
 
-    @staticmethod
-    @wraps(nnUNetTrainer.build_network_architecture)
-    def build_network_architecture(*args, **kwargs) -> nn.Module:
-        """The network of the plans."""
-        return with_one_output(nnUNetTrainer.build_network_architecture(*args, **kwargs))
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The next class's network."""
+        network = super().build_network_architecture(
+            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+        )
+        return with_one_output(network)
 
+    @StandsBack
     def configure_optimizers(self) -> tuple[Optimizer, LRScheduler]:
         """Adam (paper), its weight decay and the cosine to 0 over all epochs (code)."""
         optimizer = Adam(self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
         return optimizer, CosineAnnealingLR(optimizer, T_max=self.num_epochs)
 
+    @StandsBack
     def _build_loss(self) -> DC_and_CE_loss:
         # nnU-Net's own compound, which knows the ignore label and several processes. Its Dice is the code's: of the
         # foreground, smoothed by 1e-5, less a constant 1.
@@ -93,10 +115,11 @@ class nnUNetTrainerConfLUNetISBI2024Semantic(RecipeISBI2024):
     """The semantic U-Net on which the paper's baselines CC and ACLS stand: the same recipe without the heads."""
 
 
-class nnUNetTrainerConfLUNetISBI2024(RecipeISBI2024, nnUNetTrainerConfLUNet):
+class nnUNetTrainerConfLUNetISBI2024(nnUNetTrainerConfLUNet, RecipeISBI2024):
     """ConfLUNet with the losses, weights and optimizer of the paper; ``3d_conflunet`` is its configuration.
 
     Attributes:
+        epochs: the recipe's.
         alpha: weight of the center loss; the best of the paper's five.
         center_focus: the paper's center loss has none.
         beta: weight of the offset loss, per mm, of the mean over an offset's components; the best of the paper's three.
@@ -106,6 +129,7 @@ class nnUNetTrainerConfLUNetISBI2024(RecipeISBI2024, nnUNetTrainerConfLUNet):
             consistency; the size limits are the paper's.
     """
 
+    epochs: int = PAPER_EPOCHS
     alpha: float = 2000.0
     center_focus: float = 0.0
     beta: float = 0.5
@@ -122,24 +146,27 @@ class nnUNetTrainerConfLUNetISBI2024(RecipeISBI2024, nnUNetTrainerConfLUNet):
         min_extent_mm=3.0,
     )
 
-    @staticmethod
-    @wraps(nnUNetTrainer.build_network_architecture)
-    def build_network_architecture(*args, **kwargs) -> nn.Module:
-        """The network of the plans with heads, whose channels start like all others (code), not at zero."""
-        network = nnUNetTrainerConfLUNet.build_network_architecture(*args, **kwargs)
-        network.decoder.seg_layers.apply(network.initialize)
-        return with_one_output(network)
+    @classmethod
+    def build_network_architecture(
+        cls,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        num_input_channels: int,
+        num_output_channels: int,
+        enable_deep_supervision: bool = True,
+    ) -> nn.Module:
+        """The next class's network with heads, whose channels start like all others (code), not at zero."""
+        network = super().build_network_architecture(
+            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
+        )
+        output_layers(network).apply(network.initialize)
+        return network
 
     def _build_loss(self) -> ConfLUNetLoss:
+        loss = super()._build_loss()
         # The code averages over components what ConfLUNetLoss sums up.
-        dim = len(self.configuration_manager.patch_size)
-        return ConfLUNetLoss(
-            semantic=super()._build_loss(),
-            alpha=self.alpha,
-            beta=self.beta / dim,
-            deep_supervision=self.enable_deep_supervision,
-            center_focus=self.center_focus,
-        )
+        loss.beta = self.beta / len(self.configuration_manager.patch_size)
+        return loss
 
 
 def with_one_output(network: nn.Module) -> nn.Module:
@@ -147,5 +174,5 @@ def with_one_output(network: nn.Module) -> nn.Module:
 
     nnU-Net builds them always. Several processes cannot train a parameter that takes no part in the loss.
     """
-    network.decoder.seg_layers[:-1].requires_grad_(False)
+    output_layers(network)[:-1].requires_grad_(False)
     return network

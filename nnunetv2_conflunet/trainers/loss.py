@@ -25,6 +25,8 @@ class ConfLUNetLoss(nn.Module):
     Attributes:
         heads_weight: factor of both weights, which the trainer raises to 1 over its warm-up.
         parts: the three terms of the last call, unweighted and detached, by the names in ``PARTS``.
+        measured: (3,) bool, in the same order: whether any voxel of the last call had a target for the term, which is
+            0 where none had.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class ConfLUNetLoss(nn.Module):
         self.center_focus = center_focus
         self.heads_weight = 1.0
         self.parts: dict[str, torch.Tensor] = {}
+        self.measured = torch.zeros(len(PARTS), dtype=torch.bool)
 
     def forward(self, outputs: list[torch.Tensor], targets: list[torch.Tensor]) -> torch.Tensor:
         """The weighted sum.
@@ -57,10 +60,12 @@ class ConfLUNetLoss(nn.Module):
         semantic = self.semantic(logits, labels) if self.deep_supervision else self.semantic(logits[0], labels[0])
         heads, packed = heads.float(), packed.float()
         validity = packed[:, VALIDITY]
+        labelled, inside = validity >= HEATMAP_ONLY, validity == HEATMAP_AND_OFFSETS
+        self.measured = torch.stack([labelled.new_ones(()), labelled.any(), inside.any()])
         return {
             "seg": semantic,
-            "center": center_loss(heads[:, 0], packed[:, HEATMAP], validity >= HEATMAP_ONLY, self.center_focus),
-            "offsets": offset_loss(heads[:, 1:], packed[:, OFFSETS], validity == HEATMAP_AND_OFFSETS),
+            "center": center_loss(heads[:, 0], packed[:, HEATMAP], labelled, self.center_focus),
+            "offsets": offset_loss(heads[:, 1:], packed[:, OFFSETS], inside),
         }
 
 

@@ -10,6 +10,8 @@ from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2_conflunet.trainers.loss import PARTS
 from nnunetv2_conflunet.utilities.files import atomic_path
 
+# What a step returns beside the parts: which of them it has measured.
+MEASURED = "measured"
 UNITS = {"seg": "nnU-Net's loss", "center": "mean squared error", "offsets": "L1 error [mm]"}
 
 
@@ -26,22 +28,29 @@ def add_loss_parts(logger: MetaLogger) -> None:
 
 
 def log_loss_parts(logger: MetaLogger, phase: str, steps: list[dict], epoch: int, is_ddp: bool) -> None:
-    """Log each part's mean over the steps of an epoch, and over all processes.
+    """Log each part's mean over the steps of an epoch, and over all processes; NaN where no step has measured it.
 
     Args:
         logger: nnU-Net's logger.
         phase: ``train`` or ``val``.
-        steps: what the steps returned; each holds the parts by name.
+        steps: what the steps returned; each holds the parts by name, and (3,) bool under :data:`MEASURED`.
         epoch: the epoch they belong to.
         is_ddp: whether other processes have steps of the same epoch.
     """
     means = np.array([np.mean([step[part] for step in steps]) for part in PARTS])
+    measured = np.any([step[MEASURED] for step in steps], axis=0)
     if is_ddp:
         of_all = [None] * dist.get_world_size()
-        dist.all_gather_object(of_all, means)
-        means = np.mean(of_all, axis=0)
-    for part, mean in zip(PARTS, means, strict=True):
+        dist.all_gather_object(of_all, (means, measured))
+        means, measured = np.mean([i for i, _ in of_all], axis=0), np.any([i for _, i in of_all], axis=0)
+    for part, mean in zip(PARTS, np.where(measured, means, np.nan), strict=True):
         logger.log(log_key(phase, part), float(mean), epoch)
+
+
+def describe_loss_parts(logger: MetaLogger, phase: str) -> str:
+    """The parts of the last epoch in a line; a part for which no voxel had a target is not 0."""
+    values = {part: logger.get_value(log_key(phase, part), step=-1) for part in PARTS}
+    return ", ".join(f"{part} {'not measured' if np.isnan(i) else f'{i:.4f}'}" for part, i in values.items())
 
 
 def plot_loss_parts(logger: MetaLogger, output_folder: str) -> None:

@@ -153,7 +153,7 @@ def coded_targets(
 
 def leave_out_around(codes: np.ndarray, index: tuple[np.ndarray, ...], radius: np.ndarray) -> None:
     """Set the voxels at `index`, and those within `radius` voxels of them along every axis, to ``UNKNOWN`` in place."""
-    margin = np.ceil(radius).astype(int)
+    margin = np.minimum(np.ceil(radius), codes.shape).astype(int)
     low = [max(axis.min() - m, 0) for axis, m in zip(index, margin, strict=True)]
     high = [axis.max() + m + 1 for axis, m in zip(index, margin, strict=True)]
     window = codes[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]

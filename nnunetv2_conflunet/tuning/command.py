@@ -1,6 +1,7 @@
 """The command ``nnUNetv2_conflunet_determine_postprocessing``."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
 from nnunetv2_conflunet.evaluation.settings import Settings
-from nnunetv2_conflunet.tuning.determine import RECORD_FILE, TABLE_FILE, determine_postprocessing
-from nnunetv2_conflunet.tuning.grid import SEARCHED, Grid
+from nnunetv2_conflunet.postprocessing.size_filter import LIMITS
+from nnunetv2_conflunet.tuning.determine import RECORD_FILE, TABLE_FILE, default_grid, determine_postprocessing
+from nnunetv2_conflunet.tuning.grid import AREAS_PIXELS, SEARCHED, WITHOUT_EFFECT, Grid
+from nnunetv2_conflunet.tuning.model_folder import ModelFolder
 from nnunetv2_conflunet.tuning.scoring import METRICS
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -29,12 +32,8 @@ def _command(args: argparse.Namespace) -> None:
         args.f,
         args.ref,
         metric=args.metric,
-        grid=Grid(**{name: getattr(args, name) for name in SEARCHED}),
-        scoring=Settings(
-            iou_threshold=args.iou_threshold,
-            min_volume_mm3=args.score_min_volume_mm3,
-            min_extent_mm=args.score_min_extent_mm,
-        ),
+        grid=replace(default_grid(ModelFolder(model)), **{k: v for k, v in vars(args).items() if k in SEARCHED}),
+        scoring=Settings(iou_threshold=args.iou_threshold, **{name: getattr(args, f"score_{name}") for name in LIMITS}),
         with_stock_postprocessing=not args.ignore_stock_postprocessing,
         num_processes=args.np,
         seed=args.seed,
@@ -50,15 +49,16 @@ def _command(args: argparse.Namespace) -> None:
 def describe(record: dict[str, Any]) -> list[str]:
     """The lines that tell a user what was found, from what :func:`.determine_postprocessing` returned."""
     metric, default, best = record["metric"], record["default"], record["best"]
+    shown = [name for name in SEARCHED if name != WITHOUT_EFFECT[record["dim"]]]
     applied = "".join(f" after nnU-Net's {i['function']}" for i in record["stock_postprocessing"])
     lines = [
-        f"{record['n_cases']} patients of folds {' '.join(record['folds'])}{applied}.",
-        f"default: {_values(default['settings'])}: mean {_metrics(default)}",
-        f"best:    {_values(best['settings'])}: mean {_metrics(best)}",
-        f"Patients held out from the choice: mean {metric} {record['held_out']:.4f}.",
+        f"{record['n_cases']} cases of folds {' '.join(record['folds'])}{applied}.",
+        f"default: {_values(default['settings'], shown)}: mean {_metrics(default)}",
+        f"best:    {_values(best['settings'], shown)}: mean {_metrics(best)}",
+        f"Cases held out from the choice: mean {metric} {record['held_out']:.4f}.",
     ]
     low, high = record["interval_95"]
-    found = f"{metric} {record['difference']:+.4f} (95 % interval {low:+.4f} to {high:+.4f} over patients)"
+    found = f"{metric} {record['difference']:+.4f} (95 % interval {low:+.4f} to {high:+.4f} over cases)"
     lines.append(
         {
             "default is best": "No point of the grid is better than the default, which stays.",
@@ -71,8 +71,8 @@ def describe(record: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _values(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {settings[name]:g}" for name in SEARCHED)
+def _values(settings: dict[str, Any], names: list[str]) -> str:
+    return ", ".join(f"{name} {settings[name]:g}" for name in names)
 
 
 def _metrics(point: dict[str, Any]) -> str:
@@ -106,21 +106,24 @@ def _parser() -> argparse.ArgumentParser:
     add("-f", nargs="+", default=["0", "1", "2", "3", "4"], metavar="FOLD", help="folds")
     add("-ref", type=Path, metavar="FOLDER", help="reference instance maps; the dataset's instancesTr when left out")
     add("--metric", default=METRICS[0], help=f"what to maximise the mean of: {' or '.join(METRICS)}")
+    areas = " ".join(map(str, AREAS_PIXELS))
     for name, meaning in (
         ("heatmap_threshold", "lowest values of a center"),
         ("window_mm", "widths in which a center is the highest voxel"),
         ("min_prominence", "shares of its height by which a center rises above the way to a higher one"),
         ("min_consistency", "times that a center's own offset ends farther from others than from itself"),
-        ("min_volume_mm3", "smallest volumes of an instance"),
+        ("min_volume_mm3", "smallest volumes of an instance, in volumes,"),
         ("min_extent_mm", "smallest extents of an instance"),
+        ("min_area_mm2", "smallest areas of an instance, in planes,"),
     ):
-        values = getattr(grid, name)
-        add(f"--{name}", type=float, nargs="+", default=values, metavar="X", help=f"{meaning} to try")
+        values = f"{areas} pixels" if name == "min_area_mm2" else " ".join(f"{i:g}" for i in getattr(grid, name))
+        given = {"default": argparse.SUPPRESS, "help": f"{meaning} to try (default: {values})"}
+        add(f"--{name}", type=float, nargs="+", metavar="X", **given)
     add("--iou_threshold", type=float, default=scoring.iou_threshold, help="a pair of lesions matches above it")
-    add("--score_min_volume_mm3", type=float, default=scoring.min_volume_mm3, help="the evaluation's own size filter")
-    add("--score_min_extent_mm", type=float, default=scoring.min_extent_mm, help="the evaluation's own size filter")
+    for name in LIMITS:
+        add(f"--score_{name}", type=float, default=getattr(scoring, name), help="the evaluation's own size filter")
     add("--ignore_stock_postprocessing", action="store_true", help="tune on masks as they were predicted")
-    add("--seed", type=int, default=0, help="of the bootstrap over patients")
+    add("--seed", type=int, default=0, help="of the bootstrap over cases")
     add("-np", type=int, default=min(default_num_processes, joblib.cpu_count()), help="worker processes")
     add("--dry_run", action="store_true", help="say what is best and write nothing")
     return parser

@@ -8,23 +8,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from nnunetv2.configuration import default_num_processes
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_conflunet import __version__
 from nnunetv2_conflunet.evaluation.settings import Settings
 from nnunetv2_conflunet.imageio import Geometry, grid_fault, read_instances
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.postprocessing.size_filter import LIMITS, describe_limits
+from nnunetv2_conflunet.postprocessing.units import REMEDY
 from nnunetv2_conflunet.tuning.choice import N_RESAMPLES, Choice, choose, means
 from nnunetv2_conflunet.tuning.grid import SEARCHED, Grid, order_of_preference
 from nnunetv2_conflunet.tuning.model_folder import ModelFolder, Postprocessing, ValidationCase
 from nnunetv2_conflunet.tuning.scoring import METRICS, score_grid
-from nnunetv2_conflunet.utilities.errors import InputError
-from nnunetv2_conflunet.utilities.files import atomic_path, write_json
+from nnunetv2_conflunet.utilities.errors import InputError, join_faults
+from nnunetv2_conflunet.utilities.files import atomic_path, read_json, write_json
 from nnunetv2_conflunet.utilities.parallel import run_cases
 from nnunetv2_conflunet.utilities.writable import require_writable
 
 RECORD_FILE, TABLE_FILE = "instance_postprocessing.json", "instance_postprocessing.csv"
 # The options of an evaluation that the scores of the grid depend on.
-SCORING_OPTIONS = ("matching", "iou_threshold", "min_volume_mm3", "min_extent_mm")
+SCORING_OPTIONS = ("matching", "iou_threshold", *LIMITS)
 
 
 def determine_postprocessing(
@@ -42,8 +45,8 @@ def determine_postprocessing(
 ) -> dict[str, Any]:
     """Search the settings of center-offset, and store the choice where prediction reads it.
 
-    The choice is the point of highest mean over the patients of the validation folders, unless a bootstrap over
-    patients cannot tell it from the trainer's settings (:func:`.choice.choose`); then those stay. Writes
+    The choice is the point of highest mean over the cases of the validation folders, unless a bootstrap over
+    cases cannot tell it from the trainer's settings (:func:`.choice.choose`); then those stay. Writes
     ``instance_postprocessing.json`` and ``.csv`` and the plans.json of the model folder, each whole or not at all.
 
     Args:
@@ -51,7 +54,7 @@ def determine_postprocessing(
         folds: such as ``["0", "1"]``; their validation was written with ``--npz``.
         reference: see :meth:`.ModelFolder.validation_cases`.
         metric: ``"PQ"`` or ``"F1"``.
-        grid: what to try, the default's values are added. Default: :class:`Grid`.
+        grid: what to try, the default's values are added. Default: :func:`default_grid`.
         scoring: how to evaluate. Default: as ``nnUNetv2_conflunet_evaluate``.
         with_stock_postprocessing: make the instances of the segmentations after the postprocessing that stock nnU-Net
             determined for these folds, where it did.
@@ -73,7 +76,7 @@ def determine_postprocessing(
     default = folder.untuned_settings()
     if default.method != "center_offset":
         raise InputError(f"{folder.plans_file} makes instances by '{default.method}'; only center_offset is tuned.")
-    grid = (grid or Grid()).around(default)
+    grid = (grid or default_grid(folder)).around(default)
     points = grid.points(default)
     cases = folder.validation_cases(folds, reference)
     if not dry_run:
@@ -86,11 +89,13 @@ def determine_postprocessing(
             stacklevel=2,
         )
 
-    scores = _score_cases(cases, points, scoring, stock, num_processes)
+    dim = len(_spacing_mm(folder))
+    scores = _score_cases(cases, points, scoring, stock, num_processes, dim)
     position = points.index(default)
     choice = choose(scores[:, :, METRICS.index(metric)], position, order_of_preference(points, default), seed)
     record = {
         "metric": metric,
+        "dim": dim,
         "n_cases": len(cases),
         "default": _described(points, scores, position),
         "best": _described(points, scores, choice.best),
@@ -117,12 +122,26 @@ def determine_postprocessing(
     return record
 
 
+def default_grid(model: ModelFolder) -> Grid:
+    """What to try for a model, by whether its images are planes."""
+    spacing = _spacing_mm(model)
+    return Grid.of_planes(float(np.prod(spacing))) if len(spacing) == 2 else Grid()
+
+
+def _spacing_mm(model: ModelFolder) -> list[float]:
+    """Voxel size of the network's grid; the folder has the name of the model's configuration at its end."""
+    plans = PlansManager(read_json(model.plans_file))
+    name = model.folder.resolve().name.split("__")[-1]
+    known = plans.available_configurations
+    return plans.get_configuration(name if name in known else known[0]).spacing
+
+
 def grid_table(points: list[InstantiationSettings], scores: np.ndarray) -> pd.DataFrame:
-    """One row a point: its settings and, of each metric, mean, standard deviation and number of patients.
+    """One row a point: its settings and, of each metric, mean, standard deviation and number of cases.
 
     Args:
         points: of the grid.
-        scores: (patients, points, metrics) float64, NaN where undefined.
+        scores: (cases, points, metrics) float64, NaN where undefined.
     """
     table = pd.DataFrame({name: [getattr(point, name) for point in points] for name in SEARCHED})
     for i, name in enumerate(METRICS):
@@ -138,16 +157,17 @@ def _score_cases(
     scoring: Settings,
     stock: Postprocessing,
     num_processes: int,
+    dim: int,
 ) -> np.ndarray:
-    """(patients, points, metrics) float64."""
+    """(cases, points, metrics) float64."""
     results = run_cases(_score_or_explain, [(i, points, scoring, stock) for i in cases], num_processes, "Scoring")
     faults = [i for i in results if isinstance(i, str)]
     if faults:
-        raise InputError(" | ".join(faults) if len(faults) == 1 else f"{len(faults)} cases: " + " | ".join(faults))
+        raise InputError(join_faults(faults))
     if not any(n_lesions for _, n_lesions in results):
         raise InputError(
-            f"No reference in {cases[0].reference.parent} has a lesion of at least {scoring.min_volume_mm3:g} mm3 and "
-            f"{scoring.min_extent_mm:g} mm; nothing can be tuned on them."
+            f"No reference in {cases[0].reference.parent} has a lesion of at least {describe_limits(scoring, dim)}; "
+            f"nothing can be tuned on them. Lower the limits of the scoring. {REMEDY}."
         )
     return np.stack([of_case for of_case, _ in results])
 

@@ -7,7 +7,14 @@ from itertools import product
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 
 # What is searched, in the order in which the points of a grid change: the last one fastest.
-SEARCHED = ("heatmap_threshold", "window_mm", "min_prominence", "min_consistency", "min_volume_mm3", "min_extent_mm")
+SEARCHED = (
+    *("heatmap_threshold", "window_mm", "min_prominence", "min_consistency"),
+    *("min_volume_mm3", "min_extent_mm", "min_area_mm2"),
+)
+# Of the limits that the size filter has in space or in a plane, that which does not act there.
+WITHOUT_EFFECT = {2: "min_volume_mm3", 3: "min_area_mm2"}
+# Smallest areas to try in a plane, in pixels of the network's grid: none, a speck of 3 x 3, and larger ones.
+AREAS_PIXELS = (0, 9, 20, 40)
 
 
 @dataclass(frozen=True)
@@ -19,8 +26,9 @@ class Grid:
         window_mm: full width of the window in which a center is the highest voxel.
         min_prominence: lowest share of its height by which a center rises above the way to a higher one.
         min_consistency: lowest distance from where a center's own offset points to another, in units of that to itself.
-        min_volume_mm3: limits of the size filter on predictions.
-        min_extent_mm: likewise.
+        min_volume_mm3: limits of the size filter on predictions; does not act in a plane.
+        min_extent_mm: likewise, in both.
+        min_area_mm2: likewise; acts in a plane only.
     """
 
     heatmap_threshold: Sequence[float] = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
@@ -29,6 +37,16 @@ class Grid:
     min_consistency: Sequence[float] = (0.0, 1.25, 2.0)
     min_volume_mm3: Sequence[float] = (14.0, 20.0, 30.0)
     min_extent_mm: Sequence[float] = (3.0, 4.0)
+    min_area_mm2: Sequence[float] = (0.0,)
+
+    @classmethod
+    def of_planes(cls, pixel_mm2: float) -> "Grid":
+        """The grid for two-dimensional images: areas to try instead of volumes.
+
+        Args:
+            pixel_mm2: area of a pixel of the network's grid.
+        """
+        return cls(min_volume_mm3=(), min_area_mm2=tuple(n * pixel_mm2 for n in AREAS_PIXELS))
 
     def around(self, default: InstantiationSettings) -> "Grid":
         """The grid with ascending values and with those of the default among them."""

@@ -15,7 +15,8 @@ from nnunetv2_conflunet.postprocessing.heads import Heads, check_heads
 from nnunetv2_conflunet.postprocessing.peaks import Peaks, find_peaks
 from nnunetv2_conflunet.postprocessing.pieces import connected_regions
 from nnunetv2_conflunet.postprocessing.prominence import is_prominent, relative_prominence
-from nnunetv2_conflunet.postprocessing.size_filter import reaches_limits
+from nnunetv2_conflunet.postprocessing.size_filter import limits_of, reaches_limits
+from nnunetv2_conflunet.postprocessing.units import refuse_limits
 from nnunetv2_conflunet.postprocessing.voxels import Voxels, sizes_and_boxes
 
 METRICS = ("PQ", "F1")
@@ -64,7 +65,8 @@ def score_grid(
     Raises:
         InputError: shapes that do not belong together, NaN or infinite heads, a spacing that does not fit.
     """
-    scoring_limits = {"min_volume_mm3": scoring.min_volume_mm3, "min_extent_mm": scoring.min_extent_mm}
+    scoring_limits = limits_of(scoring)
+    refuse_limits(reference.shape, spacing_mm, **scoring_limits)
     reference, _ = filter_small_instances(reference, spacing_mm, **scoring_limits)
     spacing = check_spacing(spacing_mm, foreground.ndim)
     flat = len(flat_axes(foreground.ndim, foreground.shape))
@@ -79,7 +81,7 @@ def score_grid(
     for i, point in enumerate(points):
         instances = instances_at(point)
         large = np.ones(len(instances.n_voxels), bool)
-        for limits in ({name: getattr(point, name) for name in scoring_limits}, scoring_limits):
+        for limits in (limits_of(point), scoring_limits):
             large &= reaches_limits(instances.n_voxels, instances.extent_voxels, spacing, **limits)
         table = with_predictions(instances.table, large)
         metrics = detection_metrics(table, match(table, scoring.matching, scoring.iou_threshold))

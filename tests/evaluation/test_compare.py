@@ -96,9 +96,9 @@ def test_tables_side_by_side(methods):
     ]
     text = markdown_tables(comparison)
     # High is best for F1, low for DiC.
-    assert "| F1 (%) | **62.5 ± 17.7** | 37.5 ± 17.7   | 2        |" in text
-    assert "| DiC    | 1.3 ± 1.5       | **0.3 ± 0.6** | 3        |" in text
-    assert "1 patients of acls are not in every evaluation and are left out." in text
+    assert "| F1 (%) | **62.5 ± 17.7** | 37.5 ± 17.7   | 2     |" in text
+    assert "| DiC    | 1.3 ± 1.5       | **0.3 ± 0.6** | 3     |" in text
+    assert "1 cases of acls are not in every evaluation and are left out." in text
     latex = latex_table(comparison)
     assert r"cc\_1 & \textbf{62.5 $\pm$ 17.7} & 1.3 $\pm$ 1.5 \\" in latex
     assert latex.count(r"\\") == 4
@@ -173,8 +173,20 @@ def test_faults(methods, tmp_path):
     with pytest.raises(InputError, match="no metric F2"):
         compare_methods(load_methods(methods), ["F2"])
     other = write(tmp_path / "other", {"9": {"F1": 1, "DiC": 1}})
-    with pytest.raises(InputError, match="no patient in common"):
+    with pytest.raises(InputError, match="no case in common"):
         compare_methods(load_methods([methods[0], other]), ["F1"])
     strict = write(tmp_path / "strict", {"1": {"F1": 1, "DiC": 1}}, {**SETTINGS, "iou_threshold": 0.5})
     with pytest.raises(InputError, match="cc_1 and strict were evaluated with another iou_threshold"):
         compare_methods(load_methods([methods[0], strict]), ["F1"])
+
+
+def test_an_evaluation_of_an_earlier_version_had_no_smallest_area(tmp_path):
+    new = SETTINGS | {"min_area_mm2": 0.0}
+    rows = {"1": {"F1": 0.5}, "2": {"F1": 0.7}}
+    folders = [write(tmp_path / "new", rows, new), write(tmp_path / "old", rows)]
+    for order in (folders, folders[::-1]):
+        assert compare_methods(load_methods(order), ["F1"]).n == {"F1": 2}
+    folders[0] = write(tmp_path / "other", rows, SETTINGS | {"min_area_mm2": 20.0})
+    for order in (folders, folders[::-1]):
+        with pytest.raises(InputError, match="another min_area_mm2"):
+            compare_methods(load_methods(order), ["F1"])

@@ -19,7 +19,7 @@ from support import UNWRITABLE, unwritable
 from nnunetv2_conflunet.evaluation import command
 from nnunetv2_conflunet.evaluation.lesions import COLUMNS
 from nnunetv2_conflunet.evaluation.spreadsheets import read_csv
-from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.errors import InputError, join_faults
 
 SPACING_XYZ = (1.0, 1.5, 2.0)
 
@@ -472,3 +472,77 @@ def test_undefined_means_are_one_dash_and_distances_have_two_decimals(tmp_path, 
     rows = {i.split("│")[1].strip(): i for i in capsys.readouterr().out.splitlines() if i.count("│") == 5}
     assert "– ±" not in rows["Recall_CLU (%)"] and rows["Recall_CLU (%)"].count("–") == 2
     assert "0.00 ± –" in rows["HD95_mm"]
+
+
+def save_plane(folder, *squares):
+    """A PNG of squares: first row, first column and side in pixels."""
+    image = np.zeros((40, 50), np.uint8)
+    for i, (row, column, side) in enumerate(squares, start=1):
+        image[row : row + side, column : column + side] = i
+    folder.mkdir(parents=True, exist_ok=True)
+    io.imsave(folder / "case.png", image, check_contrast=False)
+
+
+def test_output_for_planes_speaks_of_areas_and_cases(tmp_path, capsys):
+    save_plane(tmp_path / "a", (2, 2, 8), (20, 20, 5))
+    save_plane(tmp_path / "b", (2, 2, 8), (30, 30, 3))
+    summary, _, _ = evaluate(tmp_path / "a", tmp_path / "b", "-np", 1)
+    assert summary["dim"] == 2
+    assert [i["stratum"] for i in summary["strata"]["volume"]][:2] == ["< 30 mm2", "30 to 100 mm2"]
+    out = capsys.readouterr().out
+    assert "instances below 0 mm2 and 3 mm" in " ".join(out.split())
+    assert "load_reference_mm2" in out and "lesions by area" in out
+    assert not any(word in out for word in ("mm3", "volume", "patient"))
+
+
+def test_a_smallest_area_removes_specks_from_planes(tmp_path):
+    save_plane(tmp_path / "a", (2, 2, 8), (20, 20, 5))
+    save_plane(tmp_path / "b", (2, 2, 8), (30, 30, 3))
+    for area, expected in ((9, (2, 2)), (10, (2, 1)), (26, (1, 1))):
+        _, cases, _ = evaluate(tmp_path / "a", tmp_path / "b", "-np", 1, "--min_area_mm2", area)
+        assert (cases["n_reference"][0], cases["n_prediction"][0]) == expected
+    _, cases, _ = evaluate(tmp_path / "a", tmp_path / "b", "-np", 1, "--min_area_mm2", 99, "--no_size_filter")
+    assert (cases["n_reference"][0], cases["n_prediction"][0]) == (2, 2)
+
+
+def test_a_spacing_at_which_no_lesion_can_stay_is_said_first(tmp_path):
+    for name in ("a", "b"):
+        save(tmp_path / name / "case.nii.gz", boxes((1, LARGE), (2, TOUCHING)))
+        image = sitk.ReadImage(tmp_path / name / "case.nii.gz")
+        image.SetSpacing((0.0003, 0.0003, 0.001))
+        sitk.WriteImage(image, tmp_path / name / "case.nii.gz")
+    with pytest.raises(InputError, match=r"case: The image is 0.012 x 0.0048 x 0.006 mm large, and the size filter"):
+        evaluate(tmp_path / "a", tmp_path / "b", "-np", 1)
+    _, cases, _ = evaluate(tmp_path / "a", tmp_path / "b", "-np", 1, "--no_size_filter")
+    assert cases["F1"][0] == 1
+
+
+def test_cases_with_the_same_fault_are_named_together():
+    faults = ["a: is broken", "b: is short", "c: is broken"]
+    assert join_faults(faults) == "3 cases: a, c: is broken | b: is short"
+    assert join_faults(faults[:1]) == "a: is broken"
+
+
+def test_references_that_are_all_too_small_are_noted(tmp_path, capsys):
+    for name in ("a", "b"):
+        save(tmp_path / name / "case.nii.gz", boxes((1, SINGLE)))
+    summary, cases, _ = evaluate(tmp_path / "a", tmp_path / "b", "-np", 1)
+    assert np.isnan(cases["F1"][0])
+    (note,) = summary["notes"]
+    assert note.startswith("The size filter removed every lesion of the references (1). Lower its limits")
+    assert note[:60] in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_parts_of_an_earlier_version_merge(dataset, tmp_path):
+    evaluate(*dataset, "-np", 1, "-o", tmp_path / "whole")
+    out = tmp_path / "parts"
+    for part in (0, 1):
+        arguments = [*map(str, dataset), "-np", "1", "-o", str(out), "-num_parts", "2", "-part_id", str(part)]
+        command.evaluate(command._parser().parse_args(arguments))
+        file = out / "evaluation_parts" / f"part_{part}_of_2.json"
+        content = json.loads(file.read_text())
+        del content["settings"]["min_area_mm2"]
+        content["cases"] = [{k: v for k, v in case.items() if k != "dim"} for case in content["cases"]]
+        file.write_text(json.dumps(content))
+    evaluate(*dataset, "-o", out, "-num_parts", 2, "--merge")
+    assert (out / "cases.csv").read_text() == (tmp_path / "whole" / "cases.csv").read_text()

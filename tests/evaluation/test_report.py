@@ -62,7 +62,7 @@ def test_what_was_removed_is_said_of_every_method(evaluated):
     assert page.count("matching &#39;paper&#39;") == 1
     methods[1].summary["removed"]["prediction"]["n_instances_removed"] = 17
     page = make_report(methods, n_cases=0)
-    assert "0 of the prediction" in page and "half: 4 patients" in page and "17 of the prediction" in page
+    assert "0 of the prediction" in page and "half: 4 cases" in page and "17 of the prediction" in page
 
 
 def test_one_method_without_images(evaluated):

@@ -401,3 +401,15 @@ def test_files_that_macos_wrote_beside_images_are_named(files):
     made = oblique_predictor("SimpleITKIO")
     with pytest.raises(InputError, match=r"macOS wrote beside images \(\._oblique_0000\.nii\.gz\), and nnU-Net takes"):
         made._manage_input_and_output_lists(str(folder), str(folder / "out"))
+
+
+def test_what_the_size_filter_removed_is_said_of_each_case(files, capsys):
+    folder, lesions, _ = files
+    source = [[str(folder / f"oblique_{i:04d}.nii.gz") for i in range(8)]]
+    smallest_mm3 = 3 * np.bincount(lesions.ravel())[1:].min()
+    plans = small_plans(spacing_mm=(3.0, 1.0, 1.0), patch_size=(12, 16, 16))
+    plans["conflunet"] = {"instantiation": {"min_volume_mm3": smallest_mm3 + 1.0}}
+    predictor(ConfLUNetPredictor, Oracle(), plans).predict_from_files_sequential(source, [str(folder / "out" / "a")])
+    left = np.count_nonzero(3 * np.bincount(lesions.ravel())[1:] > smallest_mm3)
+    limits = f"{smallest_mm3 + 1.0:g} mm3 and 3 mm"
+    assert f"a: {left} instances; the size filter ({limits}) removed {3 - left}\n" in capsys.readouterr().out

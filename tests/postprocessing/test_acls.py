@@ -6,8 +6,8 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 from skimage.feature import hessian_matrix, hessian_matrix_eigvals
 
-from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate, instantiate_acls
-from nnunetv2_conflunet.postprocessing.acls import PRESETS, reach_voxels
+from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate, instantiate_acls, instantiate_cc
+from nnunetv2_conflunet.postprocessing.acls import PRESETS, _plain_field, _summits, reach_voxels
 from nnunetv2_conflunet.postprocessing.pieces import Assignment, connected_regions
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 
@@ -171,3 +171,24 @@ def test_how_far_around_the_foreground_the_probability_counts():
     assert reach_voxels(PRESETS["dworkin2018"], np.array([1.5, 1.0, 1.2])).tolist() == [5, 7, 6]
     assert reach_voxels(PRESETS["dworkin2018"], np.array([0.5, 4.0])).tolist() == [12, 3]
     assert reach_voxels(PRESETS["lou2021"], np.array([1.5, 1.0, 1.2])).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("shape", [(30, 40), (9, 20, 22)])
+def test_a_sigma_wider_than_the_image_needs_no_more_than_the_image(shape):
+    probability = np.random.default_rng(0).random(shape).astype(np.float32)
+    # 4,000 voxels: nothing is curved, so every component is its own instance.
+    found = instantiate_acls(probability, preset="dworkin2018", spacing_mm=(0.0003,) * len(shape))
+    np.testing.assert_array_equal(found, instantiate_cc(probability > 0.5))
+
+
+def test_beyond_the_border_the_outermost_value_goes_on():
+    # A Gaussian that reaches 24 voxels over the border of 12 x 14.
+    sigma, margin = 6.0, 40
+    row, column = np.mgrid[:12, :14]
+    probability = np.exp(-((row - 4) ** 2 + (column - 8) ** 2) / 18)
+    padded = np.pad(probability, margin, mode="edge")
+    expected = summits(padded, padded > 0.01, sigma)[margin:-margin, margin:-margin]
+    mask = probability > 0.01
+    found = _summits(_plain_field(probability), np.argwhere(mask), np.full(2, sigma))
+    np.testing.assert_array_equal(found, expected[mask])
+    assert 0 < found.sum() < found.size

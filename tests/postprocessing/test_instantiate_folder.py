@@ -489,3 +489,28 @@ def test_unknown_settings_of_a_model_are_an_error(ours):
     (ours / "plans.json").write_text(json.dumps(plans))
     with pytest.raises(InputError, match="Unknown instantiation settings sigma"):
         PredictionFolder.open(ours).settings()
+
+
+def test_a_spacing_at_which_no_instance_can_stay_is_said(monkeypatch, capsys, tmp_path, masks):
+    for case in CASES:
+        array = np.asarray(nibabel.load(masks / f"{case}.nii.gz").dataobj)
+        nibabel.save(nibabel.Nifti1Image(array, np.diag([0.0003, 0.0003, 0.001, 1])), masks / f"{case}.nii.gz")
+    assert run(monkeypatch, "-i", masks, "-o", tmp_path / "out", "-m", "cc") == 1
+    error = capsys.readouterr().err
+    assert error.count("The image is 0.014 x 0.009 x 0.0096 mm large, and the size filter would remove every") == 3
+    assert "micrometers" in error
+    assert run(monkeypatch, "-i", masks, "-o", tmp_path / "out", "-m", "cc", *["--min_extent_mm", "0"],
+               *["--min_volume_mm3", "0"]) == 0  # fmt: skip
+
+
+def test_maps_of_an_earlier_version_stay(monkeypatch, capsys, tmp_path, masks):
+    out = tmp_path / "out"
+    assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc") == 0
+    record = json.loads((out / "instantiation.json").read_text())
+    del record["settings"]["min_area_mm2"]
+    (out / "instantiation.json").write_text(json.dumps(record))
+    capsys.readouterr()
+    assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc") == 0
+    assert "3 of 3 cases were done before" in capsys.readouterr().out
+    assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc", "--min_area_mm2", 5) == 0
+    assert "done before" not in capsys.readouterr().out

@@ -123,3 +123,24 @@ def test_matches_max_pooling_where_values_differ(seed, shape, window_mm, spacing
     expected = np.argwhere((pooled == heatmap) & (heatmap >= 0.3))
     found = peaks(heatmap, spacing, threshold=0.3, window_mm=window_mm).indices
     assert {*map(tuple, found)} == {*map(tuple, expected)}
+
+
+@pytest.mark.parametrize("shape", [(14, 15), (6, 8, 10), (1, 9, 9)])
+@pytest.mark.parametrize("window_mm", [3.0, 5.0, 9.0])
+@pytest.mark.parametrize("levels", [4, 1000])
+def test_a_wide_window_is_searched_in_another_way_with_the_same_peaks(monkeypatch, shape, window_mm, levels):
+    for seed in range(20):
+        heatmap = np.random.default_rng(seed).integers(0, levels, shape) / levels
+        looked_at = peaks(heatmap, window_mm=window_mm)
+        with monkeypatch.context() as patch:
+            patch.setattr("nnunetv2_conflunet.postprocessing.peaks.WIDE", 0)
+            passed_over = peaks(heatmap, window_mm=window_mm)
+        np.testing.assert_array_equal(passed_over.indices, looked_at.indices)
+
+
+@pytest.mark.parametrize("shape", [(200, 300), (20, 60, 60)])
+def test_a_window_wider_than_the_image_ends_at_its_border(shape):
+    # 16,666 voxels of 0.3 um in a window of 5 mm.
+    heatmap = np.random.default_rng(0).random(shape)
+    found = peaks(heatmap, (0.0003,) * len(shape), window_mm=5.0)
+    assert found.indices.tolist() == [list(np.unravel_index(heatmap.astype(np.float32).argmax(), shape))]

@@ -9,6 +9,8 @@ from nnunetv2_conflunet.postprocessing import (
     instantiate,
     remove_small_instances,
 )
+from nnunetv2_conflunet.postprocessing.size_filter import describe_removed
+from nnunetv2_conflunet.utilities.errors import InputError
 
 
 def block(*size, shape=(12, 12, 12), value=1):
@@ -120,3 +122,37 @@ def test_the_pipeline_filters_after_splitting_and_renumbers():
         foreground, (1, 1, 1), everything, heatmap=heatmap, offsets_mm=np.zeros((3, *foreground.shape))
     )
     assert unfiltered.instances.max() == 3
+
+
+@pytest.mark.parametrize("shape", [(12, 12), (1, 12, 12)])
+def test_in_a_plane_a_smallest_area_acts_if_there_is_one(shape):
+    instances = np.zeros((12, 12), np.int32)
+    instances[1:4, 1:4] = 1  # 9 pixels of 0.5 mm2
+    instances[6:9, 1:5] = 2  # 12 pixels
+    spacing = (999.0, 0.5, 1.0)[-len(shape) :]
+    for area, left in ((0, [1, 2]), (4.5, [1, 2]), (4.6, [2]), (6.0, [2]), (6.1, [])):
+        found = remove_small_instances(instances.reshape(shape), spacing, min_extent_mm=0, min_area_mm2=area)
+        assert np.unique(found[found > 0]).tolist() == left
+    settings = InstantiationSettings(method="cc", min_extent_mm=0, min_area_mm2=4.6)
+    assert instantiate(instances.reshape(shape), spacing, settings).report["n_instances_removed"] == 1
+
+
+def test_a_smallest_area_does_not_act_in_space():
+    assert kept(fourteen_voxels(14), (1, 1, 1), min_area_mm2=1000)
+
+
+def test_settings_of_earlier_versions_have_no_smallest_area():
+    stored = InstantiationSettings(min_volume_mm3=20).to_dict()
+    del stored["min_area_mm2"]
+    assert InstantiationSettings.from_dict(stored) == InstantiationSettings(min_volume_mm3=20, min_area_mm2=0)
+    with pytest.raises(InputError, match="min_area_mm2 is -1"):
+        InstantiationSettings(min_area_mm2=-1)
+
+
+def test_the_account_in_words_names_the_limits_that_act():
+    settings = InstantiationSettings(method="cc", min_area_mm2=20)
+    mask = np.zeros((12, 12, 12), bool)
+    mask[1:5, 1:5, 1:5] = mask[8, 8, 8] = True
+    for foreground, limits in ((mask, "14 mm3 and 3 mm"), (mask[1], "20 mm2 and 3 mm"), (mask[1:2], "20 mm2 and 3 mm")):
+        text = describe_removed(instantiate(foreground, (1,) * foreground.ndim, settings).report, settings)
+        assert f"the size filter ({limits}) removed 1" in text

@@ -77,3 +77,19 @@ def test_half_precision_outputs_are_compared_in_float32(device):
     with torch.autocast(device.type, torch.float16, enabled=device.type == "cuda"):
         loss([torch.zeros(1, 2, 40, 40, 40), heads], [torch.zeros(1, 1, 40, 40, 40), target])
     assert loss.parts["center"].item() == pytest.approx(1e4) and loss.parts["offsets"].item() == pytest.approx(300)
+
+
+@pytest.mark.parametrize(
+    "validity, measured",
+    [
+        (NOTHING, [True, False, False]),
+        (HEATMAP_ONLY, [True, True, False]),
+        (HEATMAP_AND_OFFSETS, [True, True, True]),
+    ],
+)
+def test_a_part_without_targets_is_not_measured(validity, measured):
+    shape = (1, 4, 4, 4)
+    target = packed(torch.zeros(shape), torch.zeros(1, 3, 4, 4, 4), torch.full(shape, float(validity)))
+    loss = ConfLUNetLoss(Zero(), alpha=1, beta=1, deep_supervision=False)
+    loss([torch.zeros(1, 2, 4, 4, 4), torch.ones(1, 4, 4, 4, 4)], [torch.zeros(1, 1, 4, 4, 4), target])
+    assert loss.measured.tolist() == measured

@@ -103,9 +103,10 @@ def test_every_kind_of_plans_trains_validates_and_writes_instances(base, plans, 
     for phase in ("train", "val"):
         for part in ("seg", "center", "offsets"):
             values = log[f"{phase}_losses_{part}"]
-            assert len(values) == 2 and np.isfinite(values).all()
+            # Thin patches cut every lesion, so that no voxel has an offset to learn.
+            assert len(values) == 2 and (part == "offsets" or np.isfinite(values).all())
     center, offsets = (log[f"train_losses_{part}"][-1] for part in ("center", "offsets"))
-    heads = trainer.alpha * center + trainer.beta * offsets
+    heads = trainer.alpha * center + trainer.beta * np.nan_to_num(offsets)
     assert log["train_losses"][-1] == pytest.approx(log["train_losses_seg"][-1] + heads, abs=1e-4)
     assert 0 <= log["mean_fg_dice"][-1] <= 1 or np.isnan(log["mean_fg_dice"][-1])
     trainer.perform_actual_validation()
@@ -475,3 +476,27 @@ def instances_cc(mask):
     from scipy.ndimage import label
 
     return label(mask, np.ones((3, 3, 3)))[0]
+
+
+@pytest.mark.parametrize(
+    "dim, spacing_mm, message",
+    [
+        (3, (0.001, 0.0003, 0.0003), "3d_fullres: sigma_mm is 2 mm, 6,667 voxels of 0.0003 mm"),
+        (2, (0.01, 0.01), "2d: sigma_mm is 2 mm, 200 voxels"),
+        (3, (1.0, 0.1, 0.1), "3d_fullres: The image is 16 x 1.6 x 1.6 mm large, and the size filter would remove"),
+    ],
+)
+def test_a_spacing_in_another_unit_is_refused_before_anything_is_written(base, dim, spacing_mm, message):
+    text = refused(small_plans(dim=dim, spacing_mm=spacing_mm))
+    assert f"Dataset001_Small, {message}" in text and "micrometers" in text
+    assert not (base / "results").exists()
+
+
+def test_lengths_that_suit_a_small_spacing_are_not(base):
+    class nnUNetTrainerInMicrometers(nnUNetTrainerTiny):
+        sigma_mm = 0.002
+        instantiation = InstantiationSettings(window_mm=0.005, min_volume_mm3=0, min_extent_mm=0)
+
+    plans = small_plans(n_stages=3, spacing_mm=(0.001, 0.0005, 0.0005))
+    content = {"labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz"}
+    assert nnUNetTrainerInMicrometers(plans, "3d_fullres", 0, content, CPU)

@@ -160,3 +160,12 @@ def test_noise_alone_is_seldom_taken_for_better():
         tuned += choose(scores, 0, list(range(30))).chosen != 0
     # Of 60 choices 3 in the mean; 8 or more would come with a probability of 1 %.
     assert tuned < 8
+
+
+def test_the_grid_of_planes_has_areas_instead_of_volumes():
+    default = InstantiationSettings()
+    grid = Grid.of_planes(0.25).around(default)
+    assert grid.min_volume_mm3 == [14]
+    # None, a speck of 3 x 3, and 20 and 40 pixels of 0.25 mm2.
+    assert grid.min_area_mm2 == [0, 2.25, 5, 10]
+    assert Grid().around(default).min_area_mm2 == [0]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from nnunetv2.postprocessing.remove_connected_components import remove_all_but_largest_component_from_segmentation
-from support import file_system, nnunet_environment, run, write_nifti
+from support import dataset_json, file_system, nnunet_environment, run, small_plans, write_nifti
 
 from nnunetv2_conflunet.evaluation.settings import Settings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
@@ -20,7 +20,9 @@ from nnunetv2_conflunet.postprocessing.instantiate_folder import instantiate_fol
 from nnunetv2_conflunet.postprocessing.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.tuning import Grid, determine_postprocessing
 from nnunetv2_conflunet.tuning.command import describe
+from nnunetv2_conflunet.tuning.determine import default_grid
 from nnunetv2_conflunet.tuning.grid import SEARCHED
+from nnunetv2_conflunet.tuning.model_folder import ModelFolder
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json, write_json
 from nnunetv2_conflunet.utilities.plans import SETTINGS_KEY, UNTUNED_KEY, stored_settings, with_tuned_instantiation
@@ -362,3 +364,58 @@ def test_arguments_that_name_nothing(tmp_path, toys, monkeypatch, capsys, argume
     assert exit_.value.code == 1
     error = capsys.readouterr().err
     assert error.startswith("Error: ") and message in error
+
+
+def write_planes(base, n_cases=4):
+    """A model of two-dimensional images with pixels of 0.5 mm, and their references.
+
+    Each case has two squares of 10 x 10 pixels that are found, and a false speck of 7 x 7.
+    """
+    model = base / "results" / "Dataset001_Small" / "nnUNetTrainerConfLUNet__nnUNetPlans__2d"
+    reference, prediction = np.zeros((2, 40, 50), np.uint16)
+    reference[2:12, 2:12], reference[20:30, 20:30] = 1, 2
+    prediction[:] = reference > 0
+    prediction[30:37, 2:9] = 1
+    for i in range(n_cases):
+        validation = model / f"fold_{i % 2}" / "validation"
+        write_nifti(prediction, validation / f"case{i}.nii.gz", (0.5, 0.5))
+        write_nifti(reference, base / "references" / f"case{i}.nii.gz", (0.5, 0.5))
+        (validation / "instances").mkdir(exist_ok=True)
+        np.savez_compressed(
+            validation / "instances" / f"case{i}.npz",
+            heatmap=np.zeros((1, 40, 50), np.float16),
+            offsets_mm=np.zeros((2, 1, 40, 50), np.float16),
+            crop=np.array([(0, 1), (0, 40), (0, 50)]),
+        )
+    settings = {"instantiation": DEFAULT.to_dict()}
+    plans = small_plans(dim=2, spacing_mm=(0.5, 0.5)) | {SETTINGS_KEY: settings}
+    (model / "plans.json").write_text(json.dumps(plans))
+    (model / "dataset.json").write_text(json.dumps(dataset_json()))
+    return model, base / "references"
+
+
+def test_planes_are_tuned_by_areas_of_their_pixels(tmp_path):
+    model, references = write_planes(tmp_path)
+    assert default_grid(ModelFolder(model)).min_area_mm2 == (0, 9 / 4, 20 / 4, 40 / 4)
+    grid = replace(default_grid(ModelFolder(model)), heatmap_threshold=(0.1,), window_mm=(3,), min_prominence=(0,))
+    # A speck of 7 x 7 pixels is 12.25 mm2 large, more than 40 of them.
+    grid = replace(grid, min_consistency=(0,), min_extent_mm=(3,), min_area_mm2=(*grid.min_area_mm2, 15))
+    record = determine(model, references, grid=grid)
+    assert chosen(record) == replace(DEFAULT, min_area_mm2=15)
+    assert (record["default"]["F1"], record["best"]["F1"]) == (pytest.approx(0.8), 1)
+    text = "\n".join(describe(record))
+    assert "min_area_mm2 15" in text
+    assert not any(word in text for word in ("mm3", "atients"))
+
+
+def test_references_without_lesions_are_said_in_the_units_of_planes(tmp_path):
+    model, references = write_planes(tmp_path, 2)
+    scoring = Settings(min_area_mm2=100)
+    with pytest.raises(InputError, match="has a lesion of at least 100 mm2 and 3 mm; nothing can be tuned"):
+        determine(model, references, scoring=scoring)
+
+
+def test_what_volumes_are_tuned_by_is_as_before(tmp_path, toys, references):
+    model = toys.write_model(tmp_path, [toys.scene(), toys.scene()])
+    assert default_grid(ModelFolder(model)) == Grid()
+    assert "min_area_mm2" not in "\n".join(describe(determine(model, references)))

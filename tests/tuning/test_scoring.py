@@ -6,6 +6,7 @@ import pytest
 from nnunetv2_conflunet.evaluation import evaluate_case
 from nnunetv2_conflunet.evaluation.settings import Settings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate, remove_small_instances
+from nnunetv2_conflunet.postprocessing.size_filter import limits_of
 from nnunetv2_conflunet.trainers.targets import center_offset_targets
 from nnunetv2_conflunet.tuning import Grid
 from nnunetv2_conflunet.tuning.scoring import METRICS, score_grid
@@ -39,7 +40,7 @@ def noisy_case(shape, spacing_mm, seed):
 
 def one_by_one(foreground, reference, spacing_mm, heads, points, scoring):
     """The same scores by the functions that a user would call."""
-    limits = {"min_volume_mm3": scoring.min_volume_mm3, "min_extent_mm": scoring.min_extent_mm}
+    limits = limits_of(scoring)
     kept_reference = remove_small_instances(reference, spacing_mm, **limits)
     rows = []
     for point in points:
@@ -118,3 +119,23 @@ def test_heads_that_cannot_be_used(toys):
     heads = {"heatmap": made.heatmap * np.nan, "offsets_mm": np.zeros((3, *toys.shape)), "heads_box": None}
     with pytest.raises(InputError, match="heatmap holds"):
         score_grid(made.segmentation > 0, made.reference, (1, 1, 1), heads, [InstantiationSettings()], Settings())
+
+
+def test_areas_of_planes_score_as_if_made_alone():
+    shape = (1, 40, 44)
+    foreground, reference, heatmap, offsets_mm = noisy_case(shape[1:], np.ones(2), seed=5)
+    heads = {"heatmap": heatmap.reshape(shape), "offsets_mm": offsets_mm.reshape(-1, *shape), "heads_box": None}
+    foreground, reference = foreground.reshape(shape), reference.reshape(shape)
+    grid = Grid((0.1,), (3,), (0,), (0,), min_volume_mm3=(), min_extent_mm=(1,), min_area_mm2=(0, 9, 20, 40))
+    points = grid.around(InstantiationSettings()).points(InstantiationSettings())
+    spacing_mm, scoring = (999.0, 1.0, 1.0), Settings(min_extent_mm=0, min_area_mm2=4)
+    scores, _ = score_grid(foreground, reference, spacing_mm, heads, points, scoring)
+    np.testing.assert_array_equal(scores, one_by_one(foreground, reference, spacing_mm, heads, points, scoring))
+    assert len(np.unique(scores[:, 1])) > 2
+
+
+def test_a_spacing_at_which_no_lesion_can_stay_is_refused():
+    heads = {"heatmap": np.zeros((4, 5, 6)), "offsets_mm": np.zeros((3, 4, 5, 6)), "heads_box": None}
+    mask = np.ones((4, 5, 6), bool)
+    with pytest.raises(InputError, match="the size filter would remove every instance"):
+        score_grid(mask, mask.astype(int), (0.001,) * 3, heads, [InstantiationSettings()], Settings())

@@ -1,0 +1,119 @@
+"""Mixing with nnU-Net's other trainers, as in ``class X(nnUNetTrainerConfLUNet, nnUNetTrainerBN)``.
+
+Every method of ours builds on the next class's, so that behind ours each trainer of nnU-Net takes effect. Most of these
+do not go on to the next class, so that before ours they would take a part of it away; this is refused.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+from nnunetv2_conflunet.utilities.errors import InputError
+
+PACKAGE = __name__.partition(".")[0]
+# What nnU-Net's trainer sets by itself: another value comes from a trainer that is mixed in.
+STOCK_EPOCHS = 1000
+PAPER_EPOCHS = 300
+STOCK_VALUES = {
+    "initial_lr": 1e-2,
+    "weight_decay": 3e-5,
+    "probabilistic_oversampling": False,
+    "oversample_foreground_percent": 0.33,
+}
+# What a trainer before ours may replace: the heads do not depend on it.
+REPLACEABLE = ("__init__", "load_checkpoint", "_set_batch_size_and_oversample")
+
+
+class StandsBack:
+    """A method that stands back where a trainer that is mixed in behind it has its own.
+
+    Used as a decorator, for what a recipe chooses and does not add, such as the optimizer.
+    """
+
+    def __init__(self, method: Callable):
+        self.method = method
+
+    def __set_name__(self, owner: type, name: str):
+        self.owner, self.name = owner, name
+
+    def __get__(self, trainer: nnUNetTrainer | None, kind: type) -> Callable:
+        if trainer is None:
+            return self.method
+        following = _after(kind, self.owner)
+        if next(i for i in following if self.name in vars(i)) is nnUNetTrainer:
+            return self.method.__get__(trainer, kind)
+        return getattr(super(self.owner, trainer), self.name)
+
+
+def refuse_to_replace(kind: type[nnUNetTrainer]) -> None:
+    """Refuse a trainer in which one of nnU-Net's takes away what ours adds.
+
+    Raises:
+        InputError: it names both classes and the order in which they work together.
+    """
+    classes = kind.__mro__
+    for position, ours in enumerate(classes):
+        if not _is_ours(ours):
+            continue
+        for name, method in vars(ours).items():
+            if name in REPLACEABLE or isinstance(method, StandsBack) or not _goes_on(method):
+                continue
+            for other in classes[:position]:
+                if name in vars(other) and not issubclass(other, ours) and not _goes_on(vars(other)[name]):
+                    raise InputError(
+                        f"{other.__name__}.{name} would replace that of {ours.__name__} in {kind.__name__}; name "
+                        f"ConfLUNet's trainer first: {_other_order(kind, other)}."
+                    )
+
+
+def set_epochs(trainer: nnUNetTrainer) -> None:
+    """Let a training have the epochs of its class; those of a trainer that is mixed in stand before our defaults.
+
+    Raises:
+        InputError: both have a number of their own.
+    """
+    if trainer.num_epochs == STOCK_EPOCHS:
+        trainer.num_epochs = trainer.epochs
+    elif trainer.epochs not in (STOCK_EPOCHS, PAPER_EPOCHS, trainer.num_epochs):
+        raise InputError(
+            f"{type(trainer).__name__} has epochs = {trainer.epochs}, and a trainer of nnU-Net that it mixes sets "
+            f"{trainer.num_epochs}; keep one of the two numbers."
+        )
+
+
+def set_unless_mixed_in(trainer: nnUNetTrainer, **values: Any) -> None:
+    """Set attributes that still have nnU-Net's own values; others come from a trainer that is mixed in."""
+    for name, value in values.items():
+        if getattr(trainer, name) == STOCK_VALUES[name]:
+            setattr(trainer, name, value)
+
+
+def _after(kind: type, owner: type) -> tuple[type, ...]:
+    return kind.__mro__[kind.__mro__.index(owner) + 1 :]
+
+
+def _goes_on(method: object) -> bool:
+    """Whether a method calls super(), which leaves a trace in its code."""
+    function = getattr(method, "__func__", method)
+    while function is not None:
+        code = getattr(function, "__code__", None)
+        if code is not None and ("__class__" in code.co_freevars or "super" in code.co_names):
+            return True
+        function = getattr(function, "__wrapped__", None)
+    return False
+
+
+def _other_order(kind: type, other: type) -> str:
+    """The first line of the class that mixes `other` with ours, as it should be."""
+    mixing = next(i for i in reversed(kind.__mro__) if issubclass(i, other) and _has_ours(i))
+    bases = sorted(mixing.__bases__, key=lambda i: issubclass(i, other) and not _has_ours(i))
+    return f"class {mixing.__name__}({', '.join(i.__name__ for i in bases)})"
+
+
+def _has_ours(kind: type) -> bool:
+    return any(_is_ours(i) for i in kind.__mro__)
+
+
+def _is_ours(kind: type) -> bool:
+    return kind.__module__.startswith(f"{PACKAGE}.")

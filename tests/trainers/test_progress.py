@@ -1,0 +1,44 @@
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from nnunetv2_conflunet.trainers.progress import add_loss_parts, describe_loss_parts, log_loss_parts
+
+
+class Logger:
+    """The part of nnU-Net's logger that is used."""
+
+    def __init__(self):
+        self.local_logger = SimpleNamespace(my_fantastic_logging={})
+
+    def log(self, key, value, epoch):
+        self.local_logger.my_fantastic_logging[key].append(value)
+
+    def get_value(self, key, step):
+        values = self.local_logger.my_fantastic_logging[key]
+        return values if step is None else values[step]
+
+
+def step(offsets, measured):
+    return {"seg": 0.5, "center": 0.25, "offsets": offsets, "measured": np.array([True, True, measured])}
+
+
+@pytest.fixture
+def logger():
+    made = Logger()
+    add_loss_parts(made)
+    return made
+
+
+def test_offsets_that_no_voxel_had_a_target_for_are_not_zero(logger):
+    log_loss_parts(logger, "val", [step(0.0, False), step(0.0, False)], 0, is_ddp=False)
+    assert math.isnan(logger.get_value("val_losses_offsets", -1))
+    assert describe_loss_parts(logger, "val") == "seg 0.5000, center 0.2500, offsets not measured"
+
+
+def test_one_step_with_targets_is_enough(logger):
+    log_loss_parts(logger, "val", [step(0.0, False), step(3.0, True)], 0, is_ddp=False)
+    # The mean of the loss, as it is in the sum: a step without lesions adds nothing.
+    assert describe_loss_parts(logger, "val") == "seg 0.5000, center 0.2500, offsets 1.5000"
