@@ -6,7 +6,7 @@ from pathlib import Path
 from nnunetv2_conflunet.evaluation.comparison import PAPER_METRICS, compare_methods, load_methods
 from nnunetv2_conflunet.evaluation.comparison_tables import latex_table, markdown_tables
 from nnunetv2_conflunet.utilities.commands import run_command
-from nnunetv2_conflunet.utilities.files import atomic_path
+from nnunetv2_conflunet.utilities.files import write_texts
 
 
 def main() -> None:
@@ -22,13 +22,13 @@ def compare(args: argparse.Namespace) -> None:
     print(text)
     if args.o is None:
         return
-    for name, content in (
-        ("comparison.md", text),
-        ("comparison.tex", latex_table(comparison)),
-        ("comparison.csv", comparison.pairs.to_csv(index=False)),
-    ):
-        with atomic_path(args.o / name) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+    write_texts(
+        {
+            args.o / "comparison.md": text,
+            args.o / "comparison.tex": latex_table(comparison),
+            args.o / "comparison.csv": comparison.pairs.to_csv(index=False),
+        }
+    )
     print(f"Wrote comparison.md, comparison.tex and comparison.csv to {args.o}")
 
 

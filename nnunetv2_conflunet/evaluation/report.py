@@ -22,7 +22,7 @@ from nnunetv2_conflunet.evaluation.tables import (
 )
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError
-from nnunetv2_conflunet.utilities.files import atomic_path
+from nnunetv2_conflunet.utilities.files import write_texts
 
 STRATA_COLUMNS = ("n_reference", "n_prediction", "Recall", "Precision", "SQ", "PQ")
 KEY = (("TP", "matched prediction"), ("FP", "prediction without a match"), ("FN", "reference without a match"))
@@ -42,8 +42,7 @@ def report(args: argparse.Namespace) -> None:
         raise InputError(f"{args.images} is not a folder; give the folder of the images, such as imagesTs.")
     output = args.o or methods[0].folder / "report.html"
     page = make_report(methods, images=args.images, n_cases=args.n_cases)
-    with atomic_path(output) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_texts({output: page})
     print(f"Wrote {output}")
 
 

@@ -4,7 +4,8 @@ Each function has the arguments of the one of nnU-Net it stands in for, and give
 channels only.
 """
 
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -18,24 +19,12 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunetv2_conflunet.inference.instances import instances_from_logits
+from nnunetv2_conflunet.inference.output_files import OutputFiles
 from nnunetv2_conflunet.postprocessing import write_case
-from nnunetv2_conflunet.postprocessing.outputs import INSTANCES_FOLDER, case_files
+from nnunetv2_conflunet.postprocessing.outputs import case_files
+from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
-
-
-def instance_folder(output_file_truncated: str) -> Path:
-    """Where the instances of a case go whose segmentation goes to ``<output_file_truncated><file_ending>``."""
-    return Path(output_file_truncated).parent / INSTANCES_FOLDER
-
-
-def heads_file(output_file_truncated: str) -> Path:
-    """Where ``save_probabilities`` keeps the heads of a case."""
-    return instance_folder(output_file_truncated) / f"{Path(output_file_truncated).name}.npz"
-
-
-def instance_map_file(output_file_truncated: str, file_ending: str) -> Path:
-    """The instance map of a case."""
-    return case_files(instance_folder(output_file_truncated), Path(output_file_truncated).name, file_ending)[0]
+from nnunetv2_conflunet.utilities.whole_files import is_whole
 
 
 def export_prediction_with_instances(
@@ -52,36 +41,61 @@ def export_prediction_with_instances(
 
     The instances are made of the segmentation as it stands in the file. Those of an earlier run go first and the map
     comes last, so that all belong to the segmentation beside them at all times.
+
+    Raises:
+        InputError: a file cannot be written whole; nnU-Net's own is removed then, since readers take the voxels that
+            a truncated NIfTI file lacks for background.
     """
     dataset_json = dataset_json_dict_or_file
     if isinstance(dataset_json, str):
         dataset_json = read_json(dataset_json)
-    file_ending = dataset_json["file_ending"]
     n_semantic = plans_manager.get_label_manager(dataset_json).num_segmentation_heads
-    folder, case = instance_folder(output_file_truncated), Path(output_file_truncated).name
-    for older in (*case_files(folder, case, file_ending), heads_file(output_file_truncated)):
-        older.unlink(missing_ok=True)
-    export_prediction_from_logits(
-        predicted_array_or_file[:n_semantic], properties_dict, configuration_manager, plans_manager, dataset_json,
-        output_file_truncated, save_probabilities, num_threads_torch,
-    )  # fmt: skip
-
     reader = plans_manager.image_reader_writer_class()
-    segmentation = reader.read_seg(output_file_truncated + file_ending)[0][0].astype(np.int32)
+    files = OutputFiles.of(output_file_truncated, dataset_json["file_ending"], type(reader))
+    for older in (*case_files(files.folder, files.case, files.file_ending), files.heads):
+        older.unlink(missing_ok=True)
+    with _written_whole(files):
+        export_prediction_from_logits(
+            predicted_array_or_file[:n_semantic], properties_dict, configuration_manager, plans_manager, dataset_json,
+            output_file_truncated, save_probabilities, num_threads_torch,
+        )  # fmt: skip
+
+    segmentation = reader.read_seg(str(files.segmentation))[0][0].astype(np.int32)
     found = instances_from_logits(segmentation, predicted_array_or_file, properties_dict, plans_manager, dataset_json)
     if save_probabilities:
-        found.maps.save(heads_file(output_file_truncated))
+        found.maps.save(files.heads)
     write_case(
         found.result,
-        folder,
-        case,
+        files.folder,
+        files.case,
         properties_dict,
         reader,
-        file_ending,
+        files.file_ending,
         labels=segmentation,
         probability=found.probability,
         connectivity=found.settings.connectivity,
     )
+
+
+@contextmanager
+def _written_whole(files: OutputFiles) -> Iterator[None]:
+    """See to it that what nnU-Net writes in the block is whole, and remove it where it is not."""
+    error = None
+    try:
+        yield
+    except (OSError, RuntimeError) as raised:
+        error = raised
+    stumps = [i for i in (files.segmentation, files.probabilities) if i.is_file() and not is_whole(i)]
+    for stump in stumps:
+        stump.unlink()
+    if stumps or isinstance(error, OSError) or not (error or files.segmentation.is_file()):
+        stump = (*stumps, files.segmentation)[0]
+        raise InputError(
+            f"nnU-Net could not write {stump} whole{f' ({error})' if error else ''}, so its case has no instances. Is "
+            "the disk full? Make room, then predict again with --continue_prediction."
+        ) from error
+    if error:
+        raise error
 
 
 def _semantic_only(channels: np.ndarray | torch.Tensor, label_manager: LabelManager) -> np.ndarray | torch.Tensor:

@@ -1,7 +1,6 @@
 """nnU-Net's predictor for networks with center and offset heads."""
 
 import itertools
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -16,8 +15,8 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 
 from nnunetv2_conflunet.imageio import Geometry
 from nnunetv2_conflunet.inference.discovery import ours_in_ext_trainer
-from nnunetv2_conflunet.inference.export import heads_file, instance_map_file
 from nnunetv2_conflunet.inference.instances import instances_from_logits
+from nnunetv2_conflunet.inference.output_files import OutputFiles, check_distinct
 from nnunetv2_conflunet.inference.stock_exports import exporting_instances
 from nnunetv2_conflunet.networks import Heads, heads_of, unwrapped
 from nnunetv2_conflunet.postprocessing import lesion_table
@@ -123,20 +122,18 @@ class ConfLUNetPredictor(nnUNetPredictor):
         self, source, outputs, folder_with_segs_from_prev_stage=None, overwrite=True, part_id=0, num_parts=1,
         save_probabilities=False,
     ):  # fmt: skip
-        """As in nnU-Net; a case is done when its instance map exists too, which is written last."""
+        """As in nnU-Net; a case is done when its instance map, which comes last, is there too, and all files whole."""
         inputs, outputs, previous = super()._manage_input_and_output_lists(
             source, outputs, folder_with_segs_from_prev_stage, True, part_id, num_parts, save_probabilities
         )
-        if overwrite or outputs is None:
+        if outputs is None:
             return inputs, outputs, previous
-        ending = self.dataset_json["file_ending"]
-        todo = []
-        for i, output in enumerate(outputs):
-            expected = [output + ending, instance_map_file(output, ending)]
-            if save_probabilities:
-                expected += [output + ".npz", heads_file(output)]
-            if not all(os.path.isfile(file) for file in expected):
-                todo.append(i)
+        ending, writer = self.dataset_json["file_ending"], self.plans_manager.image_reader_writer_class
+        files = [OutputFiles.of(output, ending, writer) for output in outputs]
+        check_distinct(files)
+        if overwrite:
+            return inputs, outputs, previous
+        todo = [i for i, of_case in enumerate(files) if not of_case.are_whole(save_probabilities)]
         print(f"{len(outputs) - len(todo)} of {len(outputs)} cases have their segmentation and instance map already.")
         return [inputs[i] for i in todo], [outputs[i] for i in todo], [previous[i] for i in todo]
 

@@ -12,6 +12,7 @@ from skimage import io
 
 from nnunetv2_conflunet.imageio import read_instances
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, case_is_done, instantiate, write_case
+from nnunetv2_conflunet.utilities.errors import InputError
 
 CC = InstantiationSettings(method="cc", min_volume_mm3=0, min_extent_mm=0)
 READERS = [NibabelIO, NibabelIOWithReorient, SimpleITKIO, SimpleITKIOWithReorient]
@@ -97,7 +98,7 @@ def test_a_map_that_cannot_be_written_leaves_the_case_open(tmp_path, monkeypatch
         raise OSError("No space left on device")
 
     monkeypatch.setattr(sitk, "WriteImage", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InputError, match=r"case\.nii\.gz cannot be written whole \(No space"):
         write_case(result, tmp_path / "out", "case", properties, SimpleITKIO(), ".nii.gz")
     assert not case_is_done(tmp_path / "out", "case", ".nii.gz")
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["case.csv"]
+    assert list((tmp_path / "out").iterdir()) == []
