@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import SimpleITK as sitk
+
+from nnunetv2_conflunet.utilities.errors import InputError
 
 FEATURES = (4, 8)
 
@@ -104,6 +107,22 @@ def write_nifti(array, path, spacing_mm=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0),
         image.SetDirection([float(i) for i in np.ravel(direction)])
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     sitk.WriteImage(image, str(path), True)
+
+
+def files_of(folder):
+    """Every file below a folder, hidden ones too, with its content."""
+    return {str(i.relative_to(folder)): i.read_bytes() for i in sorted(Path(folder).rglob("*")) if i.is_file()}
+
+
+def assert_whole_or_as_before(disk, write, room):
+    """That writing to a full disk fails with one sentence, leaves no stump, and keeps the files that were there."""
+    for _ in ("nothing there", "older files there"):
+        before = files_of(disk.folder)
+        with disk.room(room), pytest.raises(InputError, match=r"cannot be written whole \(.*Is the disk full\?"):
+            write()
+        assert files_of(disk.folder) == before
+        write()
+        assert files_of(disk.folder)
 
 
 def write_dataset(folder, n_cases=6, shape=(40, 36, 44), seed=0, n_lesions=4, labels=None, spacing_mm=(1.0, 1.0, 1.0)):

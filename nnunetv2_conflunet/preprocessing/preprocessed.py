@@ -122,9 +122,9 @@ class PreprocessedInstances:
         missing = [i for i in cases if not is_whole(self._map_file(i))]
         if missing:
             raise InputError(
-                f"{len(missing)} of {len(cases)} cases have no whole map in {self.folder} ({list_some(missing)}), and "
-                f"the raw dataset {self.plans.dataset_name} is not in nnUNet_raw. Put it there, or copy the folder from "
-                "the machine that prepared it."
+                f"{len(missing)} of {len(cases)} cases have no whole map in {self.folder} "
+                f"({list_some(missing)}), and the raw dataset {self.plans.dataset_name} is not in nnUNet_raw. Put it "
+                "there, or copy the folder from the machine that prepared it."
             )
 
     def _map_file(self, case: str) -> Path:

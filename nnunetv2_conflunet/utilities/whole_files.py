@@ -121,6 +121,10 @@ def _check_tiff(path: Path) -> None:
     with tifffile.TiffFile(path) as file:
         ends = [i + n for page in file.pages for i, n in zip(page.dataoffsets, page.databytecounts, strict=True)]
         _require(path.stat().st_size, max(ends))
+        # What tifffile wrote knows the shape of the whole, and the pages at its end may be missing.
+        n_voxels = sum(prod(page.shape) for page in file.pages)
+        if any(n_voxels < prod(whole["shape"]) for whole in file.shaped_metadata or ()):
+            raise ValueError("truncated: it lacks slices")
 
 
 def _check_npz(path: Path) -> None:
