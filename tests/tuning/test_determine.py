@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from nnunetv2.postprocessing.remove_connected_components import remove_all_but_largest_component_from_segmentation
-from support import nnunet_environment, run, write_nifti
+from support import files_of, nnunet_environment, run, write_nifti
 
 from nnunetv2_conflunet.evaluation.settings import Settings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
@@ -333,3 +333,20 @@ def test_arguments_that_name_nothing(tmp_path, toys, monkeypatch, capsys, argume
     assert exit_.value.code == 1
     error = capsys.readouterr().err
     assert error.startswith("Error: ") and message in error
+
+
+@pytest.mark.parametrize("room", [0, 4096])
+def test_on_a_full_disk_the_plans_and_the_record_of_the_last_choice_stand(disk, toys, monkeypatch, capsys, room):
+    from nnunetv2_conflunet.tuning.command import main
+
+    model = toys.write_model(disk.folder, [toys.scene(spurious=0.3) for _ in range(3)])
+    references = disk.folder / "raw" / toys.dataset / "instancesTr"
+    grid = "--heatmap_threshold 0.1 0.45 --window_mm 3 4 5 --min_prominence 0 0.1 --min_consistency 0 1 2"
+    arguments = [model, "-ref", references, "-f", 0, 1, *grid.split(), "-np", 1]
+    monkeypatch.setattr(sys, "argv", ["command", "-i", *map(str, arguments)])
+    before = files_of(disk.folder)
+    with disk.room(room), pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    assert "cannot be written whole" in capsys.readouterr().err
+    assert files_of(disk.folder) == before
