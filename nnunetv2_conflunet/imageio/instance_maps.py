@@ -118,7 +118,8 @@ def write_instances(
         # nnU-Net keeps the spacing of a TIFF in a JSON file beside it.
         spacing_file = path.with_name(path.name.removesuffix(file_ending) + ".json")
         beside[spacing_file] = json_text({"spacing": [float(i) for i in properties["spacing"]]})
-    with atomic_path(path, file_ending, beside) as temporary:
+    # ITK writes to no name that ends with ".NII.GZ".
+    with atomic_path(path, file_ending.lower(), beside) as temporary:
         if "sitk_stuff" in properties:
             sitk.WriteImage(_sitk_image(ids, properties["sitk_stuff"]), str(temporary), True)
         elif "nibabel_stuff" in properties:

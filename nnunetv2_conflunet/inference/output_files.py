@@ -43,7 +43,7 @@ class OutputFiles:
             InputError: the writer makes another format of that name.
         """
         folder, name = Path(output_file_truncated).parent, Path(output_file_truncated).name
-        written = _written_name(name, file_ending, writer)
+        written = _written_name(folder, name, file_ending, writer)
         if not written.lower().endswith(file_ending.lower()):
             raise InputError(
                 f"{writer.__name__} writes the segmentation of case '{name}' to {written}, which is no {file_ending} "
@@ -77,10 +77,11 @@ def check_distinct(files: list[OutputFiles]) -> None:
         found.add(path)
 
 
-def _written_name(name: str, file_ending: str, writer: type[BaseReaderWriter]) -> str:
+def _written_name(folder: Path, name: str, file_ending: str, writer: type[BaseReaderWriter]) -> str:
     """What a writer makes of a name: ITK writes "a.nii.gz.nii.gz" and "a.nii.nii.gz" to "a.nii.gz"."""
     if "." not in name or not issubclass(writer, SimpleITKIO):
         return name + file_ending
-    with TemporaryDirectory() as folder:
-        sitk.WriteImage(sitk.Image(1, 1, 1, sitk.sitkUInt8), os.path.join(folder, name + file_ending))
-        return os.listdir(folder)[0]
+    # It looks for ".gz" in the whole path.
+    with TemporaryDirectory(suffix=".gz" if ".gz" in str(folder) else "") as probe:
+        sitk.WriteImage(sitk.Image(1, 1, 1, sitk.sitkUInt8), os.path.join(probe, name + file_ending))
+        return os.listdir(probe)[0]
