@@ -6,6 +6,7 @@ channels only.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ def export_prediction_with_instances(
     files = OutputFiles.of(output_file_truncated, dataset_json["file_ending"], type(reader))
     for older in (*case_files(files.folder, files.case, files.file_ending), files.heads):
         older.unlink(missing_ok=True)
-    with _written_whole(files):
+    with _written_whole([files.segmentation, *([files.probabilities] if save_probabilities else [])]):
         export_prediction_from_logits(
             predicted_array_or_file[:n_semantic], properties_dict, configuration_manager, plans_manager, dataset_json,
             output_file_truncated, save_probabilities, num_threads_torch,
@@ -78,24 +79,24 @@ def export_prediction_with_instances(
 
 
 @contextmanager
-def _written_whole(files: OutputFiles) -> Iterator[None]:
-    """See to it that what nnU-Net writes in the block is whole, and remove it where it is not."""
+def _written_whole(files: list[Path]) -> Iterator[None]:
+    """See to it that the files which nnU-Net writes in the block are whole, and remove those that are not."""
     error = None
     try:
         yield
     except (OSError, RuntimeError) as raised:
         error = raised
-    stumps = [i for i in (files.segmentation, files.probabilities) if i.is_file() and not is_whole(i)]
+    stumps = [i for i in files if i.is_file() and not is_whole(i)]
     for stump in stumps:
         stump.unlink()
-    if stumps or isinstance(error, OSError) or not (error or files.segmentation.is_file()):
-        stump = (*stumps, files.segmentation)[0]
-        raise InputError(
-            f"nnU-Net could not write {stump} whole{f' ({error})' if error else ''}, so its case has no instances. Is "
-            "the disk full? Make room, then predict again with --continue_prediction."
-        ) from error
-    if error:
+    if error is not None and not (stumps or isinstance(error, OSError)):
         raise error
+    missing = [i for i in files if not i.is_file()]
+    if error is not None or missing:
+        raise InputError(
+            f"nnU-Net could not write {(missing or files)[0]} whole{f' ({error})' if error else ''}, so its case has "
+            "no instances. Is the disk full? Make room, then predict again with --continue_prediction."
+        ) from error
 
 
 def _semantic_only(channels: np.ndarray | torch.Tensor, label_manager: LabelManager) -> np.ndarray | torch.Tensor:
