@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -168,12 +169,24 @@ def nnunet_environment(base, **others):
     }
 
 
-def run(command, environment, check=True, timeout=600):
-    """Run a command of the environment's Python, as a user types it; return the finished process."""
+def run(command, environment, check=True, timeout=600, largest_file=None):
+    """Run a command of the environment's Python, as a user types it; return the finished process.
+
+    With `largest_file` the system refuses to write more than so many bytes to any file, as on a full disk.
+    """
     program, *arguments = command
     executable = Path(sys.executable).with_name(program)
+    limit = None
+    if largest_file is not None:
+        resource = pytest.importorskip("resource")
+        limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (largest_file, largest_file))
     result = subprocess.run(
-        [str(executable), *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=timeout
+        [str(executable), *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        preexec_fn=limit,
     )
     if check and result.returncode:
         raise AssertionError(f"{' '.join(map(str, command))} failed:\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}")

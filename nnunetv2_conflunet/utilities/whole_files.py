@@ -16,6 +16,7 @@ import tifffile
 
 CHUNK_BYTES = 2**24
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+ZIP_END_BYTES = 22
 GIPL_HEADER_BYTES = 256
 # The texts before the voxels of a .nrrd or .mha file are shorter.
 HEADER_BYTES = 2**16
@@ -128,7 +129,11 @@ def _check_tiff(path: Path) -> None:
 
 
 def _check_npz(path: Path) -> None:
-    ZipFile(path).close()
+    with ZipFile(path) as archive:
+        names = archive.namelist()
+    # After a failure Python closes the archive with what was written before, and leaves the rest behind the end.
+    if not names or not _end(path, ZIP_END_BYTES).startswith(b"PK\5\6"):
+        raise ValueError("truncated: it lacks arrays")
 
 
 def _check_blosc2(path: Path) -> None:

@@ -86,6 +86,15 @@ def test_the_reason_says_how_much_is_missing(tmp_path):
     assert why_not_whole(tmp_path / "a.nii") == "0 bytes"
 
 
+@pytest.mark.parametrize("room", [0, 500, 4096, 3 * 4096, 10 * 4096])
+def test_an_archive_that_numpy_could_not_finish_is_not_whole(disk, room):
+    """Its end is there, since Python closes it all the same."""
+    noise = np.random.default_rng(0).random(4000)
+    with disk.room(room), pytest.raises(OSError):
+        np.savez_compressed(disk.folder / "a.npz", first=noise[:300], second=noise, third=noise)
+    assert not is_whole(disk.folder / "a.npz")
+
+
 def test_what_is_no_file_is_not_whole(tmp_path):
     assert not is_whole(tmp_path / "none.nii.gz")
     assert not is_whole(tmp_path)
