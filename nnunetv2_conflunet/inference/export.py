@@ -78,6 +78,15 @@ def export_prediction_with_instances(
     )
 
 
+def export_or_explain(*args, **kwargs) -> InputError | None:
+    """The same, with its InputError returned, so that nnU-Net's loop does not end the exports of the other cases."""
+    try:
+        export_prediction_with_instances(*args, **kwargs)
+    except InputError as error:
+        return error
+    return None
+
+
 @contextmanager
 def _written_whole(files: list[Path]) -> Iterator[None]:
     """See to it that the files which nnU-Net writes in the block are whole, and remove those that are not."""

@@ -15,6 +15,7 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 
 from nnunetv2_conflunet.imageio import Geometry
 from nnunetv2_conflunet.inference.discovery import ours_in_ext_trainer
+from nnunetv2_conflunet.inference.export import export_or_explain
 from nnunetv2_conflunet.inference.instances import instances_from_logits
 from nnunetv2_conflunet.inference.output_files import OutputFiles, check_distinct
 from nnunetv2_conflunet.inference.stock_exports import exporting_instances
@@ -102,9 +103,17 @@ class ConfLUNetPredictor(nnUNetPredictor):
     # nnU-Net's methods read their own signature, which ``wraps`` keeps.
     @wraps(nnUNetPredictor.predict_from_data_iterator)
     def predict_from_data_iterator(self, *args, **kwargs) -> list:
-        """As in nnU-Net; a case with an output file also gets its instance map and lesion table."""
-        with exporting_instances():
-            return super().predict_from_data_iterator(*args, **kwargs)
+        """As in nnU-Net; a case with an output file also gets its instance map and lesion table.
+
+        Raises:
+            InputError: files of some cases cannot be written whole; those of the others were written.
+        """
+        with exporting_instances(export_or_explain):
+            results = super().predict_from_data_iterator(*args, **kwargs)
+        failures = [str(i) for i in results if isinstance(i, InputError)]
+        if failures:
+            raise InputError(f"{len(failures)} of {len(results)} cases failed: {' | '.join(failures)}")
+        return results
 
     @wraps(nnUNetPredictor.predict_from_files_sequential)
     def predict_from_files_sequential(self, *args, **kwargs) -> list:

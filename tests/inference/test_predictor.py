@@ -485,26 +485,34 @@ def test_a_case_of_which_an_earlier_version_left_a_half_file_is_predicted_again(
     assert made._manage_input_and_output_lists(source, output, None, False, 0, 1, True)[0] == []
 
 
-def test_the_failure_of_an_export_worker_reaches_the_caller(files):
-    """In nnUNetv2_predict no one catches it, so its status is 1."""
+def test_a_case_that_a_worker_cannot_write_fails_the_command_and_no_other_case(files):
+    """In nnUNetv2_predict no one catches the error, so its status is 1."""
     resource = pytest.importorskip("resource")
-    folder, _, _ = files
+    folder, lesions, affine = files
+    for i, channel in enumerate(channels(np.zeros_like(lesions), (3.0, 1.0, 1.0))):
+        nibabel.save(nibabel.Nifti1Image(channel.transpose(), affine), folder / f"empty_{i:04d}.nii.gz")
+    cases, out = ["oblique", "empty", "again"], folder / "out"
+    sources = dict(zip(cases, (channels_of(folder), channels_of(folder, "empty"), channels_of(folder)), strict=True))
     made = oblique_predictor("SimpleITKIO")
-    preprocessed = made.configuration_manager.preprocessor_class(verbose=False).run_case(
-        channels_of(folder), None, made.plans_manager, made.configuration_manager, made.dataset_json
-    )
+    (folder / "sizes").mkdir()
+    made.predict_from_files_sequential(list(sources.values()), [str(folder / "sizes" / i) for i in cases])
+    # All files of the empty case have room, the lesion tables of the others do not.
+    room = max(i.stat().st_size for i in (folder / "sizes").rglob("empty*"))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def iterator():
         # By now the worker has started, under the limit, which is for it alone.
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        data, _, properties = preprocessed
-        yield {"data": torch.from_numpy(data), "ofile": str(folder / "out" / "a"), "data_properties": properties}
+        for case, source in sources.items():
+            data, _, properties = made.configuration_manager.preprocessor_class(verbose=False).run_case(
+                source, None, made.plans_manager, made.configuration_manager, made.dataset_json
+            )
+            yield {"data": torch.from_numpy(data), "ofile": str(out / case), "data_properties": properties}
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
     try:
-        with pytest.raises(InputError, match=r"nnU-Net could not write .*a\.nii\.gz whole"):
+        with pytest.raises(InputError, match=r"2 of 3 cases failed: .*oblique\.csv cannot .* \| .*again\.csv cannot"):
             made.predict_from_data_iterator(iterator(), num_processes_segmentation_export=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert not files_of(folder / "out")
+    assert sorted(i.name for i in (out / "instances").iterdir()) == ["empty.csv", "empty.nii.gz"]
