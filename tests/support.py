@@ -6,11 +6,14 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
+from nnunetv2_conflunet.utilities.errors import InputError
 
 FEATURES = (4, 8)
 
@@ -109,6 +112,22 @@ def write_nifti(array, path, spacing_mm=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0),
     sitk.WriteImage(image, str(path), True)
 
 
+def files_of(folder):
+    """Every file below a folder, hidden ones too, with its content."""
+    return {str(i.relative_to(folder)): i.read_bytes() for i in sorted(Path(folder).rglob("*")) if i.is_file()}
+
+
+def assert_whole_or_as_before(disk, write, room):
+    """That writing to a full disk fails with one sentence, leaves no stump, and keeps the files that were there."""
+    for _ in ("nothing there", "older files there"):
+        before = files_of(disk.folder)
+        with disk.room(room), pytest.raises(InputError, match=r"cannot be written whole \(.*Is the disk full\?"):
+            write()
+        assert files_of(disk.folder) == before
+        write()
+        assert files_of(disk.folder)
+
+
 def write_dataset(folder, n_cases=6, shape=(40, 36, 44), seed=0, n_lesions=4, labels=None, spacing_mm=(1.0, 1.0, 1.0)):
     """A raw nnU-Net dataset of bright balls on noise, half of them touching, the last training case without any."""
     rng = np.random.default_rng(seed)
@@ -197,12 +216,24 @@ UNWRITABLE = {
 }
 
 
-def run(command, environment, check=True, timeout=600):
-    """Run a command of the environment's Python, as a user types it; return the finished process."""
+def run(command, environment, check=True, timeout=600, largest_file=None):
+    """Run a command of the environment's Python, as a user types it; return the finished process.
+
+    With `largest_file` the system refuses to write more than so many bytes to any file, as on a full disk.
+    """
     program, *arguments = command
     executable = Path(sys.executable).with_name(program)
+    limit = None
+    if largest_file is not None:
+        resource = pytest.importorskip("resource")
+        limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (largest_file, largest_file))
     result = subprocess.run(
-        [str(executable), *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=timeout
+        [str(executable), *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        preexec_fn=limit,
     )
     if check and result.returncode:
         raise AssertionError(f"{' '.join(map(str, command))} failed:\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}")

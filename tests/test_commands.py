@@ -186,6 +186,34 @@ def test_continued_prediction_makes_only_what_is_missing(environment, prediction
     )
 
 
+def test_a_full_disk_ends_the_stock_command_with_status_1(environment, model, tmp_path):
+    """There is room for nnU-Net's plans.json and none for the probabilities."""
+    base, variables = environment
+    command = f"nnUNetv2_predict -d 321 -c 3d_small -tr {TRAINER} -f 0 -device cpu --disable_tta -npp 0 -nps 0"
+    command = [*command.split(), "-i", base / "raw" / DATASET / "imagesTs", "-o", tmp_path, "--save_probabilities"]
+    size = (model / "plans.json").stat().st_size
+    result = run(command, variables, check=False, largest_file=size + 1024)
+    assert result.returncode == 1
+    assert "nnU-Net could not write" in result.stderr and "Is the disk full?" in result.stderr
+    assert all(i.suffix == ".json" for i in tmp_path.rglob("*") if i.is_file())
+    assert "0 of 1 cases have" in run([*command, "--continue_prediction"], variables).stdout
+    assert (tmp_path / "instances" / "case_Ts0.nii.gz").is_file()
+
+
+def test_a_case_with_a_name_that_the_writer_folds(environment, model, tmp_path):
+    base, variables = environment
+    (tmp_path / "images").mkdir()
+    image = base / "raw" / DATASET / "imagesTs" / "case_Ts0_0000.nii.gz"
+    for name in ("s.nii", "plain"):
+        shutil.copy(image, tmp_path / "images" / f"{name}_0000.nii.gz")
+    command = f"nnUNetv2_predict -d 321 -c 3d_small -tr {TRAINER} -f 0 -device cpu --disable_tta -npp 1 -nps 1"
+    command = [*command.split(), "-i", tmp_path / "images", "-o", tmp_path / "out"]
+    run(command, variables)
+    written = sorted(str(i.relative_to(tmp_path / "out")) for i in (tmp_path / "out").rglob("*.nii.gz"))
+    assert written == ["instances/plain.nii.gz", "instances/s.nii.gz", "plain.nii.gz", "s.nii.gz"]
+    assert "2 of 2 cases have" in run([*command, "--continue_prediction"], variables).stdout
+
+
 def _unzipped(content):
     import gzip
 

@@ -7,7 +7,7 @@ from nnunetv2_conflunet.evaluation.comparison import PAPER_METRICS, compare_meth
 from nnunetv2_conflunet.evaluation.comparison_tables import latex_table, markdown_tables
 from nnunetv2_conflunet.evaluation.spreadsheets import without_formulas
 from nnunetv2_conflunet.utilities.commands import run_command
-from nnunetv2_conflunet.utilities.files import atomic_path
+from nnunetv2_conflunet.utilities.files import write_texts
 from nnunetv2_conflunet.utilities.writable import require_writable
 
 FILES = "comparison.md", "comparison.tex", "comparison.csv"
@@ -29,9 +29,7 @@ def compare(args: argparse.Namespace) -> None:
     if args.o is None:
         return
     contents = text, latex_table(comparison), without_formulas(comparison.pairs).to_csv(index=False)
-    for name, content in zip(FILES, contents, strict=True):
-        with atomic_path(args.o / name) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+    write_texts({args.o / name: content for name, content in zip(FILES, contents, strict=True)})
     print(f"Wrote {FILES[0]}, {FILES[1]} and {FILES[2]} to {args.o}")
 
 

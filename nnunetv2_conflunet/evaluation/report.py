@@ -25,7 +25,7 @@ from nnunetv2_conflunet.evaluation.tables import (
 )
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError
-from nnunetv2_conflunet.utilities.files import atomic_path
+from nnunetv2_conflunet.utilities.files import write_texts
 from nnunetv2_conflunet.utilities.writable import require_writable
 
 STRATA_COLUMNS = ("n_reference", "n_prediction", "Recall", "Precision", "SQ", "PQ")
@@ -51,8 +51,7 @@ def report(args: argparse.Namespace) -> None:
     require_writable(output)
     _refuse_foreign(output)
     page = make_report(methods, images=args.images, n_cases=args.n_cases)
-    with atomic_path(output) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_texts({output: page})
     print(f"Wrote {output}")
 
 

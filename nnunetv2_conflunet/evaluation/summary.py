@@ -14,7 +14,7 @@ from nnunetv2_conflunet.evaluation.settings import Settings
 from nnunetv2_conflunet.evaluation.spreadsheets import without_formulas
 from nnunetv2_conflunet.evaluation.strata import strata_by_confluence, strata_by_volume
 from nnunetv2_conflunet.postprocessing.units import REMEDY
-from nnunetv2_conflunet.utilities.files import atomic_path, write_json
+from nnunetv2_conflunet.utilities.files import json_text, write_texts
 
 SUMMARY_FILE, CASES_FILE, LESIONS_FILE = "summary_instances.json", "cases.csv", "lesions.csv"
 
@@ -106,12 +106,12 @@ def result_files(folder: Path) -> list[Path]:
 
 
 def write_results(folder: Path, summary: dict, cases: list[dict], lesions: pd.DataFrame) -> list[Path]:
-    """Write ``summary_instances.json``, ``cases.csv`` and ``lesions.csv``, each whole or not at all."""
-    write_json(summary, folder / SUMMARY_FILE)
-    for name, table in ((CASES_FILE, case_table(cases)), (LESIONS_FILE, lesions)):
-        with atomic_path(folder / name) as temporary:
-            without_formulas(table).to_csv(temporary, index=False)
-    return result_files(folder)
+    """Write ``summary_instances.json``, ``cases.csv`` and ``lesions.csv``: all of them or none."""
+    # The summary, by which an evaluation is found, comes last.
+    summary_file, *table_files = files = result_files(folder)
+    tables = (without_formulas(table).to_csv(index=False) for table in (case_table(cases), lesions))
+    write_texts({**dict(zip(table_files, tables, strict=True)), summary_file: json_text(summary)})
+    return files
 
 
 def _sum_of_removed(cases: list[dict]) -> dict[str, dict[str, float]]:

@@ -1,6 +1,7 @@
 """Writing maps of instance ids through nnU-Net's writers."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import nibabel
@@ -12,7 +13,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from skimage import io
 
 from nnunetv2_conflunet.utilities.errors import InputError
-from nnunetv2_conflunet.utilities.files import atomic_path, write_json
+from nnunetv2_conflunet.utilities.files import atomic_path, json_text
 
 # What a format can hold at most; any other format holds uint32.
 LARGEST_ID = {".png": 2**16 - 1, ".bmp": 2**8 - 1}
@@ -24,7 +25,12 @@ def smallest_id_dtype(instances: np.ndarray) -> type[np.unsignedinteger]:
 
 
 def write_instances(
-    instances: np.ndarray, path: str | os.PathLike, writer: BaseReaderWriter, properties: dict, file_ending: str
+    instances: np.ndarray,
+    path: str | os.PathLike,
+    writer: BaseReaderWriter,
+    properties: dict,
+    file_ending: str,
+    beside: Mapping[Path, str] | None = None,
 ) -> None:
     """Write a map of instance ids with the geometry of the image it belongs to, whole or not at all.
 
@@ -36,19 +42,25 @@ def write_instances(
         writer: an instance of the reader/writer that read the image.
         properties: what that reader returned for the image.
         file_ending: the dataset's, such as ``.nii.gz``.
+        beside: texts by the files that they go to, which appear together with the map, before it.
 
     Raises:
-        InputError: the format cannot hold the ids (above 65,535 in PNG, above 255 in BMP), or a reader/writer that
-            this package does not know changed them.
+        InputError: the format cannot hold the ids (above 65,535 in PNG, above 255 in BMP), a reader/writer that
+            this package does not know changed them, or a file cannot be written whole.
     """
-    path = Path(path)
+    path, beside = Path(path), dict(beside or {})
     limit = LARGEST_ID.get(file_ending.lower())
     highest = int(instances.max(initial=0))
     if limit is not None and highest > limit:
         raise InputError(f"{path}: {highest} instances do not fit into {file_ending} (at most {limit}); use .tif.")
     dtype = np.uint8 if limit == 2**8 - 1 else smallest_id_dtype(instances)
     ids = np.ascontiguousarray(instances, dtype=dtype)
-    with atomic_path(path, file_ending) as temporary:
+    if type(writer).__name__ == "Tiff3DIO":
+        # nnU-Net keeps the spacing of a TIFF in a JSON file beside it.
+        spacing_file = path.with_name(path.name.removesuffix(file_ending) + ".json")
+        beside[spacing_file] = json_text({"spacing": [float(i) for i in properties["spacing"]]})
+    # ITK writes to no name that ends with ".NII.GZ".
+    with atomic_path(path, file_ending.lower(), beside) as temporary:
         if "sitk_stuff" in properties:
             sitk.WriteImage(_sitk_image(ids, properties["sitk_stuff"]), str(temporary), True)
         elif "nibabel_stuff" in properties:
@@ -57,9 +69,6 @@ def write_instances(
             io.imsave(str(temporary), ids[0], check_contrast=False)
         elif type(writer).__name__ == "Tiff3DIO":
             tifffile.imwrite(temporary, ids, compression="zlib")
-            # nnU-Net keeps the spacing of a TIFF in a JSON file beside it.
-            spacing = [float(i) for i in properties["spacing"]]
-            write_json({"spacing": spacing}, path.with_name(path.name.removesuffix(file_ending) + ".json"))
         else:
             _write_and_verify(ids, temporary, writer, properties)
 

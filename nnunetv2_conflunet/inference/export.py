@@ -4,6 +4,8 @@ Each function has the arguments of the one of nnU-Net it stands in for, and give
 channels only.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,26 +21,13 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_conflunet.imageio import declared_labels, read_labels
 from nnunetv2_conflunet.inference.instances import instances_from_logits
+from nnunetv2_conflunet.inference.output_files import OutputFiles
 from nnunetv2_conflunet.postprocessing import write_case
-from nnunetv2_conflunet.postprocessing.outputs import INSTANCES_FOLDER, case_files
+from nnunetv2_conflunet.postprocessing.outputs import case_files
 from nnunetv2_conflunet.postprocessing.size_filter import describe_removed
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
-
-
-def instance_folder(output_file_truncated: str) -> Path:
-    """Where the instances of a case go whose segmentation goes to ``<output_file_truncated><file_ending>``."""
-    return Path(output_file_truncated).parent / INSTANCES_FOLDER
-
-
-def heads_file(output_file_truncated: str) -> Path:
-    """Where ``save_probabilities`` keeps the heads of a case."""
-    return instance_folder(output_file_truncated) / f"{Path(output_file_truncated).name}.npz"
-
-
-def instance_map_file(output_file_truncated: str, file_ending: str) -> Path:
-    """The instance map of a case."""
-    return case_files(instance_folder(output_file_truncated), Path(output_file_truncated).name, file_ending)[0]
+from nnunetv2_conflunet.utilities.whole_files import is_whole
 
 
 def export_prediction_with_instances(
@@ -57,44 +46,74 @@ def export_prediction_with_instances(
     comes last, so that all belong to the segmentation beside them at all times.
 
     Raises:
-        InputError: no instances can be made, as where an image holds NaN; it names the case.
+        InputError: no instances can be made, as where an image holds NaN, or a file cannot be written whole. nnU-Net's
+            own is removed then, since readers take the voxels that a truncated NIfTI file lacks for background.
     """
     dataset_json = dataset_json_dict_or_file
     if isinstance(dataset_json, str):
         dataset_json = read_json(dataset_json)
-    file_ending = dataset_json["file_ending"]
     n_semantic = plans_manager.get_label_manager(dataset_json).num_segmentation_heads
-    folder, case = instance_folder(output_file_truncated), Path(output_file_truncated).name
-    for older in (*case_files(folder, case, file_ending), heads_file(output_file_truncated)):
-        older.unlink(missing_ok=True)
-    export_prediction_from_logits(
-        predicted_array_or_file[:n_semantic], properties_dict, configuration_manager, plans_manager, dataset_json,
-        output_file_truncated, save_probabilities, num_threads_torch,
-    )  # fmt: skip
-
     reader = plans_manager.image_reader_writer_class()
-    declared = declared_labels(dataset_json["labels"])
-    segmentation, _ = read_labels(output_file_truncated + file_ending, reader, declared)
+    files = OutputFiles.of(output_file_truncated, dataset_json["file_ending"], type(reader))
+    for older in (*case_files(files.folder, files.case, files.file_ending), files.heads):
+        older.unlink(missing_ok=True)
+    with _written_whole([files.segmentation, *([files.probabilities] if save_probabilities else [])]):
+        export_prediction_from_logits(
+            predicted_array_or_file[:n_semantic], properties_dict, configuration_manager, plans_manager, dataset_json,
+            output_file_truncated, save_probabilities, num_threads_torch,
+        )  # fmt: skip
+
+    segmentation, _ = read_labels(files.segmentation, reader, declared_labels(dataset_json["labels"]))
     try:
         found = instances_from_logits(
             segmentation, predicted_array_or_file, properties_dict, plans_manager, dataset_json
         )
     except InputError as error:
-        raise InputError(f"Case {case} has no instances: {error}") from error
-    print(f"{case}: {describe_removed(found.result.report, found.settings)}")
+        raise InputError(f"Case {files.case} has no instances: {error}") from error
+    print(f"{files.case}: {describe_removed(found.result.report, found.settings)}")
     if save_probabilities:
-        found.maps.save(heads_file(output_file_truncated))
+        found.maps.save(files.heads)
     write_case(
         found.result,
-        folder,
-        case,
+        files.folder,
+        files.case,
         properties_dict,
         reader,
-        file_ending,
+        files.file_ending,
         labels=segmentation,
         probability=found.probability,
         connectivity=found.settings.connectivity,
     )
+
+
+def export_or_explain(*args, **kwargs) -> InputError | None:
+    """The same, with its InputError returned, so that nnU-Net's loop does not end the exports of the other cases."""
+    try:
+        export_prediction_with_instances(*args, **kwargs)
+    except InputError as error:
+        return error
+    return None
+
+
+@contextmanager
+def _written_whole(files: list[Path]) -> Iterator[None]:
+    """See to it that the files which nnU-Net writes in the block are whole, and remove those that are not."""
+    error = None
+    try:
+        yield
+    except (OSError, RuntimeError) as raised:
+        error = raised
+    stumps = [i for i in files if i.is_file() and not is_whole(i)]
+    for stump in stumps:
+        stump.unlink()
+    if error is not None and not (stumps or isinstance(error, OSError)):
+        raise error
+    missing = [i for i in files if not i.is_file()]
+    if error is not None or missing:
+        raise InputError(
+            f"nnU-Net could not write {(missing or files)[0]} whole{f' ({error})' if error else ''}, so its case has "
+            "no instances. Is the disk full? Make room, then predict again with --continue_prediction."
+        ) from error
 
 
 def _semantic_only(channels: np.ndarray | torch.Tensor, label_manager: LabelManager) -> np.ndarray | torch.Tensor:

@@ -1,7 +1,6 @@
 """nnU-Net's predictor for networks with center and offset heads."""
 
 import itertools
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -18,8 +17,9 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2_conflunet.imageio import Geometry
 from nnunetv2_conflunet.imageio.case_folder import refuse_macos_files
 from nnunetv2_conflunet.inference.discovery import ours_in_ext_trainer
-from nnunetv2_conflunet.inference.export import heads_file, instance_map_file
+from nnunetv2_conflunet.inference.export import export_or_explain
 from nnunetv2_conflunet.inference.instances import instances_from_logits
+from nnunetv2_conflunet.inference.output_files import OutputFiles, check_distinct
 from nnunetv2_conflunet.inference.stock_exports import exporting_instances
 from nnunetv2_conflunet.networks import Heads, heads_of, unwrapped
 from nnunetv2_conflunet.postprocessing import lesion_table
@@ -105,9 +105,17 @@ class ConfLUNetPredictor(nnUNetPredictor):
     # nnU-Net's methods read their own signature, which ``wraps`` keeps.
     @wraps(nnUNetPredictor.predict_from_data_iterator)
     def predict_from_data_iterator(self, *args, **kwargs) -> list:
-        """As in nnU-Net; a case with an output file also gets its instance map and lesion table."""
-        with exporting_instances():
-            return super().predict_from_data_iterator(*args, **kwargs)
+        """As in nnU-Net; a case with an output file also gets its instance map and lesion table.
+
+        Raises:
+            InputError: files of some cases cannot be written whole; those of the others were written.
+        """
+        with exporting_instances(export_or_explain):
+            results = super().predict_from_data_iterator(*args, **kwargs)
+        failures = [str(i) for i in results if isinstance(i, InputError)]
+        if failures:
+            raise InputError(f"{len(failures)} of {len(results)} cases failed: {' | '.join(failures)}")
+        return results
 
     @wraps(nnUNetPredictor.predict_from_files_sequential)
     def predict_from_files_sequential(self, *args, **kwargs) -> list:
@@ -125,21 +133,19 @@ class ConfLUNetPredictor(nnUNetPredictor):
         self, source, outputs, folder_with_segs_from_prev_stage=None, overwrite=True, part_id=0, num_parts=1,
         save_probabilities=False,
     ):  # fmt: skip
-        """As in nnU-Net; a case is done when its instance map exists too, which is written last."""
+        """As in nnU-Net; a case is done when its instance map, which comes last, is there too, and all files whole."""
         inputs, outputs, previous = super()._manage_input_and_output_lists(
             source, outputs, folder_with_segs_from_prev_stage, True, part_id, num_parts, save_probabilities
         )
         refuse_macos_files(Path(file) for files in inputs for file in files)
-        if overwrite or outputs is None:
+        if outputs is None:
             return inputs, outputs, previous
-        ending = self.dataset_json["file_ending"]
-        todo = []
-        for i, output in enumerate(outputs):
-            expected = [output + ending, instance_map_file(output, ending)]
-            if save_probabilities:
-                expected += [output + ".npz", heads_file(output)]
-            if not all(os.path.isfile(file) for file in expected):
-                todo.append(i)
+        ending, writer = self.dataset_json["file_ending"], self.plans_manager.image_reader_writer_class
+        files = [OutputFiles.of(output, ending, writer) for output in outputs]
+        check_distinct(files)
+        if overwrite:
+            return inputs, outputs, previous
+        todo = [i for i, of_case in enumerate(files) if not of_case.are_whole(save_probabilities)]
         print(f"{len(outputs) - len(todo)} of {len(outputs)} cases have their segmentation and instance map already.")
         return [inputs[i] for i in todo], [outputs[i] for i in todo], [previous[i] for i in todo]
 

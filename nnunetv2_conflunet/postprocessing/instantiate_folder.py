@@ -16,7 +16,7 @@ from nnunetv2_conflunet.postprocessing.size_filter import limits_of
 from nnunetv2_conflunet.postprocessing.units import refuse_limits
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
-from nnunetv2_conflunet.utilities.files import read_json, write_json
+from nnunetv2_conflunet.utilities.files import atomic_path, json_text, read_json
 from nnunetv2_conflunet.utilities.parallel import run_cases
 from nnunetv2_conflunet.utilities.writable import require_writable
 
@@ -125,12 +125,13 @@ def _prepare_output(
         )
     # An earlier version may have stored fewer settings.
     before |= {"settings": InstantiationSettings().to_dict() | before.get("settings", {})}
-    if overwrite or any(before.get(key) != record[key] for key in (*sources, "settings")):
-        for case in {*before.get("cases", []), *foreign, *cases}:
-            for file in case_files(output, case, prediction.file_ending)[::-1]:
-                file.unlink(missing_ok=True)
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(record, path)
+    with atomic_path(path) as temporary:
+        # Before anything is removed, so that a full disk takes nothing away.
+        temporary.write_text(json_text(record), encoding="utf-8")
+        if overwrite or any(before.get(key) != record[key] for key in (*sources, "settings")):
+            for case in {*before.get("cases", []), *foreign, *cases}:
+                for file in case_files(output, case, prediction.file_ending)[::-1]:
+                    file.unlink(missing_ok=True)
 
 
 def _is_up_to_date(output: Path, prediction: PredictionFolder, case: str) -> bool:

@@ -11,7 +11,7 @@ from nnunetv2_conflunet.imageio import Geometry, write_instances
 from nnunetv2_conflunet.postprocessing.file_axes import array_to_file_index
 from nnunetv2_conflunet.postprocessing.lesion_table import lesion_table
 from nnunetv2_conflunet.postprocessing.pipeline import Instantiation
-from nnunetv2_conflunet.utilities.files import atomic_path
+from nnunetv2_conflunet.utilities.whole_files import is_whole
 
 # Beside nnU-Net's segmentations: the instance maps, lesion tables and saved heads of a prediction.
 INSTANCES_FOLDER = "instances"
@@ -23,8 +23,8 @@ def case_files(folder: str | os.PathLike, case: str, file_ending: str) -> tuple[
 
 
 def case_is_done(folder: str | os.PathLike, case: str, file_ending: str) -> bool:
-    """Whether :func:`write_case` has finished a case: both files are there."""
-    return all(path.is_file() for path in case_files(folder, case, file_ending))
+    """Whether :func:`write_case` has finished a case: both files are there and whole."""
+    return all(is_whole(path) for path in case_files(folder, case, file_ending))
 
 
 def write_case(
@@ -39,7 +39,7 @@ def write_case(
     probability: np.ndarray | None = None,
     connectivity: int = 26,
 ) -> pd.DataFrame:
-    """Write ``<case>.csv`` and then ``<case><file_ending>``, each whole or not at all.
+    """Write ``<case>.csv`` and then ``<case><file_ending>``, both whole or none of them.
 
     The map comes last, so that its existence means that the case is done.
 
@@ -58,7 +58,7 @@ def write_case(
         The lesion table.
 
     Raises:
-        InputError: the format cannot hold the ids, or arrays of different shapes.
+        InputError: the format cannot hold the ids, arrays of different shapes, or a file cannot be written whole.
     """
     map_path, table_path = case_files(folder, case, file_ending)
     shape = instantiation.instances.shape
@@ -71,7 +71,6 @@ def write_case(
         connectivity=connectivity,
         file_index=array_to_file_index(shape, properties),
     )
-    with atomic_path(table_path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.7g", na_rep="NaN")
-    write_instances(instantiation.instances, map_path, writer, properties, file_ending)
+    beside = {table_path: table.to_csv(index=False, float_format="%.7g", na_rep="NaN")}
+    write_instances(instantiation.instances, map_path, writer, properties, file_ending, beside)
     return table

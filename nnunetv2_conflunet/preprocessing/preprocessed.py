@@ -1,12 +1,10 @@
 """Instance maps beside nnU-Net's preprocessed cases: made when missing or stale, once for all processes."""
 
 import hashlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 from zipfile import ZipFile
 
 import blosc2
@@ -26,8 +24,9 @@ from nnunetv2_conflunet.preprocessing.checks import check_instances
 from nnunetv2_conflunet.preprocessing.grid import to_preprocessed_grid
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset, refuse_regions
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
-from nnunetv2_conflunet.utilities.files import read_json, write_json
+from nnunetv2_conflunet.utilities.files import atomic_path, read_json, write_json
 from nnunetv2_conflunet.utilities.parallel import run_cases
+from nnunetv2_conflunet.utilities.whole_files import is_whole
 
 # Raised whenever the content of the files changes with the code.
 FORMAT = 1
@@ -120,12 +119,12 @@ class PreprocessedInstances:
         return run_cases(self._prepare_case, [(i,) for i in stale], num_processes, "Preprocessing instances")
 
     def _require_maps(self, cases: list[str]) -> None:
-        missing = [i for i in cases if not self._map_file(i).is_file()]
+        missing = [i for i in cases if not is_whole(self._map_file(i))]
         if missing:
             raise InputError(
-                f"{len(missing)} of {len(cases)} cases have no map in {self.folder} ({list_some(missing)}), and the "
-                f"raw dataset {self.plans.dataset_name} is not in nnUNet_raw. Put it there, or copy the folder from "
-                "the machine that prepared it."
+                f"{len(missing)} of {len(cases)} cases have no whole map in {self.folder} "
+                f"({list_some(missing)}), and the raw dataset {self.plans.dataset_name} is not in nnUNet_raw. Put it "
+                "there, or copy the folder from the machine that prepared it."
             )
 
     def _map_file(self, case: str) -> Path:
@@ -148,9 +147,13 @@ class PreprocessedInstances:
 
     def _is_current(self, case: RawCase) -> bool:
         record = self._record_file(case.case)
-        if not record.is_file() or not self._map_file(case.case).is_file():
+        if not record.is_file() or not is_whole(self._map_file(case.case)):
             return False
-        return read_json(record)["made_from"] == self._origin(case)
+        try:
+            made_from = read_json(record)["made_from"]
+        except ValueError:
+            return False
+        return made_from == self._origin(case)
 
     def _prepare_case(self, case: RawCase) -> PreparedCase:
         dataset_class = infer_dataset_class(str(self.source_folder))
@@ -192,18 +195,14 @@ class PreprocessedInstances:
 
     def _save(self, dataset_class: type, instances: np.ndarray, case: str) -> None:
         target = self._map_file(case)
-        temporary = self.folder / f".{case}.{os.getpid()}-{uuid4().hex[:8]}.tmp"
         arguments = {}
         if dataset_class is nnUNetDatasetBlosc2:
             patch_size = tuple(self.configuration.patch_size)
             blocks, chunks = comp_blosc2_params((1, *instances.shape), patch_size, instances.itemsize)
             arguments = {"chunks_seg": chunks[1:], "blocks_seg": blocks[1:]}
-        written = temporary.with_name(temporary.name + target.suffix)
-        try:
-            dataset_class.save_seg(instances, str(temporary), **arguments)
-            os.replace(written, target)
-        finally:
-            written.unlink(missing_ok=True)
+        with atomic_path(target) as temporary:
+            # nnU-Net adds the ending itself.
+            dataset_class.save_seg(instances, str(temporary.with_suffix("")), **arguments)
 
 
 def _digest(path: Path) -> str:

@@ -10,6 +10,7 @@ from nnunetv2_conflunet.simulation.grid import Grid
 from nnunetv2_conflunet.simulation.real_cohort import crop_to
 from nnunetv2_conflunet.simulation.real_data import FLAIR_PATIENTS, OpenMS
 from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.files import atomic_path
 
 SIMULATED_CASES = 5
 # Share of the height of the image at which the slices lie.
@@ -51,7 +52,8 @@ def draw_picture(folder: str | os.PathLike, data: OpenMS, path: str | os.PathLik
     for line, (name, image, lesions, _) in zip(axes, rows, strict=True):
         _draw_row(line, name, image, lesions)
     figure.subplots_adjust(0, 0, 1, 1, 0.01, 0.01)
-    figure.savefig(path, dpi=100, facecolor="black")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=100, facecolor="black")
     pyplot.close(figure)
 
 

@@ -21,7 +21,7 @@ from nnunetv2_conflunet.tuning.grid import SEARCHED, Grid, order_of_preference
 from nnunetv2_conflunet.tuning.model_folder import ModelFolder, Postprocessing, ValidationCase
 from nnunetv2_conflunet.tuning.scoring import METRICS, score_grid
 from nnunetv2_conflunet.utilities.errors import InputError, join_faults
-from nnunetv2_conflunet.utilities.files import atomic_path, read_json, write_json
+from nnunetv2_conflunet.utilities.files import json_text, read_json, write_texts
 from nnunetv2_conflunet.utilities.parallel import run_cases
 from nnunetv2_conflunet.utilities.writable import require_writable
 
@@ -47,7 +47,7 @@ def determine_postprocessing(
 
     The choice is the point of highest mean over the cases of the validation folders, unless a bootstrap over
     cases cannot tell it from the trainer's settings (:func:`.choice.choose`); then those stay. Writes
-    ``instance_postprocessing.json`` and ``.csv`` and the plans.json of the model folder, each whole or not at all.
+    ``instance_postprocessing.json`` and ``.csv`` and the plans.json of the model folder: all of them or none.
 
     Args:
         model: the model folder.
@@ -115,10 +115,14 @@ def determine_postprocessing(
         "version": __version__,
     }
     if not dry_run:
-        with atomic_path(folder.folder / TABLE_FILE) as temporary:
-            grid_table(points, scores).to_csv(temporary, index=False, float_format="%.7g", na_rep="NaN")
-        write_json(record, folder.folder / RECORD_FILE)
-        folder.store(points[choice.chosen])
+        table = grid_table(points, scores).to_csv(index=False, float_format="%.7g", na_rep="NaN")
+        write_texts(
+            {
+                folder.folder / TABLE_FILE: table,
+                folder.folder / RECORD_FILE: json_text(record),
+                folder.plans_file: json_text(folder.plans_with(points[choice.chosen])),
+            }
+        )
     return record
 
 

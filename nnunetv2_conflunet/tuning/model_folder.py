@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nnunetv2.utilities.file_path_utilities import folds_tuple_to_string
 
@@ -11,7 +12,7 @@ from nnunetv2_conflunet.imageio.case_folder import CaseFolder
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
-from nnunetv2_conflunet.utilities.files import read_json, write_json
+from nnunetv2_conflunet.utilities.files import read_json
 from nnunetv2_conflunet.utilities.nnunet_folders import RAW, nnunet_folder
 from nnunetv2_conflunet.utilities.plans import INSTANTIATION_KEY, SETTINGS_KEY, UNTUNED_KEY
 
@@ -61,15 +62,15 @@ class ModelFolder:
             )
         return InstantiationSettings.from_dict(stored.get(UNTUNED_KEY, stored.get(INSTANTIATION_KEY, {})))
 
-    def store(self, settings: InstantiationSettings) -> None:
-        """Write settings where prediction reads them; those of the trainer take a tuned choice away."""
+    def plans_with(self, settings: InstantiationSettings) -> dict[str, Any]:
+        """The plans with settings where prediction reads them; those of the trainer take a tuned choice away."""
         untuned = self.untuned_settings()
         plans = read_json(self.plans_file)
         plans[SETTINGS_KEY][INSTANTIATION_KEY] = settings.to_dict()
         plans[SETTINGS_KEY].pop(UNTUNED_KEY, None)
         if settings != untuned:
             plans[SETTINGS_KEY][UNTUNED_KEY] = untuned.to_dict()
-        write_json(plans, self.plans_file)
+        return plans
 
     def validation_cases(self, folds: list[str], reference: Path | None) -> list[ValidationCase]:
         """The cases of the folds' validation, sorted, each with its heads and its reference.

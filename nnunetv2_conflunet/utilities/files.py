@@ -1,42 +1,74 @@
 """Files that are either whole or absent."""
 
+import errno
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.whole_files import why_not_whole
+
+# What the system says of a place where no space would help.
+WRONG_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 
 
 @contextmanager
-def atomic_path(path: str | os.PathLike, ending: str | None = None) -> Iterator[Path]:
+def atomic_path(
+    path: str | os.PathLike, ending: str | None = None, beside: Mapping[Path, str] | None = None
+) -> Iterator[Path]:
     """Yield a temporary name beside `path` and rename it to `path` when the block ends without an error.
+
+    Before that, what was written is verified, since a full disk lets some writers fail without a word, and flushed to
+    the disk.
 
     Args:
         path: the file to write. Its folder is made when missing.
         ending: the part of the name that a writer looks at, such as ``.nii.gz``. Default: the last suffix.
+        beside: texts by the files that they go to, which appear together with `path`: all files or none, `path` last.
 
     Yields:
         A hidden name in the same folder, unique to this process, with the same ending. Removed after an error.
+
+    Raises:
+        InputError: a file cannot be written whole. It names the file; all files that were there before stay.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ending = path.suffix if ending is None else ending
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex[:8]}.tmp{ending}")
+    temporaries = {other: _temporary_name(other, other.suffix) for other in beside or {}}
+    temporaries[path] = temporary = _temporary_name(path, path.suffix if ending is None else ending)
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with _finished(path, temporary):
+            yield temporary
+        for other, text in (beside or {}).items():
+            with _finished(other, temporaries[other]):
+                _write_text(temporaries[other], text)
+        for file, written in temporaries.items():
+            with _explained(file):
+                os.replace(written, file)
     finally:
-        temporary.unlink(missing_ok=True)
+        for written in temporaries.values():
+            with suppress(OSError):
+                written.unlink(missing_ok=True)
+
+
+def write_texts(texts: Mapping[Path, str]) -> None:
+    """Write texts by the files that they go to, as UTF-8: all of them or none, the last one last."""
+    *others, last = texts
+    with atomic_path(last, beside={other: texts[other] for other in others}) as temporary:
+        _write_text(temporary, texts[last])
 
 
 def write_json(content: Any, path: str | os.PathLike) -> None:
     """Write `content` as indented JSON, whole or not at all. NaN becomes ``NaN``, as nnU-Net's own files have it."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+    write_texts({Path(path): json_text(content)})
+
+
+def json_text(content: Any) -> str:
+    """What :func:`write_json` writes."""
+    return json.dumps(content, indent=4) + "\n"
 
 
 def read_json(path: str | os.PathLike) -> Any:
@@ -50,4 +82,42 @@ def read_json(path: str | os.PathLike) -> Any:
     except ValueError as error:
         raise InputError(
             f"{path} is not valid JSON ({error}); correct it and save it as UTF-8 without a byte order mark."
+        ) from error
+
+
+def _temporary_name(path: Path, ending: str) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex[:8]}.tmp{ending}")
+
+
+def _write_text(path: Path, text: str) -> None:
+    # As it is: tables have their line endings already.
+    path.write_bytes(text.encode("utf-8"))
+
+
+@contextmanager
+def _finished(path: Path, temporary: Path) -> Iterator[None]:
+    """When the block has written `temporary`, see to it that all of it is on the disk."""
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+        fault = why_not_whole(temporary)
+        if fault is not None:
+            raise OSError(fault)
+        # Some systems flush only what is open for writing.
+        with open(temporary, "r+b") as file:
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what writers raise into an InputError that names the file; SimpleITK and Blosc2 have RuntimeError only."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        what = getattr(error, "strerror", None) or (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        if getattr(error, "errno", None) in WRONG_PLACE:
+            raise InputError(f"{path} cannot be written ({what}). Name a place where you may write.") from error
+        raise InputError(
+            f"{path} cannot be written whole ({what}). Is the disk full? Make room, then run the command again; what "
+            "was there before is unchanged."
         ) from error

@@ -1,13 +1,14 @@
 """The report of evaluated folders."""
 
 import re
+import sys
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from support import UNWRITABLE, unwritable
+from support import UNWRITABLE, files_of, unwritable
 
-from nnunetv2_conflunet.evaluation import case_views, command
+from nnunetv2_conflunet.evaluation import case_views, command, compare
 from nnunetv2_conflunet.evaluation import report as report_module
 from nnunetv2_conflunet.evaluation.comparison import load_methods
 from nnunetv2_conflunet.evaluation.report import make_report
@@ -167,3 +168,36 @@ def test_shown_slices_have_most_of_each_status():
     status[2, 0, :2], status[3, 0, 0], status[7, 1, 1] = 1, 1, 3
     assert case_views._slices(status) == [2, 7]
     assert case_views._slices(np.zeros_like(status)) == [4]
+
+
+def exit_status(monkeypatch, main, *arguments):
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return stopped.value.code
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("room", [0, 4096])
+@pytest.mark.parametrize("name", ["evaluate", "a part", "compare", "report"])
+def test_on_a_full_disk_the_old_results_stand_and_the_status_is_1(
+    evaluated, disk, monkeypatch, capsys, name, room, older
+):
+    folders = evaluated / "exact", evaluated / "half"
+    reference = evaluated / "instancesTs"
+    main, arguments = {
+        "evaluate": (command.main, (reference, folders[1], "-np", 1, "-o", disk.folder)),
+        "a part": (command.main, (reference, folders[1], "-np", 1, "-o", disk.folder, "-num_parts", 2)),
+        # Names that make its smallest file larger than a page.
+        "compare": (compare.main, (*folders, "--names", "a" * 2000, "b" * 2000, "-o", disk.folder)),
+        "report": (report_module.main, (folders[1], "--n_cases", 0, "-o", disk.folder / "report.html")),
+    }[name]
+    if older:
+        assert exit_status(monkeypatch, main, *arguments) == 0
+    before = files_of(disk.folder)
+    assert bool(before) == older
+    capsys.readouterr()
+    with disk.room(room):
+        assert exit_status(monkeypatch, main, *arguments) == 1
+    assert "cannot be written whole" in capsys.readouterr().err
+    assert files_of(disk.folder) == before

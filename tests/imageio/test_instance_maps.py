@@ -6,6 +6,7 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWithReorient
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
+from support import assert_whole_or_as_before
 
 from nnunetv2_conflunet.imageio import read_instances, write_instances
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -88,7 +89,48 @@ def test_an_error_while_writing_leaves_nothing(tmp_path, monkeypatch):
             raise OSError("disk full")
 
     (tmp_path / "case.npy").write_bytes(b"older")
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match=r"case\.npy cannot be written whole \(disk full\)"):
         write_instances(ids(3), tmp_path / "case.npy", Failing(), {"spacing": (1, 1, 1)}, ".npy")
     assert (tmp_path / "case.npy").read_bytes() == b"older"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+SITK = {"spacing": (1.0, 1.0, 1.0), "origin": (0.0, 0.0, 0.0), "direction": (1, 0, 0, 0, 1, 0, 0, 0, 1)}
+FULL_DISK = [
+    *((SimpleITKIO, i) for i in (".nii.gz", ".nrrd", ".mha", ".gipl")),
+    (SimpleITKIOWithReorient, ".nii.gz"),
+    *((reader, i) for reader in (NibabelIO, NibabelIOWithReorient) for i in (".nii.gz", ".nii")),
+    *((NaturalImage2DIO, i) for i in (".png", ".bmp", ".tif")),
+    *((Tiff3DIO, i) for i in (".tif", ".tiff")),
+    (UnknownIO, ".npy"),
+]
+
+
+@pytest.mark.parametrize("room", [0, 4096])
+@pytest.mark.parametrize(("writer", "ending"), FULL_DISK)
+def test_on_a_full_disk_the_old_map_stands(disk, writer, ending, room):
+    properties = {"spacing": (2.0, 1.0, 1.0)}
+    if issubclass(writer, SimpleITKIO):
+        properties["sitk_stuff"] = SITK | {"original_orientation": "LPS"}
+    elif writer in NIFTI_READERS:
+        properties["nibabel_stuff"] = {"original_affine": AFFINE}
+        if writer is NibabelIOWithReorient:
+            properties["nibabel_stuff"]["reoriented_affine"] = np.eye(4)
+    shape = (1, 150, 200) if writer is NaturalImage2DIO else (30, 25, 40)
+    instances = np.random.default_rng(0).integers(0, 255 if ending == ".bmp" else 60_000, shape)
+
+    def write():
+        write_instances(instances, disk.folder / f"case{ending}", writer(), properties, ending)
+
+    assert_whole_or_as_before(disk, write, room)
+
+
+def test_a_map_and_what_belongs_to_it_appear_together(disk):
+    """The map is small enough, the file beside it is not."""
+    beside = {disk.folder / "case.csv": "1,2,3\n" * 2000}
+
+    def write():
+        write_instances(ids(3), disk.folder / "case.tif", Tiff3DIO(), {"spacing": (2, 1, 1)}, ".tif", beside)
+
+    assert_whole_or_as_before(disk, write, 8192)
+    assert sorted(i.name for i in disk.folder.iterdir()) == ["case.csv", "case.json", "case.tif"]

@@ -1,6 +1,8 @@
 """Prediction by networks whose right answer is known: the input's channels hold it."""
 
+import gzip
 import itertools
+from contextlib import ExitStack
 
 import nibabel
 import numpy as np
@@ -10,13 +12,15 @@ import torch
 from nnunetv2.inference import predict_from_raw_data as stock_prediction
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from support import balls, dataset_json, small_plans
+from support import balls, dataset_json, files_of, small_plans
 from torch import nn
 
-from nnunetv2_conflunet.inference import ConfLUNetPredictor
+from nnunetv2_conflunet.inference import ConfLUNetPredictor, export
 from nnunetv2_conflunet.inference.hand_over import install_hand_over
 from nnunetv2_conflunet.networks import Heads
 from nnunetv2_conflunet.networks.heads import ATTRIBUTE
+from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.postprocessing.instantiate_folder import instantiate_folder
 from nnunetv2_conflunet.trainers.targets import center_offset_targets
 from nnunetv2_conflunet.utilities.errors import InputError
 
@@ -413,3 +417,159 @@ def test_what_the_size_filter_removed_is_said_of_each_case(files, capsys):
     left = np.count_nonzero(3 * np.bincount(lesions.ravel())[1:] > smallest_mm3)
     limits = f"{smallest_mm3 + 1.0:g} mm3 and 3 mm"
     assert f"a: {left} instances; the size filter ({limits}) removed {3 - left}\n" in capsys.readouterr().out
+
+
+def channels_of(folder, case="oblique"):
+    return [str(folder / f"{case}_{i:04d}.nii.gz") for i in range(8)]
+
+
+@pytest.mark.parametrize("name", ["t.nii.gz", "s.nii", "s.NII", "a.b"])
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "SimpleITKIOWithReorient", "NibabelIO", "NibabelIOWithReorient"])
+def test_output_names_are_nnunets_whatever_its_writer_makes_of_them(files, reader, name):
+    folder, lesions, _ = files
+    source = [channels_of(folder), channels_of(folder)]
+    (folder / "stock").mkdir()
+    oblique_predictor(reader, nnUNetPredictor, SemanticOracle()).predict_from_files_sequential(
+        source[:1], [str(folder / "stock" / name)], True
+    )
+    made = oblique_predictor(reader)
+    outputs = [str(folder / "out" / i) for i in (name, "other")]
+    made.predict_from_files_sequential(source, outputs, True)
+
+    theirs = {i.name for i in (folder / "stock").iterdir()}
+    of_other = {f"other{i}" for i in (".nii.gz", ".npz", ".pkl")}
+    assert {i.name for i in (folder / "out").iterdir()} == {*theirs, *of_other, "instances"}
+    (segmentation,) = (i for i in theirs if i.lower().endswith(".nii.gz"))
+    assert (folder / "out" / segmentation).read_bytes() == (folder / "stock" / segmentation).read_bytes()
+    # The map has the name of the segmentation, and table and heads that name without its ending.
+    case = segmentation[: -len(".nii.gz")]
+    expected = {segmentation, f"{case}.csv", f"{case}.npz", "other.nii.gz", "other.csv", "other.npz"}
+    assert {i.name for i in (folder / "out" / "instances").iterdir()} == expected
+    ids = np.asarray(nibabel.Nifti1Image.from_bytes(_unzipped(folder / "out" / "instances" / segmentation)).dataobj)
+    assert same_partition(ids, lesions.transpose())
+    assert made._manage_input_and_output_lists(source, outputs, overwrite=False, save_probabilities=True)[0] == []
+    (folder / "out" / "instances" / f"{case}.npz").unlink()
+    left = made._manage_input_and_output_lists(source, outputs, overwrite=False, save_probabilities=True)[1]
+    assert left == outputs[:1]
+
+
+def _unzipped(path):
+    return gzip.decompress(path.read_bytes())
+
+
+def test_instances_are_made_again_of_a_case_with_such_a_name(files):
+    folder, lesions, _ = files
+    for i in range(8):
+        (folder / f"oblique_{i:04d}.nii.gz").rename(folder / f"s.nii_{i:04d}.nii.gz")
+    oblique_predictor("SimpleITKIO").predict_from_files_sequential(str(folder), str(folder / "out"), True)
+    assert (folder / "out" / "instances" / "s.nii.gz").is_file()
+    accounts, failures = instantiate_folder(folder / "out", folder / "again", InstantiationSettings(), num_processes=1)
+    assert (list(accounts), failures) == (["s"], {})
+    assert same_partition(np.asarray(nibabel.load(folder / "again" / "s.nii.gz").dataobj), lesions.transpose())
+
+
+def test_cases_of_one_file_are_refused_before_any_work(files):
+    folder, _, _ = files
+    source = [channels_of(folder), channels_of(folder)]
+    outputs = [str(folder / "out" / i) for i in ("s", "s.nii")]
+    with pytest.raises(InputError, match=r"Two cases would be written to .*out/s\.nii\.gz"):
+        oblique_predictor("SimpleITKIO").predict_from_files_sequential(source, outputs)
+    assert not list((folder / "out").glob("*.nii.gz"))
+    oblique_predictor("NibabelIO").predict_from_files_sequential(source, outputs)
+    assert len(list((folder / "out" / "instances").glob("*.nii.gz"))) == 2
+
+
+@pytest.fixture
+def filling(monkeypatch, disk):
+    """The function (name) after which export goes on with 100 bytes of room, and the disk."""
+    with ExitStack() as stack:
+
+        def fill_at(name, before=False):
+            function = getattr(export, name)
+
+            def wrapped(*args):
+                result = None if before else function(*args)
+                stack.enter_context(disk.room(100))
+                return function(*args) if before else result
+
+            monkeypatch.setattr(export, name, wrapped)
+
+        yield fill_at, disk.folder, stack.close
+
+
+@pytest.mark.parametrize("reader", ["SimpleITKIO", "NibabelIO"])
+def test_of_a_truncated_segmentation_no_instances_are_made(files, filling, monkeypatch, reader):
+    folder, _, _ = files
+    fill_at, out, empty = filling
+    source, made = [channels_of(folder)], oblique_predictor(reader)
+    fill_at("export_prediction_from_logits", before=True)
+    with pytest.raises(InputError, match=r"nnU-Net could not write .*a\.nii\.gz whole.*Is the disk full\?"):
+        made.predict_from_files_sequential(source, [str(out / "a")])
+    empty()
+    assert not [i for i in files_of(out) if not i.endswith(".json")]
+    monkeypatch.undo()
+    made.predict_from_files_sequential(source, [str(out / "a")], overwrite=False)
+    assert same_partition(np.asarray(nibabel.load(out / "instances" / "a.nii.gz").dataobj), files[1].transpose())
+
+
+@pytest.mark.parametrize("save_probabilities", [False, True])
+def test_on_a_full_disk_a_case_is_not_done(files, filling, monkeypatch, save_probabilities):
+    folder, _, _ = files
+    fill_at, out, empty = filling
+    source, output, made = [channels_of(folder)], [str(out / "a")], oblique_predictor("SimpleITKIO")
+    fill_at("instances_from_logits")
+    first = "npz" if save_probabilities else r"nii\.gz"
+    with pytest.raises(InputError, match=rf"instances/a\.{first} cannot be written whole"):
+        made.predict_from_files_sequential(source, output, save_probabilities)
+    empty()
+    assert not list((out / "instances").iterdir())
+    assert made._manage_input_and_output_lists(source, output, overwrite=False)[0] == source
+    monkeypatch.undo()
+    made.predict_from_files_sequential(source, output, save_probabilities, overwrite=False)
+    assert made._manage_input_and_output_lists(source, output, None, False, 0, 1, save_probabilities)[0] == []
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.npz", "instances/a.nii.gz", "instances/a.csv", "instances/a.npz"])
+def test_a_case_of_which_an_earlier_version_left_a_half_file_is_predicted_again(files, name):
+    folder, _, _ = files
+    source, output, made = [channels_of(folder)], [str(folder / "out" / "a")], oblique_predictor("SimpleITKIO")
+    made.predict_from_files_sequential(source, output, save_probabilities=True)
+    whole = (folder / "out" / name).read_bytes()
+    for n in (0, len(whole) // 2, len(whole) - 1):
+        (folder / "out" / name).write_bytes(whole[:n])
+        assert made._manage_input_and_output_lists(source, output, None, False, 0, 1, True)[0] == source
+    (folder / "out" / name).write_bytes(whole)
+    assert made._manage_input_and_output_lists(source, output, None, False, 0, 1, True)[0] == []
+
+
+def test_a_case_that_a_worker_cannot_write_fails_the_command_and_no_other_case(files):
+    """In nnUNetv2_predict no one catches the error, so its status is 1."""
+    resource = pytest.importorskip("resource")
+    folder, lesions, affine = files
+    for i, channel in enumerate(channels(np.zeros_like(lesions), (3.0, 1.0, 1.0))):
+        nibabel.save(nibabel.Nifti1Image(channel.transpose(), affine), folder / f"empty_{i:04d}.nii.gz")
+    cases, out = ["oblique", "empty", "again"], folder / "out"
+    sources = dict(zip(cases, (channels_of(folder), channels_of(folder, "empty"), channels_of(folder)), strict=True))
+    made = oblique_predictor("SimpleITKIO")
+    (folder / "sizes").mkdir()
+    made.predict_from_files_sequential(list(sources.values()), [str(folder / "sizes" / i) for i in cases])
+    # All files of the empty case have room, the lesion tables of the others do not.
+    room = max(i.stat().st_size for i in (folder / "sizes").rglob("empty*"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def iterator():
+        # By now the worker has started, under the limit, which is for it alone.
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        for case, source in sources.items():
+            data, _, properties = made.configuration_manager.preprocessor_class(verbose=False).run_case(
+                source, None, made.plans_manager, made.configuration_manager, made.dataset_json
+            )
+            yield {"data": torch.from_numpy(data), "ofile": str(out / case), "data_properties": properties}
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"2 of 3 cases failed: .*oblique\.csv cannot .* \| .*again\.csv cannot"):
+            made.predict_from_data_iterator(iterator(), num_processes_segmentation_export=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sorted(i.name for i in (out / "instances").iterdir()) == ["empty.csv", "empty.nii.gz"]

@@ -17,11 +17,12 @@ from nnunetv2.postprocessing.remove_connected_components import (
     remove_all_but_largest_component_from_segmentation,
 )
 from scipy.ndimage import gaussian_filter
-from support import UNWRITABLE, unwritable
+from support import UNWRITABLE, files_of, unwritable
 
 import nnunetv2_conflunet.postprocessing.instantiate_folder as command
 from nnunetv2_conflunet.postprocessing import (
     InstantiationSettings,
+    case_is_done,
     instantiate,
     instantiate_acls,
     instantiate_cc,
@@ -33,7 +34,7 @@ from nnunetv2_conflunet.utilities.errors import InputError
 
 SHAPE, SPACING = (14, 30, 32), (2.0, 1.0, 1.0)
 DATASET = {"channel_names": {"0": "FLAIR"}, "labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz"}
-CASES = ["ms_001", "ms_002", "ms_003"]
+CASES, ENDING = ["ms_001", "ms_002", "ms_003"], ".nii.gz"
 
 
 def truth(toys, case):
@@ -514,3 +515,43 @@ def test_maps_of_an_earlier_version_stay(monkeypatch, capsys, tmp_path, masks):
     assert "3 of 3 cases were done before" in capsys.readouterr().out
     assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc", "--min_area_mm2", 5) == 0
     assert "done before" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("room", [4096, 6 * 4096])
+def test_a_full_disk_leaves_cases_open_and_the_status_is_1(monkeypatch, capsys, disk, tmp_path, room):
+    # Specks, which do not compress: each map takes more than a page.
+    (tmp_path / "specks").mkdir()
+    for case in CASES:
+        mask = (np.random.default_rng(int(case[-1])).random((24, 30, 40)) < 0.05).astype(np.uint8)
+        nibabel.save(nibabel.Nifti1Image(mask, np.eye(4)), tmp_path / "specks" / f"{case}.nii.gz")
+    arguments = ("-i", tmp_path / "specks", "-o", disk.folder / "out", "-m", "cc", "--min_volume_mm3", 0)
+    with disk.room(room):
+        assert run(monkeypatch, *arguments, "--min_extent_mm", 0) == 1
+    error = capsys.readouterr().err
+    assert "of 3 cases failed" in error and "cannot be written whole" in error and "Is the disk full?" in error
+    out = disk.folder / "out"
+    done = [i for i in CASES if case_is_done(out, i, ENDING)]
+    assert sorted(i.name for i in out.glob("*ms*")) == sorted(f"{i}{e}" for i in done for e in (".csv", ENDING))
+    assert run(monkeypatch, *arguments, "--min_extent_mm", 0) == 0
+    assert all(case_is_done(out, i, ENDING) for i in CASES)
+
+
+def test_a_full_disk_takes_no_maps_of_other_settings_away(monkeypatch, capsys, disk, masks):
+    out = disk.folder / "out"
+    assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc") == 0
+    before = files_of(out)
+    with disk.room(0):
+        assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc", "--connectivity", 6) == 1
+    assert "instantiation.json cannot be written whole" in capsys.readouterr().err
+    assert files_of(out) == before
+
+
+def test_a_map_that_an_earlier_version_left_half_is_made_again(tmp_path, masks):
+    out = tmp_path / "out"
+    instantiate_folder(masks, out, InstantiationSettings(method="cc"), num_processes=1)
+    whole = read(out, "ms_002")
+    for n in (0, 40):
+        (out / "ms_002.nii.gz").write_bytes((out / "ms_002.nii.gz").read_bytes()[:n])
+        accounts, _ = instantiate_folder(masks, out, InstantiationSettings(method="cc"), num_processes=1)
+        assert list(accounts) == ["ms_002"]
+        assert np.array_equal(read(out, "ms_002"), whole)

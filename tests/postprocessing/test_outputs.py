@@ -9,9 +9,11 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWithReorient
 from skimage import io
+from support import assert_whole_or_as_before
 
 from nnunetv2_conflunet.imageio import read_instances
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, case_is_done, instantiate, write_case
+from nnunetv2_conflunet.utilities.errors import InputError
 
 CC = InstantiationSettings(method="cc", min_volume_mm3=0, min_extent_mm=0)
 READERS = [NibabelIO, NibabelIOWithReorient, SimpleITKIO, SimpleITKIOWithReorient]
@@ -97,7 +99,37 @@ def test_a_map_that_cannot_be_written_leaves_the_case_open(tmp_path, monkeypatch
         raise OSError("No space left on device")
 
     monkeypatch.setattr(sitk, "WriteImage", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InputError, match=r"case\.nii\.gz cannot be written whole \(No space"):
         write_case(result, tmp_path / "out", "case", properties, SimpleITKIO(), ".nii.gz")
     assert not case_is_done(tmp_path / "out", "case", ".nii.gz")
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["case.csv"]
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+@pytest.mark.parametrize("room", [0, 4096])
+def test_on_a_full_disk_neither_map_nor_table_is_replaced(disk, tmp_path, room, ending):
+    # Specks, which do not compress.
+    mask = (np.random.default_rng(0).random((20, 24, 28)) < 0.05).astype(np.uint8)
+    nibabel.save(nibabel.Nifti1Image(mask, np.eye(4)), tmp_path / "case.nii.gz")
+    semantic, properties = read_instances(tmp_path / "case.nii.gz", SimpleITKIO())
+    result = instantiate(semantic, properties["spacing"], CC)
+
+    def write():
+        write_case(result, disk.folder, "case", properties, SimpleITKIO(), ending)
+
+    with disk.room(room), pytest.raises(InputError):
+        write()
+    assert not case_is_done(disk.folder, "case", ending)
+    assert_whole_or_as_before(disk, write, room)
+    assert case_is_done(disk.folder, "case", ending)
+
+
+@pytest.mark.parametrize("name", ["case.csv", "case.nii.gz"])
+@pytest.mark.parametrize("share", [0, 0.3, 0.9])
+def test_a_case_of_which_a_file_is_cut_off_is_not_done(tmp_path, name, share):
+    nibabel.save(nibabel.Nifti1Image(np.eye(30, dtype=np.uint8)[None], np.eye(4)), tmp_path / "case.nii.gz")
+    (tmp_path / "case.csv").write_text("id,label,n_voxels\n1,1,20\n")
+    assert case_is_done(tmp_path, "case", ".nii.gz")
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: int(share * len(content))])
+    assert not case_is_done(tmp_path, "case", ".nii.gz")

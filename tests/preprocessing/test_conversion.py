@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from support import dataset_json, write_nifti
+from support import dataset_json, files_of, write_nifti
 
 from nnunetv2_conflunet.preprocessing.conversion import write_instances_from_labels, write_labels_from_instances
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
@@ -69,3 +69,22 @@ def test_a_broken_first_label_is_named(tmp_path):
     (dataset.folder / "labelsTr" / "a.nii.gz").write_bytes(b"")
     with pytest.raises(InputError, match=r"1 of 2 files cannot be used:\n.*a\.nii\.gz cannot be read: it is empty"):
         write_instances_from_labels(dataset, num_processes=1, overwrite=False)
+
+
+@pytest.mark.parametrize("convert", [write_labels_from_instances, write_instances_from_labels])
+def test_on_a_full_disk_the_old_files_stand(disk, tmp_path, convert):
+    # On a disk of its own is only what is written.
+    folder = tmp_path / "Dataset001_Small"
+    folder.mkdir()
+    specks = (np.random.default_rng(0).random((40, 50, 60)) < 0.1).astype(np.uint8)
+    written = "labelsTr" if convert is write_labels_from_instances else "instancesTr"
+    (disk.folder / written).mkdir()
+    (folder / written).symlink_to(disk.folder / written, target_is_directory=True)
+    for name in ("imagesTr", "labelsTr", "instancesTr"):
+        write_nifti(specks, folder / name / f"a{'_0000' * (name == 'imagesTr')}.nii.gz", (1, 1, 1))
+    (folder / "dataset.json").write_text(json.dumps(dataset_json()))
+    before = files_of(disk.folder)
+    # Locks of nnU-Net's processes need some bytes, too.
+    with disk.room(4096), pytest.raises(InputError, match=r"a\.nii\.gz cannot be written whole"):
+        convert(RawDataset(folder), num_processes=1, overwrite=True)
+    assert files_of(disk.folder) == before

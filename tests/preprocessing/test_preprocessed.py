@@ -11,7 +11,7 @@ import pytest
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2, nnUNetDatasetNumpy
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from support import balls, dataset_json, small_plans, write_nifti
+from support import assert_whole_or_as_before, balls, dataset_json, small_plans, write_nifti
 
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -159,7 +159,7 @@ def test_without_the_raw_dataset_complete_maps_are_used_and_missing_ones_named(d
     shutil.rmtree(tmp_path / "raw")
     assert dataset.prepare(1) == []
     (dataset.folder / "a.b2nd").unlink()
-    with pytest.raises(InputError, match=r"1 of 2 cases have no map .*\(a\)"):
+    with pytest.raises(InputError, match=r"1 of 2 cases have no whole map .*\(a\)"):
         dataset.prepare(1)
 
 
@@ -224,3 +224,22 @@ def test_regions_are_refused(dataset):
     regions["regions_class_order"] = [1, 2]
     with pytest.raises(InputError, match="region-based"):
         PreprocessedInstances(dataset.plans, "3d_fullres", regions)
+
+
+@pytest.mark.parametrize("kind", [nnUNetDatasetBlosc2, nnUNetDatasetNumpy])
+@pytest.mark.parametrize("room", [0, 4096])
+def test_on_a_full_disk_the_old_map_stands(dataset, disk, room, kind):
+    dataset.folder = disk.folder
+    noise = np.random.default_rng(0).integers(0, 30_000, (20, 30, 40)).astype(np.int16)
+    dataset._map_file = lambda case: disk.folder / f"{case}{'.b2nd' if kind is nnUNetDatasetBlosc2 else '.npz'}"
+    assert_whole_or_as_before(disk, lambda: dataset._save(kind, noise, "a"), room)
+
+
+def test_a_map_or_a_record_that_was_cut_off_is_made_again(dataset):
+    dataset.prepare(1)
+    for name in ("a.b2nd", "a.json"):
+        for n in (0, 30):
+            content = (dataset.folder / name).read_bytes()
+            (dataset.folder / name).write_bytes(content[:n])
+            assert [i.case for i in dataset.prepare(1)] == ["a"]
+            assert (dataset.folder / name).stat().st_size == len(content)

@@ -1,6 +1,7 @@
 """The dataset on disk: complete, reproducible byte by byte, never half replaced."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import pytest
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_conflunet.imageio import Geometry, read_instances
-from nnunetv2_conflunet.simulation import cohort
+from nnunetv2_conflunet.simulation import cohort, command
 from nnunetv2_conflunet.simulation.cohort import CohortSettings, cases_of, mean_lesions, write_cohort
 from nnunetv2_conflunet.simulation.lesions import LesionStatistics
 from nnunetv2_conflunet.simulation.statistics import measure_dataset, statistics_table
 from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.whole_files import is_whole
 
 SMALL = CohortSettings(
     training_cases=2,
@@ -196,3 +198,16 @@ def test_settings_that_cannot_be_used(tmp_path: Path, changes: dict, message: st
 def test_statistics_of_a_folder_without_instances(tmp_path: Path):
     with pytest.raises(InputError, match="no instance maps"):
         measure_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("room", [0, 8192, 20 * 4096])
+def test_a_full_disk_leaves_no_dataset_and_no_half_file(disk, room: int, monkeypatch: pytest.MonkeyPatch, capsys):
+    small = ["--training_cases", "3", "--test_cases", "1", "--crop", "40", "40", "40", "--lesions", "4"]
+    monkeypatch.setattr(sys, "argv", ["nnUNetv2_conflunet_simulate", "-o", str(disk.folder / "d"), *small])
+    with disk.room(room), pytest.raises(SystemExit) as stopped:
+        command.main()
+    assert stopped.value.code == 1
+    assert "cannot be written whole" in capsys.readouterr().err
+    written = [path for path in (disk.folder / "d").rglob("*") if path.is_file()]
+    assert all(is_whole(path) and not path.name.startswith(".") for path in written)
+    assert not (disk.folder / "d" / "dataset.json").exists()

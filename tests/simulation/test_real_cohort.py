@@ -8,9 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from support import assert_whole_or_as_before, write_nifti
 
 from nnunetv2_conflunet.simulation.grid import Grid
-from nnunetv2_conflunet.simulation.real_cohort import crop_to, occurrence_of, shape_patients, whole_voxels
+from nnunetv2_conflunet.simulation.picture import draw_picture
+from nnunetv2_conflunet.simulation.real_cohort import (
+    crop_to,
+    occurrence_of,
+    shape_patients,
+    whole_voxels,
+    write_real_case,
+)
 from nnunetv2_conflunet.simulation.statistics import measure_dataset
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "open_ms_cohort.py"
@@ -99,3 +107,29 @@ def test_the_script_on_the_real_data(open_ms: str, tmp_path: Path):
     assert shown.returncode == 0, shown.stderr
     assert "| above 2000 mm3" in shown.stdout
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+class Patients:
+    """A database whose patients all have the same noise."""
+
+    grid = Grid((20, 30, 40), ONE_MM, (0.0, 0.0, 0.0))
+    noise = np.random.default_rng(0).random(grid.shape).astype(np.float32)
+
+    def flair(self, _):
+        return self.noise, self.grid
+
+    def mask(self, _):
+        return self.noise > 0.5, self.grid
+
+
+@pytest.mark.parametrize("room", [0, 4096])
+def test_on_a_full_disk_the_old_real_case_stands(disk, room):
+    assert_whole_or_as_before(disk, lambda: write_real_case(Patients(), disk.folder / "d", Patients.grid), room)
+
+
+@pytest.mark.parametrize("room", [0, 4096])
+def test_on_a_full_disk_the_old_picture_stands(disk, room, tmp_path):
+    for name, array in (("images", Patients.noise), ("instances", (Patients.noise > 0.9).astype(np.uint16))):
+        channel = "_0000" * (name == "images")
+        write_nifti(array, tmp_path / f"{name}Tr" / f"a{channel}.nii.gz")
+    assert_whole_or_as_before(disk, lambda: draw_picture(tmp_path, Patients(), disk.folder / "a.png"), room)

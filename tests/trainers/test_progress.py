@@ -1,10 +1,18 @@
+"""The parts of the loss in the log, and their plot."""
+
 import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from support import assert_whole_or_as_before
 
-from nnunetv2_conflunet.trainers.progress import add_loss_parts, describe_loss_parts, log_loss_parts
+from nnunetv2_conflunet.trainers.progress import (
+    add_loss_parts,
+    describe_loss_parts,
+    log_loss_parts,
+    plot_loss_parts,
+)
 
 
 class Logger:
@@ -42,3 +50,9 @@ def test_one_step_with_targets_is_enough(logger):
     log_loss_parts(logger, "val", [step(0.0, False), step(3.0, True)], 0, is_ddp=False)
     # The mean of the loss, as it is in the sum: a step without lesions adds nothing.
     assert describe_loss_parts(logger, "val") == "seg 0.5000, center 0.2500, offsets 1.5000"
+
+
+@pytest.mark.parametrize("room", [0, 4096])
+def test_on_a_full_disk_the_old_plot_stands(disk, room):
+    logger = SimpleNamespace(get_value=lambda name, step: [3.0, 2.0, 1.5])
+    assert_whole_or_as_before(disk, lambda: plot_loss_parts(logger, disk.folder), room)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from nnunetv2.postprocessing.remove_connected_components import remove_all_but_largest_component_from_segmentation
-from support import dataset_json, file_system, nnunet_environment, run, small_plans, write_nifti
+from support import dataset_json, file_system, files_of, nnunet_environment, run, small_plans, write_nifti
 
 from nnunetv2_conflunet.evaluation.settings import Settings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
@@ -200,7 +200,7 @@ def test_files_are_whole_or_as_they_were(tmp_path, toys, references, monkeypatch
         replace_file(source, target)
 
     monkeypatch.setattr(os, "replace", failing)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(InputError, match=r"cannot be written whole \(disk full\)"):
         determine(model, references)
     assert (model / name).read_bytes() == (model / "plans.json").read_bytes() == older
     assert not [i.name for i in model.iterdir() if i.name.startswith(".")]
@@ -419,3 +419,20 @@ def test_what_volumes_are_tuned_by_is_as_before(tmp_path, toys, references):
     model = toys.write_model(tmp_path, [toys.scene(), toys.scene()])
     assert default_grid(ModelFolder(model)) == Grid()
     assert "min_area_mm2" not in "\n".join(describe(determine(model, references)))
+
+
+@pytest.mark.parametrize("room", [0, 4096])
+def test_on_a_full_disk_the_plans_and_the_record_of_the_last_choice_stand(disk, toys, monkeypatch, capsys, room):
+    from nnunetv2_conflunet.tuning.command import main
+
+    model = toys.write_model(disk.folder, [toys.scene(spurious=0.3) for _ in range(3)])
+    references = disk.folder / "raw" / toys.dataset / "instancesTr"
+    grid = "--heatmap_threshold 0.1 0.45 --window_mm 3 4 5 --min_prominence 0 0.1 --min_consistency 0 1 2"
+    arguments = [model, "-ref", references, "-f", 0, 1, *grid.split(), "-np", 1]
+    monkeypatch.setattr(sys, "argv", ["command", "-i", *map(str, arguments)])
+    before = files_of(disk.folder)
+    with disk.room(room), pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 1
+    assert "cannot be written whole" in capsys.readouterr().err
+    assert files_of(disk.folder) == before

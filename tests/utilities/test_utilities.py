@@ -3,21 +3,24 @@ import json
 import os
 
 import joblib
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from support import assert_whole_or_as_before
 
 from nnunetv2_conflunet.utilities import plans
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
-from nnunetv2_conflunet.utilities.files import atomic_path, read_json, write_json
+from nnunetv2_conflunet.utilities.files import atomic_path, read_json, write_json, write_texts
 from nnunetv2_conflunet.utilities.parallel import run_cases
 
 
 def test_a_file_appears_whole(tmp_path):
-    with atomic_path(tmp_path / "new" / "a.nii.gz", ".nii.gz") as temporary:
-        assert temporary.name.endswith(".nii.gz") and temporary.name.startswith(".")
+    with atomic_path(tmp_path / "new" / "a.part.txt", ".part.txt") as temporary:
+        assert temporary.name.endswith(".part.txt") and temporary.name.startswith(".")
         temporary.write_text("content")
-        assert not (tmp_path / "new" / "a.nii.gz").exists()
-    assert [i.name for i in (tmp_path / "new").iterdir()] == ["a.nii.gz"]
+        assert not (tmp_path / "new" / "a.part.txt").exists()
+    assert [i.name for i in (tmp_path / "new").iterdir()] == ["a.part.txt"]
 
 
 def test_after_an_error_the_old_file_stands(tmp_path):
@@ -26,9 +29,9 @@ def test_after_an_error_the_old_file_stands(tmp_path):
     def write_half():
         with atomic_path(tmp_path / "a.txt") as temporary:
             temporary.write_text("half")
-            raise RuntimeError("stop")
+            raise KeyError("stop")
 
-    with pytest.raises(RuntimeError, match="stop"):
+    with pytest.raises(KeyError, match="stop"):
         write_half()
     assert (tmp_path / "a.txt").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 1
@@ -67,6 +70,81 @@ def test_plans_that_become_whole_meanwhile_are_read(tmp_path, monkeypatch):
     whole = '{"conflunet": {"alpha": 1}}'
     monkeypatch.setattr(plans.time, "sleep", lambda _: (tmp_path / "plans.json").write_text(whole))
     assert plans.stored_settings(tmp_path / "plans.json") == {"alpha": 1}
+
+
+def _write_heads(path):
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, a=np.random.default_rng(0).random(4000))
+
+
+def _write_figure(path):
+    figure = Figure()
+    figure.subplots().plot([1, 3, 2])
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary)
+
+
+WRITERS = {
+    "a.json": lambda path: write_json(list(range(3000)), path),
+    "a.html": lambda path: write_texts({path: "<p>" * 5000}),
+    "a.npz": _write_heads,
+    "a.png": _write_figure,
+}
+
+
+@pytest.mark.parametrize("room", [0, 4096])
+@pytest.mark.parametrize("name", WRITERS)
+def test_on_a_full_disk_the_old_file_stands(disk, name, room):
+    assert_whole_or_as_before(disk, lambda: WRITERS[name](disk.folder / name), room)
+
+
+@pytest.mark.parametrize("too_long", ["a.csv", "b.json", "c.json"])
+def test_texts_appear_all_or_not_at_all(disk, too_long):
+    def write():
+        write_texts({disk.folder / i: "1\n" * (5000 if i == too_long else 3) for i in ("a.csv", "b.json", "c.json")})
+
+    assert_whole_or_as_before(disk, write, 4096)
+    assert (disk.folder / too_long).stat().st_size == 10_000
+
+
+def test_texts_are_written_as_they_are_and_the_last_one_comes_last(tmp_path, monkeypatch):
+    renamed = []
+    replace_file = os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: renamed.append(new.name) or replace_file(old, new))
+    write_texts({tmp_path / "b.csv": "x\r\nä\n", tmp_path / "a.json": "{}"})
+    assert renamed == ["b.csv", "a.json"]
+    assert (tmp_path / "b.csv").read_bytes() == b"x\r\n\xc3\xa4\n"
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done = []
+    fsync, replace_file = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: done.append("flushed") or fsync(file))
+    monkeypatch.setattr(os, "replace", lambda *names: done.append("renamed") or replace_file(*names))
+    write_json([1], tmp_path / "a.json")
+    assert done == ["flushed", "renamed"]
+
+
+def test_a_disk_that_fails_while_flushing_is_noticed(tmp_path, monkeypatch):
+    write_json([1], tmp_path / "a.json")
+
+    def failing(_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", failing)
+    with pytest.raises(InputError, match=r"a\.json cannot be written whole \(Input/output error\)"):
+        write_json([2], tmp_path / "a.json")
+    assert read_json(tmp_path / "a.json") == [1] and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_place_that_is_none_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file/a\.json cannot be written \((File exists|Not a directory)"):
+        write_json([1], tmp_path / "file" / "a.json")
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(InputError, match=r"folder\.json cannot be written \(Is a directory\)"):
+        write_json([1], tmp_path / "folder.json")
+    assert sorted(i.name for i in tmp_path.iterdir()) == ["file", "folder.json"]
 
 
 def _raise():

@@ -1,0 +1,176 @@
+"""Whether a file is whole, by its size and its end, without reading what lies between."""
+
+import gzip
+import os
+import re
+import struct
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from zipfile import ZipFile
+
+import blosc2
+import nibabel
+import SimpleITK as sitk
+import tifffile
+
+CHUNK_BYTES = 2**24
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+ZIP_END_BYTES = 22
+GIPL_HEADER_BYTES = 256
+# The texts before the voxels of a .nrrd or .mha file are shorter.
+HEADER_BYTES = 2**16
+
+
+def is_whole(path: str | os.PathLike) -> bool:
+    """Whether a file is there and whole, see :func:`why_not_whole`."""
+    return Path(path).is_file() and why_not_whole(path) is None
+
+
+def why_not_whole(path: str | os.PathLike) -> str | None:
+    """What is missing of a file, such as its end after a full disk or a power cut; None for a whole one.
+
+    Costs a few reads of its header and its end. Formats that have neither, and files whose ending is unknown, are
+    whole unless they are empty. Content that is damaged but complete is not found.
+
+    Args:
+        path: a file; its ending tells the format.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size == 0:
+            return "0 bytes"
+        for ending, check in CHECKS.items():
+            if path.name.lower().endswith(ending):
+                check(path)
+    except ValueError as error:
+        return str(error)
+    except Exception:
+        return "truncated: its header or its end is missing"
+    return None
+
+
+def _require(found: int, expected: int) -> None:
+    if found < expected:
+        raise ValueError(f"truncated: {found} bytes of {expected}")
+
+
+def _check_nifti(path: Path) -> None:
+    image = nibabel.load(path)
+    _require(path.stat().st_size, int(image.dataobj.offset) + _image_bytes(image))
+
+
+def _check_compressed_nifti(path: Path) -> None:
+    image = nibabel.load(path)
+    _check_gzip(path, int(image.dataobj.offset) + _image_bytes(image))
+
+
+def _image_bytes(image: nibabel.Nifti1Image) -> int:
+    return prod(image.shape) * image.get_data_dtype().itemsize
+
+
+def _check_gzip(path: Path, expected: int, start: int = 0) -> None:
+    """Require that what follows the first `start` bytes of a file unpacks to at least `expected` bytes."""
+    # The last four bytes tell (RFC 1952, ISIZE), unless there are several members.
+    if struct.unpack("<I", _end(path, 4))[0] == expected % 2**32:
+        return
+    with open(path, "rb") as file:
+        file.seek(start)
+        unpacked = gzip.GzipFile(fileobj=file)
+        _require(sum(len(chunk) for chunk in iter(lambda: unpacked.read(CHUNK_BYTES), b"")), expected)
+
+
+def _check_nrrd(path: Path) -> None:
+    header = _header(path, rb"\n\r?\n")
+    expected = _voxel_bytes(path)
+    if re.search(rb"encoding: *gz", header):
+        _check_gzip(path, expected, len(header))
+    elif re.search(rb"encoding: *raw", header):
+        _require(path.stat().st_size, len(header) + expected)
+
+
+def _check_meta_image(path: Path) -> None:
+    header = _header(path, rb"ElementDataFile *= *LOCAL\r?\n")
+    compressed = re.search(rb"CompressedDataSize *= *(\d+)", header)
+    _require(path.stat().st_size, len(header) + (int(compressed[1]) if compressed else _voxel_bytes(path)))
+
+
+def _check_gipl(path: Path) -> None:
+    _require(path.stat().st_size, GIPL_HEADER_BYTES + _voxel_bytes(path))
+
+
+def _voxel_bytes(path: Path) -> int:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    components = reader.GetNumberOfComponents()
+    component = sitk.Image([1, 1], reader.GetPixelID(), components).GetSizeOfPixelComponent()
+    return prod(reader.GetSize()) * components * component
+
+
+def _check_png(path: Path) -> None:
+    if _end(path, len(PNG_END)) != PNG_END:
+        raise ValueError("truncated: its end is missing")
+
+
+def _check_bmp(path: Path) -> None:
+    with open(path, "rb") as file:
+        _require(path.stat().st_size, struct.unpack("<2xI", file.read(6))[0])
+
+
+def _check_tiff(path: Path) -> None:
+    with tifffile.TiffFile(path) as file:
+        pages = file.pages
+        for page in (pages[0], pages[-1]):
+            _require(path.stat().st_size, max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))))
+        # What tifffile wrote knows the shape of the whole, and slices at its end may be missing.
+        if any(len(pages) * prod(pages[0].shape) < prod(whole["shape"]) for whole in file.shaped_metadata or ()):
+            raise ValueError("truncated: it lacks slices")
+
+
+def _check_npz(path: Path) -> None:
+    with ZipFile(path) as archive:
+        names = archive.namelist()
+    # After a failure Python closes the archive with what was written before, and leaves the rest behind the end.
+    if not names or not _end(path, ZIP_END_BYTES).startswith(b"PK\5\6"):
+        raise ValueError("truncated: it lacks arrays")
+
+
+def _check_blosc2(path: Path) -> None:
+    blosc2.open(urlpath=str(path), mode="r")
+
+
+def _check_table(path: Path) -> None:
+    if _end(path, 1) != b"\n":
+        raise ValueError("truncated: its last line has no end")
+
+
+def _header(path: Path, end: bytes) -> bytes:
+    with open(path, "rb") as file:
+        start = file.read(HEADER_BYTES)
+    found = re.search(end, start)
+    if found is None:
+        raise ValueError("truncated: its header has no end")
+    return start[: found.end()]
+
+
+def _end(path: Path, n_bytes: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(-min(n_bytes, path.stat().st_size), os.SEEK_END)
+        return file.read()
+
+
+CHECKS: dict[str, Callable[[Path], None]] = {
+    ".nii": _check_nifti,
+    ".nii.gz": _check_compressed_nifti,
+    ".nrrd": _check_nrrd,
+    ".mha": _check_meta_image,
+    ".gipl": _check_gipl,
+    ".png": _check_png,
+    ".bmp": _check_bmp,
+    ".tif": _check_tiff,
+    ".tiff": _check_tiff,
+    ".npz": _check_npz,
+    ".b2nd": _check_blosc2,
+    ".csv": _check_table,
+}
