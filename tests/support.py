@@ -297,6 +297,11 @@ def set_nnunet_environment(monkeypatch, base):
             monkeypatch.setenv(key, value)
 
 
+def said_of_a_full_disk(room):
+    """What a command says when so many bytes are left: none at all are noticed before the work."""
+    return "cannot be written whole" if room else "Nothing can be written to"
+
+
 def unpacked(coded, spacing_mm, sigma_mm):
     """(2 + dim, X, Y[, Z]) float32: what the loss compares the heads with, of the codes and centers of one patch."""
     import torch

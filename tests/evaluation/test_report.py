@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from support import UNWRITABLE, files_of, unwritable
+from support import UNWRITABLE, files_of, said_of_a_full_disk, unwritable
 
 from nnunetv2_conflunet.evaluation import case_views, command, compare
 from nnunetv2_conflunet.evaluation import report as report_module
@@ -199,5 +199,5 @@ def test_on_a_full_disk_the_old_results_stand_and_the_status_is_1(
     capsys.readouterr()
     with disk.room(room):
         assert exit_status(monkeypatch, main, *arguments) == 1
-    assert "cannot be written whole" in capsys.readouterr().err
+    assert said_of_a_full_disk(room) in capsys.readouterr().err
     assert files_of(disk.folder) == before

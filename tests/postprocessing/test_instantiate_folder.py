@@ -17,7 +17,7 @@ from nnunetv2.postprocessing.remove_connected_components import (
     remove_all_but_largest_component_from_segmentation,
 )
 from scipy.ndimage import gaussian_filter
-from support import UNWRITABLE, files_of, unwritable
+from support import UNWRITABLE, files_of, said_of_a_full_disk, unwritable
 
 import nnunetv2_conflunet.postprocessing.instantiate_folder as command
 from nnunetv2_conflunet.postprocessing import (
@@ -542,7 +542,7 @@ def test_a_full_disk_takes_no_maps_of_other_settings_away(monkeypatch, capsys, d
     before = files_of(out)
     with disk.room(0):
         assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc", "--connectivity", 6) == 1
-    assert "instantiation.json cannot be written whole" in capsys.readouterr().err
+    assert said_of_a_full_disk(0) in capsys.readouterr().err
     assert files_of(out) == before
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from support import said_of_a_full_disk
 
 from nnunetv2_conflunet.imageio import Geometry, read_instances
 from nnunetv2_conflunet.simulation import cohort, command
@@ -207,7 +208,7 @@ def test_a_full_disk_leaves_no_dataset_and_no_half_file(disk, room: int, monkeyp
     with disk.room(room), pytest.raises(SystemExit) as stopped:
         command.main()
     assert stopped.value.code == 1
-    assert "cannot be written whole" in capsys.readouterr().err
+    assert said_of_a_full_disk(room) in capsys.readouterr().err
     written = [path for path in (disk.folder / "d").rglob("*") if path.is_file()]
     assert all(is_whole(path) and not path.name.startswith(".") for path in written)
     assert not (disk.folder / "d" / "dataset.json").exists()

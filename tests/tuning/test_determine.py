@@ -12,7 +12,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from nnunetv2.postprocessing.remove_connected_components import remove_all_but_largest_component_from_segmentation
-from support import dataset_json, file_system, files_of, nnunet_environment, run, small_plans, write_nifti
+from support import (
+    dataset_json,
+    file_system,
+    files_of,
+    nnunet_environment,
+    run,
+    said_of_a_full_disk,
+    small_plans,
+    write_nifti,
+)
 
 from nnunetv2_conflunet.evaluation.settings import Settings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
@@ -434,5 +443,5 @@ def test_on_a_full_disk_the_plans_and_the_record_of_the_last_choice_stand(disk, 
     with disk.room(room), pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 1
-    assert "cannot be written whole" in capsys.readouterr().err
+    assert said_of_a_full_disk(room) in capsys.readouterr().err
     assert files_of(disk.folder) == before
