@@ -39,6 +39,10 @@ class Heads:
         """Where voxels of the heads lie, in mm from the image's first voxel center; (K, dim) to (K, dim)."""
         return (self.box[:, 0] + (indices + 0.5) * self.voxels_per_step - 0.5) * self.image_spacing_mm
 
+    def heatmap_at(self, voxels: np.ndarray) -> np.ndarray:
+        """The heatmap at voxels of the image, (N, dim) index to (N,) float32; see :func:`sample_maps`."""
+        return sample_maps(self.heatmap[None], self.box, voxels)[0]
+
     def offsets_at(self, voxels: np.ndarray) -> np.ndarray:
         """Offsets at voxels of the image, (N, dim) index to (N, dim) float32 in mm; see :func:`sample_maps`."""
         return sample_maps(self.offsets_mm, self.box, voxels).T

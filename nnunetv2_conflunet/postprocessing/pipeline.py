@@ -1,7 +1,7 @@
 """From the network's output to instances: one pipeline for all methods.
 
-centers -> assignment -> connected pieces -> re-attachment -> size filter -> ids 1..N in scan order. The methods differ
-in the first two stages only.
+centers -> assignment -> connected pieces -> re-attachment -> merging -> size filter -> ids 1..N in scan order. The
+methods differ in the first two stages, and only center-offset merges.
 """
 
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ from nnunetv2_conflunet.postprocessing.checks import (
     flat_axes,
 )
 from nnunetv2_conflunet.postprocessing.heads import check_heads
+from nnunetv2_conflunet.postprocessing.merging import merge_regions
 from nnunetv2_conflunet.postprocessing.pieces import Assignment, connected_regions
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.size_filter import large_enough, limits_of
@@ -38,9 +39,9 @@ class Instantiation:
         center_score: (N,) float32, of instance i at i - 1: the heatmap at the peak that claimed it, NaN for an instance
             without such a peak.
         report: what happened: `method`, `n_voxels_foreground`, `n_centers` (found, with and without voxels),
-            `n_instances`, `n_instances_without_center`, `n_pieces_reattached`, `n_voxels_reattached`,
-            `n_instances_removed`, `n_voxels_removed` and `removed_mm3` (`removed_mm2` in a plane), the last three by
-            the size filter. `n_instances` and `n_instances_without_center` count after the size filter.
+            `n_instances`, `n_instances_without_center`, `n_pieces_merged`, `n_pieces_reattached`,
+            `n_voxels_reattached`, `n_instances_removed`, `n_voxels_removed` and `removed_mm3` (`removed_mm2` in a
+            plane), the last three by the size filter. `n_instances` and `n_instances_without_center` count after it.
     """
 
     instances: np.ndarray
@@ -108,6 +109,9 @@ def instantiate(
         assignment = Assignment(np.zeros(len(voxels), np.int64), np.zeros(len(voxels)), np.zeros(0, np.float32))
 
     regions = connected_regions(voxels, assignment, connectivity, component)
+    n_pieces = len(regions.center)
+    if settings.method == "center_offset" and settings.merge is not None:
+        regions = merge_regions(voxels, regions, heads, settings.merge, connectivity)
     large, removed = large_enough(voxels, regions.instance, spacing, **limits_of(settings))
     # Whole instances go, so that the others stay in the order of their first voxels.
     stays = large[first_voxels(regions.instance)]
@@ -121,6 +125,7 @@ def instantiate(
         "n_centers": len(assignment.scores),
         "n_instances": len(center),
         "n_instances_without_center": int(np.count_nonzero(center == 0)),
+        "n_pieces_merged": n_pieces - len(regions.center),
         "n_pieces_reattached": regions.n_reattached_pieces,
         "n_voxels_reattached": regions.n_reattached_voxels,
         **removed,

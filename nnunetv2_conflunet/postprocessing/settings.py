@@ -5,6 +5,7 @@ from typing import Any
 
 from nnunetv2_conflunet.postprocessing.acls import PRESETS
 from nnunetv2_conflunet.postprocessing.checks import check_not_negative, check_positive, check_share
+from nnunetv2_conflunet.postprocessing.merging import MergeRule
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.plans import INSTANTIATION_KEY, SETTINGS_KEY
 
@@ -31,6 +32,7 @@ class InstantiationSettings:
         min_volume_mm3: smaller instances are removed; does not act in a plane.
         min_extent_mm: instances shorter along any axis are removed.
         min_area_mm2: in a plane smaller instances are removed; does not act in a volume.
+        merge: center-offset: when touching pieces are one instance after all; None merges none.
 
     Raises:
         InputError: a value that is not possible.
@@ -47,6 +49,7 @@ class InstantiationSettings:
     min_volume_mm3: float = 14.0
     min_extent_mm: float = 3.0
     min_area_mm2: float = 0.0
+    merge: MergeRule | None = None
 
     def __post_init__(self):
         for name, value, known in (
@@ -81,7 +84,8 @@ class InstantiationSettings:
         unknown = sorted(set(values) - set(known))
         if unknown:
             raise InputError(f"Unknown instantiation settings {', '.join(unknown)}; known are {', '.join(known)}.")
-        return cls(**values)
+        merge = values.get("merge")
+        return cls(**{**values, "merge": None if merge is None else MergeRule.from_dict(merge)})
 
     @classmethod
     def from_plans(cls, plans: dict[str, Any]) -> "InstantiationSettings":

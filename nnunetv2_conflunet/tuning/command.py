@@ -37,6 +37,7 @@ def _command(args: argparse.Namespace) -> None:
         with_stock_postprocessing=not args.ignore_stock_postprocessing,
         num_processes=args.np,
         seed=args.seed,
+        with_merging=not args.no_merging,
         dry_run=args.dry_run,
     )
     print("\n".join(describe(record)))
@@ -68,7 +69,24 @@ def describe(record: dict[str, Any]) -> list[str]:
     )
     if record["ends_reached"]:
         lines.append(f"The best {' and '.join(record['ends_reached'])} ends its list; a wider list may hold better.")
-    return lines
+    return [*lines, *_describe_merging(record["merging"], metric)]
+
+
+def _describe_merging(merging: dict[str, Any] | None, metric: str) -> list[str]:
+    if merging is None:
+        return []
+    pairs = f"{merging['n_pairs']} pairs of touching pieces, {merging['n_pairs_of_one_lesion']} of them of one lesion"
+    if merging["decision"] == "too few pairs":
+        return [f"Merging: {pairs}: too few to learn when to merge them."]
+    low, high = merging["interval_95"]
+    found = f"{metric} {merging['difference']:+.4f} (95 % interval {low:+.4f} to {high:+.4f} over cases)"
+    means = f"without {_metrics(merging['without'])}; best {_metrics(merging['best'])}"
+    decision = {
+        "no merging is best": "nothing is merged",
+        "no merging within the noise": f"{found}: as good within the noise, nothing is merged",
+        "merging": f"{found}: learned, and the choice",
+    }[merging["decision"]]
+    return [f"Merging, on cases held out: {pairs}; {means}. {decision}."]
 
 
 def _values(settings: dict[str, Any], names: list[str]) -> str:
@@ -123,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     for name in LIMITS:
         add(f"--score_{name}", type=float, default=getattr(scoring, name), help="the evaluation's own size filter")
     add("--ignore_stock_postprocessing", action="store_true", help="tune on masks as they were predicted")
+    add("--no_merging", action="store_true", help="do not learn when touching pieces are one lesion")
     add("--seed", type=int, default=0, help="of the bootstrap over cases")
     add("-np", type=int, default=min(default_num_processes, joblib.cpu_count()), help="worker processes")
     add("--dry_run", action="store_true", help="say what is best and write nothing")

@@ -1,7 +1,7 @@
 """Finding the settings of the instantiation that suit a model's cross-validation best."""
 
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,18 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_conflunet import __version__
 from nnunetv2_conflunet.evaluation.settings import Settings
-from nnunetv2_conflunet.imageio import Geometry, grid_fault, read_instances
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.postprocessing.merging import MergeRule
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS, describe_limits
 from nnunetv2_conflunet.postprocessing.units import REMEDY
+from nnunetv2_conflunet.tuning.cases import of_cases, score_case, touching_pieces_of_case
 from nnunetv2_conflunet.tuning.choice import N_RESAMPLES, Choice, choose, means
 from nnunetv2_conflunet.tuning.grid import SEARCHED, Grid, order_of_preference
+from nnunetv2_conflunet.tuning.merging import account_of_pairs, choose_rule, held_out_points
 from nnunetv2_conflunet.tuning.model_folder import ModelFolder, Postprocessing, ValidationCase
-from nnunetv2_conflunet.tuning.scoring import METRICS, score_grid
-from nnunetv2_conflunet.utilities.errors import InputError, join_faults
+from nnunetv2_conflunet.tuning.scoring import METRICS
+from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import json_text, read_json, write_texts
-from nnunetv2_conflunet.utilities.parallel import run_cases
 from nnunetv2_conflunet.utilities.writable import require_writable
 
 RECORD_FILE, TABLE_FILE = "instance_postprocessing.json", "instance_postprocessing.csv"
@@ -41,6 +42,7 @@ def determine_postprocessing(
     with_stock_postprocessing: bool = True,
     num_processes: int = default_num_processes,
     seed: int = 0,
+    with_merging: bool = True,
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Search the settings of center-offset, and store the choice where prediction reads it.
@@ -60,6 +62,8 @@ def determine_postprocessing(
             determined for these folds, where it did.
         num_processes: worker processes.
         seed: of the bootstrap.
+        with_merging: then also learn when touching pieces are one lesion (:mod:`.merging`), and store it where it is
+            better than no merging beyond the noise.
         dry_run: write nothing.
 
     Returns:
@@ -93,17 +97,22 @@ def determine_postprocessing(
     scores = _score_cases(cases, points, scoring, stock, num_processes, dim)
     position = points.index(default)
     choice = choose(scores[:, :, METRICS.index(metric)], position, order_of_preference(points, default), seed)
+    chosen, merging = points[choice.chosen], None
+    if with_merging:
+        rule, merging = _learn_merging(cases, chosen, metric, scoring, stock, num_processes, seed)
+        chosen = replace(chosen, merge=rule)
     record = {
         "metric": metric,
         "dim": dim,
         "n_cases": len(cases),
         "default": _described(points, scores, position),
         "best": _described(points, scores, choice.best),
-        "chosen": points[choice.chosen].to_dict(),
+        "chosen": chosen.to_dict(),
         "difference": choice.difference,
         "interval_95": [choice.low, choice.high],
         "held_out": choice.held_out,
         "decision": _decision(choice, position),
+        "merging": merging,
         "ends_reached": grid.ends_reached(points[choice.best], default),
         "grid": asdict(grid),
         "scoring": {name: getattr(scoring, name) for name in SCORING_OPTIONS},
@@ -120,7 +129,7 @@ def determine_postprocessing(
             {
                 folder.folder / TABLE_FILE: table,
                 folder.folder / RECORD_FILE: json_text(record),
-                folder.plans_file: json_text(folder.plans_with(points[choice.chosen])),
+                folder.plans_file: json_text(folder.plans_with(chosen)),
             }
         )
     return record
@@ -164,10 +173,7 @@ def _score_cases(
     dim: int,
 ) -> np.ndarray:
     """(cases, points, metrics) float64."""
-    results = run_cases(_score_or_explain, [(i, points, scoring, stock) for i in cases], num_processes, "Scoring")
-    faults = [i for i in results if isinstance(i, str)]
-    if faults:
-        raise InputError(join_faults(faults))
+    results = of_cases(score_case, [(i, points, scoring, stock) for i in cases], num_processes, "Scoring")
     if not any(n_lesions for _, n_lesions in results):
         raise InputError(
             f"No reference in {cases[0].reference.parent} has a lesion of at least {describe_limits(scoring, dim)}; "
@@ -176,35 +182,24 @@ def _score_cases(
     return np.stack([of_case for of_case, _ in results])
 
 
-def _score_or_explain(case: ValidationCase, *arguments: Any) -> tuple[np.ndarray, int] | str:
-    try:
-        return score_case(case, *arguments)
-    except InputError as error:
-        return f"{case.case}: {error}"
-
-
-def score_case(
-    case: ValidationCase, points: list[InstantiationSettings], scoring: Settings, stock: Postprocessing
-) -> tuple[np.ndarray, int]:
-    """Read one case and score it at every point; see :func:`.scoring.score_grid`.
-
-    Raises:
-        InputError: a file is broken, or segmentation and reference do not lie on one grid.
-    """
-    reader = case.prediction.reader()
-    segmentation, properties = case.prediction.read_segmentation(case.case)
-    reference, reference_properties = read_instances(case.reference, reader)
-    geometry = Geometry.from_properties(segmentation.shape, properties)
-    reference_grid = Geometry.from_properties(reference.shape, reference_properties)
-    file = case.prediction.segmentation_file(case.case)
-    fault = grid_fault(file, geometry, case.reference, reference_grid, reader)
-    if fault is not None:
-        raise InputError(fault)
-    for function, arguments in stock:
-        segmentation = function(segmentation, **arguments)
-    foreground = case.prediction.foreground(segmentation)
-    heads = case.prediction.read_heads(case.case)
-    return score_grid(foreground, reference, geometry.spacing_mm, heads, points, scoring)
+def _learn_merging(
+    cases: list[ValidationCase],
+    settings: InstantiationSettings,
+    metric: str,
+    scoring: Settings,
+    stock: Postprocessing,
+    num_processes: int,
+    seed: int,
+) -> tuple[MergeRule | None, dict[str, Any]]:
+    """A rule for the pieces that the settings give, and an account; see :func:`.merging.choose_rule`."""
+    arguments = [(i, settings, scoring, stock) for i in cases]
+    touching = of_cases(touching_pieces_of_case, arguments, num_processes, "Comparing pieces")
+    points = held_out_points(touching, settings)
+    if points is None:
+        return None, account_of_pairs(touching)
+    arguments = [(i, of_case, scoring, stock) for i, of_case in zip(cases, points, strict=True)]
+    scores = np.stack([scores for scores, _ in of_cases(score_case, arguments, num_processes, "Scoring merging")])
+    return choose_rule(touching, scores, metric, seed)
 
 
 def _described(points: list[InstantiationSettings], scores: np.ndarray, position: int) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from nnunetv2_conflunet.postprocessing import InstantiationSettings, filter_smal
 from nnunetv2_conflunet.postprocessing.center_offset import assign_by_offsets, consistent_peaks
 from nnunetv2_conflunet.postprocessing.checks import check_connectivity, check_spacing, flat_axes
 from nnunetv2_conflunet.postprocessing.heads import Heads, check_heads
+from nnunetv2_conflunet.postprocessing.merging import MergeRule, merge_regions
 from nnunetv2_conflunet.postprocessing.peaks import Peaks, find_peaks
-from nnunetv2_conflunet.postprocessing.pieces import connected_regions
+from nnunetv2_conflunet.postprocessing.pieces import Regions, connected_regions
 from nnunetv2_conflunet.postprocessing.prominence import is_prominent, relative_prominence
 from nnunetv2_conflunet.postprocessing.size_filter import limits_of, reaches_limits
 from nnunetv2_conflunet.postprocessing.units import refuse_limits
@@ -65,18 +66,8 @@ def score_grid(
     Raises:
         InputError: shapes that do not belong together, NaN or infinite heads, a spacing that does not fit.
     """
-    scoring_limits = limits_of(scoring)
-    refuse_limits(reference.shape, spacing_mm, **scoring_limits)
-    reference, _ = filter_small_instances(reference, spacing_mm, **scoring_limits)
-    spacing = check_spacing(spacing_mm, foreground.ndim)
-    flat = len(flat_axes(foreground.ndim, foreground.shape))
-    shape, spacing = foreground.shape, spacing[flat:]
-    if flat:
-        foreground, reference = foreground[0], reference[0]
-    both = Foreground.of(foreground, reference)
-    on_grid = check_heads(heads["heatmap"], heads["offsets_mm"], shape, spacing, heads["heads_box"])
-    instances_at = _Instances(both, on_grid, points)
-
+    instances_at = InstancesAtPoints.of(foreground, reference, spacing_mm, heads, points, scoring)
+    spacing, scoring_limits = instances_at.heads.image_spacing_mm, limits_of(scoring)
     scores = np.empty((len(points), len(METRICS)))
     for i, point in enumerate(points):
         instances = instances_at(point)
@@ -86,11 +77,11 @@ def score_grid(
         table = with_predictions(instances.table, large)
         metrics = detection_metrics(table, match(table, scoring.matching, scoring.iou_threshold))
         scores[i] = [metrics[name] for name in METRICS]
-    return scores, len(np.unique(reference[reference > 0]))
+    return scores, len(np.unique(instances_at.both.reference[instances_at.both.reference > 0]))
 
 
-class _Instances:
-    """Makes the instances of one case before any size filter, for each set of centers once."""
+class InstancesAtPoints:
+    """Makes the instances of one case before any size filter, for each set of centers and each merging once."""
 
     def __init__(self, both: Foreground, heads: Heads, points: list[InstantiationSettings]):
         self.both, self.heads, self.top_k = both, heads, points[0].top_k
@@ -102,14 +93,44 @@ class _Instances:
         self.largest_prominence = max(point.min_prominence for point in points)
         self.peaks: dict[float, tuple[Peaks, np.ndarray]] = {}
         self.centers: dict[tuple[bytes, float], Peaks] = {}
-        self.made: dict[bytes, ScoredInstances] = {}
+        self.made: dict[tuple[bytes, MergeRule | None], ScoredInstances] = {}
+
+    @classmethod
+    def of(
+        cls,
+        foreground: np.ndarray,
+        reference: np.ndarray,
+        spacing_mm: tuple[float, ...],
+        heads: dict[str, np.ndarray],
+        points: list[InstantiationSettings],
+        scoring: Settings,
+    ) -> "InstancesAtPoints":
+        """Of the arguments of :func:`score_grid`, with the evaluator's size filter on the reference."""
+        refuse_limits(reference.shape, spacing_mm, **limits_of(scoring))
+        reference, _ = filter_small_instances(reference, spacing_mm, **limits_of(scoring))
+        spacing = check_spacing(spacing_mm, foreground.ndim)
+        flat = len(flat_axes(foreground.ndim, foreground.shape))
+        shape, spacing = foreground.shape, spacing[flat:]
+        if flat:
+            foreground, reference = foreground[0], reference[0]
+        on_grid = check_heads(heads["heatmap"], heads["offsets_mm"], shape, spacing, heads["heads_box"])
+        return cls(Foreground.of(foreground, reference), on_grid, points)
 
     def __call__(self, point: InstantiationSettings) -> ScoredInstances:
+        """The instances at a point."""
         centers = self._centers(point)
-        key = centers.indices.tobytes()
+        key = centers.indices.tobytes(), point.merge
         if key not in self.made:
-            self.made[key] = self._make(centers)
+            self.made[key] = self._make(centers, point.merge)
         return self.made[key]
+
+    def pieces(self, point: InstantiationSettings) -> Regions:
+        """The instances at a point before any are merged."""
+        return self._pieces_of(self._centers(point))
+
+    def _pieces_of(self, centers: Peaks) -> Regions:
+        assignment = assign_by_offsets(self.voxels, self.heads, centers)
+        return connected_regions(self.voxels, assignment, self.connectivity, self.component)
 
     def _centers(self, point: InstantiationSettings) -> Peaks:
         peaks = self._peaks(point)
@@ -137,12 +158,13 @@ class _Instances:
             self.peaks[window_mm] = peaks, prominence
         return self.peaks[window_mm]
 
-    def _make(self, centers: Peaks) -> ScoredInstances:
-        assignment = assign_by_offsets(self.voxels, self.heads, centers)
-        instance = connected_regions(self.voxels, assignment, self.connectivity, self.component).instance
+    def _make(self, centers: Peaks, merge: MergeRule | None) -> ScoredInstances:
+        regions = self._pieces_of(centers)
+        if merge is not None:
+            regions = merge_regions(self.voxels, regions, self.heads, merge, self.connectivity)
         prediction = np.zeros_like(self.both.prediction)
-        prediction[self.inside] = instance
-        _, n_voxels, first, last = sizes_and_boxes(self.voxels.coordinates, instance)
+        prediction[self.inside] = regions.instance
+        _, n_voxels, first, last = sizes_and_boxes(self.voxels.coordinates, regions.instance)
         table = OverlapTable.of(replace(self.both, prediction=prediction))
         return ScoredInstances(table, n_voxels, last - first + 1)
 

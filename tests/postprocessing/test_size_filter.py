@@ -114,7 +114,8 @@ def test_the_pipeline_filters_after_splitting_and_renumbers():
     assert result.center_score == pytest.approx([1, 0.6])
     assert result.report == {
         "method": "center_offset", "n_voxels_foreground": 160, "n_centers": 3, "n_instances": 2,
-        "n_instances_without_center": 0, "n_pieces_reattached": 0, "n_voxels_reattached": 0,
+        "n_instances_without_center": 0, "n_pieces_merged": 0,
+        "n_pieces_reattached": 0, "n_voxels_reattached": 0,
         "n_instances_removed": 1, "n_voxels_removed": 32, "removed_mm3": 32.0,
     }  # fmt: skip
     everything = InstantiationSettings(min_volume_mm3=0, min_extent_mm=0)
