@@ -112,7 +112,7 @@ def steps(trainer, loader, n):
         "step_s": float(np.median(works[WARM_UP:])),
         "iteration_s": float(np.mean(waits[WARM_UP:]) + np.mean(works[WARM_UP:])),
         "loader_share": float(np.sum(waits[WARM_UP:]) / (np.sum(waits[WARM_UP:]) + np.sum(works[WARM_UP:]))),
-        "finite": all(np.isfinite(value) for step in losses for value in step.values()),
+        "finite": all(np.isfinite(value).all() for step in losses for value in step.values()),
         "loss": [float(np.mean([step["loss"] for step in part])) for part in (losses[:10], losses[-10:])],
     }
     if trainer.device.type == "cuda":
