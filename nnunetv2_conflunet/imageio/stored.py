@@ -34,7 +34,7 @@ class StoredVoxels:
 
     Attributes:
         dtype: of a stored value, with its byte order.
-        checksum: of the voxels in the order of the file; None where it keeps none.
+        checksum: of the voxels in the order of the file; None where it keeps none, or its header scales them.
         check_whole: takes what was read, None where nothing was; reads the file as far as it must to tell that it is
             whole, and raises an InputError where it is not.
     """
@@ -47,7 +47,7 @@ class StoredVoxels:
         """Whether integers that were read are the stored ones, so that the file need not be read a second time.
 
         Args:
-            values: slowest axis of the file first. Their sum is another one where the header scales them.
+            values: slowest axis of the file first.
         """
         if self.checksum is None:
             return False
