@@ -1,4 +1,4 @@
-"""Faults of NRRD, MetaImage and GIPL files that SimpleITK reads over: it compares no sum, and fills up with zeros."""
+"""Faults of NRRD, MetaImage and GIPL files that SimpleITK overlooks: it compares no checksum and fills with zeros."""
 
 import re
 import struct

@@ -15,12 +15,12 @@ from nnunetv2_conflunet.utilities.errors import InputError
 
 @dataclass(frozen=True)
 class Checksum:
-    """The sum that a compressed file keeps of what it holds.
+    """The checksum that a compressed file keeps of its content.
 
     Attributes:
         function: ``zlib.crc32`` or ``zlib.adler32``.
         expected: what the file keeps.
-        before: bytes that the sum covers before the first voxel.
+        before: bytes that it covers before the first voxel.
     """
 
     function: Callable[[bytes, int], int]
