@@ -1,4 +1,4 @@
-"""Faults of NRRD, MetaImage and GIPL files that SimpleITK reads over: it compares no sum, and fills up with zeros."""
+"""Faults of NRRD, MetaImage and GIPL files that SimpleITK overlooks: it compares no checksum and fills with zeros."""
 
 import re
 import struct
@@ -16,15 +16,14 @@ from nnunetv2_conflunet.imageio.stored import (
     refuse_truncated,
     unpacking,
 )
+from nnunetv2_conflunet.utilities.whole_files import GIPL_HEADER_BYTES, image_header, text_header
 
-# Where the text of a header ends, and what it says where the voxels after it are compressed.
-TEXT_HEADERS = {
-    ".nrrd": (rb"\n\r?\n", rb"(?im)^encoding: *(gzip|gz)\s*$"),
-    ".mha": (rb"ElementDataFile *= *LOCAL\r?\n", rb"(?im)^CompressedData *= *True\s*$"),
+# What the text of a header says where the voxels after it are compressed.
+SAYS_COMPRESSED = {
+    ".nrrd": rb"(?im)^encoding: *(gzip|gz)\s*$",
+    ".mha": rb"(?im)^CompressedData *= *True\s*$",
 }
-LONGEST_TEXT = 2**16
-GIPL_HEADER = 256
-ENDINGS = (*TEXT_HEADERS, ".gipl")
+ENDINGS = (*SAYS_COMPRESSED, ".gipl")
 GZIP_MAGIC, GZIP_OR_ZLIB = b"\x1f\x8b", 32 + zlib.MAX_WBITS
 
 
@@ -35,27 +34,22 @@ def stored_itk(path: Path) -> StoredVoxels:
         InputError: voxels are complex or have several values.
         RuntimeError: SimpleITK cannot read the header.
     """
-    header = sitk.ImageFileReader()
-    header.SetFileName(str(path))
-    header.ReadImageInformation()
+    header = image_header(path)
     dtype = sitk.GetArrayViewFromImage(sitk.Image([1, 1], header.GetPixelID())).dtype
     refuse_pixels(path, dtype, header.GetNumberOfComponents())
     ending = path.suffix.lower()
-    if ending in TEXT_HEADERS:
+    if ending in SAYS_COMPRESSED:
         start = _start_of_compressed(path, ending)
         # SimpleITK itself refuses an uncompressed file of these that is too short.
         return StoredVoxels(dtype, None, lambda values: None) if start is None else _compressed(path, dtype, start)
-    expected = GIPL_HEADER + int(np.prod(header.GetSize())) * dtype.itemsize
+    expected = GIPL_HEADER_BYTES + int(np.prod(header.GetSize())) * dtype.itemsize
     return StoredVoxels(dtype, None, lambda values: refuse_truncated(path, path.stat().st_size, expected))
 
 
 def _start_of_compressed(path: Path, ending: str) -> int | None:
     """Where the compressed voxels begin; None for a file that is not compressed."""
-    end_of_text, says_compressed = TEXT_HEADERS[ending]
-    with open(path, "rb") as file:
-        text = file.read(LONGEST_TEXT)
-    end = re.search(end_of_text, text)
-    return end.end() if end and re.search(says_compressed, text[: end.end()]) else None
+    text = text_header(path)
+    return len(text) if text and re.search(SAYS_COMPRESSED[ending], text) else None
 
 
 def _compressed(path: Path, dtype: np.dtype, start: int) -> StoredVoxels:

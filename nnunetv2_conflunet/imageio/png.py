@@ -1,4 +1,4 @@
-"""Faults of PNG files that are read over: the sums of the chunks that hold the pixels are not compared."""
+"""Faults of PNG files that readers overlook: they do not compare the checksums of the chunks that hold the pixels."""
 
 import zlib
 from pathlib import Path
@@ -10,10 +10,10 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def check_png(path: Path) -> None:
-    """Compare every chunk with its sum; costs the reading of the compressed file.
+    """Compare every chunk with its checksum; costs the reading of the compressed file.
 
     Raises:
-        InputError: a sum differs, or the file ends before its last chunk.
+        InputError: a checksum differs, or the file ends before its last chunk.
     """
     content = path.read_bytes()
     if not content.startswith(SIGNATURE):

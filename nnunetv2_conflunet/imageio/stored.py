@@ -15,12 +15,12 @@ from nnunetv2_conflunet.utilities.errors import InputError
 
 @dataclass(frozen=True)
 class Checksum:
-    """The sum that a compressed file keeps of what it holds.
+    """The checksum that a compressed file keeps of its content.
 
     Attributes:
         function: ``zlib.crc32`` or ``zlib.adler32``.
         expected: what the file keeps.
-        before: bytes that the sum covers before the first voxel.
+        before: bytes that it covers before the first voxel.
     """
 
     function: Callable[[bytes, int], int]
@@ -34,7 +34,7 @@ class StoredVoxels:
 
     Attributes:
         dtype: of a stored value, with its byte order.
-        checksum: of the voxels in the order of the file; None where it keeps none.
+        checksum: of the voxels in the order of the file; None where it keeps none, or its header scales them.
         check_whole: takes what was read, None where nothing was; reads the file as far as it must to tell that it is
             whole, and raises an InputError where it is not.
     """
@@ -47,7 +47,7 @@ class StoredVoxels:
         """Whether integers that were read are the stored ones, so that the file need not be read a second time.
 
         Args:
-            values: slowest axis of the file first. Their sum is another one where the header scales them.
+            values: slowest axis of the file first.
         """
         if self.checksum is None:
             return False

@@ -133,8 +133,8 @@ def coded_targets(
 
     Returns:
         codes: (1, X, Y[, Z]) int16: ``BACKGROUND``, ``UNKNOWN``, or k + 1 for a lesion voxel of the center in row k.
-        rows: (K, dim) float32 the centers in voxels, NaN beyond the last one. K depends on the patch's size only. What
-            is more than K counts as unknown.
+        rows: (K, dim) float32 the centers in voxels, NaN beyond the last one. K depends on the patch's size
+            only. Instances of further centers count as unknown.
     """
     n_rows = min(max(instances.size // SMALLEST_LESION**instances.ndim, 1), MOST_CENTERS)
     centers = InstanceCenters(centers.ids[:n_rows], centers.voxels[:n_rows])

@@ -56,21 +56,22 @@ def unpack_targets(
 
 def _heatmaps(centers: torch.Tensor, shape: torch.Size, spacing_mm: tuple[float, ...], sigma_mm: float) -> torch.Tensor:
     """(B, X, Y[, Z]): the highest of the Gaussians around the centers at each voxel."""
-    device = centers.device
-    heatmaps = torch.zeros((len(centers), *shape), device=device)
-    flat, stride = heatmaps.view(-1), torch.tensor(heatmaps.stride()[1:], device=device)
-    spacing, size = torch.tensor(spacing_mm, dtype=torch.float32, device=device), torch.tensor(shape, device=device)
-    radius = PATCH_RADIUS_SIGMAS * sigma_mm / spacing
+    heatmaps = torch.zeros((len(centers), *shape), device=centers.device)
+    radius = [PATCH_RADIUS_SIGMAS * sigma_mm / i for i in spacing_mm]
     # Wide enough on both sides of a center that lies between voxels.
-    half = [min(math.ceil(PATCH_RADIUS_SIGMAS * sigma_mm / i), n) for i, n in zip(spacing_mm, shape, strict=True)]
-    steps = torch.cartesian_prod(*(torch.arange(-h, h + 1, device=device) for h in half))
-    for some in centers.isfinite().all(dim=2).nonzero().split(max(WINDOW_VOXELS // len(steps), 1)):
-        position = centers[some[:, 0], some[:, 1]][:, None]
-        voxel = position.round().long() + steps
-        distance = (voxel - position).abs()
-        inside = ((voxel >= 0) & (voxel < size) & (distance <= radius)).all(dim=2)
-        value = torch.exp(-0.5 * (distance * spacing / sigma_mm).square().sum(dim=2))
-        index = some[:, :1] * heatmaps.stride(0) + (voxel * stride).sum(dim=2)
-        # What lies outside changes nothing at the first voxel; leaving it out would have the device wait.
-        flat.scatter_reduce_(0, (index * inside).flatten(), (value * inside).flatten(), "amax")
+    width = [min(2 * math.ceil(r) + 1, n) for r, n in zip(radius, shape, strict=True)]
+    for some in centers.isfinite().all(dim=2).nonzero().split(max(WINDOW_VOXELS // math.prod(width), 1)):
+        index, value = some[:, 0] * heatmaps.stride(0), torch.ones((), device=centers.device)
+        for axis, n in enumerate(shape):
+            position = centers[some[:, 0], some[:, 1], axis, None]
+            # Each window lies within the patch, also that of a center outside.
+            first = (position.round().long() - math.ceil(radius[axis])).clamp(0, n - width[axis])
+            voxel = first + torch.arange(width[axis], device=centers.device)
+            distance = (voxel - position).abs()
+            gaussian = torch.exp(-0.5 * (distance * (spacing_mm[axis] / sigma_mm)).square())
+            gaussian = torch.where(distance <= radius[axis], gaussian, 0)
+            along = [len(some), *[1] * axis, width[axis]]
+            index = index[..., None] + (voxel * heatmaps.stride(axis + 1)).view(along)
+            value = value[..., None] * gaussian.view(along)
+        heatmaps.view(-1).scatter_reduce_(0, index.flatten(), value.flatten(), "amax")
     return heatmaps

@@ -142,11 +142,12 @@ def default_grid(model: ModelFolder) -> Grid:
 
 
 def _spacing_mm(model: ModelFolder) -> list[float]:
-    """Voxel size of the network's grid; the folder has the name of the model's configuration at its end."""
+    """Voxel size of the network's grid; a folder as nnU-Net names it ends with the name of the configuration."""
     plans = PlansManager(read_json(model.plans_file))
     name = model.folder.resolve().name.split("__")[-1]
-    known = plans.available_configurations
-    return plans.get_configuration(name if name in known else known[0]).spacing
+    spacings = {i: plans.get_configuration(i).spacing for i in plans.available_configurations}
+    # Volumes have a configuration for planes, too, but our trainers refuse it.
+    return spacings[name] if name in spacings else max(spacings.values(), key=len)
 
 
 def grid_table(points: list[InstantiationSettings], scores: np.ndarray) -> pd.DataFrame:

@@ -18,7 +18,8 @@ CHUNK_BYTES = 2**24
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 ZIP_END_BYTES = 22
 GIPL_HEADER_BYTES = 256
-# The texts before the voxels of a .nrrd or .mha file are shorter.
+# Where the text before the voxels ends, which is not longer than HEADER_BYTES.
+TEXT_ENDS = {".nrrd": rb"\n\r?\n", ".mha": rb"ElementDataFile *= *LOCAL\r?\n"}
 HEADER_BYTES = 2**16
 
 
@@ -48,6 +49,22 @@ def why_not_whole(path: str | os.PathLike) -> str | None:
     except Exception:
         return "truncated: its header or its end is missing"
     return None
+
+
+def text_header(path: Path) -> bytes | None:
+    """The text before the voxels of a .nrrd or .mha file; None where it has no end."""
+    with open(path, "rb") as file:
+        start = file.read(HEADER_BYTES)
+    found = re.search(TEXT_ENDS[path.suffix.lower()], start)
+    return start[: found.end()] if found else None
+
+
+def image_header(path: Path) -> sitk.ImageFileReader:
+    """SimpleITK's reader of an image whose header it has read, but not its voxels."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return reader
 
 
 def _require(found: int, expected: int) -> None:
@@ -81,7 +98,7 @@ def _check_gzip(path: Path, expected: int, start: int = 0) -> None:
 
 
 def _check_nrrd(path: Path) -> None:
-    header = _header(path, rb"\n\r?\n")
+    header = _whole_text(path)
     expected = _voxel_bytes(path)
     if re.search(rb"encoding: *gz", header):
         _check_gzip(path, expected, len(header))
@@ -90,7 +107,7 @@ def _check_nrrd(path: Path) -> None:
 
 
 def _check_meta_image(path: Path) -> None:
-    header = _header(path, rb"ElementDataFile *= *LOCAL\r?\n")
+    header = _whole_text(path)
     compressed = re.search(rb"CompressedDataSize *= *(\d+)", header)
     _require(path.stat().st_size, len(header) + (int(compressed[1]) if compressed else _voxel_bytes(path)))
 
@@ -100,9 +117,7 @@ def _check_gipl(path: Path) -> None:
 
 
 def _voxel_bytes(path: Path) -> int:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
+    reader = image_header(path)
     components = reader.GetNumberOfComponents()
     component = sitk.Image([1, 1], reader.GetPixelID(), components).GetSizeOfPixelComponent()
     return prod(reader.GetSize()) * components * component
@@ -145,13 +160,11 @@ def _check_table(path: Path) -> None:
         raise ValueError("truncated: its last line has no end")
 
 
-def _header(path: Path, end: bytes) -> bytes:
-    with open(path, "rb") as file:
-        start = file.read(HEADER_BYTES)
-    found = re.search(end, start)
-    if found is None:
+def _whole_text(path: Path) -> bytes:
+    header = text_header(path)
+    if header is None:
         raise ValueError("truncated: its header has no end")
-    return start[: found.end()]
+    return header
 
 
 def _end(path: Path, n_bytes: int) -> bytes:

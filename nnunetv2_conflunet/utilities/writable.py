@@ -1,11 +1,11 @@
-"""Whether files can be written, asked before the work that they are to hold."""
+"""Whether files can be written, checked before the work whose results they will hold."""
 
 import tempfile
 from pathlib import Path
 
 from nnunetv2_conflunet.utilities.errors import InputError
 
-# As much as a file system gives out at once, so that a full disk is found.
+# A whole block of the file system, so that a full disk is noticed.
 PROBE = bytes(4096)
 
 

@@ -50,6 +50,14 @@ def test_values_without_scaling_are_read_as_they_are_stored(reader, slope, inter
 
 
 @pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("slope, intercept", [(1.1, 0), (1, 0.3)])
+def test_scaled_values_whose_whole_parts_are_the_stored_ones_are_fractional(reader, slope, intercept, tmp_path):
+    path = nifti(tmp_path / "map.nii.gz", SLOPE=slope, INTERCEPT=intercept)
+    with pytest.raises(InputError, match=r"map\.nii\.gz holds fractional values in"):
+        read_instances(path, reader())
+
+
+@pytest.mark.parametrize("reader", READERS)
 def test_voxels_within_the_header_are_refused(reader, tmp_path):
     with pytest.raises(InputError, match=r"map\.nii\.gz has voxels that begin at byte 0"):
         read_instances(nifti(tmp_path / "map.nii.gz", VOX_OFFSET=0), reader())

@@ -63,3 +63,13 @@ def test_many_centers_are_drawn_in_parts(monkeypatch):
     for i in range(8):
         instances[3:6, 4 * i : 4 * i + 3] = i + 1
     check([instances, np.fliplr(instances)], (1.0, 1.0))
+
+
+def test_a_patch_narrower_than_a_gaussian_sees_all_of_a_center_outside():
+    whole = np.zeros((12, 40), np.int16)
+    whole[5:8, 17:20] = 1
+    centers, patch = InstanceCenters.of(whole), slice(22, 26)
+    coded = coded_targets(whole[:, patch], InstanceCenters(centers.ids, centers.voxels - [0, 22]), None, (1, 0.5), 2.0)
+    found = unpack_targets(*(torch.from_numpy(i)[None] for i in coded), (1, 0.5), 2.0)[0, HEATMAP]
+    expected, _ = center_offset_targets(whole, (1, 0.5))
+    np.testing.assert_allclose(found, expected[:, patch], atol=TAIL * 1.01)

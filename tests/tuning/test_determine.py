@@ -430,6 +430,13 @@ def test_what_volumes_are_tuned_by_is_as_before(tmp_path, toys, references):
     assert "min_area_mm2" not in "\n".join(describe(determine(model, references)))
 
 
+def test_a_renamed_model_of_volumes_whose_plans_have_planes_too_is_tuned_by_volumes(tmp_path):
+    plans = small_plans()
+    planes = small_plans(dim=2)["configurations"]
+    write_json(plans | {"configurations": planes | plans["configurations"]}, tmp_path / "plans.json")
+    assert default_grid(ModelFolder(tmp_path)) == Grid()
+
+
 @pytest.mark.parametrize("room", [0, 4096])
 def test_on_a_full_disk_the_plans_and_the_record_of_the_last_choice_stand(disk, toys, monkeypatch, capsys, room):
     from nnunetv2_conflunet.tuning.command import main
