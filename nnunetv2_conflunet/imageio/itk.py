@@ -12,6 +12,7 @@ from nnunetv2_conflunet.imageio.stored import (
     Checksum,
     StoredVoxels,
     gzip_sum,
+    refuse_huge,
     refuse_pixels,
     refuse_truncated,
     unpacking,
@@ -24,6 +25,7 @@ TEXT_HEADERS = {
 }
 LONGEST_TEXT = 2**16
 GIPL_HEADER = 256
+CHUNK_BYTES = 2**24
 ENDINGS = (*TEXT_HEADERS, ".gipl")
 GZIP_MAGIC, GZIP_OR_ZLIB = b"\x1f\x8b", 32 + zlib.MAX_WBITS
 
@@ -32,7 +34,7 @@ def stored_itk(path: Path) -> StoredVoxels:
     """How a file keeps its voxels; costs the reading of its header.
 
     Raises:
-        InputError: voxels are complex or have several values.
+        InputError: voxels are complex or have several values, or are more than fit into memory.
         RuntimeError: SimpleITK cannot read the header.
     """
     header = sitk.ImageFileReader()
@@ -40,6 +42,7 @@ def stored_itk(path: Path) -> StoredVoxels:
     header.ReadImageInformation()
     dtype = sitk.GetArrayViewFromImage(sitk.Image([1, 1], header.GetPixelID())).dtype
     refuse_pixels(path, dtype, header.GetNumberOfComponents())
+    refuse_huge(path, header.GetSize())
     ending = path.suffix.lower()
     if ending in TEXT_HEADERS:
         start = _start_of_compressed(path, ending)
@@ -71,6 +74,9 @@ def _compressed(path: Path, dtype: np.dtype, start: int) -> StoredVoxels:
 def _check_stream(path: Path, start: int) -> None:
     stream = zlib.decompressobj(GZIP_OR_ZLIB)
     with unpacking(path):
-        stream.decompress(path.read_bytes()[start:])
-        if not stream.eof:
-            raise EOFError("the compressed voxels have no end")
+        left = path.read_bytes()[start:]
+        while not stream.eof:
+            # In pieces, since a small file may unpack to more than fits into memory.
+            unpacked, left = stream.decompress(left, CHUNK_BYTES), stream.unconsumed_tail
+            if not unpacked and not left:
+                raise EOFError("the compressed voxels have no end")
