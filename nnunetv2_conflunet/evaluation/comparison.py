@@ -11,7 +11,7 @@ from nnunetv2_conflunet.evaluation.paired import holm, paired_comparison
 from nnunetv2_conflunet.evaluation.settings import ADDED
 from nnunetv2_conflunet.evaluation.summary import SUMMARY_FILE
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
-from nnunetv2_conflunet.utilities.files import read_json
+from nnunetv2_conflunet.utilities.files import is_file_name, read_json
 
 # The paper's columns. RQ is F1, which must not count twice in Holm's family.
 PAPER_METRICS = (
@@ -84,12 +84,22 @@ def load_methods(paths: list[Path], names: list[str] | None = None) -> list[Meth
     methods = []
     for name, file in zip(names, files, strict=True):
         content = read_json(file)
-        if not isinstance(content, dict) or not {"metric_per_case", "settings"} <= set(content):
+        if not _is_summary(content):
             raise InputError(f"{file} is no summary of nnUNetv2_conflunet_evaluate.")
         rows = {i["case"]: i["metrics"] for i in content["metric_per_case"]}
         metrics = pd.DataFrame.from_dict(rows, orient="index").astype(float)
         methods.append(Method(name, file.parent, metrics, content))
     return methods
+
+
+def _is_summary(content: object) -> bool:
+    """Whether a file has the form of a summary, with cases whose names lead to no other folder."""
+    if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
+        return False
+    entries = content.get("metric_per_case")
+    return isinstance(entries, list) and all(
+        isinstance(i, dict) and is_file_name(i.get("case")) and isinstance(i.get("metrics"), dict) for i in entries
+    )
 
 
 def compare_methods(methods: list[Method], metrics: list[str], *, seed: int = 0) -> Comparison:

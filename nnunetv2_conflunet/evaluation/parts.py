@@ -8,6 +8,8 @@ from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json, write_json
 
 PARTS_FOLDER = "evaluation_parts"
+# What a part must say of a case, so that it can be joined with others.
+PART_OF_CASE = {"case", "metrics", "sweep", "removed", "lesions"}
 
 
 def part_file(folder: Path, part_id: int, num_parts: int) -> Path:
@@ -49,6 +51,8 @@ def merge_parts(folder: Path, num_parts: int, settings: Settings, expected: list
     cases = []
     for file in files.values():
         content = read_json(file)
+        if not _is_part(content):
+            raise InputError(f"{file} is no part of an evaluation by this command; repeat it.")
         differing = sorted(k for k, value in _plain(settings).items() if (ADDED | content["settings"]).get(k) != value)
         if differing:
             raise InputError(f"{file} was made with another {list_some(differing)}; repeat it or give its options.")
@@ -58,6 +62,13 @@ def merge_parts(folder: Path, num_parts: int, settings: Settings, expected: list
         changed = sorted(set(expected) ^ {i["case"] for i in cases})
         raise InputError(f"The parts do not hold the cases of the folders: {list_some(changed)}. Repeat the parts.")
     return cases
+
+
+def _is_part(content: object) -> bool:
+    if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
+        return False
+    cases = content.get("cases")
+    return isinstance(cases, list) and all(isinstance(i, dict) and set(i) >= PART_OF_CASE for i in cases)
 
 
 def _plain(settings: Settings) -> dict:

@@ -74,7 +74,8 @@ def make_report(methods: list[Method], *, images: Path | None = None, n_cases: i
         n_cases: how many of the worst and of the best patients to show for each method.
 
     Raises:
-        InputError: evaluations that cannot be compared, or an image, reference or prediction that is not there.
+        InputError: evaluations that cannot be compared, an unknown reader, or an image, reference or prediction that is
+            not there.
     """
     metrics = {i.name: i.metrics for i in methods}
     notes, tests = [f"{i.name}: {note}" for i in methods for note in i.summary["notes"]], None
@@ -150,7 +151,13 @@ def _figures(methods: list[Method], metrics: dict[str, pd.DataFrame]) -> list[di
 
 def _case_views(method: Method, images: Path | None, n_cases: int, several: bool) -> list[dict[str, str]]:
     lesions = read_csv(method.folder / LESIONS_FILE)
-    reader = recursive_find_reader_writer_by_name(method.summary["reader"])()
+    try:
+        reader = recursive_find_reader_writer_by_name(method.summary["reader"])()
+    except RuntimeError as error:
+        raise InputError(
+            f"{method.folder} was evaluated with {method.summary['reader']}, which is no reader of nnU-Net; run "
+            "nnUNetv2_conflunet_evaluate again."
+        ) from error
     ranked = method.metrics["PQ"].dropna().sort_index().sort_values(kind="stable").index
     worst, best = ranked[:n_cases], ranked[max(n_cases, len(ranked) - n_cases) :][::-1]
     chosen = dict.fromkeys(worst, "worst") | dict.fromkeys(best, "best")

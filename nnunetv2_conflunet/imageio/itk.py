@@ -12,6 +12,7 @@ from nnunetv2_conflunet.imageio.stored import (
     Checksum,
     StoredVoxels,
     gzip_sum,
+    refuse_huge,
     refuse_pixels,
     refuse_truncated,
     unpacking,
@@ -23,6 +24,7 @@ SAYS_COMPRESSED = {
     ".nrrd": rb"(?im)^encoding: *(gzip|gz)\s*$",
     ".mha": rb"(?im)^CompressedData *= *True\s*$",
 }
+CHUNK_BYTES = 2**24
 ENDINGS = (*SAYS_COMPRESSED, ".gipl")
 GZIP_MAGIC, GZIP_OR_ZLIB = b"\x1f\x8b", 32 + zlib.MAX_WBITS
 
@@ -31,12 +33,13 @@ def stored_itk(path: Path) -> StoredVoxels:
     """How a file keeps its voxels; costs the reading of its header.
 
     Raises:
-        InputError: voxels are complex or have several values.
+        InputError: voxels are complex or have several values, or are more than fit into memory.
         RuntimeError: SimpleITK cannot read the header.
     """
     header = image_header(path)
     dtype = sitk.GetArrayViewFromImage(sitk.Image([1, 1], header.GetPixelID())).dtype
     refuse_pixels(path, dtype, header.GetNumberOfComponents())
+    refuse_huge(path, header.GetSize())
     ending = path.suffix.lower()
     if ending in SAYS_COMPRESSED:
         start = _start_of_compressed(path, ending)
@@ -65,6 +68,9 @@ def _compressed(path: Path, dtype: np.dtype, start: int) -> StoredVoxels:
 def _check_stream(path: Path, start: int) -> None:
     stream = zlib.decompressobj(GZIP_OR_ZLIB)
     with unpacking(path):
-        stream.decompress(path.read_bytes()[start:])
-        if not stream.eof:
-            raise EOFError("the compressed voxels have no end")
+        left = path.read_bytes()[start:]
+        while not stream.eof:
+            # In pieces, since a small file may unpack to more than fits into memory.
+            unpacked, left = stream.decompress(left, CHUNK_BYTES), stream.unconsumed_tail
+            if not unpacked and not left:
+                raise EOFError("the compressed voxels have no end")

@@ -4,6 +4,7 @@ import gzip
 import io
 import zlib
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,6 +16,7 @@ from nnunetv2_conflunet.imageio.stored import (
     Checksum,
     StoredVoxels,
     gzip_sum,
+    refuse_huge,
     refuse_pixels,
     refuse_truncated,
     unpacking,
@@ -23,6 +25,8 @@ from nnunetv2_conflunet.utilities.errors import InputError
 
 ENDINGS = (".nii", ".nii.gz")
 CHUNK_BYTES = 2**20
+# What lies between header and voxels describes the image; more than this is a damaged header, or means to fill memory.
+LARGEST_OFFSET = 2**26
 # A header and the four bytes that say whether extensions follow: of NIfTI-1, and of NIfTI-2.
 SHORTEST_OFFSET, LONGEST_HEADER = 348 + 4, 540 + 4
 
@@ -32,20 +36,23 @@ def stored_nifti(path: Path) -> StoredVoxels:
 
     Raises:
         InputError: the header is missing or damaged, asks for complex, RGB or RGBA voxels, for voxels that begin within
-            it, or for a shift without a scale.
+            it or far behind it, for a shift without a scale, or for more voxels than fit into memory.
     """
     compressed = path.name.lower().endswith(".gz")
     with unpacking(path), (gzip.open if compressed else open)(path, "rb") as file:
         start = file.read(LONGEST_HEADER)
         header = _header(path, start)
         offset = int(header["vox_offset"])
+        if offset > LARGEST_OFFSET:
+            raise InputError(f"{path} has voxels that begin at byte {offset}, far behind its header. Export it again.")
         start = start[:offset] + file.read(offset - len(start)) if offset > len(start) else start[:offset]
     dtype = header.get_data_dtype()
     refuse_pixels(path, dtype, len(dtype.names) if dtype.names else 1)
     if offset < SHORTEST_OFFSET:
         raise InputError(f"{path} has voxels that begin at byte {offset}, within its header. Export it again.")
     slope, intercept = header.get_slope_inter()
-    layout = _Layout(dtype, int(np.prod(header.get_data_shape())), offset, slope or 1.0, intercept or 0.0)
+    refuse_huge(path, header.get_data_shape())
+    layout = _Layout(dtype, prod(header.get_data_shape()), offset, slope or 1.0, intercept or 0.0)
     # Scaled by 1.1, a stored 1 is read as 1.1, whose whole part would have the checksum of the file.
     is_scaled = (layout.slope, layout.intercept) != (1.0, 0.0)
     checksum = Checksum(zlib.crc32, gzip_sum(path), start) if compressed and not is_scaled else None

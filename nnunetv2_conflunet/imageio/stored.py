@@ -1,11 +1,13 @@
 """How a file keeps its voxels, and whether what was read is what it keeps."""
 
+import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from gzip import BadGzipFile
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +86,27 @@ def refuse_truncated(path: Path, found: int, expected: int) -> None:
     if found < expected:
         raise InputError(
             f"{path} cannot be read: it is truncated, {found} bytes of {expected}. Copy or export it again."
+        )
+
+
+def refuse_huge(path: Path, shape: Iterable[int]) -> None:
+    """Raise an InputError for a map that cannot fit into the memory of this machine, before any of it is taken."""
+    shape = tuple(map(int, shape))
+    # nnU-Net's readers return float32, and ids are int32.
+    refuse_beyond_memory(path, 8 * prod(shape), f"{' x '.join(map(str, shape))} voxels")
+
+
+def refuse_beyond_memory(path: Path, n_bytes: int, what: str) -> None:
+    """Raise an InputError where the content of a file needs more memory than this machine has."""
+    try:
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        # Not every system tells.
+        return
+    if n_bytes > available > 0:
+        raise InputError(
+            f"{path} cannot be read: it says that it holds {what}, which take {n_bytes / 2**30:.3g} GiB of memory; "
+            f"this machine has {available / 2**30:.3g}. Export it again if it should be smaller, or crop it."
         )
 
 

@@ -16,7 +16,7 @@ from nnunetv2_conflunet.postprocessing.size_filter import limits_of
 from nnunetv2_conflunet.postprocessing.units import refuse_limits
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
-from nnunetv2_conflunet.utilities.files import atomic_path, json_text, read_json
+from nnunetv2_conflunet.utilities.files import atomic_path, is_file_name, json_text, read_json
 from nnunetv2_conflunet.utilities.parallel import run_cases
 from nnunetv2_conflunet.utilities.writable import require_writable
 
@@ -116,7 +116,7 @@ def _prepare_output(
     sources = {"input": str(prediction.folder.resolve()), "heads": str(prediction.heads.resolve())}
     record = {**sources, "settings": settings.to_dict(), "cases": cases}
     path = output / SETTINGS_FILE
-    before = read_json(path) if path.is_file() else {}
+    before = _read_record(path) if path.is_file() else {}
     foreign = [i for i in cases if case_files(output, i, prediction.file_ending)[0].exists()] if not before else []
     if foreign and not overwrite:
         raise InputError(
@@ -132,6 +132,16 @@ def _prepare_output(
             for case in {*before.get("cases", []), *foreign, *cases}:
                 for file in case_files(output, case, prediction.file_ending)[::-1]:
                     file.unlink(missing_ok=True)
+
+
+def _read_record(path: Path) -> dict:
+    """What an earlier call wrote. Files are removed by it, so that the names of its cases must be names."""
+    record = read_json(path)
+    if isinstance(record, dict) and isinstance(record.get("settings", {}), dict):
+        cases = record.get("cases", [])
+        if isinstance(cases, list) and all(map(is_file_name, cases)):
+            return record
+    raise InputError(f"{path} is no record of this command; give another folder, or remove that file.")
 
 
 def _is_up_to_date(output: Path, prediction: PredictionFolder, case: str) -> bool:

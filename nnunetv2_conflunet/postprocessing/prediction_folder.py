@@ -10,6 +10,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_conflunet.imageio import declared_labels, find_reader, read_labels
 from nnunetv2_conflunet.imageio.case_folder import CaseFolder, endings_of, first_file, read_dataset_json
+from nnunetv2_conflunet.imageio.stored import refuse_beyond_memory
 from nnunetv2_conflunet.postprocessing.outputs import INSTANCES_FOLDER
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
@@ -192,9 +193,13 @@ def _read_npz(path: Path, names: list[str]) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise InputError(f"{path} does not exist; predict with --save_probabilities.")
     try:
-        with np.load(path) as stored:
+        # Pickled objects, which could run any program, are refused by default too; here it must stay so.
+        with np.load(path, allow_pickle=False) as stored:
+            refuse_beyond_memory(path, sum(i.file_size for i in stored.zip.infolist()), "arrays")
             return {name: stored[name] for name in names}
-    except (KeyError, ValueError, EOFError, OSError, BadZipFile, zlib.error) as error:
+    except InputError:
+        raise
+    except (KeyError, ValueError, EOFError, OSError, MemoryError, BadZipFile, zlib.error) as error:
         raise InputError(
             f"{path} cannot be read ({type(error).__name__}: {error}); predict this case again."
         ) from error

@@ -1,5 +1,6 @@
 """Labels from instances and instances from labels, for datasets that have only one of the two."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ def write_labels_from_instances(dataset: RawDataset, num_processes: int, overwri
         How many files were written.
 
     Raises:
-        InputError: several foreground labels (ids do not say which), an ignore label, a missing instance map, or labels
-            that exist and `overwrite` is False.
+        InputError: several foreground labels (ids do not say which), an ignore label, a missing instance map, labels
+            that dataset.json has outside of the dataset's folder, or that exist and `overwrite` is False.
     """
     labels = dataset.label_manager()
     foreground = labels.foreground_labels
@@ -37,6 +38,7 @@ def write_labels_from_instances(dataset: RawDataset, num_processes: int, overwri
             "instance has. Write labelsTr yourself."
         )
     cases = dataset.require_instances(list(dataset.training_cases()))
+    _refuse_elsewhere(dataset, cases)
     _refuse_existing([i.label for i in cases], overwrite)
     reader = dataset.reader()
     _check_sources([(i.instances, reader) for i in cases], read_instances, num_processes)
@@ -130,6 +132,17 @@ def _problem_of_source(read: Callable, *arguments: Any) -> str | None:
     except InputError as error:
         return f"  {error}"
     return None
+
+
+def _refuse_elsewhere(dataset: RawDataset, cases: list[RawCase]) -> None:
+    """A dataset.json from someone else must not choose which files of this machine are written."""
+    folder = os.path.abspath(dataset.folder)
+    elsewhere = [str(i.label) for i in cases if not Path(os.path.abspath(i.label)).is_relative_to(folder)]
+    if elsewhere:
+        raise InputError(
+            f"dataset.json of {dataset.folder.name} has labels outside of its folder: {list_some(elsewhere, 3)}. Only "
+            "labels within it are written; write the others yourself."
+        )
 
 
 def _refuse_existing(files: list[Path], overwrite: bool) -> None:

@@ -70,6 +70,12 @@ def _preprocessed_configurations(dataset: str, plans_name: str, names: list[str]
         return []
     folder = Path(nnUNet_preprocessed) / dataset
     plans = PlansManager(str(folder / f"{plans_name}.json"))
+    if plans.dataset_name != dataset:
+        raise InputError(
+            f"{folder / plans_name}.json is of {plans.dataset_name}, and nnU-Net looks for what is preprocessed and "
+            f"trained under that name. Rename the folders of {dataset} back, or delete the one in nnUNet_preprocessed "
+            "and repeat nnUNetv2_plan_and_preprocess."
+        )
     dataset_json = read_json(folder / "dataset.json")
     unknown = sorted(set(names or []) - set(plans.available_configurations))
     if unknown:
@@ -91,11 +97,11 @@ def _preprocessed_configurations(dataset: str, plans_name: str, names: list[str]
 
 def _report(prepared: PreprocessedInstances, made: list[PreparedCase]) -> None:
     print(f"{prepared.folder}: {len(made)} maps made, the others were up to date.")
-    lost = [i for i in made if i.n_lost]
+    lost = prepared.lost()
     if lost:
         print(
-            f"Warning: {sum(i.n_lost for i in lost)} instances in {len(lost)} cases have no voxel on this grid and are "
-            f"not learned: {list_some([f'{i.case} ({i.n_lost})' for i in lost])}"
+            f"Warning: {sum(lost.values())} instances in {len(lost)} cases have no voxel on this grid and are not "
+            f"learned: {list_some([f'{case} ({n})' for case, n in lost.items()])}"
         )
 
 

@@ -100,6 +100,16 @@ class PreprocessedInstances:
         with self.lock():
             return self._make(self._stale(), num_processes)
 
+    def lost(self) -> dict[str, int]:
+        """How many instances of each case the preprocessed grid has no voxel for, whenever its map was made."""
+        lost = {}
+        for case in sorted(infer_dataset_class(str(self.source_folder)).get_identifiers(str(self.source_folder))):
+            record = self._record_file(case)
+            # Maps from elsewhere may have come without.
+            if record.is_file() and (n_lost := read_json(record).get("n_lost", 0)):
+                lost[case] = n_lost
+        return lost
+
     def _stale(self) -> list[RawCase]:
         if not self.source_folder.is_dir():
             raise InputError(f"{self.source_folder} does not exist. Run nnUNetv2_plan_and_preprocess first.")
@@ -113,6 +123,8 @@ class PreprocessedInstances:
     def _make(self, stale: list[RawCase], num_processes: int) -> list[PreparedCase]:
         if not stale:
             return []
+        for case in stale:
+            self._segmentation_file(case.case)
         reader = self.plans.image_reader_writer_class()
         check_instances(stale, reader, self.labels, num_processes)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -136,14 +148,24 @@ class PreprocessedInstances:
 
     def _origin(self, case: RawCase) -> dict:
         """What a map is made from: contents, not times, so that copying a dataset does not make it stale."""
-        segmentation = self.source_folder / f"{case.case}_seg.b2nd"
-        if segmentation.is_file():
+        segmentation = self._segmentation_file(case.case)
+        if segmentation.suffix == ".b2nd":
             digest = _digest(segmentation)
         else:
             # The archive knows the checksum of its segmentation, without a look at the images in it.
-            with ZipFile(self.source_folder / f"{case.case}.npz") as archive:
+            with ZipFile(segmentation) as archive:
                 digest = archive.getinfo("seg.npy").CRC
         return {"format": FORMAT, "instances": _digest(case.instances), "segmentation": digest}
+
+    def _segmentation_file(self, case: str) -> Path:
+        files = (self.source_folder / f"{case}{ending}" for ending in ("_seg.b2nd", ".npz"))
+        found = next((i for i in files if i.is_file()), None)
+        if found is None or not (self.source_folder / f"{case}.pkl").is_file():
+            raise InputError(
+                f"{self.source_folder} has no {case}{'_seg.b2nd' if found is None else '.pkl'}, which nnU-Net wrote "
+                "beside the image. Repeat nnUNetv2_preprocess."
+            )
+        return found
 
     def _is_current(self, case: RawCase) -> bool:
         record = self._record_file(case.case)
@@ -151,7 +173,7 @@ class PreprocessedInstances:
             return False
         try:
             made_from = read_json(record)["made_from"]
-        except ValueError:
+        except (ValueError, TypeError, KeyError):
             return False
         return made_from == self._origin(case)
 

@@ -14,6 +14,7 @@ from nnunetv2.utilities.utils import (
 from nnunetv2_conflunet.imageio import find_reader
 from nnunetv2_conflunet.imageio.case_folder import CaseFolder, read_dataset_json, refuse_macos_files
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
+from nnunetv2_conflunet.utilities.files import is_file_name
 
 IMAGES_FOLDER, LABELS_FOLDER, INSTANCES_FOLDER = "imagesTr", "labelsTr", "instancesTr"
 
@@ -59,11 +60,11 @@ class RawDataset:
         """Every training case of nnU-Net by its id, whether its label and instance map exist or not.
 
         Raises:
-            InputError: there is no imagesTr, and dataset.json does not list the images.
+            InputError: there is no imagesTr, and dataset.json does not list the images; or it lists them in another
+                form than nnU-Net's, or a case whose name is a path.
         """
         if "dataset" in self.dataset_json:
-            listed = get_filenames_of_train_images_and_targets(str(self.folder), self.dataset_json)
-            labels = {str(case): Path(entry["label"]) for case, entry in listed.items()}
+            labels = self._listed_labels()
         elif not self.images_folder.is_dir():
             raise InputError(f"{self.images_folder} does not exist; put the training images there.")
         else:
@@ -73,6 +74,23 @@ class RawDataset:
             case: RawCase(case, label, self.instances_folder / f"{case}{self.file_ending}")
             for case, label in labels.items()
         }
+
+    def _listed_labels(self) -> dict[str, Path]:
+        """The label of each case that dataset.json lists; files are named by the cases."""
+        try:
+            listed = get_filenames_of_train_images_and_targets(str(self.folder), self.dataset_json)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{self.folder / 'dataset.json'}: 'dataset' is not in nnU-Net's form, "
+                '{"case": {"images": [...], "label": "..."}}, with a file for each channel.'
+            ) from error
+        no_names = [repr(i) for i in listed if not is_file_name(i)]
+        if no_names:
+            raise InputError(
+                f"{self.folder / 'dataset.json'}: 'dataset' has cases whose names are no file names: "
+                f"{list_some(no_names)}. Files are named by the cases; leave folders out."
+            )
+        return {case: Path(entry["label"]) for case, entry in listed.items()}
 
     def check_folders(self) -> list[str]:
         """Check that nothing in the dataset's folders is passed over.

@@ -153,7 +153,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
             self.initialize()
         prepared = PreprocessedInstances(self.plans_manager, self.configuration_name, self.dataset_json)
         made = prepared.prepare(default_num_processes)
-        lost = sum(i.n_lost for i in made)
+        lost = sum(prepared.lost().values())
         self.print_to_log_file(f"Instance maps: {prepared.folder} ({len(made)} made now, {lost} instances lost)")
         if not self._split_is_written():
             # nnU-Net writes its split where it is missing; two folds or ranks must not do so at once.

@@ -137,11 +137,13 @@ def coded_targets(
             only. Instances of further centers count as unknown.
     """
     n_rows = min(max(instances.size // SMALLEST_LESION**instances.ndim, 1), MOST_CENTERS)
-    centers = InstanceCenters(centers.ids[:n_rows], centers.voxels[:n_rows])
+    index, ids = lesion_voxels(instances)
+    # Those of the patch's own instances first, should there be no room for those beside it.
+    first = np.argsort(~np.isin(centers.ids, ids), kind="stable")[:n_rows]
+    centers = InstanceCenters(centers.ids[first], centers.voxels[first])
     rows = np.full((n_rows, instances.ndim), np.nan, np.float32)
     rows[: len(centers.ids)] = centers.voxels
     codes = np.full((1, *instances.shape), BACKGROUND, np.int16)
-    index, ids = lesion_voxels(instances)
     known = np.isin(ids, centers.ids)
     if not known.all():
         leave_out_around(codes[0], tuple(axis[~known] for axis in index), 2 * sigma_mm / np.asarray(spacing_mm, float))

@@ -85,6 +85,11 @@ def read_json(path: str | os.PathLike) -> Any:
         ) from error
 
 
+def is_file_name(name: object) -> bool:
+    """Whether `name`, from a file that someone else may have written, is one name and no way to another folder."""
+    return isinstance(name, str) and name not in ("", "..") and Path(name).name == name and "\0" not in name
+
+
 def _temporary_name(path: Path, ending: str) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex[:8]}.tmp{ending}")
 

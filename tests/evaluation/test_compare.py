@@ -155,7 +155,17 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(methods, tmp_pa
 
 @pytest.mark.parametrize(
     "content, message",
-    [("{", "is not valid JSON"), ("[]", "is no summary of nnUNetv2_conflunet_evaluate"), ("null", "is no summary")],
+    [
+        ("{", "is not valid JSON"),
+        ("[]", "is no summary of nnUNetv2_conflunet_evaluate"),
+        ("null", "is no summary"),
+        ('{"metric_per_case": [], "settings": 3}', "is no summary"),
+        ('{"metric_per_case": 3, "settings": {}}', "is no summary"),
+        ('{"metric_per_case": [3], "settings": {}}', "is no summary"),
+        ('{"metric_per_case": [{"metrics": {}}], "settings": {}}', "is no summary"),
+        ('{"metric_per_case": [{"case": "a", "metrics": 3}], "settings": {}}', "is no summary"),
+        ('{"metric_per_case": [{"case": "../a", "metrics": {}}], "settings": {}}', "is no summary"),
+    ],
 )
 def test_a_summary_that_cannot_be_read_is_named(methods, content, message):
     (methods[1] / "summary_instances.json").write_text(content)

@@ -546,3 +546,16 @@ def test_parts_of_an_earlier_version_merge(dataset, tmp_path):
         file.write_text(json.dumps(content))
     evaluate(*dataset, "-o", out, "-num_parts", 2, "--merge")
     assert (out / "cases.csv").read_text() == (tmp_path / "whole" / "cases.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "3", '{"settings": 3, "cases": []}', '{"settings": {}, "cases": 3}', '{"settings": {}, "cases": [{}]}'],
+)
+def test_a_part_of_another_form_is_named(dataset, content):
+    folder = dataset[1] / "evaluation_parts"
+    folder.mkdir()
+    for part in range(2):
+        (folder / f"part_{part}_of_2.json").write_text(content)
+    with pytest.raises(InputError, match=r"part_0_of_2\.json is no part of an evaluation by this command; repeat it"):
+        evaluate(*dataset, "-num_parts", 2, "--merge")

@@ -72,6 +72,13 @@ def test_one_method_without_images(evaluated):
     assert "<h3>" not in make_report(load_methods([evaluated / "half"]), n_cases=0)
 
 
+def test_an_unknown_reader_is_named(evaluated):
+    (method,) = load_methods([evaluated / "half"])
+    method.summary["reader"] = "os.system"
+    with pytest.raises(InputError, match=r"half was evaluated with os\.system, which is no reader of nnU-Net; run nnU"):
+        make_report([method], n_cases=1)
+
+
 def test_a_missing_image_is_named(evaluated):
     (evaluated / "imagesTs" / "p1_0000.nii.gz").unlink()
     with pytest.raises(InputError, match=r"p1_0000\.nii\.gz does not exist"):

@@ -139,3 +139,34 @@ def test_the_readers_give_the_same_ids_or_all_refuse(
             assert str(path) in str(error)
             found.append("refused")
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_voxels_far_behind_the_header_are_not_unpacked_to(reader, tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "read_seg", None)
+    with pytest.raises(InputError, match=r"map\.nii\.gz has voxels that begin at byte 3000000000, far behind its"):
+        read_instances(nifti(tmp_path / "map.nii.gz", VOX_OFFSET=3e9), reader())
+
+
+def nifti_2(path, shape):
+    """A NIfTI-2 file whose header has this shape, with little behind it."""
+    header = nibabel.Nifti2Header()
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape(shape)
+    header["magic"], header["vox_offset"] = b"n+2\0\r\n\x1a\n", 544
+    content = header.binaryblock + bytes(1000)
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_a_header_that_asks_for_more_than_the_memory_is_one_sentence(reader, ending, tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "read_seg", None)
+    # 8 * 10 ** 18 bytes are 7.45e9 GiB.
+    with pytest.raises(
+        InputError,
+        match=rf"map\{ending} cannot be read: .* 1000000 x 1000000 x 1000000 voxels, which t"
+        r"ake 7\.45e\+09 GiB of memory; this machine has \d",
+    ):
+        read_instances(nifti_2(tmp_path / f"map{ending}", (10**6,) * 3), reader())

@@ -1,6 +1,9 @@
 """Files whose bytes are not those that were written."""
 
 import itertools
+import os
+import tracemalloc
+import zlib
 
 import nibabel
 import numpy as np
@@ -119,3 +122,38 @@ def test_several_gzip_members_are_one_file(tmp_path):
     content = gzip.decompress(written(tmp_path / "a.nii.gz").read_bytes())
     (tmp_path / "a.nii.gz").write_bytes(gzip.compress(content[:5000]) + gzip.compress(content[5000:]))
     np.testing.assert_array_equal(read_instances(tmp_path / "a.nii.gz", SimpleITKIO())[0], blobs())
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha", ".gipl", ".nii.gz"])
+def test_no_map_is_read_that_does_not_fit_into_memory(ending, tmp_path, monkeypatch):
+    path = written(tmp_path / f"map{ending}")
+    # 20 x 30 x 40 voxels of 8 bytes are 23.4375 pages.
+    pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 47}
+    monkeypatch.setattr(os, "sysconf", pages.__getitem__)
+    np.testing.assert_array_equal(read_instances(path, SimpleITKIO())[0], blobs())
+    monkeypatch.setattr(SimpleITKIO, "read_seg", None)
+    pages["SC_PHYS_PAGES"] = 46
+    with pytest.raises(InputError, match=rf"map\{ending} cannot be read: .*40 x 30 x 20 voxels, .* or crop it"):
+        read_instances(path, SimpleITKIO())
+
+
+def test_a_system_that_does_not_tell_its_memory_reads_all_maps(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "sysconf")
+    np.testing.assert_array_equal(read_instances(written(tmp_path / "map.nrrd"), SimpleITKIO())[0], blobs())
+
+
+def test_what_a_small_file_unpacks_to_behind_its_voxels_is_not_kept(tmp_path):
+    path = written(tmp_path / "map.nrrd")
+    header = path.read_bytes().split(b"\n\n")[0] + b"\n\n"
+    packer = zlib.compressobj(wbits=31)
+    zeros = bytes(2**24)
+    packed = packer.compress(blobs().tobytes()) + b"".join(packer.compress(zeros) for _ in range(16)) + packer.flush()
+    path.write_bytes(header + packed)
+    tracemalloc.start()
+    try:
+        itk._check_stream(path, len(header))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # It holds 256 MiB.
+    assert peak < 100 * 2**20

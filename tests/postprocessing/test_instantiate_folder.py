@@ -1,10 +1,13 @@
 """The command on folders as nnUNetv2_predict writes them and on plain masks."""
 
+import io
 import json
 import os
 import re
 import shutil
 import sys
+import zipfile
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -555,3 +558,66 @@ def test_a_map_that_an_earlier_version_left_half_is_made_again(tmp_path, masks):
         accounts, _ = instantiate_folder(masks, out, InstantiationSettings(method="cc"), num_processes=1)
         assert list(accounts) == ["ms_002"]
         assert np.array_equal(read(out, "ms_002"), whole)
+
+
+@pytest.mark.parametrize("name", ["../victim", "sub/victim", "/victim", "..", "", "a\0b", 3])
+def test_a_record_from_someone_else_removes_nothing_outside_the_output(monkeypatch, capsys, tmp_path, masks, name):
+    out = tmp_path / "out"
+    for victim in (tmp_path / "victim", out / "sub" / "victim"):
+        victim.parent.mkdir(parents=True, exist_ok=True)
+        for ending in (".nii.gz", ".csv"):
+            victim.with_name(victim.name + ending).write_text("precious")
+    (out / "instantiation.json").write_text(json.dumps({"input": "elsewhere", "settings": {}, "cases": [name]}))
+    before = files_of(tmp_path)
+    assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc") == 1
+    assert "instantiation.json is no record of this command; give another folder, or" in capsys.readouterr().err
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '{"cases": 3}', '{"cases": null}', '{"settings": 3}'])
+def test_a_record_of_another_form_is_named(monkeypatch, capsys, tmp_path, masks, content):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "instantiation.json").write_text(content)
+    assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc") == 1
+    assert "instantiation.json is no record of this command" in capsys.readouterr().err
+
+
+def npz_of_headers(path, **shapes):
+    """An archive whose arrays have these shapes and no content."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, shape in shapes.items():
+            header = io.BytesIO()
+            np.lib.format.write_array_header_1_0(header, {"descr": "<f2", "fortran_order": False, "shape": shape})
+            archive.writestr(f"{name}.npy", header.getvalue())
+
+
+class Program:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_heads_that_do_not_fit_into_memory_are_one_sentence(tmp_path, ours):
+    huge = (10**6, 10**6, 10**6)
+    npz_of_headers(ours / "instances" / "ms_001.npz", heatmap=huge, offsets_mm=(3, *huge), crop=(3, 2))
+    with pytest.raises(InputError, match=r"ms_001\.npz cannot be read \(.*MemoryError.*; predict this case again"):
+        PredictionFolder.open(ours).read_heads("ms_001")
+
+
+def test_heads_that_unpack_to_more_than_the_memory_are_not_unpacked(tmp_path, ours, monkeypatch):
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1}.__getitem__)
+    with pytest.raises(InputError, match=r"ms_001\.npz cannot be read: it says that it holds arrays, which take"):
+        PredictionFolder.open(ours).read_heads("ms_001")
+
+
+def test_no_program_in_heads_is_run(tmp_path, ours):
+    heads = np.array([Program(tmp_path / "was run")], object)
+    np.savez(ours / "instances" / "ms_001.npz", heatmap=heads, offsets_mm=heads, crop=heads)
+    with pytest.raises(InputError, match=r"ms_001\.npz cannot be read .*allow_pickle=False"):
+        PredictionFolder.open(ours).read_heads("ms_001")
+    assert not (tmp_path / "was run").exists()

@@ -243,3 +243,42 @@ def test_a_map_or_a_record_that_was_cut_off_is_made_again(dataset):
             (dataset.folder / name).write_bytes(content[:n])
             assert [i.case for i in dataset.prepare(1)] == ["a"]
             assert (dataset.folder / name).stat().st_size == len(content)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "3", '{"made_from": 3}'])
+def test_a_map_with_a_record_of_another_form_is_made_again(dataset, content):
+    dataset.prepare(1)
+    (dataset.folder / "a.json").write_text(content)
+    assert [i.case for i in dataset.prepare(1)] == ["a"]
+
+
+@pytest.mark.parametrize("name", ["a_seg.b2nd", "a.pkl"])
+def test_a_file_that_is_gone_from_the_preprocessed_case_is_named(dataset, name):
+    (dataset.source_folder / name).unlink()
+    with pytest.raises(InputError, match=rf"nnUNetPlans_3d has no {name}, which nnU-Net .* Repeat nnUNetv2_preproc"):
+        dataset.prepare(1)
+    assert not dataset.folder.exists()
+
+
+def test_instances_that_were_lost_are_counted_again_when_their_maps_are_current(dataset, tmp_path):
+    dataset.prepare(1)
+    assert dataset.lost() == {}
+    path = tmp_path / "raw" / "Dataset001_Small" / "instancesTr" / "a.nii.gz"
+    image = nibabel.load(path)
+    content = np.asarray(image.dataobj).copy()
+    content[0, 0, 0] = 99
+    nibabel.save(nibabel.Nifti1Image(content, image.affine, image.header), path)
+    label = tmp_path / "raw" / "Dataset001_Small" / "labelsTr" / "a.nii.gz"
+    nibabel.save(nibabel.Nifti1Image((content > 0).astype(np.uint8), image.affine), label)
+    assert [i.n_lost for i in dataset.prepare(1)] == [1]
+    assert dataset.prepare(1) == []
+    assert dataset.lost() == {"a": 1}
+
+
+def test_a_case_that_is_gone_from_the_preprocessed_ones_counts_no_more(dataset):
+    dataset.prepare(1)
+    (dataset.folder / "b.json").write_text('{"n_lost": 5}')
+    for file in dataset.source_folder.glob("b*"):
+        file.unlink()
+    assert dataset.lost() == {}
+    assert dataset.prepare(1) == []

@@ -7,7 +7,7 @@ import sys
 import pytest
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
-from support import file_system, unwritable, write_dataset
+from support import file_system, files_of, small_plans, unwritable, write_dataset
 
 from nnunetv2_conflunet.preprocessing import conversion, prepare
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
@@ -216,3 +216,65 @@ def test_a_map_that_cannot_be_taken_is_named_in_training_too(dataset):
     message = r"1 of 3 training cases have no instance map .*: case_Tr1\. Expected .*case_Tr1\.NII\.GZ \(ends with"
     with pytest.raises(InputError, match=message):
         RawDataset(dataset).require_instances(["case_Tr0", "case_Tr1", "case_Tr2"])
+
+
+def listed(dataset, **changed):
+    """Let dataset.json list the cases; `changed` entries replace those of their case, or are added."""
+    content = json.loads((dataset / "dataset.json").read_text())
+    entries = {
+        f"case_Tr{i}": {"images": [f"imagesTr/case_Tr{i}_0000.nii.gz"], "label": f"labelsTr/case_Tr{i}.nii.gz"}
+        for i in range(3)
+    }
+    (dataset / "dataset.json").write_text(json.dumps(content | {"dataset": entries | changed}))
+
+
+@pytest.mark.parametrize("name", ["../../victim", "/victim", "sub/victim", ".."])
+@pytest.mark.parametrize("options", [(), ("--instances_from_labels", "--overwrite")])
+def test_listed_cases_do_not_lead_to_other_folders(dataset, error_of, tmp_path, name, options):
+    listed(dataset, **{name: {"images": ["imagesTr/case_Tr0_0000.nii.gz"], "label": "labelsTr/case_Tr0.nii.gz"}})
+    before = files_of(tmp_path)
+    assert f"'dataset' has cases whose names are no file names: '{name}'" in error_of(*options)
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("entry", [3, {}, {"images": []}, {"images": 3, "label": 4}, {"images": 3, "label": "a"}])
+def test_a_list_of_another_form_is_named(dataset, error_of, entry):
+    listed(dataset, case_Tr1=entry)
+    assert "'dataset' is not in nnU-Net's form" in error_of()
+
+
+def test_labels_that_are_listed_elsewhere_are_read_and_not_written(dataset, error_of, output_of, tmp_path):
+    shutil.copy(dataset / "labelsTr" / "case_Tr1.nii.gz", tmp_path / "elsewhere.nii.gz")
+    entry = {"images": ["imagesTr/case_Tr1_0000.nii.gz"], "label": "../../elsewhere.nii.gz"}
+    listed(dataset, case_Tr1=entry)
+    assert "3 instance maps fit their labels" in output_of()
+    before = files_of(tmp_path)
+    assert "has labels outside of its folder: " + str(tmp_path / "elsewhere.nii.gz") in error_of(
+        "--labels_from_instances", "--overwrite"
+    )
+    assert files_of(tmp_path) == before
+
+
+def test_a_linked_folder_of_labels_is_within_the_dataset(dataset, output_of, tmp_path):
+    shutil.move(dataset / "labelsTr", tmp_path / "elsewhere")
+    (dataset / "labelsTr").symlink_to(tmp_path / "elsewhere")
+    listed(dataset)
+    assert "3 labels written" in output_of("--labels_from_instances", "--overwrite")
+
+
+def test_a_label_without_an_image_is_said(dataset, output_of):
+    (dataset / "imagesTr" / "case_Tr1_0000.nii.gz").unlink()
+    said = output_of()
+    assert f"{dataset / 'labelsTr'} holds files of no training case: case_Tr1." in said
+    assert "2 instance maps fit their labels" in said
+
+
+def test_plans_of_a_dataset_that_was_renamed_are_named(dataset, run, tmp_path):
+    preprocessed = tmp_path / "preprocessed" / "Dataset001_Small"
+    preprocessed.mkdir(parents=True)
+    plans = small_plans() | {"dataset_name": "Dataset001_Before"}
+    (preprocessed / "nnUNetPlans.json").write_text(json.dumps(plans))
+    (preprocessed / "dataset.json").write_text((dataset / "dataset.json").read_text())
+    status, printed = run()
+    assert status == 1
+    assert "nnUNetPlans.json is of Dataset001_Before, and nnU-Net looks for" in printed.err

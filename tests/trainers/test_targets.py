@@ -144,6 +144,10 @@ def test_centers_that_do_not_fit_into_the_rows_are_unknown():
     codes, rows = coded_targets(instances, InstanceCenters.of(instances), None, (1, 1), 0.5)
     assert rows.tolist() == [[0, 0]]
     assert codes.tolist() == [[[1, 0, -1, -1], [0, 0, -1, -1]]]
+    # A center beside the patch takes no row from one of the patch's own.
+    beside = InstanceCenters(np.array([1, 2]), np.array([[-9.0, 0.0], [1.0, 3.0]]))
+    codes, rows = coded_targets(np.where(instances == 1, 0, instances), beside, None, (1, 1), 0.5)
+    assert rows.tolist() == [[1, 3]] and codes.tolist() == [[[0, 0, 0, 0], [0, 0, 0, 1]]]
 
 
 @pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.int32, np.int64])

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -246,6 +247,42 @@ def test_a_postprocessing_of_stock_nnunet_comes_first(tmp_path, toys, references
     (folder / "postprocessing.pkl").write_bytes(b"broken")
     with pytest.raises(InputError, match=r"postprocessing\.pkl cannot be read"):
         determine(model, references)
+
+
+class Program:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+STOCK = remove_all_but_largest_component_from_segmentation
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda path: Program(path),
+        lambda path: ([Program(path)], [{}]),
+        lambda path: ([Path.touch], [{"self": path}]),
+        lambda path: ([STOCK], [{"unknown": 1}]),
+        lambda path: ([STOCK], []),
+        lambda path: ([STOCK], 3),
+        lambda path: ([3], [{}]),
+        lambda path: 3,
+    ],
+)
+def test_nothing_but_nnunets_own_postprocessing_is_unpickled(tmp_path, toys, references, content):
+    model = toys.write_model(tmp_path, [toys.scene()] * 2)
+    folder, ran = model / "crossval_results_folds_0_1", tmp_path / "was run"
+    folder.mkdir()
+    (folder / "postprocessing.pkl").write_bytes(pickle.dumps(content(ran)))
+    with pytest.raises(InputError, match=r"postprocessing\.pkl cannot be read \(.*; determine nnU-Net's postproc"):
+        determine(model, references)
+    assert not ran.exists()
 
 
 def edit_plans(change):

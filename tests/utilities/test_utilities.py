@@ -11,7 +11,7 @@ from support import assert_whole_or_as_before
 from nnunetv2_conflunet.utilities import plans
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
-from nnunetv2_conflunet.utilities.files import atomic_path, read_json, write_json, write_texts
+from nnunetv2_conflunet.utilities.files import atomic_path, is_file_name, read_json, write_json, write_texts
 from nnunetv2_conflunet.utilities.parallel import run_cases
 
 
@@ -209,3 +209,13 @@ def test_an_error_in_a_case_is_raised():
 def test_another_backend_takes_the_work():
     with joblib.parallel_config(backend="threading"):
         assert run_cases(_power, [(3, 3)], 2, "test", progress=False) == [27]
+
+
+@pytest.mark.parametrize("name", ["a", "ms 01", ".a", "..a", "a..", "=1+1", "a\n", "ä"])
+def test_names_of_files(name):
+    assert is_file_name(name)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/", "/a", "a/", "a/b", "../a", "a/..", "a\0", 3, None, ["a"]])
+def test_what_is_no_name_of_a_file(name):
+    assert not is_file_name(name)
