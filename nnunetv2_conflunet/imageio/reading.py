@@ -101,9 +101,14 @@ def _read(path: Path, reader: BaseReaderWriter, kind: _Kind) -> tuple[np.ndarray
             f"image file with one channel of {kind.values}, in the dataset's format."
         ) from error
     _require_one_value_a_voxel(path, values, properties, kind)
-    _require_values_in_range(path, values[0], kind)
-    numbers = values[0].astype(np.int32)
-    if stored is None or not stored.has_sum_of(in_file_order(numbers, properties)):
+    # What has no int32 is found below.
+    with np.errstate(invalid="ignore"):
+        numbers = values[0].astype(np.int32)
+    as_stored = stored is not None and stored.has_sum_of(in_file_order(numbers, properties))
+    if not (as_stored and stored.dtype in (np.uint8, np.uint16)):
+        # Of those types every value is possible.
+        _require_values_in_range(path, values[0], kind)
+    if not as_stored:
         _require_whole_numbers(path, values[0], numbers, kind)
         if stored is not None:
             stored.check_whole(in_file_order(numbers, properties))
