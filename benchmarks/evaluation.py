@@ -21,9 +21,9 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from scipy import ndimage
 
 from nnunetv2_conflunet.evaluation import evaluate_case
-from nnunetv2_conflunet.evaluation.folder import evaluate_pairs
-from nnunetv2_conflunet.evaluation.pairing import Pair, Pairing, pair_folders
-from nnunetv2_conflunet.evaluation.settings import Settings
+from nnunetv2_conflunet.evaluation.cohort.folder import evaluate_pairs
+from nnunetv2_conflunet.evaluation.cohort.pairing import Pair, Pairing, pair_folders
+from nnunetv2_conflunet.evaluation.cohort.settings import Settings
 from nnunetv2_conflunet.imageio import read_instances
 from nnunetv2_conflunet.utilities.parallel import run_cases
 

@@ -16,8 +16,8 @@ from evaluation_pairs import SHAPE, SPACING_MM, ball_pair
 from panoptica import InputType, NaiveThresholdMatching, Panoptica_Evaluator
 
 from nnunetv2_conflunet.evaluation import evaluate_case
-from nnunetv2_conflunet.evaluation.case import assess
-from nnunetv2_conflunet.evaluation.overlap import Foreground
+from nnunetv2_conflunet.evaluation.metrics.case import assess
+from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground
 
 N_PAIRS = 200
 THRESHOLD = 0.1

@@ -10,12 +10,13 @@ of nnU-Net with instancesTr and instancesTs, and with one real case in imagesRea
 import argparse
 from pathlib import Path
 
+from open_ms.contrast import cohort_signals, contrast_table, patient_signals
+from open_ms.picture import draw_picture
+from open_ms.real_cohort import write_real_cohort
+from open_ms.real_data import OpenMS
+
 from nnunetv2_conflunet.simulation.cohort import CohortSettings
-from nnunetv2_conflunet.simulation.contrast import cohort_signals, contrast_table, patient_signals
 from nnunetv2_conflunet.simulation.lesions import LesionStatistics
-from nnunetv2_conflunet.simulation.picture import draw_picture
-from nnunetv2_conflunet.simulation.real_cohort import write_real_cohort
-from nnunetv2_conflunet.simulation.real_data import OpenMS
 from nnunetv2_conflunet.simulation.statistics import measure_dataset, statistics_table
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
 from picture import draw_slices, load
 from project import LIMITS, Project, continue_option, keep_settings, small_configuration
 
-from nnunetv2_conflunet.evaluation.comparison import PAPER_METRICS
+from nnunetv2_conflunet.evaluation.report.comparison import PAPER_METRICS
 from nnunetv2_conflunet.preprocessing.paper_configuration import NAME as PAPER_CONFIGURATION
 from nnunetv2_conflunet.preprocessing.paper_configuration import paper_configuration
 from nnunetv2_conflunet.utilities.files import atomic_path

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nnunetv2_conflunet.nnunet_ext_path import nnunet_ext_path
+from nnunetv2_conflunet.nnunet_plugin.search_path import nnunet_ext_path
 from nnunetv2_conflunet.utilities.files import read_json, write_json
 
 # One worker of each kind: on two cores more of them, each of which imports PyTorch, wait for each other.

@@ -3,9 +3,11 @@
 import os
 import subprocess
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
+from scenes import balls, perfect_heads, positions_mm, same_partition
 
 PAGE = 4096
 
@@ -75,3 +77,11 @@ WITHOUT_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA
 def device(request):
     """Each device on which networks are trained and predict."""
     return torch.device(request.param)
+
+
+@pytest.fixture(scope="session")
+def toys():
+    """Scenes whose right answer is known."""
+    return SimpleNamespace(
+        positions_mm=positions_mm, perfect_heads=perfect_heads, balls=balls, same_partition=same_partition
+    )

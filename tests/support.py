@@ -154,7 +154,7 @@ def write_dataset(folder, n_cases=6, shape=(40, 36, 44), seed=0, n_lesions=4, la
 
 def nnunet_environment(base, **others):
     """Environment variables for nnU-Net's commands with all folders under `base` and one worker of each kind."""
-    from nnunetv2_conflunet.nnunet_ext_path import nnunet_ext_path
+    from nnunetv2_conflunet.nnunet_plugin.search_path import nnunet_ext_path
 
     base = Path(base)
     return {

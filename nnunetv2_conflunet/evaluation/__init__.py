@@ -1,5 +1,5 @@
 """Lesion-level metrics of instance maps: overlaps, matching, confluence, folders, comparison and report."""
 
-from nnunetv2_conflunet.evaluation.case import evaluate_case
+from nnunetv2_conflunet.evaluation.metrics.case import evaluate_case
 
 __all__ = ["evaluate_case"]

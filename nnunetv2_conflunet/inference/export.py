@@ -20,10 +20,9 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunetv2_conflunet.imageio import declared_labels, read_labels
+from nnunetv2_conflunet.inference.case_files import case_files, write_case
 from nnunetv2_conflunet.inference.instances import instances_from_logits
 from nnunetv2_conflunet.inference.output_files import OutputFiles
-from nnunetv2_conflunet.postprocessing import write_case
-from nnunetv2_conflunet.postprocessing.outputs import case_files
 from nnunetv2_conflunet.postprocessing.size_filter import describe_removed
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from nnunetv2_conflunet.postprocessing.outputs import INSTANCES_FOLDER, case_is_done
+from nnunetv2_conflunet.inference.case_files import INSTANCES_FOLDER, case_is_done
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.whole_files import is_whole
 

@@ -16,14 +16,14 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 
 from nnunetv2_conflunet.imageio import Geometry
 from nnunetv2_conflunet.imageio.case_folder import refuse_macos_files
-from nnunetv2_conflunet.inference.discovery import ours_in_ext_trainer
+from nnunetv2_conflunet.imageio.file_axes import array_to_file_index
 from nnunetv2_conflunet.inference.export import export_or_explain
 from nnunetv2_conflunet.inference.instances import instances_from_logits
+from nnunetv2_conflunet.inference.lesion_table import lesion_table
 from nnunetv2_conflunet.inference.output_files import OutputFiles, check_distinct
-from nnunetv2_conflunet.inference.stock_exports import exporting_instances
 from nnunetv2_conflunet.networks import Heads, heads_of, unwrapped
-from nnunetv2_conflunet.postprocessing import lesion_table
-from nnunetv2_conflunet.postprocessing.file_axes import array_to_file_index
+from nnunetv2_conflunet.nnunet_plugin.search_path import ours_in_ext_trainer
+from nnunetv2_conflunet.nnunet_plugin.stock_exports import exporting_instances
 from nnunetv2_conflunet.utilities.errors import InputError
 
 
@@ -34,7 +34,7 @@ class InstancePrediction:
     Attributes:
         segmentation: (X, Y, Z) nnU-Net's semantic segmentation.
         instances: (X, Y, Z) int32 ids 1..N, 0 is background.
-        lesions: one row an instance, see :func:`nnunetv2_conflunet.postprocessing.lesion_table`.
+        lesions: one row an instance, see :func:`nnunetv2_conflunet.inference.lesion_table`.
     """
 
     segmentation: np.ndarray

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnunetv2_conflunet.postprocessing.checks import check_finite, flat_axes
 from nnunetv2_conflunet.postprocessing.sampling import sample_maps
+from nnunetv2_conflunet.utilities.array_checks import check_finite, flat_axes
 from nnunetv2_conflunet.utilities.errors import InputError
 
 

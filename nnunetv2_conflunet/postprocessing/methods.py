@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nnunetv2_conflunet.postprocessing.checks import check_mask, check_probability, check_shape
 from nnunetv2_conflunet.postprocessing.pipeline import instantiate
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
+from nnunetv2_conflunet.utilities.array_checks import check_mask, check_probability, check_shape
 from nnunetv2_conflunet.utilities.errors import InputError
 
 

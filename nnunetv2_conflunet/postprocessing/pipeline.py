@@ -12,7 +12,13 @@ import numpy as np
 
 from nnunetv2_conflunet.postprocessing.acls import PRESETS, assign_by_curvature
 from nnunetv2_conflunet.postprocessing.center_offset import assign_by_offsets, find_centers
-from nnunetv2_conflunet.postprocessing.checks import (
+from nnunetv2_conflunet.postprocessing.heads import check_heads
+from nnunetv2_conflunet.postprocessing.merging import merge_regions
+from nnunetv2_conflunet.postprocessing.pieces import Assignment, connected_regions
+from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
+from nnunetv2_conflunet.postprocessing.size_filter import large_enough, limits_of
+from nnunetv2_conflunet.postprocessing.voxels import Voxels, first_voxels
+from nnunetv2_conflunet.utilities.array_checks import (
     check_connectivity,
     check_mask,
     check_probability,
@@ -20,12 +26,6 @@ from nnunetv2_conflunet.postprocessing.checks import (
     check_spacing,
     flat_axes,
 )
-from nnunetv2_conflunet.postprocessing.heads import check_heads
-from nnunetv2_conflunet.postprocessing.merging import merge_regions
-from nnunetv2_conflunet.postprocessing.pieces import Assignment, connected_regions
-from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
-from nnunetv2_conflunet.postprocessing.size_filter import large_enough, limits_of
-from nnunetv2_conflunet.postprocessing.voxels import Voxels, first_voxels
 from nnunetv2_conflunet.utilities.errors import InputError
 
 

@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from nnunetv2_conflunet.postprocessing.acls import PRESETS
-from nnunetv2_conflunet.postprocessing.checks import check_not_negative, check_positive, check_share
 from nnunetv2_conflunet.postprocessing.merging import MergeRule
+from nnunetv2_conflunet.utilities.array_checks import check_not_negative, check_positive, check_share
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.plans import INSTANTIATION_KEY, SETTINGS_KEY
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nnunetv2_conflunet.postprocessing.checks import check_not_negative, check_spacing, flat_axes
 from nnunetv2_conflunet.postprocessing.voxels import Voxels, sizes_and_boxes
+from nnunetv2_conflunet.utilities.array_checks import check_not_negative, check_spacing, flat_axes
 from nnunetv2_conflunet.utilities.errors import InputError
 
 # 25 voxels of float32(0.12) mm are 3 mm: limits hold up to this share.

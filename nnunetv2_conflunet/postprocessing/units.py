@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nnunetv2_conflunet.postprocessing.checks import check_spacing, flat_axes
 from nnunetv2_conflunet.postprocessing.size_filter import reaches_limits
+from nnunetv2_conflunet.utilities.array_checks import check_spacing, flat_axes
 from nnunetv2_conflunet.utilities.errors import InputError
 
 # Patches of nnU-Net are hardly wider than such a Gaussian.

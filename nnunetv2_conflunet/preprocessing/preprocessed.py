@@ -20,9 +20,9 @@ from nnunetv2.training.dataloading.nnunet_dataset import (
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_conflunet.imageio import read_instances
-from nnunetv2_conflunet.preprocessing.checks import check_instances
-from nnunetv2_conflunet.preprocessing.grid import to_preprocessed_grid
+from nnunetv2_conflunet.preprocessing.check_instances import check_instances
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset, refuse_regions
+from nnunetv2_conflunet.preprocessing.resampling import to_preprocessed_grid
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import atomic_path, read_json, write_json
 from nnunetv2_conflunet.utilities.parallel import run_cases

@@ -9,9 +9,9 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from nnunetv2_conflunet.inference.hand_over import install_hand_over
-from nnunetv2_conflunet.inference.stock_exports import exporting_instances
 from nnunetv2_conflunet.networks import Heads, set_training_without_deep_supervision, widen_with_heads
+from nnunetv2_conflunet.nnunet_plugin.hand_over import install_hand_over
+from nnunetv2_conflunet.nnunet_plugin.stock_exports import exporting_instances
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.preprocessing.refusals import patch_spacing_mm, refuse_other_unit, refuse_unsupported

@@ -1,6 +1,6 @@
 """Settings of the instantiation chosen on the cross-validation of a training."""
 
 from nnunetv2_conflunet.tuning.determine import determine_postprocessing
-from nnunetv2_conflunet.tuning.grid import Grid
+from nnunetv2_conflunet.tuning.search import Grid
 
 __all__ = ["Grid", "determine_postprocessing"]

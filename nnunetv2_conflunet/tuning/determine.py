@@ -11,17 +11,17 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_conflunet import __version__
-from nnunetv2_conflunet.evaluation.settings import Settings
+from nnunetv2_conflunet.evaluation.cohort.settings import Settings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.merging import MergeRule
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS, describe_limits
 from nnunetv2_conflunet.postprocessing.units import REMEDY
 from nnunetv2_conflunet.tuning.cases import of_cases, score_case, touching_pieces_of_case
 from nnunetv2_conflunet.tuning.choice import N_RESAMPLES, Choice, choose, means
-from nnunetv2_conflunet.tuning.grid import SEARCHED, Grid, order_of_preference
 from nnunetv2_conflunet.tuning.merging import account_of_pairs, choose_rule, held_out_points
 from nnunetv2_conflunet.tuning.model_folder import ModelFolder, Postprocessing, ValidationCase
 from nnunetv2_conflunet.tuning.scoring import METRICS
+from nnunetv2_conflunet.tuning.search import SEARCHED, Grid, order_of_preference
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import json_text, read_json, write_texts
 from nnunetv2_conflunet.utilities.writable import require_writable

@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from nnunetv2_conflunet.evaluation.settings import Settings
+from nnunetv2_conflunet.evaluation.cohort.settings import Settings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.merging import FEATURES, MergeRule, PieceGraph, main_lesions
 from nnunetv2_conflunet.tuning.choice import Choice, choose, means

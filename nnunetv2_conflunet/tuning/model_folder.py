@@ -11,8 +11,8 @@ from nnunetv2.postprocessing.remove_connected_components import remove_all_but_l
 from nnunetv2.utilities.file_path_utilities import folds_tuple_to_string
 
 from nnunetv2_conflunet.imageio.case_folder import CaseFolder
+from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
-from nnunetv2_conflunet.postprocessing.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json
 from nnunetv2_conflunet.utilities.nnunet_folders import RAW, nnunet_folder

@@ -4,13 +4,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nnunetv2_conflunet.evaluation.matching import match
-from nnunetv2_conflunet.evaluation.metrics import detection_metrics
-from nnunetv2_conflunet.evaluation.overlap import Foreground, OverlapTable
-from nnunetv2_conflunet.evaluation.settings import Settings
+from nnunetv2_conflunet.evaluation.cohort.settings import Settings
+from nnunetv2_conflunet.evaluation.metrics.formulas import detection_metrics
+from nnunetv2_conflunet.evaluation.metrics.matching import match
+from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground, OverlapTable
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, filter_small_instances
 from nnunetv2_conflunet.postprocessing.center_offset import assign_by_offsets, consistent_peaks
-from nnunetv2_conflunet.postprocessing.checks import check_connectivity, check_spacing, flat_axes
 from nnunetv2_conflunet.postprocessing.heads import Heads, check_heads
 from nnunetv2_conflunet.postprocessing.merging import MergeRule, merge_regions
 from nnunetv2_conflunet.postprocessing.peaks import Peaks, find_peaks
@@ -19,6 +18,7 @@ from nnunetv2_conflunet.postprocessing.prominence import is_prominent, relative_
 from nnunetv2_conflunet.postprocessing.size_filter import limits_of, reaches_limits
 from nnunetv2_conflunet.postprocessing.units import refuse_limits
 from nnunetv2_conflunet.postprocessing.voxels import Voxels, sizes_and_boxes
+from nnunetv2_conflunet.utilities.array_checks import check_connectivity, check_spacing, flat_axes
 
 METRICS = ("PQ", "F1")
 

@@ -17,11 +17,11 @@ from support import balls, dataset_json, files_of, small_plans
 from torch import nn
 
 from nnunetv2_conflunet.inference import ConfLUNetPredictor, export
-from nnunetv2_conflunet.inference.hand_over import install_hand_over
+from nnunetv2_conflunet.inference.instantiate_folder import instantiate_folder
 from nnunetv2_conflunet.networks import Heads
 from nnunetv2_conflunet.networks.heads import ATTRIBUTE
+from nnunetv2_conflunet.nnunet_plugin.hand_over import install_hand_over
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
-from nnunetv2_conflunet.postprocessing.instantiate_folder import instantiate_folder
 from nnunetv2_conflunet.trainers.targets import center_offset_targets
 from nnunetv2_conflunet.utilities.errors import InputError
 

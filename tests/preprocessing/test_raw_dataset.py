@@ -9,7 +9,8 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 from support import file_system, files_of, small_plans, unwritable, write_dataset
 
-from nnunetv2_conflunet.preprocessing import conversion, prepare
+from nnunetv2_conflunet.commands import prepare
+from nnunetv2_conflunet.preprocessing import conversion
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
 from nnunetv2_conflunet.utilities.errors import InputError
 

@@ -4,8 +4,8 @@ import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from support import preprocessed_dataset, set_nnunet_environment, small_plans
 
+from nnunetv2_conflunet.commands.prepare import _parser, prepare
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
-from nnunetv2_conflunet.preprocessing.prepare import _parser, prepare
 from nnunetv2_conflunet.preprocessing.refusals import patch_spacing_mm, refuse_other_unit
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json, write_json

@@ -10,8 +10,9 @@ import pytest
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from support import said_of_a_full_disk
 
+from nnunetv2_conflunet.commands import simulate as command
 from nnunetv2_conflunet.imageio import Geometry, read_instances
-from nnunetv2_conflunet.simulation import cohort, command
+from nnunetv2_conflunet.simulation import cohort
 from nnunetv2_conflunet.simulation.cohort import CohortSettings, cases_of, mean_lesions, write_cohort
 from nnunetv2_conflunet.simulation.lesions import LesionStatistics
 from nnunetv2_conflunet.simulation.statistics import measure_dataset, statistics_table

@@ -6,7 +6,7 @@ from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from support import preprocessed_dataset, set_nnunet_environment, small_plans
 from torch.nn.functional import softmax
 
-from nnunetv2_conflunet.nnunet_ext_path import nnunet_ext_path
+from nnunetv2_conflunet.nnunet_plugin.search_path import nnunet_ext_path
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNetISBI2024, nnUNetTrainerConfLUNetISBI2024Semantic
 from nnunetv2_conflunet.trainers.targets import HEATMAP_AND_OFFSETS, HEATMAP_ONLY
 from nnunetv2_conflunet.utilities.errors import InputError

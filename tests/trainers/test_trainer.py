@@ -21,7 +21,7 @@ from torch import multiprocessing as mp
 
 import nnunetv2_conflunet.trainers as trainers
 from nnunetv2_conflunet.networks import heads_of, unwrapped
-from nnunetv2_conflunet.nnunet_ext_path import nnunet_ext_path
+from nnunetv2_conflunet.nnunet_plugin.search_path import nnunet_ext_path
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate_center_offset
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
 from nnunetv2_conflunet.trainers.targets import InstanceCenters, center_offset_targets, coded_targets

@@ -9,7 +9,7 @@ from scipy import stats
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.tuning import Grid
 from nnunetv2_conflunet.tuning.choice import choose, difference_interval
-from nnunetv2_conflunet.tuning.grid import order_of_preference
+from nnunetv2_conflunet.tuning.search import order_of_preference
 
 NAN = np.nan
 

@@ -24,15 +24,15 @@ from support import (
     write_nifti,
 )
 
-from nnunetv2_conflunet.evaluation.settings import Settings
+from nnunetv2_conflunet.commands.determine_postprocessing import describe
+from nnunetv2_conflunet.evaluation.cohort.settings import Settings
+from nnunetv2_conflunet.inference.instantiate_folder import instantiate_folder
+from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
-from nnunetv2_conflunet.postprocessing.instantiate_folder import instantiate_folder
-from nnunetv2_conflunet.postprocessing.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.tuning import Grid, determine_postprocessing
-from nnunetv2_conflunet.tuning.command import describe
 from nnunetv2_conflunet.tuning.determine import default_grid
-from nnunetv2_conflunet.tuning.grid import SEARCHED
 from nnunetv2_conflunet.tuning.model_folder import ModelFolder
+from nnunetv2_conflunet.tuning.search import SEARCHED
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json, write_json
 from nnunetv2_conflunet.utilities.plans import SETTINGS_KEY, UNTUNED_KEY, stored_settings, with_tuned_instantiation
@@ -373,7 +373,7 @@ def test_the_command(tmp_path, toys):
     model = toys.write_model(tmp_path, [toys.scene(spurious=0.3) for _ in range(3)])
     (tmp_path / "raw" / toys.dataset / "dataset.json").write_text("{}")
     environment = nnunet_environment(tmp_path)
-    main = "from nnunetv2_conflunet.tuning.command import main; main()"
+    main = "from nnunetv2_conflunet.commands.determine_postprocessing import main; main()"
     python = os.path.basename(sys.executable)
     grid = "--heatmap_threshold 0.1 0.45 --window_mm 3 --min_prominence 0 --min_consistency 0"
     options = ["-f", 0, 1, *grid.split(), "-np", 1]
@@ -397,7 +397,7 @@ def test_the_command(tmp_path, toys):
     ],
 )
 def test_arguments_that_name_nothing(tmp_path, toys, monkeypatch, capsys, arguments, variables, message):
-    from nnunetv2_conflunet.tuning.command import main
+    from nnunetv2_conflunet.commands.determine_postprocessing import main
 
     model = toys.write_model(tmp_path, [toys.scene(), toys.scene()])
     for name, value in ({"nnUNet_results": str(tmp_path / "results"), "nnUNet_raw": str(tmp_path / "raw"),
@@ -476,7 +476,7 @@ def test_a_renamed_model_of_volumes_whose_plans_have_planes_too_is_tuned_by_volu
 
 @pytest.mark.parametrize("room", [0, 4096])
 def test_on_a_full_disk_the_plans_and_the_record_of_the_last_choice_stand(disk, toys, monkeypatch, capsys, room):
-    from nnunetv2_conflunet.tuning.command import main
+    from nnunetv2_conflunet.commands.determine_postprocessing import main
 
     model = toys.write_model(disk.folder, [toys.scene(spurious=0.3) for _ in range(3)])
     references = disk.folder / "raw" / toys.dataset / "instancesTr"

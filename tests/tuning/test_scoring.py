@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nnunetv2_conflunet.evaluation import evaluate_case
-from nnunetv2_conflunet.evaluation.settings import Settings
+from nnunetv2_conflunet.evaluation.cohort.settings import Settings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate, remove_small_instances
 from nnunetv2_conflunet.postprocessing.size_filter import limits_of
 from nnunetv2_conflunet.trainers.targets import center_offset_targets

@@ -1,0 +1,49 @@
+"""The command ``nnUNetv2_conflunet_compare``."""
+
+import argparse
+from pathlib import Path
+
+from nnunetv2_conflunet.evaluation.cohort.spreadsheets import without_formulas
+from nnunetv2_conflunet.evaluation.report.comparison import PAPER_METRICS, compare_methods, load_methods
+from nnunetv2_conflunet.evaluation.report.comparison_tables import latex_table, markdown_tables
+from nnunetv2_conflunet.utilities.commands import run_command
+from nnunetv2_conflunet.utilities.files import write_texts
+from nnunetv2_conflunet.utilities.writable import require_writable
+
+FILES = "comparison.md", "comparison.tex", "comparison.csv"
+
+
+def main() -> None:
+    """Entry point."""
+    run_command(lambda: compare(_parser().parse_args()))
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Compare evaluations, print the tables and write them where asked."""
+    methods = load_methods(args.evaluations, args.names)
+    if args.o is not None:
+        require_writable(*(args.o / name for name in FILES))
+    comparison = compare_methods(methods, args.metrics or list(PAPER_METRICS), seed=args.seed)
+    text = markdown_tables(comparison)
+    print(text)
+    if args.o is None:
+        return
+    contents = text, latex_table(comparison), without_formulas(comparison.pairs).to_csv(index=False)
+    write_texts({args.o / name: content for name, content in zip(FILES, contents, strict=True)})
+    print(f"Wrote {FILES[0]}, {FILES[1]} and {FILES[2]} to {args.o}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_conflunet_compare",
+        description="Methods side by side, from the folders that nnUNetv2_conflunet_evaluate wrote: means, paired "
+        "differences with a 95 % bootstrap interval over cases, paired t-test, Wilcoxon signed-rank test, and "
+        "Holm's correction over all comparisons of the table, for each test by itself.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("evaluations", type=Path, nargs="+", help="two or more evaluated folders")
+    parser.add_argument("--names", nargs="+", help="names of the methods; the folders' names when left out")
+    parser.add_argument("--metrics", nargs="+", help="metrics to compare; the paper's when left out")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument("-o", type=Path, metavar="FOLDER", help="write Markdown, LaTeX and CSV tables there")
+    return parser

@@ -1,0 +1,115 @@
+"""What there is to say about every reference and every predicted lesion."""
+
+import numpy as np
+
+from nnunetv2_conflunet.evaluation.metrics.case import CaseEvaluation
+from nnunetv2_conflunet.evaluation.metrics.formulas import belongs_to_confluent, held_references
+from nnunetv2_conflunet.evaluation.metrics.matching import Matches, best_pairs
+from nnunetv2_conflunet.evaluation.metrics.overlap import OverlapTable
+from nnunetv2_conflunet.imageio import Geometry
+
+CENTROID = ("centroid_x_mm", "centroid_y_mm", "centroid_z_mm")
+COLUMNS = (
+    *("case", "side", "id", "status", "match_id", "match_iou", "match_dice", "best_overlap_id", "best_overlap_iou"),
+    *("n_voxels", "volume_mm3", "match_volume_mm3", *CENTROID, "world"),
+    *("confluent", "answers_CLU", "merged", "split", "n_held", "held_by_id"),
+)
+
+
+def describe_lesions(
+    case: str,
+    evaluation: CaseEvaluation,
+    confluent_predictions: np.ndarray,
+    geometry: Geometry,
+    voxel_mm3: float,
+    pair_values: dict[str, np.ndarray],
+) -> dict[str, list]:
+    """Describe every lesion of a patient, the references first, each side by ascending id.
+
+    Args:
+        case: the case id.
+        evaluation: of the case.
+        confluent_predictions: (P,) bool, which predictions share a component of the predicted mask.
+        geometry: grid of the maps in three dimensions.
+        voxel_mm3: volume of a voxel.
+        pair_values: further columns, each (M,) float64, one value a matched pair.
+
+    Returns:
+        Columns of plain values, one a lesion: case; side (``reference`` or ``prediction``); id; status (``TP`` or
+        ``FN`` of a reference, ``TP`` or ``FP`` of a prediction); match_id, match_iou, match_dice, match_volume_mm3 of
+        the matched lesion, under a many-to-one rule the one of highest IoU; best_overlap_id and best_overlap_iou,
+        matched or not; n_voxels; volume_mm3; the centroid in mm, in the world convention that column ``world`` names;
+        confluent, in the lesion's own map; answers_CLU, whether it counts for the confluent lesion units; merged, a
+        prediction that holds several references, or one of these; split, a reference that holds several predictions,
+        or one of these; n_held, how many lesions of the other side it holds; held_by_id, the lesion of the other side
+        that holds it. What does not exist is None.
+    """
+    foreground, table, matches = evaluation.foreground, evaluation.table, evaluation.matches
+    reference = _side(table.swapped(), matches.swapped(), voxel_mm3, pair_values, multiple="split", part="merged")
+    prediction = _side(table, matches, voxel_mm3, pair_values, multiple="merged", part="split")
+    for columns, side, unmatched, ids, confluent, answers in (
+        (reference, "reference", "FN", foreground.reference, evaluation.confluent, evaluation.confluent),
+        (
+            *(prediction, "prediction", "FP", foreground.prediction, confluent_predictions),
+            belongs_to_confluent(table, matches, evaluation.confluent),
+        ),
+    ):
+        n = len(columns["id"])
+        columns |= {"case": [case] * n, "side": [side] * n, "world": [geometry.world] * n}
+        columns["status"] = [unmatched if i is None else "TP" for i in columns["match_id"]]
+        columns["confluent"], columns["answers_CLU"] = confluent.tolist(), answers.tolist()
+        columns |= zip(CENTROID, _centroids_mm(ids, foreground.coordinates, geometry).T.tolist(), strict=True)
+    return {name: reference[name] + prediction[name] for name in (*COLUMNS, *pair_values)}
+
+
+def _side(
+    table: OverlapTable,
+    matches: Matches,
+    voxel_mm3: float,
+    pair_values: dict[str, np.ndarray],
+    multiple: str,
+    part: str,
+) -> dict[str, list]:
+    """Columns of the side that is the prediction of the table; `multiple` and `part` name those about holding."""
+    n = len(table.prediction_ids)
+    # The last of several assignments stays: that of the highest IoU, the lowest id at a tie.
+    order = np.lexsort((-matches.reference, matches.iou))
+    pair, partner = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
+    pair[matches.prediction[order]], partner[matches.prediction[order]] = order, matches.reference[order]
+    best = best_pairs(table)
+    n_held, _ = held_references(table)
+    n_held_by_other, holder = held_references(table.swapped())
+    in_several = np.zeros(n, bool)
+    in_several[holder >= 0] = n_held_by_other[holder[holder >= 0]] > 1
+    return {
+        "id": table.prediction_ids.tolist(),
+        "match_id": _at(table.reference_ids, partner),
+        "match_iou": _at(matches.iou, pair),
+        "match_dice": _at(matches.dice, pair),
+        "best_overlap_id": _at(table.reference_ids[table.pair_reference], best),
+        "best_overlap_iou": _at(table.pair_iou, best),
+        "n_voxels": table.prediction_voxels.tolist(),
+        "volume_mm3": (table.prediction_voxels * voxel_mm3).tolist(),
+        "match_volume_mm3": _at(table.reference_voxels * voxel_mm3, partner),
+        multiple: (n_held > 1).tolist(),
+        part: in_several.tolist(),
+        "n_held": n_held.tolist(),
+        "held_by_id": _at(table.reference_ids, holder),
+        **{name: _at(values, pair) for name, values in pair_values.items()},
+    }
+
+
+def _at(values: np.ndarray, index: np.ndarray) -> list:
+    """``values[index]``, None where the index is -1."""
+    plain = values.tolist()
+    return [None if i < 0 else plain[i] for i in index.tolist()]
+
+
+def _centroids_mm(ids: np.ndarray, coordinates: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """(N, 3) world position in mm of the center of mass of each instance by ascending id."""
+    _, instance, n_voxels = np.unique(ids[ids > 0], return_inverse=True, return_counts=True)
+    centers = np.zeros((len(n_voxels), 3))
+    # Two-dimensional maps lack the leading axis of length 1 that their geometry has.
+    for axis, values in enumerate(coordinates[ids > 0].T, start=3 - coordinates.shape[1]):
+        centers[:, axis] = np.bincount(instance, values, len(n_voxels)) / n_voxels
+    return geometry.to_world_mm(centers)

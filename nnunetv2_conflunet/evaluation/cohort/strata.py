@@ -1,0 +1,60 @@
+"""Detection by lesion volume and by confluence, pooled over the lesions of all patients."""
+
+from itertools import pairwise
+
+import pandas as pd
+
+from nnunetv2_conflunet.evaluation.metrics.formulas import quality, ratio
+
+
+def strata_by_volume(lesions: pd.DataFrame, borders_mm3: tuple[float, ...], unit: str = "mm3") -> list[dict]:
+    """Metrics of the lesions of each volume range.
+
+    Recall is that of the references in the range, precision that of the predictions in it. For PQ a pair belongs to
+    the range of its reference, an unmatched lesion to its own.
+
+    Args:
+        lesions: the rows of :func:`.lesions.describe_lesions` of any number of cases.
+        borders_mm3: inner borders, ascending; a lesion on a border belongs to the upper range.
+        unit: of the borders in the names of the ranges, ``mm2`` for areas of planes.
+
+    Returns:
+        For each range, small to large: stratum, n_reference, n_prediction, TP, FN, FP, Recall, Precision, SQ, PQ.
+        TP counts references that are matched; ratios of no lesions are NaN.
+    """
+    edges = [0.0, *borders_mm3, float("inf")]
+    between = [f"{a:g} to {b:g} {unit}" for a, b in pairwise(borders_mm3)]
+    names = ["all areas" if unit == "mm2" else "all volumes"]
+    if borders_mm3:
+        names = [f"< {borders_mm3[0]:g} {unit}", *between, f">= {borders_mm3[-1]:g} {unit}"]
+    stratum = pd.cut(lesions["volume_mm3"], edges, right=False, labels=names)
+    return [_metrics(name, lesions[stratum == name]) for name in names]
+
+
+def strata_by_confluence(lesions: pd.DataFrame) -> list[dict]:
+    """The same for confluent and isolated lesions.
+
+    A reference is confluent when it is a confluent lesion unit, a prediction when the reference that it matches or,
+    unmatched, overlaps most by IoU is one; a prediction that overlaps nothing counts as isolated.
+    """
+    confluent = lesions["answers_CLU"].astype(bool)
+    return [_metrics("confluent", lesions[confluent]), _metrics("isolated", lesions[~confluent])]
+
+
+def _metrics(name: str, lesions: pd.DataFrame) -> dict:
+    reference, prediction = lesions[lesions["side"] == "reference"], lesions[lesions["side"] == "prediction"]
+    found, false = reference[reference["status"] == "TP"], int((prediction["status"] == "FP").sum())
+    missed = len(reference) - len(found)
+    panoptic = quality(found["match_iou"].to_numpy(float), found["match_dice"].to_numpy(float), false, missed)
+    return {
+        "stratum": name,
+        "n_reference": len(reference),
+        "n_prediction": len(prediction),
+        "TP": len(found),
+        "FN": missed,
+        "FP": false,
+        "Recall": ratio(len(found), len(reference)),
+        "Precision": ratio(len(prediction) - false, len(prediction)),
+        "SQ": panoptic["SQ"],
+        "PQ": panoptic["PQ"],
+    }

@@ -1,0 +1,206 @@
+"""Lesion-level metrics of one patient from the overlap table, the matches and the confluent lesions."""
+
+import math
+
+import numpy as np
+
+from nnunetv2_conflunet.evaluation.metrics.matching import Matches, best_pairs
+from nnunetv2_conflunet.evaluation.metrics.overlap import OverlapTable
+from nnunetv2_conflunet.utilities.errors import InputError
+
+# An instance is held by the one that has more than this share of its voxels, which can be one only.
+MERGE_SHARE = 0.5
+# Mean share of lesion voxels that the normalised Dice scales to (Raina et al., ISBI 2023).
+NORMALISED_LOAD = 0.001
+
+DETECTION = ("Precision", "Recall", "F1")
+SEMANTIC = ("DSC", "nDSC")
+PANOPTIC = ("PQ", "SQ", "RQ")
+CONFLUENT = ("Recall_CLU", "Precision_CLU", "F1_CLU", "DSC_TP_CLU", "SQ_CLU", "PQ_CLU")
+RATIOS = (*DETECTION, *SEMANTIC, "DSC_TP", *PANOPTIC, *CONFLUENT, "NSD")
+DISTANCES = ("ASD_mm", "HD95_mm")
+COUNTS = (
+    *("TP", "FP", "FN", "n_prediction", "n_reference", "n_CLU", "TP_CLU", "FP_CLU", "FN_CLU"),
+    *("n_merging_predictions", "n_merged_references", "n_splitting_predictions", "n_split_references"),
+)
+# Errors: the other metrics that can rank methods are ratios, of which the highest is best.
+LOWER_IS_BETTER = (
+    *("DiC", "FP", "FN", "FP_CLU", "FN_CLU", "load_error_mm3", "FP_volume_mm3", "FN_volume_mm3"),
+    *("FP_lesion_volume_mm3", "FN_lesion_volume_mm3", *DISTANCES),
+    *("n_merging_predictions", "n_merged_references", "n_splitting_predictions", "n_split_references"),
+)
+UNDEFINED_POLICIES = ("nan", "worst", "authors")
+
+
+def ratio(numerator: float, denominator: float) -> float:
+    """The quotient, NaN for 0 / 0."""
+    return numerator / denominator if denominator else math.nan
+
+
+def detection_metrics(table: OverlapTable, matches: Matches) -> dict[str, float]:
+    """Counts and lesion-wise ratios: TP, FP, FN, Precision, Recall, F1, DiC, DSC_TP, SQ, RQ, PQ and more.
+
+    PQ = SQ * RQ (Kirillov et al., CVPR 2019, eq. 2), 0 where lesions exist and none is matched.
+    """
+    n_prediction, n_reference = len(table.prediction_ids), len(table.reference_ids)
+    tp = len(matches.prediction)
+    # Under a many-to-one rule a reference may be matched by several predictions.
+    fn = n_reference - len(np.unique(matches.reference))
+    precision = ratio(tp, n_prediction)
+    if n_reference and not n_prediction:
+        precision = 0.0
+    return {
+        "TP": tp,
+        "FP": n_prediction - tp,
+        "FN": fn,
+        "n_prediction": n_prediction,
+        "n_reference": n_reference,
+        "DiC": abs(n_prediction - n_reference),
+        "count_difference": n_prediction - n_reference,
+        "Precision": precision,
+        "Recall": ratio(tp, tp + fn),
+        **quality(matches.iou, matches.dice, n_prediction - tp, fn),
+    }
+
+
+def quality(iou: np.ndarray, dice: np.ndarray, fp: int, fn: int) -> dict[str, float]:
+    """F1, DSC_TP, SQ, RQ and PQ of matched pairs and the unmatched lesions beside them."""
+    f1 = ratio(2 * len(iou), 2 * len(iou) + fp + fn)
+    sq = ratio(math.fsum(iou), len(iou))
+    return {
+        "F1": f1,
+        "DSC_TP": ratio(math.fsum(dice), len(dice)),
+        "SQ": sq,
+        "RQ": f1,
+        "PQ": sq * f1 if len(iou) else 0.0 * f1,
+    }
+
+
+def semantic_metrics(table: OverlapTable, n_voxels: int, voxel_mm3: float) -> dict[str, float]:
+    """Dice of the two supports, its load-normalised form, volumes and lesion loads.
+
+    Args:
+        table: overlaps of the two maps.
+        n_voxels: voxels of the whole map, which the normalised Dice scales by.
+        voxel_mm3: volume of a voxel (area of a pixel in mm2 in two dimensions).
+    """
+    prediction, reference = int(table.prediction_voxels.sum()), int(table.reference_voxels.sum())
+    tp = int(table.pair_voxels.sum())
+    fp, fn = prediction - tp, reference - tp
+    # Raina et al., ISBI 2023: false positives are scaled to what they would be at a load of 0.1 %.
+    scale = 1.0
+    if 0 < reference < n_voxels:
+        scale = (1 - NORMALISED_LOAD) * reference / (NORMALISED_LOAD * (n_voxels - reference))
+    return {
+        "DSC": ratio(2 * tp, prediction + reference),
+        "nDSC": ratio(2 * tp, 2 * tp + scale * fp + fn),
+        "FP_volume_mm3": fp * voxel_mm3,
+        "FN_volume_mm3": fn * voxel_mm3,
+        "load_prediction_mm3": prediction * voxel_mm3,
+        "load_reference_mm3": reference * voxel_mm3,
+        "load_difference_mm3": (prediction - reference) * voxel_mm3,
+        "load_error_mm3": abs(prediction - reference) * voxel_mm3,
+    }
+
+
+def unmatched_volumes(table: OverlapTable, matches: Matches, voxel_mm3: float) -> dict[str, float]:
+    """Volumes of the predicted and the reference lesions that have no match, in mm3."""
+    predicted, referred = table.prediction_voxels.astype(float), table.reference_voxels.astype(float)
+    predicted[matches.prediction] = referred[matches.reference] = 0
+    return {
+        "FP_lesion_volume_mm3": float(predicted.sum()) * voxel_mm3,
+        "FN_lesion_volume_mm3": float(referred.sum()) * voxel_mm3,
+    }
+
+
+def confluence_metrics(table: OverlapTable, matches: Matches, confluent: np.ndarray) -> dict[str, float]:
+    """Metrics of the confluent lesion units, counted from the one global matching.
+
+    A prediction belongs to the CLUs when it matches one or, unmatched, when the reference of highest IoU is one; so
+    TP_CLU + FP_CLU are the predictions that answer CLUs, and a perfect prediction has Precision_CLU = PQ_CLU = 1.
+
+    Args:
+        table: overlaps of the two maps.
+        matches: of all instances.
+        confluent: (R,) bool, which references are CLUs.
+    """
+    of_clu = confluent[matches.reference]
+    tp, n_clu = int(of_clu.sum()), int(confluent.sum())
+    fn = n_clu - len(np.unique(matches.reference[of_clu]))
+    fp = int(belongs_to_confluent(table, matches, confluent).sum()) - tp
+    panoptic = quality(matches.iou[of_clu], matches.dice[of_clu], fp, fn)
+    if not n_clu:
+        panoptic = dict.fromkeys(panoptic, math.nan)
+    return {
+        "n_CLU": n_clu,
+        "TP_CLU": tp,
+        "FP_CLU": fp,
+        "FN_CLU": fn,
+        "Recall_CLU": ratio(tp, tp + fn),
+        "Precision_CLU": (ratio(tp, tp + fp) if tp + fp else 0.0) if n_clu else math.nan,
+        **{f"{name}_CLU": panoptic[name] for name in ("F1", "DSC_TP", "SQ", "PQ")},
+    }
+
+
+def belongs_to_confluent(table: OverlapTable, matches: Matches, confluent: np.ndarray) -> np.ndarray:
+    """(P,) bool: predictions whose match, or without one whose reference of highest IoU, is a CLU."""
+    best = best_pairs(table)
+    answered = np.where(best >= 0, table.pair_reference[best], -1) if len(table.pair_voxels) else best
+    answered[matches.prediction] = matches.reference
+    belongs = np.zeros(len(answered), bool)
+    belongs[answered >= 0] = confluent[answered[answered >= 0]]
+    return belongs
+
+
+def held_references(table: OverlapTable) -> tuple[np.ndarray, np.ndarray]:
+    """Which predictions hold references, that is more than half of their voxels.
+
+    Returns:
+        (P,) int64, number of references that each prediction holds: two or more are merged by it.
+        (R,) int64, index of the prediction that holds each reference, -1 for none.
+    """
+    held = table.pair_voxels > MERGE_SHARE * table.reference_voxels[table.pair_reference]
+    holder = np.full(len(table.reference_ids), -1, np.int64)
+    holder[table.pair_reference[held]] = table.pair_prediction[held]
+    return np.bincount(table.pair_prediction[held], minlength=len(table.prediction_ids)), holder
+
+
+def merge_metrics(table: OverlapTable) -> dict[str, int]:
+    """Numbers of merging predictions and merged references, of split references and splitting predictions."""
+    merged, _ = held_references(table)
+    split, _ = held_references(table.swapped())
+    return {
+        "n_merging_predictions": int((merged > 1).sum()),
+        "n_merged_references": int(merged[merged > 1].sum()),
+        "n_split_references": int((split > 1).sum()),
+        "n_splitting_predictions": int(split[split > 1].sum()),
+    }
+
+
+def apply_undefined_policy(metrics: dict[str, float], policy: str) -> dict[str, float]:
+    """Metrics with their undefined ratios as a policy wants them.
+
+    Args:
+        metrics: of one patient, with NaN where a ratio is undefined.
+        policy: ``"nan"`` leaves them; ``"worst"`` makes them 0; ``"authors"`` gives what the published code of
+            ConfLUNet gives: DSC and nDSC of two empty maps 1, other undefined ratios 0, but the CLU metrics NaN
+            without a CLU.
+
+    Raises:
+        InputError: an unknown policy.
+    """
+    if policy not in UNDEFINED_POLICIES:
+        raise InputError(f"There is no policy '{policy}' for undefined ratios; use {', '.join(UNDEFINED_POLICIES)}.")
+    if policy == "nan":
+        return metrics
+    without_clu = metrics["n_CLU"] == 0
+    filled = {}
+    for name, value in metrics.items():
+        filled[name] = value
+        if name not in RATIOS or not math.isnan(value):
+            continue
+        if policy == "worst" or not (name in SEMANTIC or (name in CONFLUENT and without_clu)):
+            filled[name] = 0.0
+        elif name in SEMANTIC:
+            filled[name] = 1.0
+    return filled

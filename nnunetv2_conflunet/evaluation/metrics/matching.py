@@ -1,0 +1,124 @@
+"""Which predicted instance stands for which reference instance."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from nnunetv2_conflunet.evaluation.metrics.overlap import OverlapTable
+from nnunetv2_conflunet.utilities.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """Pairs of matched instances, by ascending prediction.
+
+    Attributes:
+        prediction: (M,) int64, index of the prediction in the overlap table.
+        reference: (M,) int64, index of the reference. Several predictions have the same one under `isbi2024` only.
+        iou: (M,) float64.
+        dice: (M,) float64.
+    """
+
+    prediction: np.ndarray
+    reference: np.ndarray
+    iou: np.ndarray
+    dice: np.ndarray
+
+    def swapped(self) -> "Matches":
+        """The same pairs with the roles exchanged, in the same order."""
+        return Matches(self.reference, self.prediction, self.iou, self.dice)
+
+
+def match(table: OverlapTable, rule: str = "paper", iou_threshold: float = 0.1) -> Matches:
+    """Match predicted to reference instances.
+
+    Only pairs with an IoU above the threshold (strictly) can match.
+
+    Args:
+        table: overlaps of the two maps.
+        rule: one of
+
+            - ``"paper"``: each prediction takes the reference of highest IoU, at a tie the lowest id; a reference
+              claimed several times keeps the prediction of highest IoU, at a tie the lowest id, and the others are
+              left unmatched (Wynen et al., ISBI 2024).
+            - ``"isbi2024"``: the same without the second step, as the code of the paper's time did; several
+              predictions may match one reference.
+            - ``"greedy"``: pairs by falling IoU, at a tie by prediction id, then reference id; a pair matches when
+              both sides are still free.
+            - ``"hungarian"``: the one-to-one set of pairs with the greatest sum of IoU
+              (:func:`scipy.optimize.linear_sum_assignment`, whose choice it is between sets of equal sum).
+        iou_threshold: in [0, 1).
+
+    Raises:
+        InputError: an unknown rule or a threshold out of range.
+    """
+    if rule not in MATCHING_RULES:
+        raise InputError(f"There is no matching rule '{rule}'; use one of {', '.join(MATCHING_RULES)}.")
+    if not 0 <= iou_threshold < 1:
+        raise InputError(f"The IoU threshold is {iou_threshold}; it must be at least 0 and below 1.")
+    iou = table.pair_iou
+    candidates = np.flatnonzero(iou > iou_threshold)
+    chosen = np.sort(MATCHING_RULES[rule](table, iou, candidates))
+    return Matches(table.pair_prediction[chosen], table.pair_reference[chosen], iou[chosen], table.pair_dice[chosen])
+
+
+def best_pairs(table: OverlapTable) -> np.ndarray:
+    """(P,) int64, index of each prediction's pair of highest IoU, lowest reference id at a tie, -1 without overlap."""
+    best = np.full(len(table.prediction_ids), -1, np.int64)
+    pairs = _best_pair_per(table.pair_prediction, table.pair_iou, np.arange(len(table.pair_voxels)))
+    best[table.pair_prediction[pairs]] = pairs
+    return best
+
+
+def _best_pair_per(owner: np.ndarray, iou: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    """Of the candidate pairs of each owner the one of highest IoU, the first of the table at a tie."""
+    order = candidates[np.lexsort((candidates, -iou[candidates], owner[candidates]))]
+    _, first = np.unique(owner[order], return_index=True)
+    return order[first]
+
+
+def _many_to_one(table: OverlapTable, iou: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    return _best_pair_per(table.pair_prediction, iou, candidates)
+
+
+def _paper(table: OverlapTable, iou: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    return _best_pair_per(table.pair_reference, iou, np.sort(_many_to_one(table, iou, candidates)))
+
+
+def _greedy(table: OverlapTable, iou: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    free_prediction = np.ones(len(table.prediction_ids), bool)
+    free_reference = np.ones(len(table.reference_ids), bool)
+    chosen = []
+    for pair in candidates[np.argsort(-iou[candidates], kind="stable")]:
+        prediction, reference = table.pair_prediction[pair], table.pair_reference[pair]
+        if free_prediction[prediction] and free_reference[reference]:
+            free_prediction[prediction] = free_reference[reference] = False
+            chosen.append(pair)
+    return np.array(chosen, np.int64)
+
+
+def _hungarian(table: OverlapTable, iou: np.ndarray, candidates: np.ndarray) -> np.ndarray:
+    # Instances that no chain of overlaps connects cannot compete, so each group is a small problem of its own.
+    n_prediction, n_reference = len(table.prediction_ids), len(table.reference_ids)
+    ends = table.pair_prediction[candidates], n_prediction + table.pair_reference[candidates]
+    graph = coo_array((np.ones(len(candidates)), ends), shape=(n_prediction + n_reference,) * 2)
+    _, group = connected_components(graph, directed=False)
+    chosen = []
+    order = candidates[np.argsort(group[ends[0]], kind="stable")]
+    borders = np.flatnonzero(np.diff(group[table.pair_prediction[order]])) + 1
+    for pairs in np.split(order, borders):
+        _, row = np.unique(table.pair_prediction[pairs], return_inverse=True)
+        _, column = np.unique(table.pair_reference[pairs], return_inverse=True)
+        gain = np.zeros((row.max(initial=-1) + 1, column.max(initial=-1) + 1))
+        gain[row, column] = iou[pairs]
+        rows, columns = linear_sum_assignment(gain, maximize=True)
+        taken = np.zeros_like(gain, bool)
+        taken[rows, columns] = True
+        chosen.append(pairs[taken[row, column]])
+    return np.concatenate(chosen) if chosen else candidates
+
+
+MATCHING_RULES = {"paper": _paper, "isbi2024": _many_to_one, "greedy": _greedy, "hungarian": _hungarian}

@@ -1,0 +1,100 @@
+"""Tables on the terminal."""
+
+import math
+from types import SimpleNamespace
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from nnunetv2_conflunet.evaluation.cohort.settings import ADDED
+from nnunetv2_conflunet.evaluation.metrics.formulas import DISTANCES, RATIOS
+from nnunetv2_conflunet.postprocessing.size_filter import describe_limits
+
+# Ratios in the order of the paper's table, then what it does not have.
+PRINTED_RATIOS = (
+    *("Precision", "Recall", "F1", "Recall_CLU", "Precision_CLU", "F1_CLU"),
+    *("DSC", "nDSC", "DSC_TP", "DSC_TP_CLU", "PQ", "SQ", "RQ", "PQ_CLU", "NSD"),
+)
+PRINTED_NUMBERS = (
+    *("DiC", "count_difference", "n_reference", "n_prediction", "TP", "FP", "FN", "n_CLU", "TP_CLU"),
+    *("n_merging_predictions", "n_merged_references", "n_split_references", "n_splitting_predictions"),
+    *("load_reference_mm3", "load_prediction_mm3", "load_error_mm3", "FP_volume_mm3", "FN_volume_mm3"),
+    *DISTANCES,
+)
+
+
+def percent(value: float) -> str:
+    """A ratio in %, or a dash where it is undefined."""
+    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}"
+
+
+def number(value: float, decimals: int = 1) -> str:
+    """A number with its decimals, an integer without, or a dash where it is undefined."""
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value}" if isinstance(value, int) else f"{value:,.{decimals}f}"
+
+
+def printed(name: str, value: float) -> str:
+    """The value of a metric as tables have it: ratios in %, distances with two decimals."""
+    if name in RATIOS:
+        return percent(value)
+    return number(value, 2 if name in DISTANCES else 1)
+
+
+def mean_and_std(summary: dict, name: str) -> str:
+    """``mean ± std`` of a metric as the paper prints it, a dash where it is undefined."""
+    mean, std = printed(name, summary["mean"][name]), printed(name, summary["std"][name])
+    return mean if mean == "–" else f"{mean} ± {std}"
+
+
+def dim_of(summary: dict) -> int:
+    """Number of axes of the images of an evaluation; an earlier version did not store it."""
+    return summary.get("dim", 3)
+
+
+def in_units(text: str, summary: dict) -> str:
+    """A name or heading with the area of planes instead of the volume that its words have."""
+    return text.replace("mm3", "mm2").replace("mm³", "mm²").replace("volume", "area") if dim_of(summary) == 2 else text
+
+
+def print_summary(summary: dict, title: str) -> None:
+    """Print the metrics of a folder, its strata and what else a reader must know."""
+    console = Console()
+    table = Table("metric", title=escape(title), caption=describe_settings(summary), caption_justify="left")
+    for heading in ("mean ± std", "cases", "pooled"):
+        table.add_column(heading, justify="right")
+    for names in (PRINTED_RATIOS, PRINTED_NUMBERS):
+        for name in (i for i in names if i in summary["mean"]):
+            label = f"{name} (%)" if name in RATIOS else in_units(name, summary)
+            pooled = printed(name, summary["pooled"][name]) if name in summary["pooled"] else ""
+            table.add_row(label, mean_and_std(summary, name), str(summary["n"][name]), pooled)
+        table.add_section()
+    console.print(table)
+    for kind, rows in summary["strata"].items():
+        console.print(_strata(in_units(kind, summary), rows))
+    for note in summary["notes"]:
+        console.print(f"Note: {note}", highlight=False, markup=False)
+
+
+def _strata(kind: str, rows: list[dict]) -> Table:
+    table = Table(f"lesions by {kind}", title="Pooled over the lesions of all cases, %")
+    ratios, counts = ("Recall", "Precision", "PQ"), ("n_reference", "n_prediction")
+    for heading in (*ratios, *counts):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(row["stratum"], *(percent(row[i]) for i in ratios), *(str(row[i]) for i in counts))
+    return table
+
+
+def describe_settings(summary: dict) -> str:
+    """What the numbers of a summary stand on, in a line."""
+    settings = ADDED | summary["settings"]
+    limits = describe_limits(SimpleNamespace(**settings), dim_of(summary))
+    removed = ", ".join(f"{i['n_instances_removed']} of the {side}" for side, i in summary["removed"].items())
+    return (
+        f"{summary['n_cases']} cases; matching '{settings['matching']}', IoU > {settings['iou_threshold']:g}; CLU "
+        f"'{settings['clu']}', connectivity {settings['connectivity']}; undefined ratios '{settings['undefined']}'; "
+        + (f"instances below {limits} removed: {removed}." if summary["removed"] else "no size filter.")
+    )

@@ -1,0 +1,134 @@
+"""Instances of a folder of predictions, without the network."""
+
+from pathlib import Path
+
+from nnunetv2.configuration import default_num_processes
+
+from nnunetv2_conflunet.inference.case_files import case_files, case_is_done, write_case
+from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
+from nnunetv2_conflunet.postprocessing.pipeline import instantiate
+from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
+from nnunetv2_conflunet.postprocessing.size_filter import limits_of
+from nnunetv2_conflunet.postprocessing.units import refuse_limits
+from nnunetv2_conflunet.utilities.errors import InputError, list_some
+from nnunetv2_conflunet.utilities.files import atomic_path, is_file_name, json_text, read_json
+from nnunetv2_conflunet.utilities.parallel import run_cases
+from nnunetv2_conflunet.utilities.writable import require_writable
+
+SETTINGS_FILE = "instantiation.json"
+
+
+def instantiate_folder(
+    folder: Path,
+    output: Path,
+    settings: InstantiationSettings,
+    *,
+    heads: Path | None = None,
+    num_processes: int = default_num_processes,
+    overwrite: bool = False,
+) -> tuple[dict[str, dict], dict[str, str]]:
+    """Make instances of every case of a folder and write maps, lesion tables and the settings.
+
+    A case is left alone when its files are there, newer than what they are made of, and made with the same settings of
+    the same folder.
+
+    Args:
+        folder: output of ``nnUNetv2_predict`` (``--save_probabilities`` for ACLS and center-offset), or masks.
+        output: folder for ``<case><file_ending>``, ``<case>.csv`` and ``instantiation.json``.
+        settings: how to make instances.
+        heads: the original prediction with heads and probabilities, where `folder` holds its postprocessed masks only.
+        num_processes: worker processes.
+        overwrite: make every case again, and replace maps that this function has not written.
+
+    Returns:
+        The account of each case that was made now (see :class:`Instantiation`), and the reason of each that failed.
+
+    Raises:
+        InputError: no input for the method, or an output folder that holds something else.
+    """
+    prediction = PredictionFolder.open(folder, heads)
+    prediction.check_method(settings.method)
+    found = prediction.case_folder()
+    cases = list(found.files)
+    if found.passed_over:
+        print(found.described(found.passed_over))
+    _prepare_output(output, prediction, cases, settings, overwrite)
+    left = [case for case in cases if not _is_up_to_date(output, prediction, case)]
+    if len(left) < len(cases):
+        print(f"{len(cases) - len(left)} of {len(cases)} cases were done before.")
+    results = run_cases(_make_case, [(prediction, output, case, settings) for case in left], num_processes, "Instances")
+    accounts = {case: result for case, result in zip(left, results, strict=True) if isinstance(result, dict)}
+    failures = {case: result for case, result in zip(left, results, strict=True) if isinstance(result, str)}
+    return accounts, failures
+
+
+def _make_case(prediction: PredictionFolder, output: Path, case: str, settings: InstantiationSettings) -> dict | str:
+    """The account of a case, or the reason why it failed: one broken case must not end the others."""
+    try:
+        given = prediction.read_case(case, settings.method)
+        refuse_limits(given.foreground.shape, given.properties["spacing"], **limits_of(settings))
+        result = instantiate(
+            given.foreground, given.properties["spacing"], settings, probability=given.probability, **given.heads
+        )
+        write_case(
+            result,
+            output,
+            case,
+            given.properties,
+            prediction.reader(),
+            prediction.file_ending,
+            labels=given.segmentation,
+            probability=given.probability,
+            connectivity=settings.connectivity,
+        )
+    except InputError as error:
+        return str(error)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return result.report
+
+
+def _prepare_output(
+    output: Path, prediction: PredictionFolder, cases: list[str], settings: InstantiationSettings, overwrite: bool
+) -> None:
+    """Leave only maps made with these settings in the output folder, and say there what they are."""
+    if output.resolve() in (prediction.folder.resolve(), prediction.heads.resolve()):
+        raise InputError(f"-o {output} is the input folder; give another one, the maps have the names of the masks.")
+    require_writable(output / SETTINGS_FILE)
+    sources = {"input": str(prediction.folder.resolve()), "heads": str(prediction.heads.resolve())}
+    record = {**sources, "settings": settings.to_dict(), "cases": cases}
+    path = output / SETTINGS_FILE
+    before = _read_record(path) if path.is_file() else {}
+    foreign = [i for i in cases if case_files(output, i, prediction.file_ending)[0].exists()] if not before else []
+    if foreign and not overwrite:
+        raise InputError(
+            f"{output} holds maps of {list_some(foreign)} but no {SETTINGS_FILE}: they were made by something else. "
+            "Give another folder, or --overwrite."
+        )
+    # An earlier version may have stored fewer settings.
+    before |= {"settings": InstantiationSettings().to_dict() | before.get("settings", {})}
+    with atomic_path(path) as temporary:
+        # Before anything is removed, so that a full disk takes nothing away.
+        temporary.write_text(json_text(record), encoding="utf-8")
+        if overwrite or any(before.get(key) != record[key] for key in (*sources, "settings")):
+            for case in {*before.get("cases", []), *foreign, *cases}:
+                for file in case_files(output, case, prediction.file_ending)[::-1]:
+                    file.unlink(missing_ok=True)
+
+
+def _read_record(path: Path) -> dict:
+    """What an earlier call wrote. Files are removed by it, so that the names of its cases must be names."""
+    record = read_json(path)
+    if isinstance(record, dict) and isinstance(record.get("settings", {}), dict):
+        cases = record.get("cases", [])
+        if isinstance(cases, list) and all(map(is_file_name, cases)):
+            return record
+    raise InputError(f"{path} is no record of this command; give another folder, or remove that file.")
+
+
+def _is_up_to_date(output: Path, prediction: PredictionFolder, case: str) -> bool:
+    if not case_is_done(output, case, prediction.file_ending):
+        return False
+    made = case_files(output, case, prediction.file_ending)[0].stat().st_mtime
+    sources = prediction.segmentation_file(case), prediction.probability_file(case), prediction.heads_file(case)
+    return all(source.stat().st_mtime <= made for source in sources if source.is_file())

@@ -1,0 +1,30 @@
+"""The search path by which nnU-Net finds our trainers: ``nnUNet_extTrainer``."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+NAME = "nnUNet_extTrainer"
+
+
+def nnunet_ext_path() -> Path:
+    """The folder that holds one module with the names of the trainers, for nnU-Net's search by class name."""
+    return Path(__file__).resolve().parents[1] / "nnunet_ext"
+
+
+@contextmanager
+def ours_in_ext_trainer() -> Iterator[None]:
+    """While open, ``nnUNet_extTrainer`` names the folder of our trainers too; the user's own entries come first."""
+    users = os.environ.get(NAME)
+    paths = [path for path in (users or "").split(os.pathsep) if path]
+    if str(nnunet_ext_path()) not in paths:
+        paths.append(str(nnunet_ext_path()))
+    os.environ[NAME] = os.pathsep.join(paths)
+    try:
+        yield
+    finally:
+        if users is None:
+            del os.environ[NAME]
+        else:
+            os.environ[NAME] = users

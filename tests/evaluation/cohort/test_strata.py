@@ -1,0 +1,44 @@
+"""Detection by volume and by confluence."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nnunetv2_conflunet.evaluation.cohort.strata import strata_by_confluence, strata_by_volume
+
+COLUMNS = ["side", "status", "volume_mm3", "match_iou", "match_dice", "answers_CLU"]
+LESIONS = pd.DataFrame(
+    [
+        ("reference", "TP", 20.0, 0.5, 0.6, False),
+        ("reference", "FN", 29.9, None, None, True),
+        ("reference", "TP", 30.0, 0.8, 0.9, True),
+        ("prediction", "TP", 35.0, 0.5, 0.6, False),
+        ("prediction", "TP", 30.0, 0.8, 0.9, True),
+        ("prediction", "FP", 15.0, None, None, False),
+    ],
+    columns=COLUMNS,
+)
+
+
+def test_by_volume_a_border_belongs_to_the_upper_range():
+    small, large = strata_by_volume(LESIONS, (30.0,))
+    assert (small["stratum"], large["stratum"]) == ("< 30 mm3", ">= 30 mm3")
+    assert (small["n_reference"], small["TP"], small["FN"], small["FP"]) == (2, 1, 1, 1)
+    assert (small["Recall"], small["Precision"]) == (0.5, 0.0)
+    # One pair of IoU 0.5 beside one unmatched lesion on each side.
+    assert (small["SQ"], small["PQ"]) == (0.5, 0.25)
+    assert (large["n_prediction"], large["Recall"], large["Precision"], large["PQ"]) == (2, 1, 1, 0.8)
+
+
+def test_by_confluence():
+    confluent, isolated = strata_by_confluence(LESIONS)
+    assert (confluent["Recall"], confluent["Precision"], confluent["PQ"]) == (0.5, 1, pytest.approx(0.8 * 2 / 3))
+    assert (isolated["Recall"], isolated["Precision"], isolated["FP"]) == (1, 0.5, 1)
+
+
+def test_ranges_without_lesions_and_without_borders():
+    middle = strata_by_volume(LESIONS, (100.0, 200.0))[1]
+    assert middle["stratum"] == "100 to 200 mm3" and middle["n_reference"] == 0
+    assert np.isnan(middle["Recall"]) and np.isnan(middle["Precision"]) and np.isnan(middle["PQ"])
+    (everything,) = strata_by_volume(LESIONS, ())
+    assert everything["n_reference"] == everything["n_prediction"] == 3

@@ -1,0 +1,213 @@
+"""The report of evaluated folders."""
+
+import re
+import sys
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from support import UNWRITABLE, files_of, said_of_a_full_disk, unwritable
+
+from nnunetv2_conflunet.commands import compare
+from nnunetv2_conflunet.commands import evaluate as command
+from nnunetv2_conflunet.commands import report as report_module
+from nnunetv2_conflunet.evaluation.report import case_views
+from nnunetv2_conflunet.evaluation.report import report as report_page
+from nnunetv2_conflunet.evaluation.report.comparison import load_methods
+from nnunetv2_conflunet.evaluation.report.report import make_report
+from nnunetv2_conflunet.imageio import Geometry
+from nnunetv2_conflunet.utilities.errors import InputError
+
+
+def save(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(path))
+
+
+@pytest.fixture
+def evaluated(tmp_path):
+    """Four patients under two methods: `exact`, and `<half>`, which finds one of two touching lesions."""
+    for i in range(4):
+        reference = np.zeros((10, 14, 12), np.uint16)
+        reference[2:6, 2 : 6 + i, 2:6], reference[2:6, 2 : 6 + i, 6:9] = 1, 2
+        half = np.where(reference == 1, 1, 0).astype(np.uint16)
+        half[7:10, 10:13, 8:12] = 5 * (i % 2)
+        save(tmp_path / "instancesTs" / f"p{i}.nii.gz", reference)
+        save(tmp_path / "exact" / "instances" / f"p{i}.nii.gz", reference)
+        save(tmp_path / "half" / "instances" / f"p{i}.nii.gz", half)
+        image = np.random.default_rng(i).normal(100, 5, reference.shape).astype(np.float32)
+        save(tmp_path / "imagesTs" / f"p{i}_0000.nii.gz", image)
+    for name in ("exact", "half"):
+        command.evaluate(
+            command._parser().parse_args([str(tmp_path / "instancesTs"), str(tmp_path / name), "-np", "1"])
+        )
+    return tmp_path
+
+
+def test_the_page_stands_alone_and_holds_the_numbers(evaluated):
+    methods = load_methods([evaluated / "exact", evaluated / "half"], ["exact", "<half>"])
+    page = make_report(methods, images=evaluated / "imagesTs", n_cases=1)
+    sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
+    # Three figures, and the worst and the best patient of two methods.
+    assert len(sources) == 7 and all(i.startswith("data:image/png;base64,") for i in sources)
+    assert "<half>" not in page and "&lt;half&gt;" in page
+    # Two of the four patients have a false positive: P 1, 0.5, 1, 0.5.
+    assert "<td>Precision</td><td>100.0 ± 0.0</td><td>75.0 ± 28.9</td>" in page
+    assert "<td>Recall_CLU</td><td>100.0 ± 0.0</td><td>50.0 ± 0.0</td>" in page
+    # At a tie of PQ the cases keep the order of their ids.
+    assert "<h3>p0 (worst, exact)</h3>" in page and "<h3>p3 (best, exact)</h3>" in page
+    assert "<h3>p1 (worst, &lt;half&gt;)</h3>" in page
+    assert "exact - &lt;half&gt;" in page
+
+
+def test_what_was_removed_is_said_of_every_method(evaluated):
+    methods = load_methods([evaluated / "exact", evaluated / "half"])
+    page = make_report(methods, n_cases=0)
+    assert page.count("matching &#39;paper&#39;") == 1
+    methods[1].summary["removed"]["prediction"]["n_instances_removed"] = 17
+    page = make_report(methods, n_cases=0)
+    assert "0 of the prediction" in page and "half: 4 cases" in page and "17 of the prediction" in page
+
+
+def test_one_method_without_images(evaluated):
+    page = make_report(load_methods([evaluated / "half"]), n_cases=9)
+    assert "Paired differences" not in page and page.count("<h3>") == 4
+    assert "<h3>" not in make_report(load_methods([evaluated / "half"]), n_cases=0)
+
+
+def test_an_unknown_reader_is_named(evaluated):
+    (method,) = load_methods([evaluated / "half"])
+    method.summary["reader"] = "os.system"
+    with pytest.raises(InputError, match=r"half was evaluated with os\.system, which is no reader of nnU-Net; run nnU"):
+        make_report([method], n_cases=1)
+
+
+def test_a_missing_image_is_named(evaluated):
+    (evaluated / "imagesTs" / "p1_0000.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"p1_0000\.nii\.gz does not exist"):
+        make_report(load_methods([evaluated / "half"]), images=evaluated / "imagesTs")
+
+
+def test_an_image_that_cannot_be_read_is_named(evaluated):
+    (evaluated / "imagesTs" / "p1_0000.nii.gz").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"p1_0000\.nii\.gz cannot be read by SimpleITKIO"):
+        make_report(load_methods([evaluated / "half"]), images=evaluated / "imagesTs")
+
+
+def test_the_command_writes_beside_the_evaluation(evaluated, capsys):
+    args = report_module._parser().parse_args([str(evaluated / "half")])
+    report_module.report(args)
+    assert (evaluated / "half" / "report.html").read_text().startswith("<!DOCTYPE html>")
+    args.images = evaluated / "absent"
+    with pytest.raises(InputError, match="absent is not a folder"):
+        report_module.report(args)
+
+
+def test_only_a_report_is_replaced(evaluated, monkeypatch):
+    def report(path):
+        report_module.report(report_module._parser().parse_args([str(evaluated / "half"), "-o", str(path)]))
+
+    mine, made, empty = (evaluated / name for name in ("thesis.html", "report.html", "empty.html"))
+    mine.write_text("<!DOCTYPE html><title>My thesis</title>")
+    empty.touch()
+    for path in (made, made, empty):
+        report(path)
+        assert "Lesion-level evaluation" in path.read_text()
+    monkeypatch.setattr(report_module, "make_report", None)
+    with pytest.raises(InputError, match=r"thesis\.html exists and is no report of this command"):
+        report(mine)
+    assert mine.read_text() == "<!DOCTYPE html><title>My thesis</title>"
+    with pytest.raises(InputError, match="half is a folder, where a file is to be written"):
+        report(evaluated / "half")
+
+
+@pytest.mark.parametrize("kind", UNWRITABLE)
+def test_a_place_that_cannot_be_written_is_named_before_the_work(evaluated, monkeypatch, kind):
+    monkeypatch.setattr(report_module, "make_report", None)
+    with unwritable(kind, evaluated) as place, pytest.raises(InputError, match=UNWRITABLE[kind]):
+        report_module.report(report_module._parser().parse_args([str(evaluated / "half"), "-o", str(place / "r.html")]))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe"])
+def test_a_lesion_table_that_cannot_be_read_is_named(evaluated, content):
+    table = evaluated / "half" / "lesions.csv"
+    table.unlink() if content is None else table.write_bytes(content)
+    with pytest.raises(InputError, match=r"lesions\.csv cannot be read .*; run nnUNetv2_conflunet_evaluate again"):
+        make_report(load_methods([evaluated / "half"]))
+
+
+def test_lesions_of_cases_with_odd_names_are_drawn(tmp_path, monkeypatch):
+    lesion = np.zeros((10, 12, 12), np.uint16)
+    lesion[2:6, 2:6, 2:6] = 1
+    for name in ("=1", "NA", "007"):
+        save(tmp_path / "a" / f"{name}.nii.gz", lesion)
+    command.evaluate(command._parser().parse_args([str(tmp_path / "a"), str(tmp_path / "a"), "-np", "1"]))
+    drawn = {}
+    original = report_page.case_view
+
+    def case_view(case, lesions, *others):
+        drawn[case["case"]] = len(lesions)
+        return original(case, lesions, *others)
+
+    monkeypatch.setattr(report_page, "case_view", case_view)
+    make_report(load_methods([tmp_path / "a"]))
+    assert drawn == {"=1": 2, "NA": 2, "007": 2}
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, -1), (1, -1, -1)])
+def test_slices_are_axial_with_the_right_side_on_the_left(axes, signs):
+    # Array axis i runs along world axis axes[i] (x right, y front, z top) in the direction signs[i].
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    spacing_mm = (1.0, 2.0, 3.0)
+    for array_axis, (world_axis, sign) in enumerate(zip(axes, signs, strict=True)):
+        affine[world_axis, array_axis] = sign * spacing_mm[array_axis]
+    instances = np.zeros((4, 5, 6), np.int32)
+    geometry = Geometry(instances.shape, spacing_mm, affine, "RAS")
+    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in instances.shape], indexing="ij"), axis=-1).reshape(-1, 3)
+    # The corner that is rightmost, foremost and topmost in the world.
+    instances[tuple(corners[geometry.to_world_mm(corners).sum(axis=1).argmax()])] = 1
+    (shown,), (row_mm, column_mm) = case_views._as_axial([instances], geometry)
+    assert shown[-1, 0, 0] == 1
+    assert (row_mm, column_mm) == (spacing_mm[axes.index(1)], spacing_mm[axes.index(0)])
+
+
+def test_shown_slices_have_most_of_each_status():
+    status = np.zeros((9, 4, 4), np.int8)
+    status[2, 0, :2], status[3, 0, 0], status[7, 1, 1] = 1, 1, 3
+    assert case_views._slices(status) == [2, 7]
+    assert case_views._slices(np.zeros_like(status)) == [4]
+
+
+def exit_status(monkeypatch, main, *arguments):
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    return stopped.value.code
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("room", [0, 4096])
+@pytest.mark.parametrize("name", ["evaluate", "a part", "compare", "report"])
+def test_on_a_full_disk_the_old_results_stand_and_the_status_is_1(
+    evaluated, disk, monkeypatch, capsys, name, room, older
+):
+    folders = evaluated / "exact", evaluated / "half"
+    reference = evaluated / "instancesTs"
+    main, arguments = {
+        "evaluate": (command.main, (reference, folders[1], "-np", 1, "-o", disk.folder)),
+        "a part": (command.main, (reference, folders[1], "-np", 1, "-o", disk.folder, "-num_parts", 2)),
+        # Names that make its smallest file larger than a page.
+        "compare": (compare.main, (*folders, "--names", "a" * 2000, "b" * 2000, "-o", disk.folder)),
+        "report": (report_module.main, (folders[1], "--n_cases", 0, "-o", disk.folder / "report.html")),
+    }[name]
+    if older:
+        assert exit_status(monkeypatch, main, *arguments) == 0
+    before = files_of(disk.folder)
+    assert bool(before) == older
+    capsys.readouterr()
+    with disk.room(room):
+        assert exit_status(monkeypatch, main, *arguments) == 1
+    assert said_of_a_full_disk(room) in capsys.readouterr().err
+    assert files_of(disk.folder) == before
