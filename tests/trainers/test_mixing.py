@@ -110,7 +110,7 @@ STOCK = {
         lambda t: optimizer_and_schedule(t) == (torch.optim.SGD, Lin_incr_LRScheduler),
     ),
     "nnUNetTrainer_probabilisticOversampling_010": (
-        "a tenth of the patches with foreground",
+        "a tenth of patches with lesions",
         lambda t: sampling(t) == ("_probabilistic_oversampling", 0.1),
     ),
     "nnUNetTrainerNoDeepSupervision": ("one output", lambda t: not t.enable_deep_supervision),
