@@ -31,7 +31,7 @@ $(VENV)/.installed: pyproject.toml
 
 # The documentation as a site, in ./site.
 docs: $(VENV)/.installed-docs
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(VENV)/.installed-docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -e ".[docs]"
