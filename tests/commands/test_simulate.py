@@ -11,6 +11,8 @@ from nnunetv2_conflunet.commands import simulate as command
 from nnunetv2_conflunet.simulation import templates
 from nnunetv2_conflunet.utilities.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--training_cases", "1", "--test_cases", "0", "--crop", "40", "40", "40", "--lesions", "4"]
 
 

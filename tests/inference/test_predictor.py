@@ -25,6 +25,8 @@ from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.trainers.targets import center_offset_targets
 from nnunetv2_conflunet.utilities.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 install_hand_over()
 CPU = torch.device("cpu")
 SPACING = (1.5, 1.0, 1.2)

@@ -19,6 +19,8 @@ from nnunetv2_conflunet.simulation.statistics import measure_dataset, statistics
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.whole_files import is_whole
 
+pytestmark = pytest.mark.slow
+
 SMALL = CohortSettings(
     training_cases=2,
     test_cases=1,

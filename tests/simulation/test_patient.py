@@ -9,6 +9,8 @@ from nnunetv2_conflunet.simulation.lesions import LesionStatistics
 from nnunetv2_conflunet.simulation.patient import lesion_share_of, simulate_patient
 from nnunetv2_conflunet.simulation.templates import load_templates
 
+pytestmark = pytest.mark.slow
+
 CENTER_MM = (15.0, -16.0, 0.0)
 STATISTICS = LesionStatistics(mean_lesions=15, dispersion=1e6, confluent_share=0.4)
 

@@ -36,6 +36,8 @@ from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss
 from nnunetv2_conflunet.trainers.mixing import STOCK_EPOCHS, STOCK_VALUES
 from nnunetv2_conflunet.utilities.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 RECIPES = Path(__file__).parents[2] / "docs" / "recipes.md"
 OURS = (nnUNetTrainerConfLUNet, nnUNetTrainerConfLUNetISBI2024, nnUNetTrainerConfLUNetISBI2024Semantic)

@@ -29,6 +29,8 @@ from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json, write_json
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

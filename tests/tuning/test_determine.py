@@ -37,6 +37,8 @@ from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json, write_json
 from nnunetv2_conflunet.utilities.plans import SETTINGS_KEY, UNTUNED_KEY, stored_settings, with_tuned_instantiation
 
+pytestmark = pytest.mark.slow
+
 determine_module = importlib.import_module("nnunetv2_conflunet.tuning.determine")
 DEFAULT = InstantiationSettings()
 # A wider window, prominence and consistency would remove false peaks, too.

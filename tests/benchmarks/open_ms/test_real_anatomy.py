@@ -15,6 +15,8 @@ from nnunetv2_conflunet.simulation.grid import Grid
 from nnunetv2_conflunet.simulation.templates import Templates, push_away, signed_distance
 from nnunetv2_conflunet.utilities.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (56, 60, 64)
 ORIGIN_MM = (-12.0, -46.0, -32.0)
 

@@ -21,6 +21,8 @@ from support import assert_whole_or_as_before, write_nifti
 from nnunetv2_conflunet.simulation.grid import Grid
 from nnunetv2_conflunet.simulation.statistics import measure_dataset
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[3] / "benchmarks" / "open_ms_cohort.py"
 ONE_MM = (1.0, 1.0, 1.0)
 

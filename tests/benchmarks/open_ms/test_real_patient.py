@@ -15,6 +15,8 @@ from nnunetv2_conflunet.simulation.statistics import measure_case
 from tests.benchmarks.open_ms.test_real_anatomy import hand_brain
 from tests.benchmarks.open_ms.test_real_shapes import ball, box
 
+pytestmark = pytest.mark.slow
+
 GRID = Grid.around((15.5, -16.5, 0.0), (48, 52, 56), (1.0, 1.0, 1.0))
 STATISTICS = LesionStatistics(mean_lesions=12, dispersion=1e6, confluent_share=0.3)
 

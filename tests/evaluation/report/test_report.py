@@ -18,6 +18,8 @@ from nnunetv2_conflunet.evaluation.report.report import make_report
 from nnunetv2_conflunet.imageio import Geometry
 from nnunetv2_conflunet.utilities.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 def save(path, array):
     path.parent.mkdir(parents=True, exist_ok=True)
