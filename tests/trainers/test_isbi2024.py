@@ -11,6 +11,8 @@ from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNetISBI2024, nnUNetTr
 from nnunetv2_conflunet.trainers.targets import HEATMAP_AND_OFFSETS, HEATMAP_ONLY
 from nnunetv2_conflunet.utilities.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 BOTH = (nnUNetTrainerConfLUNetISBI2024, nnUNetTrainerConfLUNetISBI2024Semantic)
 

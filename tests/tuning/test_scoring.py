@@ -12,6 +12,8 @@ from nnunetv2_conflunet.tuning import Grid
 from nnunetv2_conflunet.tuning.scoring import METRICS, score_grid
 from nnunetv2_conflunet.utilities.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 GRID = Grid(
     heatmap_threshold=(0.05, 0.2, 0.5),
     window_mm=(3, 6),

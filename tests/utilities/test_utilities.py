@@ -192,6 +192,7 @@ def _power(base, exponent):
     return base**exponent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2, 99])
 def test_results_come_in_order(processes):
     assert run_cases(_power, [(i, 2) for i in range(5)], processes, "test", progress=False) == [0, 1, 4, 9, 16]
@@ -201,6 +202,7 @@ def test_no_cases():
     assert run_cases(_power, [], 4, "test") == []
 
 
+@pytest.mark.slow
 def test_an_error_in_a_case_is_raised():
     with pytest.raises(TypeError):
         run_cases(_power, [(1, 2), ("a", "b")], 2, "test", progress=False)

@@ -450,6 +450,7 @@ def test_folders_without_any_lesion(tmp_path):
     assert np.isnan(summary["mean"]["F1"]) and summary["n"]["F1"] == 0
 
 
+@pytest.mark.slow
 def test_the_command_runs_without_nnunet_variables(dataset):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("nnUNet_")}
     code = "from nnunetv2_conflunet.commands.evaluate import main; main()"
