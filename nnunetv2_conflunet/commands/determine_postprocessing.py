@@ -9,7 +9,7 @@ import joblib
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
-from nnunetv2_conflunet.evaluation.cohort.settings import Settings
+from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS
 from nnunetv2_conflunet.tuning.determine import RECORD_FILE, TABLE_FILE, default_grid, determine_postprocessing
 from nnunetv2_conflunet.tuning.model_folder import ModelFolder
@@ -33,7 +33,9 @@ def _command(args: argparse.Namespace) -> None:
         args.ref,
         metric=args.metric,
         grid=replace(default_grid(ModelFolder(model)), **{k: v for k, v in vars(args).items() if k in SEARCHED}),
-        scoring=Settings(iou_threshold=args.iou_threshold, **{name: getattr(args, f"score_{name}") for name in LIMITS}),
+        scoring=EvaluationSettings(
+            iou_threshold=args.iou_threshold, **{name: getattr(args, f"score_{name}") for name in LIMITS}
+        ),
         with_stock_postprocessing=not args.ignore_stock_postprocessing,
         num_processes=args.np,
         seed=args.seed,
@@ -114,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
         f"{RECORD_FILE} and {TABLE_FILE}. Folds must have been validated with --npz.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    grid, scoring = Grid(), Settings()
+    grid, scoring = Grid(), EvaluationSettings()
     add = parser.add_argument
     add("-i", type=Path, metavar="MODEL_FOLDER", help="the model, instead of -d, -c, -tr and -p")
     add("-d", metavar="DATASET", help="dataset name or id")

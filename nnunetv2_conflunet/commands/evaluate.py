@@ -9,7 +9,7 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2_conflunet.evaluation.cohort.folder import check_missing, evaluate_pairs, lesions_of
 from nnunetv2_conflunet.evaluation.cohort.pairing import pair_folders
 from nnunetv2_conflunet.evaluation.cohort.parts import check_part, merge_parts, part_file, write_part
-from nnunetv2_conflunet.evaluation.cohort.settings import Settings
+from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.evaluation.cohort.summary import result_files, summarize, write_results
 from nnunetv2_conflunet.evaluation.metrics.confluence import CLU_DEFINITIONS
 from nnunetv2_conflunet.evaluation.metrics.formulas import UNDEFINED_POLICIES
@@ -27,7 +27,7 @@ def main() -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Evaluate a folder, or a part of it, or merge its parts; write the results and print the table."""
-    settings = Settings(
+    settings = EvaluationSettings(
         iou_threshold=args.iou_threshold,
         matching=args.matching,
         connectivity=args.connectivity,
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "lesions.csv. The definitions are in docs/metrics.md.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    defaults = Settings()
+    defaults = EvaluationSettings()
     add = parser.add_argument
     add("reference", type=Path, help="folder of reference instance maps, such as instancesTr")
     add("prediction", type=Path, help="output of nnUNetv2_predict, a validation folder, or a folder of instance maps")

@@ -11,7 +11,7 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_conflunet import __version__
-from nnunetv2_conflunet.evaluation.cohort.settings import Settings
+from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.merging import MergeRule
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS, describe_limits
@@ -38,7 +38,7 @@ def determine_postprocessing(
     *,
     metric: str = "PQ",
     grid: Grid | None = None,
-    scoring: Settings | None = None,
+    scoring: EvaluationSettings | None = None,
     with_stock_postprocessing: bool = True,
     num_processes: int = default_num_processes,
     seed: int = 0,
@@ -75,7 +75,7 @@ def determine_postprocessing(
     """
     if metric not in METRICS:
         raise InputError(f"There is no metric '{metric}' to tune for; use one of {', '.join(METRICS)}.")
-    scoring = scoring or Settings()
+    scoring = scoring or EvaluationSettings()
     folder = ModelFolder(model)
     default = folder.untuned_settings()
     if default.method != "center_offset":
@@ -168,7 +168,7 @@ def grid_table(points: list[InstantiationSettings], scores: np.ndarray) -> pd.Da
 def _score_cases(
     cases: list[ValidationCase],
     points: list[InstantiationSettings],
-    scoring: Settings,
+    scoring: EvaluationSettings,
     stock: Postprocessing,
     num_processes: int,
     dim: int,
@@ -187,7 +187,7 @@ def _learn_merging(
     cases: list[ValidationCase],
     settings: InstantiationSettings,
     metric: str,
-    scoring: Settings,
+    scoring: EvaluationSettings,
     stock: Postprocessing,
     num_processes: int,
     seed: int,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nnunetv2_conflunet.evaluation.cohort.settings import Settings
+from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.evaluation.metrics.formulas import detection_metrics
 from nnunetv2_conflunet.evaluation.metrics.matching import match
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground, OverlapTable
@@ -44,7 +44,7 @@ def score_grid(
     spacing_mm: tuple[float, ...],
     heads: dict[str, np.ndarray],
     points: list[InstantiationSettings],
-    scoring: Settings,
+    scoring: EvaluationSettings,
 ) -> tuple[np.ndarray, int]:
     """What the evaluation of a case gives for each of several settings of center-offset.
 
@@ -103,7 +103,7 @@ class InstancesAtPoints:
         spacing_mm: tuple[float, ...],
         heads: dict[str, np.ndarray],
         points: list[InstantiationSettings],
-        scoring: Settings,
+        scoring: EvaluationSettings,
     ) -> "InstancesAtPoints":
         """Of the arguments of :func:`score_grid`, with the evaluator's size filter on the reference."""
         refuse_limits(reference.shape, spacing_mm, **limits_of(scoring))

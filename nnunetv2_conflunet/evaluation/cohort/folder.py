@@ -9,7 +9,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_conflunet.evaluation.cohort.lesions import COLUMNS, describe_lesions
 from nnunetv2_conflunet.evaluation.cohort.pairing import Pair, Pairing
-from nnunetv2_conflunet.evaluation.cohort.settings import SWEEP_THRESHOLDS, Settings
+from nnunetv2_conflunet.evaluation.cohort.settings import SWEEP_THRESHOLDS, EvaluationSettings
 from nnunetv2_conflunet.evaluation.metrics.case import assess, sweep
 from nnunetv2_conflunet.evaluation.metrics.confluence import find_confluent
 from nnunetv2_conflunet.evaluation.metrics.formulas import apply_undefined_policy
@@ -23,7 +23,7 @@ from nnunetv2_conflunet.utilities.errors import InputError, join_faults, list_so
 from nnunetv2_conflunet.utilities.parallel import run_cases
 
 
-def check_missing(pairing: Pairing, settings: Settings) -> None:
+def check_missing(pairing: Pairing, settings: EvaluationSettings) -> None:
     """Raise an InputError that lists references without a prediction, unless the settings allow them.
 
     Where they are left out, one prediction at least must be there.
@@ -41,7 +41,9 @@ def check_missing(pairing: Pairing, settings: Settings) -> None:
         )
 
 
-def evaluate_pairs(pairing: Pairing, settings: Settings, num_processes: int, part: slice = slice(None)) -> list[dict]:
+def evaluate_pairs(
+    pairing: Pairing, settings: EvaluationSettings, num_processes: int, part: slice = slice(None)
+) -> list[dict]:
     """Evaluate cases in parallel through joblib.
 
     Args:
@@ -70,14 +72,14 @@ def evaluate_pairs(pairing: Pairing, settings: Settings, num_processes: int, par
     return results
 
 
-def _evaluate_or_explain(pair: Pair, reader: type[BaseReaderWriter], settings: Settings) -> dict | str:
+def _evaluate_or_explain(pair: Pair, reader: type[BaseReaderWriter], settings: EvaluationSettings) -> dict | str:
     try:
         return evaluate_pair(pair, reader, settings)
     except InputError as error:
         return f"{pair.case}: {error}"
 
 
-def evaluate_pair(pair: Pair, reader: type[BaseReaderWriter], settings: Settings) -> dict[str, Any]:
+def evaluate_pair(pair: Pair, reader: type[BaseReaderWriter], settings: EvaluationSettings) -> dict[str, Any]:
     """Read, check and evaluate one case; see :func:`evaluate_pairs`."""
     reference, properties = read_instances(pair.reference, reader())
     geometry = Geometry.from_properties(reference.shape, properties)
@@ -137,7 +139,7 @@ def lesions_of(cases: list[dict]) -> pd.DataFrame:
 
 
 def _without_small(
-    foreground: Foreground, spacing_mm: tuple[float, ...], settings: Settings
+    foreground: Foreground, spacing_mm: tuple[float, ...], settings: EvaluationSettings
 ) -> tuple[Foreground, dict[str, dict]]:
     """The foreground without the instances that are too small, and what was removed from each side."""
     limits = limits_of(settings)

@@ -17,7 +17,7 @@ ADDED = {"min_area_mm2": 0.0}
 
 
 @dataclass(frozen=True)
-class Settings:
+class EvaluationSettings:
     """How a folder is evaluated.
 
     Attributes:
