@@ -14,8 +14,7 @@ from nnunetv2_conflunet import __version__
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.merging import MergeRule
-from nnunetv2_conflunet.postprocessing.size_filter import LIMITS, describe_limits
-from nnunetv2_conflunet.postprocessing.units import REMEDY
+from nnunetv2_conflunet.postprocessing.size_filter import LIMITS, REMEDY
 from nnunetv2_conflunet.tuning.cases import of_cases, score_case, touching_pieces_of_case
 from nnunetv2_conflunet.tuning.choice import N_RESAMPLES, Choice, choose, means
 from nnunetv2_conflunet.tuning.merging import account_of_pairs, choose_rule, held_out_points
@@ -177,7 +176,7 @@ def _score_cases(
     results = of_cases(score_case, [(i, points, scoring, stock) for i in cases], num_processes, "Scoring")
     if not any(n_lesions for _, n_lesions in results):
         raise InputError(
-            f"No reference in {cases[0].reference.parent} has a lesion of at least {describe_limits(scoring, dim)}; "
+            f"No reference in {cases[0].reference.parent} has a lesion of at least {scoring.limits.describe(dim)}; "
             f"nothing can be tuned on them. Lower the limits of the scoring. {REMEDY}."
         )
     return np.stack([of_case for of_case, _ in results])

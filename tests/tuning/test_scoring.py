@@ -1,12 +1,13 @@
 """The grid of one case against making and evaluating every point by the public functions."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
 from nnunetv2_conflunet.evaluation import evaluate_case
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate, remove_small_instances
-from nnunetv2_conflunet.postprocessing.size_filter import limits_of
 from nnunetv2_conflunet.trainers.targets import center_offset_targets
 from nnunetv2_conflunet.tuning import Grid
 from nnunetv2_conflunet.tuning.scoring import METRICS, score_grid
@@ -40,7 +41,7 @@ def noisy_case(shape, spacing_mm, seed):
 
 def one_by_one(foreground, reference, spacing_mm, heads, points, scoring):
     """The same scores by the functions that a user would call."""
-    limits = limits_of(scoring)
+    limits = asdict(scoring.limits)
     kept_reference = remove_small_instances(reference, spacing_mm, **limits)
     rows = []
     for point in points:

@@ -1,6 +1,6 @@
 """The evaluation of a folder, case by case and in parallel."""
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,7 @@ from nnunetv2_conflunet.evaluation.metrics.formulas import apply_undefined_polic
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground
 from nnunetv2_conflunet.evaluation.metrics.surfaces import SURFACE_METRICS, require_surface_distance, surface_distances
 from nnunetv2_conflunet.imageio import Geometry, grid_fault, read_instances
-from nnunetv2_conflunet.postprocessing.size_filter import large_enough, limits_of
-from nnunetv2_conflunet.postprocessing.units import refuse_limits
+from nnunetv2_conflunet.postprocessing.size_filter import large_enough, refuse_limits
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 from nnunetv2_conflunet.utilities.errors import InputError, join_faults, list_some
 from nnunetv2_conflunet.utilities.parallel import run_cases
@@ -95,7 +94,7 @@ def evaluate_pair(pair: Pair, reader: type[BaseReaderWriter], settings: Evaluati
     if reference.shape[0] == 1:
         # nnU-Net gives images a leading axis of length 1, whose spacing is a placeholder.
         prediction, reference, spacing_mm = prediction[0], reference[0], spacing_mm[1:]
-    refuse_limits(reference.shape, spacing_mm, **limits_of(settings))
+    refuse_limits(reference.shape, spacing_mm, settings.limits)
     foreground, removed = _without_small(Foreground.of(prediction, reference), spacing_mm, settings)
     options = ("iou_threshold", "connectivity", "matching", "clu", "undefined")
     evaluation = assess(foreground, spacing_mm, **{name: getattr(settings, name) for name in options})
@@ -142,15 +141,14 @@ def _without_small(
     foreground: Foreground, spacing_mm: tuple[float, ...], settings: EvaluationSettings
 ) -> tuple[Foreground, dict[str, dict]]:
     """The foreground without the instances that are too small, and what was removed from each side."""
-    limits = limits_of(settings)
-    if not any(limits.values()):
+    if not any(astuple(settings.limits)):
         return foreground, {}
     removed = {}
     for side in ("prediction", "reference"):
         ids = getattr(foreground, side)
         within = np.flatnonzero(ids)
         voxels = Voxels(foreground.coordinates[within])
-        large, removed[side] = large_enough(voxels, ids[within], np.asarray(spacing_mm), **limits)
+        large, removed[side] = large_enough(voxels, ids[within], np.asarray(spacing_mm), settings.limits)
         kept = np.zeros_like(ids)
         kept[within[large]] = ids[within[large]]
         foreground = replace(foreground, **{side: kept})

@@ -13,7 +13,7 @@ from nnunetv2_conflunet.evaluation.cohort.spreadsheets import without_formulas
 from nnunetv2_conflunet.evaluation.cohort.strata import strata_by_confluence, strata_by_volume
 from nnunetv2_conflunet.evaluation.metrics.case import SWEPT
 from nnunetv2_conflunet.evaluation.metrics.formulas import COUNTS, ratio
-from nnunetv2_conflunet.postprocessing.units import REMEDY
+from nnunetv2_conflunet.postprocessing.size_filter import REMEDY
 from nnunetv2_conflunet.utilities.files import json_text, write_texts
 
 SUMMARY_FILE, CASES_FILE, LESIONS_FILE = "summary_instances.json", "cases.csv", "lesions.csv"
