@@ -22,9 +22,12 @@ def main() -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Evaluate a folder, or a part of it, or merge its parts; write the results and print the table."""
-    changes = {"missing": "skip"} if args.chill else {}
-    changes |= dict.fromkeys(LIMITS, 0.0) if args.no_size_filter else {}
-    settings = EvaluationSettings(**chosen(EvaluationSettings, args) | changes)
+    values = chosen(EvaluationSettings, args)
+    if args.chill:
+        values["missing"] = "skip"
+    if args.no_size_filter:
+        values |= dict.fromkeys(LIMITS, 0.0)
+    settings = EvaluationSettings(**values)
     check_part(args.part_id, args.num_parts)
     pairing = pair_folders(args.reference, args.prediction, args.djfile)
     output = args.o or args.prediction
