@@ -1,4 +1,4 @@
-"""The house: rooms of a size that can be known, imports that run downwards, public names that show how they are used."""
+"""The layout: rooms and modules of limited size, imports that run downwards, public names with examples."""
 
 import ast
 import doctest
@@ -70,12 +70,12 @@ def upwards(floors: tuple[set[str], ...], within: str) -> list[str]:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_no_module_is_longer_than_one_sitting(file):
+def test_no_module_has_too_many_lines(file):
     assert len(file.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
 
 
 @pytest.mark.parametrize("room", sorted({file.parent for file in FILES}), ids=lambda room: room.name)
-def test_no_room_has_more_modules_than_can_be_known(room):
+def test_no_room_has_too_many_modules(room):
     assert len([file for file in room.glob("*.py") if file.name != "__init__.py"]) <= MOST_MODULES
 
 
@@ -92,7 +92,7 @@ def test_imports_run_downwards_within_the_evaluation():
 
 
 def test_no_modules_import_each_other():
-    """Removing modules that import nothing that is left must remove all; the package's root imports at first use."""
+    """Modules can be removed one after another, each when it imports none that is left; the root imports lazily."""
     left = {name: {*IMPORTS[name]} - {name, PACKAGE.name} for name in MODULES if name != PACKAGE.name}
     while done := {name for name, others in left.items() if not others & set(left)}:
         left = {name: others for name, others in left.items() if name not in done}
@@ -102,10 +102,9 @@ def test_no_modules_import_each_other():
 @pytest.mark.parametrize("room", PURE_ROOMS)
 def test_functions_on_arrays_import_nothing_else(room):
     allowed = {*sys.stdlib_module_names, PACKAGE.name, *PURE_ROOMS[room]}
-    imported = {
-        name.partition(".")[0]: file.name for file in (PACKAGE / room).glob("*.py") for name in imports_of(file)
-    }
-    assert {module: file for module, file in imported.items() if module not in allowed} == {}
+    files = (PACKAGE / room).glob("*.py")
+    found = {name.partition(".")[0]: file.name for file in files for name in imports_of(file)}
+    assert {module: file for module, file in found.items() if module not in allowed} == {}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
