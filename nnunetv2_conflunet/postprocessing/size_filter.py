@@ -107,11 +107,17 @@ def remove_small_instances(
         >>> np.unique(remove_small_instances(instances, (1, 1, 1))).tolist()
         [0, 1]
     """
-    return filter_small_instances(instances, spacing_mm, SizeLimits(min_volume_mm3, min_extent_mm, min_area_mm2))[0]
+    return filter_small_instances(
+        instances,
+        spacing_mm,
+        min_volume_mm3=min_volume_mm3,
+        min_extent_mm=min_extent_mm,
+        min_area_mm2=min_area_mm2,
+    )[0]
 
 
 def filter_small_instances(
-    instances: np.ndarray, spacing_mm: Sequence[float], limits: SizeLimits = PAPER_LIMITS
+    instances: np.ndarray, spacing_mm: Sequence[float], **limits: float
 ) -> tuple[np.ndarray, dict[str, float]]:
     """As :func:`remove_small_instances`, with a report of what was removed.
 
@@ -119,7 +125,7 @@ def filter_small_instances(
         The instances, and `n_instances_removed`, `n_voxels_removed` and `removed_mm3` (in a plane `removed_mm2`).
 
     Example:
-        >>> filter_small_instances(np.eye(4, dtype=int), (1, 1), SizeLimits(min_area_mm2=5))[1]
+        >>> filter_small_instances(np.eye(4, dtype=int), (1, 1), min_area_mm2=5)[1]
         {'n_instances_removed': 1, 'n_voxels_removed': 4, 'removed_mm2': 4.0}
     """
     instances = np.asarray(instances)
@@ -134,7 +140,8 @@ def filter_small_instances(
     kept = instances.astype(np.int32)
     view = kept[0] if flat else kept
     voxels = Voxels.of(view != 0)
-    large, report = large_enough(voxels, view[tuple(voxels.coordinates.T)], spacing[len(flat) :], limits)
+    labels = view[tuple(voxels.coordinates.T)]
+    large, report = large_enough(voxels, labels, spacing[len(flat) :], SizeLimits(**limits))
     view[tuple(voxels.coordinates[~large].T)] = 0
     return kept, report
 

@@ -1,6 +1,6 @@
 """The metrics of one case at every point of a grid, from one reading of its files."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -106,7 +106,7 @@ class InstancesAtPoints:
     ) -> "InstancesAtPoints":
         """Of the arguments of :func:`score_grid`, with the evaluator's size filter on the reference."""
         refuse_limits(reference.shape, spacing_mm, scoring.limits)
-        reference, _ = filter_small_instances(reference, spacing_mm, scoring.limits)
+        reference, _ = filter_small_instances(reference, spacing_mm, **asdict(scoring.limits))
         spacing = check_spacing(spacing_mm, foreground.ndim)
         flat = len(flat_axes(foreground.ndim, foreground.shape))
         shape, spacing = foreground.shape, spacing[flat:]

@@ -24,12 +24,12 @@ from support import (
     write_nifti,
 )
 
-from nnunetv2_conflunet.commands.determine_postprocessing import describe
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.inference.instantiate_folder import instantiate_folder
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.tuning import Grid, determine_postprocessing
+from nnunetv2_conflunet.tuning.description import describe
 from nnunetv2_conflunet.tuning.determine import default_grid
 from nnunetv2_conflunet.tuning.model_folder import ModelFolder
 from nnunetv2_conflunet.tuning.search import SEARCHED
