@@ -16,7 +16,7 @@ FILES = "comparison.md", "comparison.tex", "comparison.csv"
 
 def main() -> None:
     """Entry point."""
-    run_command(compare, _parser())
+    run_command(lambda: compare(_parser().parse_args()))
 
 
 def compare(args: argparse.Namespace) -> None:

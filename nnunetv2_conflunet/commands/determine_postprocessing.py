@@ -22,7 +22,7 @@ from nnunetv2_conflunet.utilities.options import add_options, as_text, chosen, m
 
 def main() -> None:
     """Entry point."""
-    run_command(determine, _parser())
+    run_command(lambda: determine(_parser().parse_args()))
 
 
 def determine(args: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from nnunetv2_conflunet.utilities.writable import require_writable
 
 def main() -> None:
     """Entry point."""
-    run_command(evaluate, _parser())
+    run_command(lambda: evaluate(_parser().parse_args()))
 
 
 def evaluate(args: argparse.Namespace) -> None:

@@ -26,7 +26,7 @@ OF_CENTER_OFFSET = ("heatmap_threshold", "window_mm", "min_prominence", "min_con
 
 def main() -> None:
     """Entry point."""
-    run_command(instantiate_predictions, _parser())
+    run_command(lambda: instantiate_predictions(_parser().parse_args()))
 
 
 def instantiate_predictions(args: argparse.Namespace) -> int:

@@ -19,7 +19,7 @@ from nnunetv2_conflunet.utilities.writable import require_writable
 
 def main() -> None:
     """Entry point."""
-    run_command(prepare, _parser())
+    run_command(lambda: prepare(_parser().parse_args()))
 
 
 def prepare(args: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ HEAD_BYTES = 1000
 
 def main() -> None:
     """Entry point."""
-    run_command(report, _parser())
+    run_command(lambda: report(_parser().parse_args()))
 
 
 def report(args: argparse.Namespace) -> None:

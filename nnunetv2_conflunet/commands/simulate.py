@@ -15,7 +15,7 @@ from nnunetv2_conflunet.utilities.writable import require_writable
 
 def main() -> None:
     """Entry point."""
-    run_command(simulate, _parser())
+    run_command(lambda: simulate(_parser().parse_args()))
 
 
 def simulate(args: argparse.Namespace) -> None:

@@ -10,18 +10,17 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2_conflunet.utilities.errors import InputError
 
 
-def run_command(command: Callable[[argparse.Namespace], int | None], parser: argparse.ArgumentParser) -> None:
+def run_command(command: Callable[[], int | None]) -> None:
     """Run a command and exit with its status: 0 on success, 1 with one line on stderr for an :class:`InputError`.
 
     A file that the system cannot read or write, such as on a disk that became full meanwhile, is such an error, too.
 
     Args:
-        command: does the work. Returns None or 0 on success, another number where part of the work failed.
-        parser: parses ``sys.argv`` for it.
+        command: a function that parses ``sys.argv`` and does the work. Returns None or 0 on success, another number
+            where part of the work failed.
     """
-    args = parser.parse_args()
     try:
-        status = command(args)
+        status = command()
     except InputError as error:
         print(f"Error: {error}", file=sys.stderr)
         status = 1
