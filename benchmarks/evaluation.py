@@ -23,7 +23,7 @@ from scipy import ndimage
 from nnunetv2_conflunet.evaluation import evaluate_case
 from nnunetv2_conflunet.evaluation.cohort.folder import evaluate_pairs
 from nnunetv2_conflunet.evaluation.cohort.pairing import Pair, Pairing, pair_folders
-from nnunetv2_conflunet.evaluation.cohort.settings import Settings
+from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.imageio import read_instances
 from nnunetv2_conflunet.utilities.parallel import run_cases
 
@@ -135,7 +135,7 @@ def real_folder(data, n_cases, num_processes):
         run_cases(_read_pair, [(i, pairing.reader) for i in pairs], num_processes, "Reading")
         reading = time.perf_counter() - start
         start = time.perf_counter()
-        results = evaluate_pairs(pairing, Settings(), num_processes)
+        results = evaluate_pairs(pairing, EvaluationSettings(), num_processes)
         whole = time.perf_counter() - start
     lesions = np.mean([len(i["lesions"]["id"]) for i in results])
     print(f"{n_cases} cases of {len(masks)} real masks, {lesions:.0f} lesions a case, {num_processes} processes")

@@ -8,6 +8,7 @@ from nnunetv2_conflunet.evaluation.report.comparison import PAPER_METRICS, compa
 from nnunetv2_conflunet.evaluation.report.comparison_tables import latex_table, markdown_tables
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.files import write_texts
+from nnunetv2_conflunet.utilities.options import make_parser
 from nnunetv2_conflunet.utilities.writable import require_writable
 
 FILES = "comparison.md", "comparison.tex", "comparison.csv"
@@ -34,16 +35,16 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="nnUNetv2_conflunet_compare",
-        description="Methods side by side, from the folders that nnUNetv2_conflunet_evaluate wrote: means, paired "
-        "differences with a 95 % bootstrap interval over cases, paired t-test, Wilcoxon signed-rank test, and "
-        "Holm's correction over all comparisons of the table, for each test by itself.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = make_parser(
+        "nnUNetv2_conflunet_compare",
+        "Compare methods side by side, from the folders that nnUNetv2_conflunet_evaluate wrote: means, paired "
+        "differences with 95 % bootstrap intervals over cases, paired t-tests and Wilcoxon signed-rank tests. The "
+        "p-values of each test are corrected by Holm's method over all comparisons of the table.",
     )
-    parser.add_argument("evaluations", type=Path, nargs="+", help="two or more evaluated folders")
-    parser.add_argument("--names", nargs="+", help="names of the methods; the folders' names when left out")
-    parser.add_argument("--metrics", nargs="+", help="metrics to compare; the paper's when left out")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
-    parser.add_argument("-o", type=Path, metavar="FOLDER", help="write Markdown, LaTeX and CSV tables there")
+    add = parser.add_argument
+    add("evaluations", type=Path, nargs="+", help="two or more folders of evaluations")
+    add("--names", nargs="+", help="names of the methods (default: the names of the folders)")
+    add("--metrics", nargs="+", help="metrics to compare (default: those of the paper)")
+    add("--seed", type=int, default=0, help="seed of the bootstrap")
+    add("-o", type=Path, metavar="FOLDER", help="folder to write Markdown, LaTeX and CSV tables to")
     return parser

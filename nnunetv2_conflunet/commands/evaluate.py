@@ -3,20 +3,15 @@
 import argparse
 from pathlib import Path
 
-import joblib
-from nnunetv2.configuration import default_num_processes
-
 from nnunetv2_conflunet.evaluation.cohort.folder import check_missing, evaluate_pairs, lesions_of
 from nnunetv2_conflunet.evaluation.cohort.pairing import pair_folders
 from nnunetv2_conflunet.evaluation.cohort.parts import check_part, merge_parts, part_file, write_part
-from nnunetv2_conflunet.evaluation.cohort.settings import Settings
+from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.evaluation.cohort.summary import result_files, summarize, write_results
-from nnunetv2_conflunet.evaluation.metrics.confluence import CLU_DEFINITIONS
-from nnunetv2_conflunet.evaluation.metrics.formulas import UNDEFINED_POLICIES
-from nnunetv2_conflunet.evaluation.metrics.matching import MATCHING_RULES
 from nnunetv2_conflunet.evaluation.report.tables import print_summary
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS
-from nnunetv2_conflunet.utilities.commands import run_command
+from nnunetv2_conflunet.utilities.commands import add_num_processes, run_command
+from nnunetv2_conflunet.utilities.options import add_options, chosen, make_parser
 from nnunetv2_conflunet.utilities.writable import require_writable
 
 
@@ -27,18 +22,12 @@ def main() -> None:
 
 def evaluate(args: argparse.Namespace) -> None:
     """Evaluate a folder, or a part of it, or merge its parts; write the results and print the table."""
-    settings = Settings(
-        iou_threshold=args.iou_threshold,
-        matching=args.matching,
-        connectivity=args.connectivity,
-        clu=args.clu,
-        undefined=args.undefined,
-        missing="skip" if args.chill else args.missing,
-        **{name: 0.0 if args.no_size_filter else getattr(args, name) for name in LIMITS},
-        surface=args.surface,
-        nsd_tolerance_mm=args.nsd_tolerance_mm,
-        volume_bins_mm3=tuple(args.volume_bins_mm3),
-    )
+    values = chosen(EvaluationSettings, args)
+    if args.chill:
+        values["missing"] = "skip"
+    if args.no_size_filter:
+        values |= dict.fromkeys(LIMITS, 0.0)
+    settings = EvaluationSettings(**values)
     check_part(args.part_id, args.num_parts)
     pairing = pair_folders(args.reference, args.prediction, args.djfile)
     output = args.o or args.prediction
@@ -47,15 +36,13 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.merge:
         check_missing(pairing, settings)
         left_out = set(pairing.missing) if settings.missing == "skip" else set()
-        expected = [i.case for i in pairing.pairs if i.case not in left_out]
+        expected = [pair.case for pair in pairing.pairs if pair.case not in left_out]
         cases = merge_parts(output, args.num_parts, settings, expected)
     else:
         cases = evaluate_pairs(pairing, settings, args.np, slice(args.part_id, None, args.num_parts))
-        if not whole:
-            print(
-                f"Wrote {write_part(output, args.part_id, args.num_parts, settings, cases)}; --merge joins the parts."
-            )
-            return
+    if not whole:
+        print(f"Wrote {write_part(output, args.part_id, args.num_parts, settings, cases)}; --merge joins the parts.")
+        return
     lesions = lesions_of(cases)
     summary = summarize(cases, lesions, settings, pairing)
     files = write_results(output, summary, cases, lesions)
@@ -64,37 +51,27 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="nnUNetv2_conflunet_evaluate",
-        description="Lesion-level metrics of a folder of instance maps. Writes summary_instances.json, cases.csv and "
-        "lesions.csv. The definitions are in docs/metrics.md.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = make_parser(
+        "nnUNetv2_conflunet_evaluate",
+        "Compute lesion-level metrics of a folder of instance maps. Writes summary_instances.json, cases.csv and "
+        "lesions.csv. docs/metrics.md defines the metrics.",
     )
-    defaults = Settings()
     add = parser.add_argument
     add("reference", type=Path, help="folder of reference instance maps, such as instancesTr")
     add("prediction", type=Path, help="output of nnUNetv2_predict, a validation folder, or a folder of instance maps")
-    add("-o", type=Path, metavar="FOLDER", help="where to write; the folder PREDICTION when left out")
-    add("-djfile", type=Path, metavar="FILE", help="dataset.json; searched near both folders when left out")
-    add("-np", type=int, default=min(default_num_processes, joblib.cpu_count()), help="worker processes")
-    add("--iou_threshold", type=float, default=defaults.iou_threshold, help="a pair matches above it")
-    add("--matching", choices=tuple(MATCHING_RULES), default=defaults.matching, help="matching rule")
-    add("--connectivity", type=int, choices=(6, 18, 26), default=defaults.connectivity, help="of confluent lesions")
-    add("--clu", choices=CLU_DEFINITIONS, default=defaults.clu, help="definition of a confluent lesion unit")
-    add("--undefined", choices=UNDEFINED_POLICIES, default=defaults.undefined, help="what undefined ratios become")
+    add("-o", type=Path, metavar="FOLDER", help="output folder (default: the folder of the predictions)")
+    add("-djfile", type=Path, metavar="FILE", help="dataset.json (default: the one found near either folder)")
+    add_num_processes(parser)
+    add_options(parser, EvaluationSettings, ("iou_threshold", "matching", "connectivity", "clu", "undefined"))
     missing = parser.add_mutually_exclusive_group()
-    missing.add_argument(
-        "--missing", choices=("error", "worst"), default="error", help="references without a prediction: stop, or score"
-    )
+    add_options(missing, EvaluationSettings, ["missing"])
     missing.add_argument("--chill", action="store_true", help="leave references without a prediction out")
-    add("--min_volume_mm3", type=float, default=defaults.min_volume_mm3, help="smaller lesions are removed, both sides")
-    add("--min_extent_mm", type=float, default=defaults.min_extent_mm, help="shorter lesions are removed, both sides")
-    add("--min_area_mm2", type=float, default=defaults.min_area_mm2, help="in a plane, instead of the volume")
-    add("--no_size_filter", action="store_true", help="keep lesions of every size")
-    add("--surface", action="store_true", help="add ASD, HD95 and NSD of matched lesions")
-    add("--nsd_tolerance_mm", type=float, default=defaults.nsd_tolerance_mm, help="tolerance of NSD")
-    add("--volume_bins_mm3", type=float, nargs="*", default=defaults.volume_bins_mm3, help="borders of volume strata")
-    add("-num_parts", type=int, default=1, help="number of parts that share the cases")
-    add("-part_id", type=int, default=0, help="the part to evaluate now, from 0")
-    add("--merge", action="store_true", help="join the parts that were evaluated and write the results")
+    limits = parser.add_argument_group("size filter, of references and predictions")
+    add_options(limits, EvaluationSettings, LIMITS)
+    limits.add_argument("--no_size_filter", action="store_true", help="keep lesions of every size")
+    add_options(parser, EvaluationSettings, ("surface", "nsd_tolerance_mm", "volume_bins_mm3"))
+    parts = parser.add_argument_group("evaluation in parts, such as the jobs of a cluster")
+    parts.add_argument("-num_parts", type=int, default=1, help="number of parts that share the cases")
+    parts.add_argument("-part_id", type=int, default=0, help="the part to evaluate now, from 0")
+    parts.add_argument("--merge", action="store_true", help="merge the parts and write the results")
     return parser

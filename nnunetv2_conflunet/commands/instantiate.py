@@ -1,21 +1,19 @@
-"""The command ``nnUNetv2_conflunet_instantiate``: instances of a folder of predictions, without the network."""
+"""The command ``nnUNetv2_conflunet_instantiate``."""
 
 import argparse
 import sys
 from pathlib import Path
 
-import joblib
-from nnunetv2.configuration import default_num_processes
-
 from nnunetv2_conflunet.inference.instantiate_folder import SETTINGS_FILE, instantiate_folder
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
-from nnunetv2_conflunet.postprocessing.acls import PRESETS
-from nnunetv2_conflunet.postprocessing.settings import METHODS, InstantiationSettings
-from nnunetv2_conflunet.utilities.commands import run_command
+from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
+from nnunetv2_conflunet.postprocessing.size_filter import LIMITS
+from nnunetv2_conflunet.utilities.commands import add_num_processes, run_command
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
+from nnunetv2_conflunet.utilities.options import add_options, chosen, make_parser
 
-# What the account of a case says of the size filter and of pieces that were joined.
+# Counts in the report of a case that the command prints the sums of.
 SUMMED = (
     "n_instances",
     "n_instances_without_center",
@@ -23,31 +21,31 @@ SUMMED = (
     "n_instances_removed",
     "n_voxels_removed",
 )
+OF_CENTER_OFFSET = ("heatmap_threshold", "window_mm", "min_prominence", "min_consistency", "top_k")
 
 
 def main() -> None:
     """Entry point."""
-    run_command(_command)
+    run_command(lambda: instantiate_predictions(_parser().parse_args()))
 
 
-def _command() -> int:
-    args = _parser().parse_args()
+def instantiate_predictions(args: argparse.Namespace) -> int:
+    """Make the instances of a folder of predictions; returns 1 where cases failed."""
     folder, heads = Path(args.i), Path(args.heads) if args.heads else None
-    chosen = {key: value for key, value in vars(args).items() if key in _OPTIONS and value is not None}
-    values = _settings_of_model(PredictionFolder.open(folder, heads), args.settings_from).to_dict() | chosen
-    settings = InstantiationSettings.from_dict(values)
+    model = _settings_of_model(PredictionFolder.open(folder, heads), args.settings_from)
+    settings = InstantiationSettings.from_dict(model.to_dict() | chosen(InstantiationSettings, args))
     print(", ".join(f"{name} {value}" for name, value in settings.to_dict().items()))
-    accounts, failures = instantiate_folder(
+    reports, failures = instantiate_folder(
         folder, Path(args.o), settings, heads=heads, num_processes=args.np, overwrite=args.overwrite
     )
-    total = {key: sum(account[key] for account in accounts.values()) for key in SUMMED}
+    total = {key: sum(report[key] for report in reports.values()) for key in SUMMED}
     print(
-        f"{len(accounts)} cases, {total['n_instances']} instances, {total['n_instances_without_center']} of them "
-        f"without a center. {total['n_voxels_reattached']} voxels were cut off and joined a neighbour. The size filter "
+        f"{len(reports)} cases, {total['n_instances']} instances, {total['n_instances_without_center']} of them "
+        f"without a center. {total['n_voxels_reattached']} voxels were cut off and joined a neighbor. The size filter "
         f"removed {total['n_instances_removed']} instances ({total['n_voxels_removed']} voxels)."
     )
     if failures:
-        print(f"Error: {len(failures)} of {len(accounts) + len(failures)} cases failed:", file=sys.stderr)
+        print(f"Error: {len(failures)} of {len(reports) + len(failures)} cases failed:", file=sys.stderr)
         for case, reason in failures.items():
             print(f"  {case}: {reason}", file=sys.stderr)
     return 1 if failures else 0
@@ -68,40 +66,24 @@ def _settings_of_model(prediction: PredictionFolder, settings_from: Path | None)
     return InstantiationSettings.from_plans(read_json(plans_file))
 
 
-_OPTIONS = InstantiationSettings.__dataclass_fields__
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="nnUNetv2_conflunet_instantiate",
-        description="Make instance maps and lesion tables of semantic predictions, without running the network. Cases "
-        "that are done are left alone. Settings not given here are those of the model that predicted, and the defaults "
-        f"where it has none; {SETTINGS_FILE} in the output folder says which were used.",
+    parser = make_parser(
+        "nnUNetv2_conflunet_instantiate",
+        "Make instance maps and lesion tables of semantic predictions, without running the network. Cases that are "
+        "done are left alone. Settings that are not given are those of the model that predicted, or the defaults if "
+        f"it has none; {SETTINGS_FILE} in the output folder records the settings that were used.",
     )
     add = parser.add_argument
-    add("-i", required=True, metavar="PRED", help="output of nnUNetv2_predict --save_probabilities, or masks (cc)")
-    add("-o", required=True, metavar="OUT", help="output folder, another than PRED")
-    add("--heads", metavar="PRED", help="the prediction with the heads, where -i has postprocessed or ensembled masks")
-    add("--settings_from", type=Path, metavar="MODEL", help="model, or prediction of it, whose settings to take")
-    add("-m", dest="method", choices=METHODS, help="method; the model's when left out (center_offset)")
-    add("--heatmap_threshold", type=float, help="center_offset: lowest value of a center (default 0.1)")
-    add("--window_mm", type=float, help="center_offset: width in which a center is the highest voxel (default 3)")
-    add(
-        "--min_prominence",
-        type=float,
-        help="center_offset: share of its height by which a center rises above the way to a higher one (default 0)",
-    )
-    add(
-        "--min_consistency",
-        type=float,
-        help="center_offset: times that a center's own offset ends farther from others than from itself (default 0)",
-    )
-    add("--top_k", type=int, help="center_offset: keep this many centers a case (default: all)")
-    add("--acls_preset", choices=tuple(PRESETS), help="acls: whose form (default lou2021)")
-    add("--connectivity", type=int, help="6, 18 or 26 neighbours; in a plane 4, 8, 8 (default 26)")
-    add("--min_volume_mm3", type=float, help="in a volume: remove smaller instances; 0 keeps all (default 14)")
-    add("--min_extent_mm", type=float, help="remove instances shorter along any axis; 0 keeps all (default 3)")
-    add("--min_area_mm2", type=float, help="in a plane: remove smaller instances; 0 keeps all (default 0)")
-    add("-np", type=int, default=min(default_num_processes, joblib.cpu_count()), help="processes (default %(default)s)")
+    add("-i", required=True, metavar="PRED", help="output of nnUNetv2_predict --save_probabilities; masks do for cc")
+    add("-o", required=True, metavar="OUT", help="output folder, another one than PRED")
+    add("--heads", metavar="PRED", help="prediction with the heads, if -i holds postprocessed or ensembled masks")
+    add("--settings_from", type=Path, metavar="MODEL", help="take the settings of this model, or prediction of a model")
+    for title, names in (
+        ("settings of all methods", ("method", "connectivity", *LIMITS)),
+        ("settings of center_offset", OF_CENTER_OFFSET),
+        ("settings of acls", ("acls_preset",)),
+    ):
+        add_options(parser.add_argument_group(title), InstantiationSettings, names, instead="the model's")
+    add_num_processes(parser)
     add("--overwrite", action="store_true", help="make every case again, and replace maps that something else wrote")
     return parser

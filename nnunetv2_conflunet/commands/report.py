@@ -8,9 +8,10 @@ from nnunetv2_conflunet.evaluation.report.report import TITLE, make_report
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import write_texts
+from nnunetv2_conflunet.utilities.options import make_parser
 from nnunetv2_conflunet.utilities.writable import require_writable
 
-# Within these the title of a page stands.
+# The title of a page lies within its first bytes.
 HEAD_BYTES = 1000
 
 
@@ -29,13 +30,12 @@ def report(args: argparse.Namespace) -> None:
     output = args.o or methods[0].folder / "report.html"
     require_writable(output)
     _refuse_foreign(output)
-    page = make_report(methods, images=args.images, n_cases=args.n_cases)
-    write_texts({output: page})
+    write_texts({output: make_report(methods, images=args.images, n_cases=args.n_cases)})
     print(f"Wrote {output}")
 
 
 def _refuse_foreign(output: Path) -> None:
-    """Raise an InputError where a file with other content stands."""
+    """Raise an InputError for a file that holds something else than a report."""
     if not output.exists():
         return
     with output.open("rb") as file:
@@ -45,15 +45,15 @@ def _refuse_foreign(output: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="nnUNetv2_conflunet_report",
-        description="One self-contained HTML file with the tables, figures and worst and best cases of the folders "
-        "that nnUNetv2_conflunet_evaluate wrote.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    parser = make_parser(
+        "nnUNetv2_conflunet_report",
+        "Write one self-contained HTML file with tables, figures, and the worst and best cases of the folders that "
+        "nnUNetv2_conflunet_evaluate wrote.",
     )
-    parser.add_argument("evaluations", type=Path, nargs="+", help="one or more evaluated folders")
-    parser.add_argument("-i", "--images", type=Path, metavar="FOLDER", help="images in nnU-Net's naming, to draw on")
-    parser.add_argument("--names", nargs="+", help="names of the methods; the folders' names when left out")
-    parser.add_argument("--n_cases", type=int, default=2, help="cases to show from either end")
-    parser.add_argument("-o", type=Path, metavar="FILE", help="the file; report.html in the first folder when left out")
+    add = parser.add_argument
+    add("evaluations", type=Path, nargs="+", help="one or more folders of evaluations")
+    add("-i", "--images", type=Path, metavar="FOLDER", help="folder of the images to draw on, named as in nnU-Net")
+    add("--names", nargs="+", help="names of the methods (default: the names of the folders)")
+    add("--n_cases", type=int, default=2, help="number of worst and of best cases to show")
+    add("-o", type=Path, metavar="FILE", help="file to write (default: report.html in the first folder)")
     return parser

@@ -69,7 +69,7 @@ def export_prediction_with_instances(
         )
     except InputError as error:
         raise InputError(f"Case {files.case} has no instances: {error}") from error
-    print(f"{files.case}: {describe_removed(found.result.report, found.settings)}")
+    print(f"{files.case}: {describe_removed(found.result.report, found.settings.limits)}")
     if save_probabilities:
         found.maps.save(files.heads)
     write_case(

@@ -8,8 +8,7 @@ from nnunetv2_conflunet.inference.case_files import case_files, case_is_done, wr
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.postprocessing.pipeline import instantiate
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
-from nnunetv2_conflunet.postprocessing.size_filter import limits_of
-from nnunetv2_conflunet.postprocessing.units import refuse_limits
+from nnunetv2_conflunet.postprocessing.size_filter import refuse_limits
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import atomic_path, is_file_name, json_text, read_json
 from nnunetv2_conflunet.utilities.parallel import run_cases
@@ -66,7 +65,7 @@ def _make_case(prediction: PredictionFolder, output: Path, case: str, settings: 
     """The account of a case, or the reason why it failed: one broken case must not end the others."""
     try:
         given = prediction.read_case(case, settings.method)
-        refuse_limits(given.foreground.shape, given.properties["spacing"], **limits_of(settings))
+        refuse_limits(given.foreground.shape, given.properties["spacing"], settings.limits)
         result = instantiate(
             given.foreground, given.properties["spacing"], settings, probability=given.probability, **given.heads
         )

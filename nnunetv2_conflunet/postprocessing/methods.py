@@ -1,6 +1,7 @@
 """The methods as functions on arrays, before the size filter."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -134,5 +135,5 @@ def instantiate_acls(
     return instantiate(foreground, spacing_mm, settings, probability=probability).instances
 
 
-def _unfiltered(**values: object) -> InstantiationSettings:
+def _unfiltered(**values: Any) -> InstantiationSettings:
     return InstantiationSettings(min_volume_mm3=0.0, min_extent_mm=0.0, **values)

@@ -16,7 +16,7 @@ from nnunetv2_conflunet.postprocessing.heads import check_heads
 from nnunetv2_conflunet.postprocessing.merging import merge_regions
 from nnunetv2_conflunet.postprocessing.pieces import Assignment, connected_regions
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
-from nnunetv2_conflunet.postprocessing.size_filter import large_enough, limits_of
+from nnunetv2_conflunet.postprocessing.size_filter import large_enough
 from nnunetv2_conflunet.postprocessing.voxels import Voxels, first_voxels
 from nnunetv2_conflunet.utilities.array_checks import (
     check_connectivity,
@@ -112,7 +112,7 @@ def instantiate(
     n_pieces = len(regions.center)
     if settings.method == "center_offset" and settings.merge is not None:
         regions = merge_regions(voxels, regions, heads, settings.merge, connectivity)
-    large, removed = large_enough(voxels, regions.instance, spacing, **limits_of(settings))
+    large, removed = large_enough(voxels, regions.instance, spacing, settings.limits)
     # Whole instances go, so that the others stay in the order of their first voxels.
     stays = large[first_voxels(regions.instance)]
     center = regions.center[stays]

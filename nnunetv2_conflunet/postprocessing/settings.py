@@ -5,8 +5,10 @@ from typing import Any
 
 from nnunetv2_conflunet.postprocessing.acls import PRESETS
 from nnunetv2_conflunet.postprocessing.merging import MergeRule
+from nnunetv2_conflunet.postprocessing.size_filter import LIMITS, SizeLimits, limit_option
 from nnunetv2_conflunet.utilities.array_checks import check_not_negative, check_positive, check_share
 from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.options import option
 from nnunetv2_conflunet.utilities.plans import INSTANTIATION_KEY, SETTINGS_KEY
 
 METHODS = ("center_offset", "cc", "acls")
@@ -27,8 +29,8 @@ class InstantiationSettings:
             units of that to itself; 0 keeps all centers.
         top_k: center-offset: keep this many of the highest centers; None keeps all.
         acls_preset: ACLS: ``"lou2021"`` or ``"dworkin2018"``.
-        connectivity: neighbours that make voxels connected: 6, 18 or 26; in a plane 4 or 8, where 6 means 4, and 18
-            and 26 mean 8.
+        connectivity: neighbors that make voxels connected: 6, 18 or 26; in a plane 4 or 8, where 6 means 4, and 18 and
+            26 mean 8.
         min_volume_mm3: smaller instances are removed; does not act in a plane.
         min_extent_mm: instances shorter along any axis are removed.
         min_area_mm2: in a plane smaller instances are removed; does not act in a volume.
@@ -36,19 +38,28 @@ class InstantiationSettings:
 
     Raises:
         InputError: a value that is not possible.
+
+    Example:
+        >>> settings = InstantiationSettings(method="cc", connectivity=6)
+        >>> InstantiationSettings.from_dict(settings.to_dict()) == settings
+        True
     """
 
-    method: str = "center_offset"
-    heatmap_threshold: float = 0.1
-    window_mm: float = 3.0
-    min_prominence: float = 0.0
-    min_consistency: float = 0.0
-    top_k: int | None = None
-    acls_preset: str = "lou2021"
-    connectivity: int = 26
-    min_volume_mm3: float = 14.0
-    min_extent_mm: float = 3.0
-    min_area_mm2: float = 0.0
+    method: str = option("center_offset", "how instances are made", flag="-m", choices=METHODS)
+    heatmap_threshold: float = option(0.1, "lowest heatmap value of a center")
+    window_mm: float = option(3.0, "full width of the window in which a center is the highest voxel")
+    min_prominence: float = option(
+        0.0, "smallest share of its height by which the heatmap falls between a center and a higher one"
+    )
+    min_consistency: float = option(
+        0.0, "how many times farther from other centers than from itself a center's own offset must end"
+    )
+    top_k: int | None = option(None, "keep only this many of the highest centers of a case")
+    acls_preset: str = option("lou2021", "the published form of ACLS to use", choices=tuple(PRESETS))
+    connectivity: int = option(26, "neighbors that make voxels connected: 6, 18 or 26; in planes 4, 8 or 8")
+    min_volume_mm3: float = limit_option("min_volume_mm3")
+    min_extent_mm: float = limit_option("min_extent_mm")
+    min_area_mm2: float = limit_option("min_area_mm2")
     merge: MergeRule | None = None
 
     def __post_init__(self):
@@ -64,8 +75,13 @@ class InstantiationSettings:
         check_share(self.min_prominence, "min_prominence")
         check_not_negative(self.min_consistency, "min_consistency")
         check_top_k(self.top_k)
-        for name in ("min_volume_mm3", "min_extent_mm", "min_area_mm2"):
+        for name in LIMITS:
             check_not_negative(getattr(self, name), name)
+
+    @property
+    def limits(self) -> SizeLimits:
+        """The limits of the size filter."""
+        return SizeLimits(self.min_volume_mm3, self.min_extent_mm, self.min_area_mm2)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as values that JSON knows."""

@@ -1,12 +1,16 @@
 """What the trainer refuses, each with one sentence, before anything is written."""
 
+from collections.abc import Sequence
+
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
-from nnunetv2_conflunet.postprocessing.size_filter import limits_of
-from nnunetv2_conflunet.postprocessing.units import refuse_limits, refuse_wide
+from nnunetv2_conflunet.postprocessing.size_filter import REMEDY, refuse_limits
 from nnunetv2_conflunet.preprocessing.raw_dataset import refuse_regions
 from nnunetv2_conflunet.utilities.errors import InputError
+
+# Patches of nnU-Net are hardly wider than such a Gaussian.
+MOST_VOXELS = 100
 
 
 def refuse_unsupported(plans: PlansManager, configuration: str, dataset_json: dict) -> None:
@@ -48,6 +52,21 @@ def refuse_other_unit(
     shape = manager.configuration.get("median_image_size_in_voxels", manager.patch_size)[-len(spacing) :]
     try:
         refuse_wide(spacing, sigma_mm)
-        refuse_limits([max(1, round(i)) for i in shape], spacing, **limits_of(settings or InstantiationSettings()))
+        limits = (settings or InstantiationSettings()).limits
+        refuse_limits([max(1, round(length)) for length in shape], spacing, limits)
     except InputError as error:
         raise InputError(f"{plans.dataset_name}, {configuration}: {error}") from error
+
+
+def refuse_wide(spacing_mm: Sequence[float], sigma_mm: float) -> None:
+    """Refuse Gaussians whose standard deviation is more than :data:`MOST_VOXELS` voxels.
+
+    Raises:
+        InputError: it says how many voxels they are and what to do.
+    """
+    finest = float(min(spacing_mm))
+    if sigma_mm > MOST_VOXELS * finest:
+        raise InputError(
+            f"sigma_mm is {sigma_mm:g} mm, {sigma_mm / finest:,.0f} voxels of {finest:g} mm, and no center could be "
+            f"learned. {REMEDY}; or set sigma_mm and the sizes of the instantiation to what suits these lengths."
+        )

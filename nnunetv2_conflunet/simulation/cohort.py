@@ -21,8 +21,10 @@ from nnunetv2_conflunet.simulation.patient import Patient, lesion_share_of, simu
 from nnunetv2_conflunet.simulation.templates import load_templates
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import atomic_path, write_json
+from nnunetv2_conflunet.utilities.options import option
 
 SPLITS = "Tr", "Ts"
+AXES = "Z", "Y", "X"
 FOLDERS = tuple(kind + split for split in SPLITS for kind in ("images", "labels", "instances"))
 # Around the brain in `--whole_brain`, for patients larger than the template.
 MARGIN_MM = 8.0
@@ -46,14 +48,23 @@ class CohortSettings:
         seed: a case depends on the seed, its split and its number only.
     """
 
-    training_cases: int = 20
-    test_cases: int = 6
-    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    crop_mm: tuple[float, float, float] | None = (96.0, 112.0, 96.0)
-    lesions: float | None = None
-    lesion_free_share: float = 0.0
+    training_cases: int = option(20, "cases in imagesTr", metavar="N")
+    test_cases: int = option(6, "cases in imagesTs", metavar="N")
+    spacing_mm: tuple[float, float, float] = option(
+        (1.0, 1.0, 1.0), "voxel size in mm; 3 1 1 for slices of 3 mm", flag="--spacing", metavar=AXES
+    )
+    crop_mm: tuple[float, float, float] | None = option(
+        (96.0, 112.0, 96.0), "size in mm of the box around the ventricles", flag="--crop", metavar=AXES
+    )
+    lesions: float | None = option(
+        None,
+        f"mean number of lesions in patients who have any (default: {MEAN_LESIONS:g} in a whole brain, in a crop "
+        "their share)",
+        metavar="MEAN",
+    )
+    lesion_free_share: float = option(0.0, "share of the patients without lesions", metavar="SHARE")
     statistics: LesionStatistics = field(default_factory=LesionStatistics)
-    seed: int = 0
+    seed: int = option(0, "seed of the random numbers; the same seed gives the same bytes")
 
     def check(self) -> None:
         """Raise an :class:`InputError` that names the first setting that cannot be used."""

@@ -6,6 +6,8 @@ from typing import Protocol
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from nnunetv2_conflunet.utilities.options import option
+
 # Lesions of the consensus masks of Lesjak et al. 2017 (doi:10.1007/s12021-017-9348-7), measured with 26-connectivity
 # on components of at least 14 mm3 and 3 mm along each axis: volume log-normal, left-truncated at 14 mm3.
 LOG_VOLUME_MEAN, LOG_VOLUME_SD = 3.26, 1.43
@@ -137,9 +139,11 @@ class LesionStatistics:
     """
 
     mean_lesions: float = MEAN_LESIONS
-    dispersion: float = COUNT_DISPERSION
-    confluent_share: float = 0.2
-    near_miss_share: float = 0.1
+    dispersion: float = option(COUNT_DISPERSION, "dispersion of the negative binomial number of lesions")
+    confluent_share: float = option(0.2, "share of the lesions that touch another one", metavar="SHARE")
+    near_miss_share: float = option(
+        0.1, "share of the lesions that lie one voxel beside another; chance adds more", metavar="SHARE"
+    )
 
 
 def draw_plan(statistics: LesionStatistics, rng: np.random.Generator) -> list[Component]:

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from nnunetv2_conflunet.networks import output_layers
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.postprocessing.size_filter import PAPER_LIMITS
 from nnunetv2_conflunet.preprocessing.raw_dataset import refuse_regions
 from nnunetv2_conflunet.trainers.conflunet_trainer import nnUNetTrainerConfLUNet
 from nnunetv2_conflunet.trainers.focal_loss import FocalLoss
@@ -142,8 +143,8 @@ class nnUNetTrainerConfLUNetISBI2024(nnUNetTrainerConfLUNet, RecipeISBI2024):
         min_prominence=0.0,
         min_consistency=0.0,
         connectivity=6,
-        min_volume_mm3=14.0,
-        min_extent_mm=3.0,
+        min_volume_mm3=PAPER_LIMITS.min_volume_mm3,
+        min_extent_mm=PAPER_LIMITS.min_extent_mm,
     )
 
     @classmethod

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunetv2_conflunet.evaluation.cohort.settings import Settings
+from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.imageio import Geometry, grid_fault, read_instances
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.tuning.merging import TouchingPieces, touching_pieces
@@ -36,14 +36,14 @@ def _or_explain(function: Callable, case: ValidationCase, *arguments: Any) -> An
 
 
 def score_case(
-    case: ValidationCase, points: list[InstantiationSettings], scoring: Settings, stock: Postprocessing
+    case: ValidationCase, points: list[InstantiationSettings], scoring: EvaluationSettings, stock: Postprocessing
 ) -> tuple[np.ndarray, int]:
     """Read one case and score it at every point; see :func:`.scoring.score_grid` and :func:`read_case`."""
     return score_grid(*read_case(case, stock), points, scoring)
 
 
 def touching_pieces_of_case(
-    case: ValidationCase, settings: InstantiationSettings, scoring: Settings, stock: Postprocessing
+    case: ValidationCase, settings: InstantiationSettings, scoring: EvaluationSettings, stock: Postprocessing
 ) -> TouchingPieces:
     """Read one case and compare its pieces; see :func:`.merging.touching_pieces` and :func:`read_case`."""
     return touching_pieces(*read_case(case, stock), settings, scoring)

@@ -11,11 +11,10 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_conflunet import __version__
-from nnunetv2_conflunet.evaluation.cohort.settings import Settings
+from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.merging import MergeRule
-from nnunetv2_conflunet.postprocessing.size_filter import LIMITS, describe_limits
-from nnunetv2_conflunet.postprocessing.units import REMEDY
+from nnunetv2_conflunet.postprocessing.size_filter import LIMITS, REMEDY
 from nnunetv2_conflunet.tuning.cases import of_cases, score_case, touching_pieces_of_case
 from nnunetv2_conflunet.tuning.choice import N_RESAMPLES, Choice, choose, means
 from nnunetv2_conflunet.tuning.merging import account_of_pairs, choose_rule, held_out_points
@@ -38,7 +37,7 @@ def determine_postprocessing(
     *,
     metric: str = "PQ",
     grid: Grid | None = None,
-    scoring: Settings | None = None,
+    scoring: EvaluationSettings | None = None,
     with_stock_postprocessing: bool = True,
     num_processes: int = default_num_processes,
     seed: int = 0,
@@ -75,7 +74,7 @@ def determine_postprocessing(
     """
     if metric not in METRICS:
         raise InputError(f"There is no metric '{metric}' to tune for; use one of {', '.join(METRICS)}.")
-    scoring = scoring or Settings()
+    scoring = scoring or EvaluationSettings()
     folder = ModelFolder(model)
     default = folder.untuned_settings()
     if default.method != "center_offset":
@@ -168,7 +167,7 @@ def grid_table(points: list[InstantiationSettings], scores: np.ndarray) -> pd.Da
 def _score_cases(
     cases: list[ValidationCase],
     points: list[InstantiationSettings],
-    scoring: Settings,
+    scoring: EvaluationSettings,
     stock: Postprocessing,
     num_processes: int,
     dim: int,
@@ -177,7 +176,7 @@ def _score_cases(
     results = of_cases(score_case, [(i, points, scoring, stock) for i in cases], num_processes, "Scoring")
     if not any(n_lesions for _, n_lesions in results):
         raise InputError(
-            f"No reference in {cases[0].reference.parent} has a lesion of at least {describe_limits(scoring, dim)}; "
+            f"No reference in {cases[0].reference.parent} has a lesion of at least {scoring.limits.describe(dim)}; "
             f"nothing can be tuned on them. Lower the limits of the scoring. {REMEDY}."
         )
     return np.stack([of_case for of_case, _ in results])
@@ -187,7 +186,7 @@ def _learn_merging(
     cases: list[ValidationCase],
     settings: InstantiationSettings,
     metric: str,
-    scoring: Settings,
+    scoring: EvaluationSettings,
     stock: Postprocessing,
     num_processes: int,
     seed: int,

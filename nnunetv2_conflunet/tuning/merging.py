@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from nnunetv2_conflunet.evaluation.cohort.settings import Settings
+from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.merging import FEATURES, MergeRule, PieceGraph, main_lesions
 from nnunetv2_conflunet.tuning.choice import Choice, choose, means
@@ -43,7 +43,7 @@ def touching_pieces(
     spacing_mm: tuple[float, ...],
     heads: dict[str, np.ndarray],
     settings: InstantiationSettings,
-    scoring: Settings,
+    scoring: EvaluationSettings,
 ) -> TouchingPieces:
     """Compare the pieces of a case with its reference; the arguments are those of :func:`.scoring.score_grid`."""
     at_points = InstancesAtPoints.of(foreground, reference, spacing_mm, heads, [settings], scoring)

@@ -1,10 +1,10 @@
 """The metrics of one case at every point of a grid, from one reading of its files."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from nnunetv2_conflunet.evaluation.cohort.settings import Settings
+from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.evaluation.metrics.formulas import detection_metrics
 from nnunetv2_conflunet.evaluation.metrics.matching import match
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground, OverlapTable
@@ -15,8 +15,7 @@ from nnunetv2_conflunet.postprocessing.merging import MergeRule, merge_regions
 from nnunetv2_conflunet.postprocessing.peaks import Peaks, find_peaks
 from nnunetv2_conflunet.postprocessing.pieces import Regions, connected_regions
 from nnunetv2_conflunet.postprocessing.prominence import is_prominent, relative_prominence
-from nnunetv2_conflunet.postprocessing.size_filter import limits_of, reaches_limits
-from nnunetv2_conflunet.postprocessing.units import refuse_limits
+from nnunetv2_conflunet.postprocessing.size_filter import refuse_limits
 from nnunetv2_conflunet.postprocessing.voxels import Voxels, sizes_and_boxes
 from nnunetv2_conflunet.utilities.array_checks import check_connectivity, check_spacing, flat_axes
 
@@ -44,7 +43,7 @@ def score_grid(
     spacing_mm: tuple[float, ...],
     heads: dict[str, np.ndarray],
     points: list[InstantiationSettings],
-    scoring: Settings,
+    scoring: EvaluationSettings,
 ) -> tuple[np.ndarray, int]:
     """What the evaluation of a case gives for each of several settings of center-offset.
 
@@ -67,13 +66,13 @@ def score_grid(
         InputError: shapes that do not belong together, NaN or infinite heads, a spacing that does not fit.
     """
     instances_at = InstancesAtPoints.of(foreground, reference, spacing_mm, heads, points, scoring)
-    spacing, scoring_limits = instances_at.heads.image_spacing_mm, limits_of(scoring)
+    spacing, scoring_limits = instances_at.heads.image_spacing_mm, scoring.limits
     scores = np.empty((len(points), len(METRICS)))
     for i, point in enumerate(points):
         instances = instances_at(point)
         large = np.ones(len(instances.n_voxels), bool)
-        for limits in (limits_of(point), scoring_limits):
-            large &= reaches_limits(instances.n_voxels, instances.extent_voxels, spacing, **limits)
+        for limits in (point.limits, scoring_limits):
+            large &= limits.reached(instances.n_voxels, instances.extent_voxels, spacing)
         table = with_predictions(instances.table, large)
         metrics = detection_metrics(table, match(table, scoring.matching, scoring.iou_threshold))
         scores[i] = [metrics[name] for name in METRICS]
@@ -103,11 +102,11 @@ class InstancesAtPoints:
         spacing_mm: tuple[float, ...],
         heads: dict[str, np.ndarray],
         points: list[InstantiationSettings],
-        scoring: Settings,
+        scoring: EvaluationSettings,
     ) -> "InstancesAtPoints":
         """Of the arguments of :func:`score_grid`, with the evaluator's size filter on the reference."""
-        refuse_limits(reference.shape, spacing_mm, **limits_of(scoring))
-        reference, _ = filter_small_instances(reference, spacing_mm, **limits_of(scoring))
+        refuse_limits(reference.shape, spacing_mm, scoring.limits)
+        reference, _ = filter_small_instances(reference, spacing_mm, **asdict(scoring.limits))
         spacing = check_spacing(spacing_mm, foreground.ndim)
         flat = len(flat_axes(foreground.ndim, foreground.shape))
         shape, spacing = foreground.shape, spacing[flat:]

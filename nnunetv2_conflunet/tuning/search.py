@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.postprocessing.size_filter import PAPER_LIMITS
 
 # What is searched, in the order in which the points of a grid change: the last one fastest.
 SEARCHED = (
@@ -35,8 +36,8 @@ class Grid:
     window_mm: Sequence[float] = (3.0, 5.0, 7.0)
     min_prominence: Sequence[float] = (0.0, 0.05, 0.1, 0.2)
     min_consistency: Sequence[float] = (0.0, 1.25, 2.0)
-    min_volume_mm3: Sequence[float] = (14.0, 20.0, 30.0)
-    min_extent_mm: Sequence[float] = (3.0, 4.0)
+    min_volume_mm3: Sequence[float] = (PAPER_LIMITS.min_volume_mm3, 20.0, 30.0)
+    min_extent_mm: Sequence[float] = (PAPER_LIMITS.min_extent_mm, 4.0)
     min_area_mm2: Sequence[float] = (0.0,)
 
     @classmethod

@@ -1,15 +1,19 @@
 """The size filter at its limits."""
 
+import inspect
+
 import numpy as np
 import pytest
 
+from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.postprocessing import (
     InstantiationSettings,
     filter_small_instances,
     instantiate,
     remove_small_instances,
 )
-from nnunetv2_conflunet.postprocessing.size_filter import describe_removed
+from nnunetv2_conflunet.postprocessing.size_filter import LIMITS, SizeLimits, describe_removed, refuse_limits
+from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNetISBI2024
 from nnunetv2_conflunet.utilities.errors import InputError
 
 
@@ -69,7 +73,7 @@ def test_limits_of_zero_are_off():
     assert not kept(one, (1, 1, 1), min_volume_mm3=1.1, min_extent_mm=0)
 
 
-def test_ids_keep_their_numbers_and_the_account_adds_up():
+def test_ids_keep_their_numbers_and_the_report_adds_up():
     instances = block(4, 4, 4, value=70_000)
     instances[9:11, 9:11, 9:11] = 5
     instances[0, 0, 0] = 2**31 - 1
@@ -150,10 +154,59 @@ def test_settings_of_earlier_versions_have_no_smallest_area():
         InstantiationSettings(min_area_mm2=-1)
 
 
-def test_the_account_in_words_names_the_limits_that_act():
+def test_the_report_in_words_names_the_limits_that_act():
     settings = InstantiationSettings(method="cc", min_area_mm2=20)
     mask = np.zeros((12, 12, 12), bool)
     mask[1:5, 1:5, 1:5] = mask[8, 8, 8] = True
     for foreground, limits in ((mask, "14 mm3 and 3 mm"), (mask[1], "20 mm2 and 3 mm"), (mask[1:2], "20 mm2 and 3 mm")):
-        text = describe_removed(instantiate(foreground, (1,) * foreground.ndim, settings).report, settings)
+        text = describe_removed(instantiate(foreground, (1,) * foreground.ndim, settings).report, settings.limits)
         assert f"the size filter ({limits}) removed 1" in text
+
+
+@pytest.mark.parametrize(
+    "shape, spacing_mm, changes, size",
+    [
+        # A true spacing in mm of a microscope's stack.
+        ((64, 512, 512), (0.001, 0.0003, 0.0003), {}, "0.064 x 0.1536 x 0.1536 mm"),
+        ((2, 40, 40), (1, 1, 1), {}, "2 x 40 x 40 mm"),
+        ((3, 3, 3), (1, 1, 1), {"min_volume_mm3": 27.1}, "3 x 3 x 3 mm"),
+        ((1, 512, 512), (999, 0.001, 0.001), {}, "0.512 x 0.512 mm"),
+        ((20, 10), (1, 1), {"min_area_mm2": 201}, "20 x 10 mm"),
+    ],
+)
+def test_limits_that_not_even_the_whole_image_reaches_are_refused(shape, spacing_mm, changes, size):
+    with pytest.raises(InputError, match=f"The image is {size} large, and .* would remove every .* micrometers"):
+        refuse_limits(shape, spacing_mm, SizeLimits(**changes))
+
+
+@pytest.mark.parametrize(
+    "shape, spacing_mm, changes",
+    [
+        ((64, 512, 512), (1, 0.3, 0.3), {}),
+        ((3, 3, 3), (1, 1, 1), {}),
+        ((1, 512, 512), (0.001, 1, 1), {}),
+        ((20, 10), (1, 1), {"min_area_mm2": 200}),
+        ((2, 2, 2), (0.001, 0.001, 0.001), dict.fromkeys(LIMITS, 0)),
+    ],
+)
+def test_limits_that_an_instance_can_reach_are_not(shape, spacing_mm, changes):
+    refuse_limits(shape, spacing_mm, SizeLimits(**changes))
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_the_limits_stand_once(name):
+    default = getattr(SizeLimits(), name)
+    assert getattr(InstantiationSettings(), name) == getattr(EvaluationSettings(), name) == default
+    assert getattr(nnUNetTrainerConfLUNetISBI2024.instantiation, name) == default
+    assert inspect.signature(remove_small_instances).parameters[name].default == default
+    settings = {name: 7.0}
+    for holder in (InstantiationSettings(**settings), EvaluationSettings(**settings)):
+        assert holder.limits == SizeLimits(**settings)
+
+
+@pytest.mark.parametrize("value", [-1, np.nan, np.inf, "3", None, True])
+def test_limits_that_are_not_possible(value):
+    with pytest.raises(InputError, match=f"min_extent_mm is {value!r}; it must be 0 or a positive number"):
+        SizeLimits(min_extent_mm=value)
+    with pytest.raises(InputError, match="min_extent_mm is"):
+        remove_small_instances(np.zeros((3, 3), int), (1, 1), min_extent_mm=value)

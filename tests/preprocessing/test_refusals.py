@@ -6,7 +6,7 @@ from support import preprocessed_dataset, set_nnunet_environment, small_plans
 
 from nnunetv2_conflunet.commands.prepare import _parser, prepare
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
-from nnunetv2_conflunet.preprocessing.refusals import patch_spacing_mm, refuse_other_unit
+from nnunetv2_conflunet.preprocessing.refusals import patch_spacing_mm, refuse_other_unit, refuse_wide
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json, write_json
 
@@ -47,3 +47,9 @@ def test_prepare_warns_of_what_a_training_would_refuse(tmp_path, monkeypatch, ca
     write_json(content, file)
     prepare(arguments)
     assert "Warning: Dataset001_Small, 3d_fullres: sigma_mm is 2 mm, 6,667 voxels" in capsys.readouterr().out
+
+
+def test_gaussians_of_hundreds_of_voxels_are_refused():
+    with pytest.raises(InputError, match=r"sigma_mm is 2 mm, 6,667 voxels of 0.0003 mm.* micrometers"):
+        refuse_wide((0.001, 0.0003, 0.0003), 2.0)
+    refuse_wide((1.0, 0.02, 0.02), 2.0)

@@ -24,12 +24,12 @@ from support import (
     write_nifti,
 )
 
-from nnunetv2_conflunet.commands.determine_postprocessing import describe
-from nnunetv2_conflunet.evaluation.cohort.settings import Settings
+from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.inference.instantiate_folder import instantiate_folder
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.tuning import Grid, determine_postprocessing
+from nnunetv2_conflunet.tuning.description import describe
 from nnunetv2_conflunet.tuning.determine import default_grid
 from nnunetv2_conflunet.tuning.model_folder import ModelFolder
 from nnunetv2_conflunet.tuning.search import SEARCHED
@@ -110,7 +110,7 @@ def test_the_size_filter_between_false_and_true_lesions(tmp_path, toys, referenc
 def test_limits_below_those_of_the_scoring_change_nothing(tmp_path, toys, references):
     model = toys.write_model(tmp_path, [toys.scene(false_lesion=True) for _ in range(3)])
     grid = replace(GRID, heatmap_threshold=(0.1,), min_volume_mm3=(0, 14), min_extent_mm=(0, 3))
-    record = determine(model, references, grid=grid, scoring=Settings(min_volume_mm3=30))
+    record = determine(model, references, grid=grid, scoring=EvaluationSettings(min_volume_mm3=30))
     assert record["best"]["PQ"] == 1 and chosen(record) == DEFAULT
     assert (pd.read_csv(model / "instance_postprocessing.csv")["PQ_mean"] == 1).all()
 
@@ -458,7 +458,7 @@ def test_planes_are_tuned_by_areas_of_their_pixels(tmp_path):
 
 def test_references_without_lesions_are_said_in_the_units_of_planes(tmp_path):
     model, references = write_planes(tmp_path, 2)
-    scoring = Settings(min_area_mm2=100)
+    scoring = EvaluationSettings(min_area_mm2=100)
     with pytest.raises(InputError, match="has a lesion of at least 100 mm2 and 3 mm; nothing can be tuned"):
         determine(model, references, scoring=scoring)
 

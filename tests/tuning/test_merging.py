@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nnunetv2_conflunet.commands.determine_postprocessing import describe
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate
 from nnunetv2_conflunet.postprocessing.merging import FEATURES
 from nnunetv2_conflunet.tuning import Grid, determine_postprocessing
+from nnunetv2_conflunet.tuning.description import describe
 from nnunetv2_conflunet.tuning.merging import FEWEST_PAIRS, TouchingPieces, learn_rule
 from nnunetv2_conflunet.utilities.files import read_json
 

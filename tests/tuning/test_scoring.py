@@ -1,12 +1,13 @@
 """The grid of one case against making and evaluating every point by the public functions."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 
 from nnunetv2_conflunet.evaluation import evaluate_case
-from nnunetv2_conflunet.evaluation.cohort.settings import Settings
+from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate, remove_small_instances
-from nnunetv2_conflunet.postprocessing.size_filter import limits_of
 from nnunetv2_conflunet.trainers.targets import center_offset_targets
 from nnunetv2_conflunet.tuning import Grid
 from nnunetv2_conflunet.tuning.scoring import METRICS, score_grid
@@ -42,7 +43,7 @@ def noisy_case(shape, spacing_mm, seed):
 
 def one_by_one(foreground, reference, spacing_mm, heads, points, scoring):
     """The same scores by the functions that a user would call."""
-    limits = limits_of(scoring)
+    limits = asdict(scoring.limits)
     kept_reference = remove_small_instances(reference, spacing_mm, **limits)
     rows = []
     for point in points:
@@ -53,7 +54,9 @@ def one_by_one(foreground, reference, spacing_mm, heads, points, scoring):
     return np.array(rows)
 
 
-@pytest.mark.parametrize("scoring", [Settings(), Settings(min_volume_mm3=0, min_extent_mm=0, iou_threshold=0.4)])
+@pytest.mark.parametrize(
+    "scoring", [EvaluationSettings(), EvaluationSettings(min_volume_mm3=0, min_extent_mm=0, iou_threshold=0.4)]
+)
 @pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"connectivity": 6}])
 @pytest.mark.parametrize("shape, spacing_mm", [((16, 28, 26), (2.0, 1.0, 1.2)), ((1, 40, 44), (999.0, 1.0, 1.0))])
 @pytest.mark.filterwarnings("ignore:.*top_k keeps")
@@ -81,8 +84,10 @@ def test_without_prominence_every_peak_counts(prominences):
     heads = {"heatmap": heatmap, "offsets_mm": np.zeros((2, *shape)), "heads_box": None}
     grid = Grid((0.1,), window_mm=(5,), min_prominence=prominences, min_volume_mm3=(0,), min_extent_mm=(0,))
     points = grid.points(InstantiationSettings())
-    scores, _ = score_grid(foreground, reference, (1, 1), heads, points, Settings())
-    np.testing.assert_array_equal(scores, one_by_one(foreground, reference, (1, 1), heads, points, Settings()))
+    scores, _ = score_grid(foreground, reference, (1, 1), heads, points, EvaluationSettings())
+    np.testing.assert_array_equal(
+        scores, one_by_one(foreground, reference, (1, 1), heads, points, EvaluationSettings())
+    )
     found = instantiate(foreground, (1, 1), points[0], heatmap=heatmap, offsets_mm=heads["offsets_mm"])
     assert found.report["n_centers"] == 2
 
@@ -95,8 +100,10 @@ def test_heads_on_a_coarser_grid_of_a_part_of_the_image():
         "heads_box": np.array([(2, 14), (0, 28), (0, 26)]),
     }
     points = GRID.points(InstantiationSettings())
-    scores, _ = score_grid(foreground, reference, (1, 1, 1), heads, points, Settings())
-    np.testing.assert_array_equal(scores, one_by_one(foreground, reference, (1, 1, 1), heads, points, Settings()))
+    scores, _ = score_grid(foreground, reference, (1, 1, 1), heads, points, EvaluationSettings())
+    np.testing.assert_array_equal(
+        scores, one_by_one(foreground, reference, (1, 1, 1), heads, points, EvaluationSettings())
+    )
 
 
 def test_cases_without_prediction_or_reference(toys):
@@ -110,7 +117,7 @@ def test_cases_without_prediction_or_reference(toys):
     ):
         heads = {"heatmap": full.heatmap, "offsets_mm": np.zeros((3, *toys.shape)), "heads_box": None}
         scores, n_lesions = score_grid(
-            foreground.segmentation > 0, reference.reference, (1, 1, 1), heads, points, Settings()
+            foreground.segmentation > 0, reference.reference, (1, 1, 1), heads, points, EvaluationSettings()
         )
         np.testing.assert_array_equal(scores, np.full((len(points), 2), expected))
         assert n_lesions == len(np.unique(reference.reference)) - 1
@@ -120,7 +127,9 @@ def test_heads_that_cannot_be_used(toys):
     made = toys.scene()
     heads = {"heatmap": made.heatmap * np.nan, "offsets_mm": np.zeros((3, *toys.shape)), "heads_box": None}
     with pytest.raises(InputError, match="heatmap holds"):
-        score_grid(made.segmentation > 0, made.reference, (1, 1, 1), heads, [InstantiationSettings()], Settings())
+        score_grid(
+            made.segmentation > 0, made.reference, (1, 1, 1), heads, [InstantiationSettings()], EvaluationSettings()
+        )
 
 
 def test_areas_of_planes_score_as_if_made_alone():
@@ -130,7 +139,7 @@ def test_areas_of_planes_score_as_if_made_alone():
     foreground, reference = foreground.reshape(shape), reference.reshape(shape)
     grid = Grid((0.1,), (3,), (0,), (0,), min_volume_mm3=(), min_extent_mm=(1,), min_area_mm2=(0, 9, 20, 40))
     points = grid.around(InstantiationSettings()).points(InstantiationSettings())
-    spacing_mm, scoring = (999.0, 1.0, 1.0), Settings(min_extent_mm=0, min_area_mm2=4)
+    spacing_mm, scoring = (999.0, 1.0, 1.0), EvaluationSettings(min_extent_mm=0, min_area_mm2=4)
     scores, _ = score_grid(foreground, reference, spacing_mm, heads, points, scoring)
     np.testing.assert_array_equal(scores, one_by_one(foreground, reference, spacing_mm, heads, points, scoring))
     assert len(np.unique(scores[:, 1])) > 2
@@ -140,4 +149,4 @@ def test_a_spacing_at_which_no_lesion_can_stay_is_refused():
     heads = {"heatmap": np.zeros((4, 5, 6)), "offsets_mm": np.zeros((3, 4, 5, 6)), "heads_box": None}
     mask = np.ones((4, 5, 6), bool)
     with pytest.raises(InputError, match="the size filter would remove every instance"):
-        score_grid(mask, mask.astype(int), (0.001,) * 3, heads, [InstantiationSettings()], Settings())
+        score_grid(mask, mask.astype(int), (0.001,) * 3, heads, [InstantiationSettings()], EvaluationSettings())

@@ -1,6 +1,6 @@
 """The evaluation of a folder, case by case and in parallel."""
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 from typing import Any
 
 import numpy as np
@@ -9,21 +9,20 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_conflunet.evaluation.cohort.lesions import COLUMNS, describe_lesions
 from nnunetv2_conflunet.evaluation.cohort.pairing import Pair, Pairing
-from nnunetv2_conflunet.evaluation.cohort.settings import SWEEP_THRESHOLDS, Settings
+from nnunetv2_conflunet.evaluation.cohort.settings import SWEEP_THRESHOLDS, EvaluationSettings
 from nnunetv2_conflunet.evaluation.metrics.case import assess, sweep
 from nnunetv2_conflunet.evaluation.metrics.confluence import find_confluent
 from nnunetv2_conflunet.evaluation.metrics.formulas import apply_undefined_policy
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground
 from nnunetv2_conflunet.evaluation.metrics.surfaces import SURFACE_METRICS, require_surface_distance, surface_distances
 from nnunetv2_conflunet.imageio import Geometry, grid_fault, read_instances
-from nnunetv2_conflunet.postprocessing.size_filter import large_enough, limits_of
-from nnunetv2_conflunet.postprocessing.units import refuse_limits
+from nnunetv2_conflunet.postprocessing.size_filter import large_enough, refuse_limits
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 from nnunetv2_conflunet.utilities.errors import InputError, join_faults, list_some
 from nnunetv2_conflunet.utilities.parallel import run_cases
 
 
-def check_missing(pairing: Pairing, settings: Settings) -> None:
+def check_missing(pairing: Pairing, settings: EvaluationSettings) -> None:
     """Raise an InputError that lists references without a prediction, unless the settings allow them.
 
     Where they are left out, one prediction at least must be there.
@@ -41,7 +40,9 @@ def check_missing(pairing: Pairing, settings: Settings) -> None:
         )
 
 
-def evaluate_pairs(pairing: Pairing, settings: Settings, num_processes: int, part: slice = slice(None)) -> list[dict]:
+def evaluate_pairs(
+    pairing: Pairing, settings: EvaluationSettings, num_processes: int, part: slice = slice(None)
+) -> list[dict]:
     """Evaluate cases in parallel through joblib.
 
     Args:
@@ -70,14 +71,14 @@ def evaluate_pairs(pairing: Pairing, settings: Settings, num_processes: int, par
     return results
 
 
-def _evaluate_or_explain(pair: Pair, reader: type[BaseReaderWriter], settings: Settings) -> dict | str:
+def _evaluate_or_explain(pair: Pair, reader: type[BaseReaderWriter], settings: EvaluationSettings) -> dict | str:
     try:
         return evaluate_pair(pair, reader, settings)
     except InputError as error:
         return f"{pair.case}: {error}"
 
 
-def evaluate_pair(pair: Pair, reader: type[BaseReaderWriter], settings: Settings) -> dict[str, Any]:
+def evaluate_pair(pair: Pair, reader: type[BaseReaderWriter], settings: EvaluationSettings) -> dict[str, Any]:
     """Read, check and evaluate one case; see :func:`evaluate_pairs`."""
     reference, properties = read_instances(pair.reference, reader())
     geometry = Geometry.from_properties(reference.shape, properties)
@@ -93,7 +94,7 @@ def evaluate_pair(pair: Pair, reader: type[BaseReaderWriter], settings: Settings
     if reference.shape[0] == 1:
         # nnU-Net gives images a leading axis of length 1, whose spacing is a placeholder.
         prediction, reference, spacing_mm = prediction[0], reference[0], spacing_mm[1:]
-    refuse_limits(reference.shape, spacing_mm, **limits_of(settings))
+    refuse_limits(reference.shape, spacing_mm, settings.limits)
     foreground, removed = _without_small(Foreground.of(prediction, reference), spacing_mm, settings)
     options = ("iou_threshold", "connectivity", "matching", "clu", "undefined")
     evaluation = assess(foreground, spacing_mm, **{name: getattr(settings, name) for name in options})
@@ -137,18 +138,17 @@ def lesions_of(cases: list[dict]) -> pd.DataFrame:
 
 
 def _without_small(
-    foreground: Foreground, spacing_mm: tuple[float, ...], settings: Settings
+    foreground: Foreground, spacing_mm: tuple[float, ...], settings: EvaluationSettings
 ) -> tuple[Foreground, dict[str, dict]]:
     """The foreground without the instances that are too small, and what was removed from each side."""
-    limits = limits_of(settings)
-    if not any(limits.values()):
+    if not any(astuple(settings.limits)):
         return foreground, {}
     removed = {}
     for side in ("prediction", "reference"):
         ids = getattr(foreground, side)
         within = np.flatnonzero(ids)
         voxels = Voxels(foreground.coordinates[within])
-        large, removed[side] = large_enough(voxels, ids[within], np.asarray(spacing_mm), **limits)
+        large, removed[side] = large_enough(voxels, ids[within], np.asarray(spacing_mm), settings.limits)
         kept = np.zeros_like(ids)
         kept[within[large]] = ids[within[large]]
         foreground = replace(foreground, **{side: kept})

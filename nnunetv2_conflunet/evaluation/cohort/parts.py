@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from nnunetv2_conflunet.evaluation.cohort.settings import ADDED, Settings
+from nnunetv2_conflunet.evaluation.cohort.settings import ADDED, EvaluationSettings
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json, write_json
 
@@ -23,14 +23,14 @@ def check_part(part_id: int, num_parts: int) -> None:
         raise InputError(f"There is no part {part_id} of {num_parts}; -part_id counts from 0 to -num_parts less 1.")
 
 
-def write_part(folder: Path, part_id: int, num_parts: int, settings: Settings, cases: list[dict]) -> Path:
+def write_part(folder: Path, part_id: int, num_parts: int, settings: EvaluationSettings, cases: list[dict]) -> Path:
     """Write the results of one part, whole or not at all."""
     path = part_file(folder, part_id, num_parts)
     write_json({"settings": _plain(settings), "cases": cases}, path)
     return path
 
 
-def merge_parts(folder: Path, num_parts: int, settings: Settings, expected: list[str]) -> list[dict]:
+def merge_parts(folder: Path, num_parts: int, settings: EvaluationSettings, expected: list[str]) -> list[dict]:
     """The cases of all parts, sorted.
 
     Args:
@@ -71,5 +71,5 @@ def _is_part(content: object) -> bool:
     return isinstance(cases, list) and all(isinstance(i, dict) and set(i) >= PART_OF_CASE for i in cases)
 
 
-def _plain(settings: Settings) -> dict:
+def _plain(settings: EvaluationSettings) -> dict:
     return {**asdict(settings), "volume_bins_mm3": list(settings.volume_bins_mm3)}

@@ -8,7 +8,10 @@ import numpy as np
 from nnunetv2_conflunet.evaluation.metrics.confluence import CLU_DEFINITIONS
 from nnunetv2_conflunet.evaluation.metrics.formulas import UNDEFINED_POLICIES
 from nnunetv2_conflunet.evaluation.metrics.matching import MATCHING_RULES
+from nnunetv2_conflunet.postprocessing.size_filter import SizeLimits, limit_option
+from nnunetv2_conflunet.utilities.array_checks import CONNECTIVITIES
 from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.options import option
 
 MISSING_POLICIES = ("error", "worst", "skip")
 SWEEP_THRESHOLDS = tuple(i / 10 for i in range(1, 10))
@@ -17,7 +20,7 @@ ADDED = {"min_area_mm2": 0.0}
 
 
 @dataclass(frozen=True)
-class Settings:
+class EvaluationSettings:
     """How a folder is evaluated.
 
     Attributes:
@@ -40,18 +43,20 @@ class Settings:
         InputError: a value out of range.
     """
 
-    iou_threshold: float = 0.1
-    matching: str = "paper"
-    connectivity: int = 26
-    clu: str = "shared"
-    undefined: str = "nan"
-    missing: str = "error"
-    min_volume_mm3: float = 14.0
-    min_extent_mm: float = 3.0
-    min_area_mm2: float = 0.0
-    surface: bool = False
-    nsd_tolerance_mm: float = 1.0
-    volume_bins_mm3: tuple[float, ...] = (30.0, 100.0, 300.0, 1000.0)
+    iou_threshold: float = option(0.1, "two lesions match only if their IoU is above this value")
+    matching: str = option("paper", "matching rule", choices=tuple(MATCHING_RULES))
+    connectivity: int = option(
+        26, "neighbors that make voxels connected, to find confluent lesions", choices=CONNECTIVITIES[3]
+    )
+    clu: str = option("shared", "definition of a confluent lesion unit", choices=CLU_DEFINITIONS)
+    undefined: str = option("nan", "value of undefined ratios", choices=UNDEFINED_POLICIES)
+    missing: str = option("error", "references without a prediction: stop, or score", choices=MISSING_POLICIES[:2])
+    min_volume_mm3: float = limit_option("min_volume_mm3")
+    min_extent_mm: float = limit_option("min_extent_mm")
+    min_area_mm2: float = limit_option("min_area_mm2")
+    surface: bool = option(False, "add ASD, HD95 and NSD of matched lesions")
+    nsd_tolerance_mm: float = option(1.0, "tolerance of the NSD in mm")
+    volume_bins_mm3: tuple[float, ...] = option((30.0, 100.0, 300.0, 1000.0), "borders of the volume strata in mm3")
 
     def __post_init__(self):
         for name, value, allowed in (
@@ -76,3 +81,8 @@ class Settings:
         bins = self.volume_bins_mm3
         if not all(np.isfinite(i) and i > 0 for i in bins) or any(a >= b for a, b in pairwise(bins)):
             raise InputError(f"The volume bins are {bins}; give ascending positive numbers in mm3.")
+
+    @property
+    def limits(self) -> SizeLimits:
+        """The limits of the size filter, which acts on references and predictions."""
+        return SizeLimits(self.min_volume_mm3, self.min_extent_mm, self.min_area_mm2)

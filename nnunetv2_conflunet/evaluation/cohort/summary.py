@@ -8,12 +8,12 @@ import pandas as pd
 
 from nnunetv2_conflunet import __version__
 from nnunetv2_conflunet.evaluation.cohort.pairing import Pairing
-from nnunetv2_conflunet.evaluation.cohort.settings import Settings
+from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.evaluation.cohort.spreadsheets import without_formulas
 from nnunetv2_conflunet.evaluation.cohort.strata import strata_by_confluence, strata_by_volume
 from nnunetv2_conflunet.evaluation.metrics.case import SWEPT
 from nnunetv2_conflunet.evaluation.metrics.formulas import COUNTS, ratio
-from nnunetv2_conflunet.postprocessing.units import REMEDY
+from nnunetv2_conflunet.postprocessing.size_filter import REMEDY
 from nnunetv2_conflunet.utilities.files import json_text, write_texts
 
 SUMMARY_FILE, CASES_FILE, LESIONS_FILE = "summary_instances.json", "cases.csv", "lesions.csv"
@@ -24,7 +24,9 @@ def case_table(cases: list[dict]) -> pd.DataFrame:
     return pd.DataFrame([{"case": i["case"], **i["metrics"]} for i in cases])
 
 
-def summarize(cases: list[dict], lesions: pd.DataFrame, settings: Settings, pairing: Pairing) -> dict[str, Any]:
+def summarize(
+    cases: list[dict], lesions: pd.DataFrame, settings: EvaluationSettings, pairing: Pairing
+) -> dict[str, Any]:
     """Summarize the evaluated cases in the shape of nnU-Net's ``summary.json``.
 
     Args:
@@ -125,7 +127,7 @@ def _sum_of_removed(cases: list[dict]) -> dict[str, dict[str, float]]:
 
 
 def _notes(
-    lesions: pd.DataFrame, settings: Settings, missing: list[str], extra: list[str], removed: dict[str, dict]
+    lesions: pd.DataFrame, settings: EvaluationSettings, missing: list[str], extra: list[str], removed: dict[str, dict]
 ) -> list[str]:
     """What a reader of the numbers must know."""
     notes = []

@@ -1,7 +1,6 @@
 """Tables on the terminal."""
 
 import math
-from types import SimpleNamespace
 
 from rich.console import Console
 from rich.markup import escape
@@ -9,7 +8,7 @@ from rich.table import Table
 
 from nnunetv2_conflunet.evaluation.cohort.settings import ADDED
 from nnunetv2_conflunet.evaluation.metrics.formulas import DISTANCES, RATIOS
-from nnunetv2_conflunet.postprocessing.size_filter import describe_limits
+from nnunetv2_conflunet.postprocessing.size_filter import LIMITS, SizeLimits
 
 # Ratios in the order of the paper's table, then what it does not have.
 PRINTED_RATIOS = (
@@ -91,7 +90,7 @@ def _strata(kind: str, rows: list[dict]) -> Table:
 def describe_settings(summary: dict) -> str:
     """What the numbers of a summary stand on, in a line."""
     settings = ADDED | summary["settings"]
-    limits = describe_limits(SimpleNamespace(**settings), dim_of(summary))
+    limits = SizeLimits(**{name: settings[name] for name in LIMITS}).describe(dim_of(summary))
     removed = ", ".join(f"{i['n_instances_removed']} of the {side}" for side, i in summary["removed"].items())
     return (
         f"{summary['n_cases']} cases; matching '{settings['matching']}', IoU > {settings['iou_threshold']:g}; CLU "

@@ -1,0 +1,74 @@
+"""The preprocessed configurations of a dataset that instance maps can be made for."""
+
+from pathlib import Path
+
+from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
+from nnunetv2_conflunet.preprocessing.refusals import refuse_other_unit, refuse_unsupported
+from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.files import read_json
+from nnunetv2_conflunet.utilities.nnunet_folders import PREPROCESSED, nnunet_folder
+
+
+def plans_file(dataset: str, plans_name: str) -> Path:
+    """The plans of a dataset in nnUNet_preprocessed.
+
+    Raises:
+        InputError: nnUNet_preprocessed is not set.
+    """
+    return nnunet_folder(PREPROCESSED) / dataset / f"{plans_name}.json"
+
+
+def preprocessed_configurations(
+    dataset: str, plans_name: str, names: list[str] | None = None
+) -> tuple[list[PreprocessedInstances], list[str]]:
+    """The configurations whose cases are preprocessed, one of those that share a folder.
+
+    Args:
+        dataset: its name.
+        plans_name: such as ``"nnUNetPlans"``.
+        names: of the configurations; None takes all that are preprocessed and supported.
+
+    Returns:
+        The folders of their instance maps; and what a training would refuse about their spacing, where a trainer of
+        one's own may have lengths that suit it.
+
+    Raises:
+        InputError: plans of another dataset; of the given names, plans or a configuration that does not exist, or one
+            that is not supported.
+    """
+    if not nnUNet_preprocessed.is_set() or not plans_file(dataset, plans_name).is_file():
+        if names:
+            raise InputError(f"{dataset} has no plans {plans_name} in nnUNet_preprocessed; plan and preprocess first.")
+        return [], []
+    file = plans_file(dataset, plans_name)
+    plans = PlansManager(str(file))
+    if plans.dataset_name != dataset:
+        raise InputError(
+            f"{file} is of {plans.dataset_name}, and nnU-Net looks for what is preprocessed and trained under that "
+            f"name. Rename the folders of {dataset} back, or delete the one in nnUNet_preprocessed and repeat "
+            "nnUNetv2_plan_and_preprocess."
+        )
+    dataset_json = read_json(file.with_name("dataset.json"))
+    unknown = sorted(set(names or []) - set(plans.available_configurations))
+    if unknown:
+        raise InputError(f"{plans_name} has no configuration {unknown[0]}; it has {plans.available_configurations}.")
+    found: dict[Path, PreprocessedInstances] = {}
+    warnings = []
+    for name in names or plans.available_configurations:
+        try:
+            refuse_unsupported(plans, name, dataset_json)
+        except InputError:
+            if names:
+                raise
+            continue
+        prepared = PreprocessedInstances(plans, name, dataset_json)
+        if names or prepared.source_folder.is_dir():
+            found.setdefault(prepared.folder, prepared)
+            try:
+                refuse_other_unit(plans, name)
+            except InputError as error:
+                warnings.append(str(error))
+    return list(found.values()), warnings
