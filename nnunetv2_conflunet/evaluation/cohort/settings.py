@@ -1,31 +1,24 @@
 """The options of an evaluation, checked before any work."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
-from nnunetv2_conflunet.evaluation.metrics.confluence import CLU_DEFINITIONS
-from nnunetv2_conflunet.evaluation.metrics.formulas import UNDEFINED_POLICIES
-from nnunetv2_conflunet.evaluation.metrics.matching import MATCHING_RULES
+from nnunetv2_conflunet.evaluation.metrics.settings import CaseSettings, check_choice
 from nnunetv2_conflunet.utilities.errors import InputError
 
 MISSING_POLICIES = ("error", "worst", "skip")
-SWEEP_THRESHOLDS = tuple(i / 10 for i in range(1, 10))
 # Options that earlier versions did not store, with the values that they stand for there.
 ADDED = {"min_area_mm2": 0.0}
 
 
 @dataclass(frozen=True)
-class EvaluationSettings:
-    """How a folder is evaluated.
+class EvaluationSettings(CaseSettings):
+    """How a folder is evaluated: the options of one case and those of the whole; the connectivity is 6, 18 or 26.
 
     Attributes:
-        iou_threshold: a pair matches above it, strictly.
-        matching: rule of :func:`.matching.match`.
-        connectivity: 6, 18 or 26, of the components that make lesions confluent.
-        clu: definition of :func:`.confluence.find_confluent`.
-        undefined: policy of :func:`.metrics.apply_undefined_policy`.
         missing: what a reference without a prediction means: ``"error"``, ``"worst"`` (an empty prediction) or
             ``"skip"``.
         min_volume_mm3: smaller instances are removed from both maps before anything else; 0 keeps all. Does not act in
@@ -33,18 +26,13 @@ class EvaluationSettings:
         min_extent_mm: so are instances that are shorter along an axis; 0 keeps all.
         min_area_mm2: in a plane so are smaller instances; 0 keeps all.
         surface: add surface distances of the matched pairs.
-        nsd_tolerance_mm: tolerance of the normalised surface Dice.
+        nsd_tolerance_mm: tolerance of the normalized surface Dice.
         volume_bins_mm3: inner borders of the volume strata, ascending; a lesion on a border belongs to the upper one.
 
     Raises:
         InputError: a value out of range.
     """
 
-    iou_threshold: float = 0.1
-    matching: str = "paper"
-    connectivity: int = 26
-    clu: str = "shared"
-    undefined: str = "nan"
     missing: str = "error"
     min_volume_mm3: float = 14.0
     min_extent_mm: float = 3.0
@@ -53,18 +41,10 @@ class EvaluationSettings:
     nsd_tolerance_mm: float = 1.0
     volume_bins_mm3: tuple[float, ...] = (30.0, 100.0, 300.0, 1000.0)
 
-    def __post_init__(self):
-        for name, value, allowed in (
-            ("matching rule", self.matching, tuple(MATCHING_RULES)),
-            ("CLU definition", self.clu, CLU_DEFINITIONS),
-            ("connectivity", self.connectivity, (6, 18, 26)),
-            ("policy for undefined ratios", self.undefined, UNDEFINED_POLICIES),
-            ("policy for missing predictions", self.missing, MISSING_POLICIES),
-        ):
-            if value not in allowed:
-                raise InputError(f"There is no {name} '{value}'; use one of {', '.join(map(str, allowed))}.")
-        if not 0 <= self.iou_threshold < 1:
-            raise InputError(f"The IoU threshold is {self.iou_threshold}; it must be at least 0 and below 1.")
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("connectivity", self.connectivity, (6, 18, 26))
+        check_choice("policy for missing predictions", self.missing, MISSING_POLICIES)
         for name, value in (
             ("smallest volume", self.min_volume_mm3),
             ("smallest extent", self.min_extent_mm),
@@ -74,5 +54,9 @@ class EvaluationSettings:
             if not (np.isfinite(value) and value >= 0):
                 raise InputError(f"The {name} is {value}; it must be 0 or a positive number.")
         bins = self.volume_bins_mm3
-        if not all(np.isfinite(i) and i > 0 for i in bins) or any(a >= b for a, b in pairwise(bins)):
+        if not all(np.isfinite(border) and border > 0 for border in bins) or any(a >= b for a, b in pairwise(bins)):
             raise InputError(f"The volume bins are {bins}; give ascending positive numbers in mm3.")
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as JSON gives them back."""
+        return {**asdict(self), "volume_bins_mm3": list(self.volume_bins_mm3)}

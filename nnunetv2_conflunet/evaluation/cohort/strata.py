@@ -1,10 +1,11 @@
-"""Detection by lesion volume and by confluence, pooled over the lesions of all patients."""
+"""Detection by lesion volume and by confluence, pooled over the lesions of all cases."""
 
+import math
 from itertools import pairwise
 
 import pandas as pd
 
-from nnunetv2_conflunet.evaluation.metrics.formulas import quality, ratio
+from nnunetv2_conflunet.evaluation.metrics.formulas import detection_ratios, ratio
 
 
 def strata_by_volume(lesions: pd.DataFrame, borders_mm3: tuple[float, ...], unit: str = "mm3") -> list[dict]:
@@ -45,7 +46,8 @@ def _metrics(name: str, lesions: pd.DataFrame) -> dict:
     reference, prediction = lesions[lesions["side"] == "reference"], lesions[lesions["side"] == "prediction"]
     found, false = reference[reference["status"] == "TP"], int((prediction["status"] == "FP").sum())
     missed = len(reference) - len(found)
-    panoptic = quality(found["match_iou"].to_numpy(float), found["match_dice"].to_numpy(float), false, missed)
+    iou_sum, dice_sum = (math.fsum(found[name].to_numpy(float)) for name in ("match_iou", "match_dice"))
+    ratios = detection_ratios(len(found), false, missed, iou_sum, dice_sum)
     return {
         "stratum": name,
         "n_reference": len(reference),
@@ -55,6 +57,6 @@ def _metrics(name: str, lesions: pd.DataFrame) -> dict:
         "FP": false,
         "Recall": ratio(len(found), len(reference)),
         "Precision": ratio(len(prediction) - false, len(prediction)),
-        "SQ": panoptic["SQ"],
-        "PQ": panoptic["PQ"],
+        "SQ": ratios["SQ"],
+        "PQ": ratios["PQ"],
     }
