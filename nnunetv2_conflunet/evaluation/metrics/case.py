@@ -121,5 +121,5 @@ def assess(foreground: Foreground, spacing_mm: tuple[float, ...], settings: Case
 
 
 def _confluent(coordinates: np.ndarray, ids: np.ndarray, settings: CaseSettings) -> np.ndarray:
-    within = ids > 0
+    within = np.flatnonzero(ids)
     return find_confluent(coordinates[within], ids[within], connectivity=settings.connectivity, definition=settings.clu)
