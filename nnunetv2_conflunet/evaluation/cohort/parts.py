@@ -13,7 +13,11 @@ PART_OF_CASE = {"case", "metrics", "sweep", "removed", "lesions"}
 
 
 def part_file(folder: Path, part_id: int, num_parts: int) -> Path:
-    """Where a part's results lie."""
+    """Where a part's results lie.
+
+    >>> part_file(Path("out"), 0, 2).as_posix()
+    'out/evaluation_parts/part_0_of_2.json'
+    """
     return folder / PARTS_FOLDER / f"part_{part_id}_of_{num_parts}.json"
 
 

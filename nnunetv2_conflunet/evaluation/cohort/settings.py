@@ -31,6 +31,9 @@ class EvaluationSettings(CaseSettings):
 
     Raises:
         InputError: a value out of range.
+
+    >>> EvaluationSettings(iou_threshold=0.5).to_json()["iou_threshold"]
+    0.5
     """
 
     missing: str = "error"

@@ -22,6 +22,11 @@ def strata_by_volume(lesions: pd.DataFrame, borders_mm3: tuple[float, ...], unit
     Returns:
         For each range, small to large: stratum, n_reference, n_prediction, TP, FN, FP, Recall, Precision, SQ, PQ.
         TP counts references that are matched; ratios of no lesions are NaN.
+
+    >>> lesions = pd.DataFrame({"side": ["reference", "prediction"], "status": ["TP", "TP"], "volume_mm3": [20.0, 35.0],
+    ...                         "match_iou": [0.5, 0.5], "match_dice": [0.6, 0.6]})
+    >>> [(row["stratum"], row["Recall"]) for row in strata_by_volume(lesions, (30.0,))]
+    [('< 30 mm3', 1.0), ('>= 30 mm3', nan)]
     """
     edges = [0.0, *borders_mm3, float("inf")]
     between = [f"{a:g} to {b:g} {unit}" for a, b in pairwise(borders_mm3)]

@@ -47,7 +47,9 @@ def summarize(
         "std": table.std(ddof=1).to_dict(),
         "n": table.count().to_dict(),
         "pooled": pooled_metrics(table, lesions),
-        "sweep": [{"iou_threshold": i, "mean": means[i], "n": defined[i]} for i in means],
+        "sweep": [
+            {"iou_threshold": threshold, "mean": means[threshold], "n": defined[threshold]} for threshold in means
+        ],
         "strata": {
             "volume": strata_by_volume(lesions, settings.volume_bins_mm3, f"mm{dim}"),
             "confluence": strata_by_confluence(lesions),

@@ -118,6 +118,12 @@ def compare_methods(methods: list[Method], metrics: list[str], *, seed: int = 0)
 
     Raises:
         InputError: fewer than two methods, the settings differ, no case is common, or a metric is unknown.
+
+    >>> cases = {"MS_1": CaseResult("MS_1", metrics={"F1": 0.5}), "MS_2": CaseResult("MS_2", metrics={"F1": 0.7})}
+    >>> table = pd.DataFrame({"F1": [0.5, 0.7]}, index=list(cases))
+    >>> methods = [Method(name, Path(name), cases, table, {"settings": {}}) for name in ("CC", "ACLS")]
+    >>> compare_methods(methods, ["F1"]).n
+    {'F1': 2}
     """
     if len(methods) < 2:
         raise InputError("A comparison needs at least two evaluations.")
