@@ -137,7 +137,7 @@ def real_folder(data, n_cases, num_processes):
         start = time.perf_counter()
         results = evaluate_pairs(pairing, EvaluationSettings(), num_processes)
         whole = time.perf_counter() - start
-    lesions = np.mean([len(i["lesions"]["id"]) for i in results])
+    lesions = np.mean([len(result.lesions["id"]) for result in results])
     print(f"{n_cases} cases of {len(masks)} real masks, {lesions:.0f} lesions a case, {num_processes} processes")
     print(f"  reading only {reading:6.1f} s, evaluation {whole:6.1f} s; reading is {100 * reading / whole:.0f} % of it")
 

@@ -18,6 +18,7 @@ from panoptica import InputType, NaiveThresholdMatching, Panoptica_Evaluator
 from nnunetv2_conflunet.evaluation import evaluate_case
 from nnunetv2_conflunet.evaluation.metrics.case import assess
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground
+from nnunetv2_conflunet.evaluation.metrics.settings import CaseSettings
 
 N_PAIRS = 200
 THRESHOLD = 0.1
@@ -61,7 +62,7 @@ def main():
     compared, differing, matched = 0, [], 0
     while compared < N_PAIRS:
         prediction, reference = random_pair(rng)
-        case = assess(Foreground.of(prediction, reference), (1.0, 1.0, 1.0), iou_threshold=THRESHOLD, matching="greedy")
+        case = assess(Foreground.of(prediction, reference), (1.0, 1.0, 1.0), CaseSettings(THRESHOLD, "greedy"))
         iou = case.table.pair_iou
         # Ties and pairs on the threshold fall to each program's own rule.
         if len(set(iou)) < len(iou) or (iou == THRESHOLD).any() or not case.metrics["TP"]:

@@ -29,7 +29,7 @@ def compare(args: argparse.Namespace) -> None:
     print(text)
     if args.o is None:
         return
-    contents = text, latex_table(comparison), without_formulas(comparison.pairs).to_csv(index=False)
+    contents = text, latex_table(comparison), without_formulas(comparison.differences).to_csv(index=False)
     write_texts({args.o / name: content for name, content in zip(FILES, contents, strict=True)})
     print(f"Wrote {FILES[0]}, {FILES[1]} and {FILES[2]} to {args.o}")
 

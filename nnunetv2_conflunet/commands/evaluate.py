@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from nnunetv2_conflunet.evaluation.cohort.folder import check_missing, evaluate_pairs, lesions_of
+from nnunetv2_conflunet.evaluation.cohort.cases import lesion_table
+from nnunetv2_conflunet.evaluation.cohort.folder import check_missing, evaluate_pairs
 from nnunetv2_conflunet.evaluation.cohort.pairing import pair_folders
 from nnunetv2_conflunet.evaluation.cohort.parts import check_part, merge_parts, part_file, write_part
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
@@ -43,7 +44,7 @@ def evaluate(args: argparse.Namespace) -> None:
     if not whole:
         print(f"Wrote {write_part(output, args.part_id, args.num_parts, settings, cases)}; --merge joins the parts.")
         return
-    lesions = lesions_of(cases)
+    lesions = lesion_table(cases)
     summary = summarize(cases, lesions, settings, pairing)
     files = write_results(output, summary, cases, lesions)
     print_summary(summary, str(args.prediction))

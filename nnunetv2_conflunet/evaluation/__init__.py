@@ -1,4 +1,4 @@
-"""Lesion-level metrics of instance maps: overlaps, matching, confluence, folders, comparison and report."""
+"""Lesion-level evaluation of instance maps: metrics of one case, a folder of cases, comparisons and reports."""
 
 from nnunetv2_conflunet.evaluation.metrics.case import evaluate_case
 

@@ -57,10 +57,7 @@ class CohortSettings:
         (96.0, 112.0, 96.0), "size in mm of the box around the ventricles", flag="--crop", metavar=AXES
     )
     lesions: float | None = option(
-        None,
-        f"mean number of lesions in patients who have any (default: {MEAN_LESIONS:g} in a whole brain, in a crop "
-        "their share)",
-        metavar="MEAN",
+        None, f"mean number of lesions in patients with any (default: {MEAN_LESIONS:g} a brain, in a crop its share)"
     )
     lesion_free_share: float = option(0.0, "share of the patients without lesions", metavar="SHARE")
     statistics: LesionStatistics = field(default_factory=LesionStatistics)

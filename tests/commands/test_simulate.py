@@ -9,6 +9,8 @@ from support import UNWRITABLE, unwritable, write_dataset
 
 from nnunetv2_conflunet.commands import simulate as command
 from nnunetv2_conflunet.simulation import templates
+from nnunetv2_conflunet.simulation.cohort import CohortSettings
+from nnunetv2_conflunet.simulation.lesions import LesionStatistics
 from nnunetv2_conflunet.utilities.errors import InputError
 
 pytestmark = pytest.mark.slow
@@ -86,6 +88,21 @@ def test_bad_options_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert error.startswith("Error: ")
     assert error.count("\n") == 1
     assert not (tmp_path / "d").exists()
+
+
+def test_options_become_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    calls = []
+    monkeypatch.setattr(command, "write_cohort", lambda folder, settings, **how: calls.append((settings, how)))
+    assert run(monkeypatch, "-o", str(tmp_path)) == 0
+    options = "--training_cases 3 --spacing 3 1 1 --crop 40 50 60 --lesions 4 --confluent_share 0.3 --seed 2 -np 2"
+    assert run(monkeypatch, "-o", str(tmp_path), *options.split()) == 0
+    assert run(monkeypatch, "-o", str(tmp_path), "--whole_brain", "--overwrite") == 0
+    (default, how), (given, also), (whole, replacing) = calls
+    assert default == CohortSettings() and how == {"overwrite": False, "processes": 1}
+    statistics = LesionStatistics(confluent_share=0.3)
+    expected = CohortSettings(3, spacing_mm=(3, 1, 1), crop_mm=(40, 50, 60), lesions=4, statistics=statistics, seed=2)
+    assert given == expected and also["processes"] == 2
+    assert whole == CohortSettings(crop_mm=None) and replacing["overwrite"]
 
 
 def test_a_bad_dataset_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):

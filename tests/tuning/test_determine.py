@@ -491,3 +491,20 @@ def test_on_a_full_disk_the_plans_and_the_record_of_the_last_choice_stand(disk, 
     assert stopped.value.code == 1
     assert said_of_a_full_disk(room) in capsys.readouterr().err
     assert files_of(disk.folder) == before
+
+
+def test_the_size_filters_of_the_grid_and_of_the_scoring_have_options_of_their_own(tmp_path, toys, monkeypatch):
+    from nnunetv2_conflunet.commands.determine_postprocessing import main
+
+    model = toys.write_model(tmp_path, [toys.scene(), toys.scene()])
+    arguments = ["-i", model, "-ref", tmp_path / "raw" / toys.dataset / "instancesTr", "-f", 0, 1, "-np", 1]
+    points = "--heatmap_threshold 0.1 --window_mm 3 --min_prominence 0 --min_consistency 0 --min_volume_mm3 20"
+    scoring = "--score_min_volume_mm3 5 --score_min_extent_mm 1 --iou_threshold 0.2 --no_merging"
+    monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments), *points.split(), *scoring.split()])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 0
+    record = read_json(model / "instance_postprocessing.json")
+    assert (record["grid"]["min_volume_mm3"], record["grid"]["min_extent_mm"]) == ([14, 20], [3, 4])
+    limits = {"min_volume_mm3": 5, "min_extent_mm": 1, "min_area_mm2": 0}
+    assert record["scoring"] == {"matching": "paper", "iou_threshold": 0.2, **limits}

@@ -1,4 +1,4 @@
-"""What there is to say about every reference and every predicted lesion."""
+"""The description of every reference and every predicted lesion of a case."""
 
 import numpy as np
 
@@ -17,22 +17,15 @@ COLUMNS = (
 
 
 def describe_lesions(
-    case: str,
-    evaluation: CaseEvaluation,
-    confluent_predictions: np.ndarray,
-    geometry: Geometry,
-    voxel_mm3: float,
-    pair_values: dict[str, np.ndarray],
+    case: str, evaluation: CaseEvaluation, geometry: Geometry, distances: dict[str, np.ndarray]
 ) -> dict[str, list]:
-    """Describe every lesion of a patient, the references first, each side by ascending id.
+    """Describe every lesion of a case, the references first, each side by ascending id.
 
     Args:
         case: the case id.
         evaluation: of the case.
-        confluent_predictions: (P,) bool, which predictions share a component of the predicted mask.
         geometry: grid of the maps in three dimensions.
-        voxel_mm3: volume of a voxel.
-        pair_values: further columns, each (M,) float64, one value a matched pair.
+        distances: of :func:`.surfaces.surface_distances`, each (M,) float64, one value a matched pair; may be empty.
 
     Returns:
         Columns of plain values, one a lesion: case; side (``reference`` or ``prediction``); id; status (``TP`` or
@@ -42,23 +35,24 @@ def describe_lesions(
         confluent, in the lesion's own map; answers_CLU, whether it counts for the confluent lesion units; merged, a
         prediction that holds several references, or one of these; split, a reference that holds several predictions,
         or one of these; n_held, how many lesions of the other side it holds; held_by_id, the lesion of the other side
-        that holds it. What does not exist is None.
+        that holds it; a column ``match_...`` for each of the distances. What does not exist is None.
     """
     foreground, table, matches = evaluation.foreground, evaluation.table, evaluation.matches
+    voxel_mm3 = float(np.prod(evaluation.spacing_mm))
+    pair_values = {f"match_{name}": values for name, values in distances.items()}
     reference = _side(table.swapped(), matches.swapped(), voxel_mm3, pair_values, multiple="split", part="merged")
     prediction = _side(table, matches, voxel_mm3, pair_values, multiple="merged", part="split")
-    for columns, side, unmatched, ids, confluent, answers in (
-        (reference, "reference", "FN", foreground.reference, evaluation.confluent, evaluation.confluent),
-        (
-            *(prediction, "prediction", "FP", foreground.prediction, confluent_predictions),
-            belongs_to_confluent(table, matches, evaluation.confluent),
-        ),
+    answers = belongs_to_confluent(table, matches, evaluation.confluent)
+    for columns, side, unmatched, confluent, answers_clu in (
+        (reference, "reference", "FN", evaluation.confluent, evaluation.confluent),
+        (prediction, "prediction", "FP", evaluation.confluent_predictions(), answers),
     ):
         n = len(columns["id"])
         columns |= {"case": [case] * n, "side": [side] * n, "world": [geometry.world] * n}
-        columns["status"] = [unmatched if i is None else "TP" for i in columns["match_id"]]
-        columns["confluent"], columns["answers_CLU"] = confluent.tolist(), answers.tolist()
-        columns |= zip(CENTROID, _centroids_mm(ids, foreground.coordinates, geometry).T.tolist(), strict=True)
+        columns["status"] = [unmatched if match_id is None else "TP" for match_id in columns["match_id"]]
+        columns |= {"confluent": confluent.tolist(), "answers_CLU": answers_clu.tolist()}
+        centroids_mm = _centroids_mm(getattr(foreground, side), foreground.coordinates, geometry)
+        columns |= zip(CENTROID, centroids_mm.T.tolist(), strict=True)
     return {name: reference[name] + prediction[name] for name in (*COLUMNS, *pair_values)}
 
 
@@ -102,7 +96,7 @@ def _side(
 def _at(values: np.ndarray, index: np.ndarray) -> list:
     """``values[index]``, None where the index is -1."""
     plain = values.tolist()
-    return [None if i < 0 else plain[i] for i in index.tolist()]
+    return [None if position < 0 else plain[position] for position in index.tolist()]
 
 
 def _centroids_mm(ids: np.ndarray, coordinates: np.ndarray, geometry: Geometry) -> np.ndarray:

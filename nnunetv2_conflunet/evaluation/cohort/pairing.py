@@ -46,7 +46,7 @@ class Pairing:
     missing: list[str] = field(init=False)
 
     def __post_init__(self):
-        object.__setattr__(self, "missing", [i.case for i in self.pairs if i.prediction is None])
+        object.__setattr__(self, "missing", [pair.case for pair in self.pairs if pair.prediction is None])
 
 
 def pair_folders(reference: Path, prediction: Path, dataset_json: Path | None = None) -> Pairing:
@@ -84,7 +84,7 @@ def pair_folders(reference: Path, prediction: Path, dataset_json: Path | None = 
         )
     pairs = [Pair(case, references.files[case], predictions.files.get(case)) for case in expected]
     extra = sorted(set(predictions.files) - set(expected))
-    reader = find_reader(content or {"file_ending": ending}, [i.reference for i in pairs])
+    reader = find_reader(content or {"file_ending": ending}, [pair.reference for pair in pairs])
     notes = [i.described(i.passed_over) for i in (references, predictions) if i.passed_over]
     return Pairing(pairs, extra, reader, ending, notes)
 
@@ -99,7 +99,7 @@ def _cases_of_validation(folder: Path, ending: str) -> list[str] | None:
     if validation.name != "validation" or not summary.is_file():
         return None
     entries = read_json(summary)["metric_per_case"]
-    return sorted(Path(i["prediction_file"]).name.removesuffix(ending) for i in entries)
+    return sorted(Path(entry["prediction_file"]).name.removesuffix(ending) for entry in entries)
 
 
 def _dataset_json(given: Path | None, reference_folder: Path, prediction_folder: Path) -> dict | None:

@@ -1,8 +1,8 @@
 """An evaluation in several parts, on several machines, and their merge."""
 
-from dataclasses import asdict
 from pathlib import Path
 
+from nnunetv2_conflunet.evaluation.cohort.cases import CaseResult
 from nnunetv2_conflunet.evaluation.cohort.settings import ADDED, EvaluationSettings
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json, write_json
@@ -13,7 +13,11 @@ PART_OF_CASE = {"case", "metrics", "sweep", "removed", "lesions"}
 
 
 def part_file(folder: Path, part_id: int, num_parts: int) -> Path:
-    """Where a part's results lie."""
+    """Where a part's results lie.
+
+    >>> part_file(Path("out"), 0, 2).as_posix()
+    'out/evaluation_parts/part_0_of_2.json'
+    """
     return folder / PARTS_FOLDER / f"part_{part_id}_of_{num_parts}.json"
 
 
@@ -23,14 +27,16 @@ def check_part(part_id: int, num_parts: int) -> None:
         raise InputError(f"There is no part {part_id} of {num_parts}; -part_id counts from 0 to -num_parts less 1.")
 
 
-def write_part(folder: Path, part_id: int, num_parts: int, settings: EvaluationSettings, cases: list[dict]) -> Path:
+def write_part(
+    folder: Path, part_id: int, num_parts: int, settings: EvaluationSettings, cases: list[CaseResult]
+) -> Path:
     """Write the results of one part, whole or not at all."""
     path = part_file(folder, part_id, num_parts)
-    write_json({"settings": _plain(settings), "cases": cases}, path)
+    write_json({"settings": settings.to_json(), "cases": [case.to_json() for case in cases]}, path)
     return path
 
 
-def merge_parts(folder: Path, num_parts: int, settings: EvaluationSettings, expected: list[str]) -> list[dict]:
+def merge_parts(folder: Path, num_parts: int, settings: EvaluationSettings, expected: list[str]) -> list[CaseResult]:
     """The cases of all parts, sorted.
 
     Args:
@@ -42,24 +48,26 @@ def merge_parts(folder: Path, num_parts: int, settings: EvaluationSettings, expe
     Raises:
         InputError: a part is missing, was made with other settings, or the parts do not hold the expected cases.
     """
-    files = {i: part_file(folder, i, num_parts) for i in range(num_parts)}
-    missing = [str(i) for i, file in files.items() if not file.is_file()]
+    files = [part_file(folder, part_id, num_parts) for part_id in range(num_parts)]
+    missing = [str(part_id) for part_id, file in enumerate(files) if not file.is_file()]
     if missing:
         raise InputError(
             f"{folder / PARTS_FOLDER} lacks the parts {list_some(missing)} of {num_parts}; run them first."
         )
     cases = []
-    for file in files.values():
+    for file in files:
         content = read_json(file)
         if not _is_part(content):
             raise InputError(f"{file} is no part of an evaluation by this command; repeat it.")
-        differing = sorted(k for k, value in _plain(settings).items() if (ADDED | content["settings"]).get(k) != value)
+        stored = ADDED | content["settings"]
+        differing = sorted(name for name, value in settings.to_json().items() if stored.get(name) != value)
         if differing:
             raise InputError(f"{file} was made with another {list_some(differing)}; repeat it or give its options.")
-        cases += content["cases"]
-    cases.sort(key=lambda i: i["case"])
-    if [i["case"] for i in cases] != expected:
-        changed = sorted(set(expected) ^ {i["case"] for i in cases})
+        cases += [CaseResult.from_json(entry) for entry in content["cases"]]
+    cases.sort(key=lambda case: case.case)
+    found = [case.case for case in cases]
+    if found != expected:
+        changed = sorted(set(expected) ^ set(found))
         raise InputError(f"The parts do not hold the cases of the folders: {list_some(changed)}. Repeat the parts.")
     return cases
 
@@ -68,8 +76,4 @@ def _is_part(content: object) -> bool:
     if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
         return False
     cases = content.get("cases")
-    return isinstance(cases, list) and all(isinstance(i, dict) and set(i) >= PART_OF_CASE for i in cases)
-
-
-def _plain(settings: EvaluationSettings) -> dict:
-    return {**asdict(settings), "volume_bins_mm3": list(settings.volume_bins_mm3)}
+    return isinstance(cases, list) and all(isinstance(entry, dict) and set(entry) >= PART_OF_CASE for entry in cases)

@@ -14,8 +14,12 @@ FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 
 
 def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with an apostrophe before each name that a spreadsheet would run; :func:`read_csv` takes it away."""
-    return table.assign(**{i: table[i].map(_as_text) for i in NAMES if i in table})
+    """The table with an apostrophe before each name that a spreadsheet would run; :func:`read_csv` takes it away.
+
+    >>> without_formulas(pd.DataFrame({"case": ["=1+2", "MS_1"]}))["case"].tolist()
+    ["'=1+2", 'MS_1']
+    """
+    return table.assign(**{column: table[column].map(_as_text) for column in NAMES if column in table})
 
 
 def read_csv(path: Path) -> pd.DataFrame:
@@ -30,7 +34,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{path} cannot be read ({reason}); run nnUNetv2_conflunet_evaluate again.") from error
-    return table.assign(**{i: table[i].map(_as_name) for i in NAMES if i in table})
+    return table.assign(**{column: table[column].map(_as_name) for column in NAMES if column in table})
 
 
 def _as_text(name: str) -> str:

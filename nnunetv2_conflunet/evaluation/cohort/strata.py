@@ -1,10 +1,11 @@
-"""Detection by lesion volume and by confluence, pooled over the lesions of all patients."""
+"""Detection by lesion volume and by confluence, pooled over the lesions of all cases."""
 
+import math
 from itertools import pairwise
 
 import pandas as pd
 
-from nnunetv2_conflunet.evaluation.metrics.formulas import quality, ratio
+from nnunetv2_conflunet.evaluation.metrics.formulas import detection_ratios, ratio
 
 
 def strata_by_volume(lesions: pd.DataFrame, borders_mm3: tuple[float, ...], unit: str = "mm3") -> list[dict]:
@@ -21,6 +22,11 @@ def strata_by_volume(lesions: pd.DataFrame, borders_mm3: tuple[float, ...], unit
     Returns:
         For each range, small to large: stratum, n_reference, n_prediction, TP, FN, FP, Recall, Precision, SQ, PQ.
         TP counts references that are matched; ratios of no lesions are NaN.
+
+    >>> lesions = pd.DataFrame({"side": ["reference", "prediction"], "status": ["TP", "TP"], "volume_mm3": [20.0, 35.0],
+    ...                         "match_iou": [0.5, 0.5], "match_dice": [0.6, 0.6]})
+    >>> [(row["stratum"], row["Recall"]) for row in strata_by_volume(lesions, (30.0,))]
+    [('< 30 mm3', 1.0), ('>= 30 mm3', nan)]
     """
     edges = [0.0, *borders_mm3, float("inf")]
     between = [f"{a:g} to {b:g} {unit}" for a, b in pairwise(borders_mm3)]
@@ -45,7 +51,8 @@ def _metrics(name: str, lesions: pd.DataFrame) -> dict:
     reference, prediction = lesions[lesions["side"] == "reference"], lesions[lesions["side"] == "prediction"]
     found, false = reference[reference["status"] == "TP"], int((prediction["status"] == "FP").sum())
     missed = len(reference) - len(found)
-    panoptic = quality(found["match_iou"].to_numpy(float), found["match_dice"].to_numpy(float), false, missed)
+    iou_sum, dice_sum = (math.fsum(found[name].to_numpy(float)) for name in ("match_iou", "match_dice"))
+    ratios = detection_ratios(len(found), false, missed, iou_sum, dice_sum)
     return {
         "stratum": name,
         "n_reference": len(reference),
@@ -55,6 +62,6 @@ def _metrics(name: str, lesions: pd.DataFrame) -> dict:
         "FP": false,
         "Recall": ratio(len(found), len(reference)),
         "Precision": ratio(len(prediction) - false, len(prediction)),
-        "SQ": panoptic["SQ"],
-        "PQ": panoptic["PQ"],
+        "SQ": ratios["SQ"],
+        "PQ": ratios["PQ"],
     }

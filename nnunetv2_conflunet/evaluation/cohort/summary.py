@@ -1,31 +1,26 @@
 """Means, deviations and pooled values of the cases of a folder, and the files that hold them."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from nnunetv2_conflunet import __version__
+from nnunetv2_conflunet.evaluation.cohort.cases import CaseResult, case_table
 from nnunetv2_conflunet.evaluation.cohort.pairing import Pairing
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.evaluation.cohort.spreadsheets import without_formulas
 from nnunetv2_conflunet.evaluation.cohort.strata import strata_by_confluence, strata_by_volume
 from nnunetv2_conflunet.evaluation.metrics.case import SWEPT
-from nnunetv2_conflunet.evaluation.metrics.formulas import COUNTS, ratio
+from nnunetv2_conflunet.evaluation.metrics.formulas import COUNTS, detection_ratios, ratio
 from nnunetv2_conflunet.postprocessing.size_filter import REMEDY
 from nnunetv2_conflunet.utilities.files import json_text, write_texts
 
 SUMMARY_FILE, CASES_FILE, LESIONS_FILE = "summary_instances.json", "cases.csv", "lesions.csv"
 
 
-def case_table(cases: list[dict]) -> pd.DataFrame:
-    """One row a case: its id and its metrics."""
-    return pd.DataFrame([{"case": i["case"], **i["metrics"]} for i in cases])
-
-
 def summarize(
-    cases: list[dict], lesions: pd.DataFrame, settings: EvaluationSettings, pairing: Pairing
+    cases: list[CaseResult], lesions: pd.DataFrame, settings: EvaluationSettings, pairing: Pairing
 ) -> dict[str, Any]:
     """Summarize the evaluated cases in the shape of nnU-Net's ``summary.json``.
 
@@ -36,26 +31,24 @@ def summarize(
         pairing: which cases have no prediction or no reference, and the reader.
 
     Returns:
-        ``metric_per_case``, ``mean``, ``std`` (ddof 1) and ``n`` (number of patients for which the metric is defined,
+        ``metric_per_case``, ``mean``, ``std`` (ddof 1) and ``n`` (number of cases for which the metric is defined,
         over which mean and std are taken) by metric, ``pooled`` (metrics of the summed counts), ``sweep`` (means over
-        patients at other IoU thresholds), ``strata``, ``removed`` (sums of what the size filter took), ``dim`` (2 where
+        cases at other IoU thresholds), ``strata``, ``removed`` (sums of what the size filter took), ``dim`` (2 where
         all images are planes), ``missing``, ``extra``, ``notes``, ``settings``, ``reader`` and ``version``.
     """
-    dim = 2 if all(i.get("dim") == 2 for i in cases) else 3
+    dim = 2 if all(case.dim == 2 for case in cases) else 3
     table = case_table(cases).drop(columns="case").astype(float)
-    swept = pd.DataFrame([row for case in cases for row in case["sweep"]])
     removed = _sum_of_removed(cases)
-    by_threshold = swept.groupby("iou_threshold")[list(SWEPT)]
-    means, defined = by_threshold.mean(), by_threshold.count()
+    by_threshold = pd.DataFrame([row for case in cases for row in case.sweep]).groupby("iou_threshold")[list(SWEPT)]
+    means, defined = by_threshold.mean().to_dict("index"), by_threshold.count().to_dict("index")
     return {
-        "metric_per_case": [{name: value for name, value in i.items() if name != "lesions"} for i in cases],
+        "metric_per_case": [case.to_json(with_lesions=False) for case in cases],
         "mean": table.mean().to_dict(),
         "std": table.std(ddof=1).to_dict(),
         "n": table.count().to_dict(),
         "pooled": pooled_metrics(table, lesions),
         "sweep": [
-            {"iou_threshold": threshold, "mean": means.loc[threshold].to_dict(), "n": defined.loc[threshold].to_dict()}
-            for threshold in means.index
+            {"iou_threshold": threshold, "mean": means[threshold], "n": defined[threshold]} for threshold in means
         ],
         "strata": {
             "volume": strata_by_volume(lesions, settings.volume_bins_mm3, f"mm{dim}"),
@@ -66,39 +59,31 @@ def summarize(
         "n_cases": len(cases),
         "missing": pairing.missing,
         "extra": pairing.extra,
-        "notes": [*_notes(lesions, settings, pairing.missing, pairing.extra, removed), *pairing.notes],
-        "settings": {**asdict(settings), "volume_bins_mm3": list(settings.volume_bins_mm3)},
+        "notes": [*_notes(lesions, settings, pairing, removed), *pairing.notes],
+        "settings": settings.to_json(),
         "reader": pairing.reader.__name__,
         "version": __version__,
     }
 
 
 def pooled_metrics(table: pd.DataFrame, lesions: pd.DataFrame) -> dict[str, float]:
-    """Metrics as if all patients were one: from summed counts, volumes and matched pairs.
+    """Metrics as if all cases were one: from summed counts, volumes and matched pairs.
 
     Args:
-        table: one row a patient, one column a metric.
+        table: one row a case, one column a metric.
         lesions: the rows of all lesions.
     """
     sums = table.sum()
-    pooled = {name: int(sums[name]) for name in COUNTS}
+    pooled: dict[str, float] = {name: int(sums[name]) for name in COUNTS}
     pooled |= {name: float(sums[name]) for name in table.columns if name.endswith("_mm3")}
     both_mm3 = sums["load_prediction_mm3"] + sums["load_reference_mm3"]
     pooled["DSC"] = ratio(both_mm3 - sums["FP_volume_mm3"] - sums["FN_volume_mm3"], both_mm3)
     # One prediction has one match at most under every rule, so its row stands for the pair.
     pairs = lesions[(lesions["side"] == "prediction") & (lesions["status"] == "TP")]
     for suffix, chosen in (("", pairs), ("_CLU", pairs[pairs["answers_CLU"].astype(bool)])):
-        tp, fp, fn = (sums[f"{name}{suffix}"] for name in ("TP", "FP", "FN"))
-        f1, sq = ratio(2 * tp, 2 * tp + fp + fn), ratio(chosen["match_iou"].astype(float).sum(), tp)
-        pooled |= {
-            # As for one patient: references that nothing answers make it 0.
-            f"Precision{suffix}": ratio(tp, tp + fp) if tp + fp else 0.0 * f1,
-            f"Recall{suffix}": ratio(tp, tp + fn),
-            f"F1{suffix}": f1,
-            f"DSC_TP{suffix}": ratio(chosen["match_dice"].astype(float).sum(), tp),
-            f"SQ{suffix}": sq,
-            f"PQ{suffix}": sq * f1 if tp else 0.0 * f1,
-        }
+        counts = [sums[f"{name}{suffix}"] for name in ("TP", "FP", "FN")]
+        ratios = detection_ratios(*counts, *(chosen[name].astype(float).sum() for name in ("match_iou", "match_dice")))
+        pooled |= {f"{name}{suffix}": ratios[name] for name in ("Precision", "Recall", "F1", "DSC_TP", "SQ", "PQ")}
     return {**pooled, "RQ": pooled["F1"]}
 
 
@@ -107,7 +92,7 @@ def result_files(folder: Path) -> list[Path]:
     return [folder / name for name in (SUMMARY_FILE, CASES_FILE, LESIONS_FILE)]
 
 
-def write_results(folder: Path, summary: dict, cases: list[dict], lesions: pd.DataFrame) -> list[Path]:
+def write_results(folder: Path, summary: dict, cases: list[CaseResult], lesions: pd.DataFrame) -> list[Path]:
     """Write ``summary_instances.json``, ``cases.csv`` and ``lesions.csv``: all of them or none."""
     # The summary, by which an evaluation is found, comes last.
     summary_file, *table_files = files = result_files(folder)
@@ -116,10 +101,10 @@ def write_results(folder: Path, summary: dict, cases: list[dict], lesions: pd.Da
     return files
 
 
-def _sum_of_removed(cases: list[dict]) -> dict[str, dict[str, float]]:
+def _sum_of_removed(cases: list[CaseResult]) -> dict[str, dict[str, float]]:
     sums: dict[str, dict[str, float]] = {}
     for case in cases:
-        for side, report in case["removed"].items():
+        for side, report in case.removed.items():
             of_side = sums.setdefault(side, {})
             for name, value in report.items():
                 of_side[name] = of_side.get(name, 0) + value
@@ -127,10 +112,10 @@ def _sum_of_removed(cases: list[dict]) -> dict[str, dict[str, float]]:
 
 
 def _notes(
-    lesions: pd.DataFrame, settings: EvaluationSettings, missing: list[str], extra: list[str], removed: dict[str, dict]
+    lesions: pd.DataFrame, settings: EvaluationSettings, pairing: Pairing, removed: dict[str, dict[str, float]]
 ) -> list[str]:
     """What a reader of the numbers must know."""
-    notes = []
+    notes, missing, extra = [], pairing.missing, pairing.extra
     if missing:
         treated = "scored as empty predictions" if settings.missing == "worst" else "left out of every number"
         notes.append(f"{len(missing)} cases have no prediction and are {treated}: {', '.join(missing)}.")

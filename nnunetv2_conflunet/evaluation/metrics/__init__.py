@@ -1,0 +1,1 @@
+"""Lesion-level metrics of one case: overlaps, matching, confluence. Arrays only, no files."""

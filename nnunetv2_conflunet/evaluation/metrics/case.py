@@ -1,24 +1,28 @@
-"""The evaluation of one patient."""
+"""The evaluation of one case."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from nnunetv2_conflunet.evaluation.metrics import formulas as rules
+from nnunetv2_conflunet.evaluation.metrics import formulas
 from nnunetv2_conflunet.evaluation.metrics.confluence import find_confluent
 from nnunetv2_conflunet.evaluation.metrics.matching import Matches, match
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground, OverlapTable
-from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.evaluation.metrics.settings import CaseSettings
+from nnunetv2_conflunet.utilities.array_checks import check_spacing
 
+SWEEP_THRESHOLDS = tuple(tenths / 10 for tenths in range(1, 10))
 SWEPT = ("TP", "FP", "FN", "Precision", "Recall", "F1", "SQ", "PQ")
 
 
 @dataclass(frozen=True, eq=False)
 class CaseEvaluation:
-    """What one patient's two maps gave.
+    """What the two maps of one case gave.
 
     Attributes:
         foreground: voxels of both maps.
+        spacing_mm: (ndim,) voxel size in mm.
+        settings: of the evaluation.
         table: overlaps of all instances.
         matches: the matched pairs.
         confluent: (R,) bool, which references are confluent lesion units.
@@ -26,10 +30,26 @@ class CaseEvaluation:
     """
 
     foreground: Foreground
+    spacing_mm: np.ndarray
+    settings: CaseSettings
     table: OverlapTable
     matches: Matches
     confluent: np.ndarray
     metrics: dict[str, float]
+
+    def confluent_predictions(self) -> np.ndarray:
+        """(P,) bool, which predictions share a component of the predicted mask with another one."""
+        return _confluent(self.foreground.coordinates, self.foreground.prediction, self.settings)
+
+    def sweep(self) -> list[dict[str, float]]:
+        """Counts and detection metrics at each of the :data:`SWEEP_THRESHOLDS`, from the one overlap table."""
+        rows = []
+        for threshold in SWEEP_THRESHOLDS:
+            matches = match(self.table, self.settings.matching, threshold)
+            metrics = formulas.detection_metrics(self.table, matches)
+            metrics = formulas.apply_undefined_policy(metrics, self.settings.undefined)
+            rows.append({"iou_threshold": threshold, **{name: metrics[name] for name in SWEPT}})
+        return rows
 
 
 def evaluate_case(
@@ -43,7 +63,7 @@ def evaluate_case(
     clu: str = "shared",
     undefined: str = "nan",
 ) -> dict[str, float]:
-    """Lesion-level metrics of one patient. Every metric is defined in ``docs/metrics.md``.
+    """Lesion-level metrics of one case. Every metric is defined in ``docs/metrics.md``.
 
     The maps are taken as they are; filter small instances from both beforehand where that is wanted
     (:func:`nnunetv2_conflunet.postprocessing.remove_small_instances`).
@@ -56,7 +76,7 @@ def evaluate_case(
         connectivity: of the reference's connected components, 6, 18 or 26 (see :func:`.confluence.find_confluent`).
         matching: ``"paper"``, ``"isbi2024"``, ``"greedy"`` or ``"hungarian"`` (see :func:`.matching.match`).
         clu: ``"shared"`` or ``"eq3"`` (see :func:`.confluence.find_confluent`).
-        undefined: ``"nan"``, ``"worst"`` or ``"authors"`` (see :func:`.metrics.apply_undefined_policy`).
+        undefined: ``"nan"``, ``"worst"`` or ``"authors"`` (see :func:`.formulas.apply_undefined_policy`).
 
     Returns:
         Counts (TP, FP, FN, n_prediction, n_reference, n_CLU, TP_CLU, ...), ratios in [0, 1] (Precision, Recall, F1,
@@ -65,62 +85,41 @@ def evaluate_case(
 
     Raises:
         InputError: shapes that differ, values that are no ids, a spacing that does not fit, or an unknown option.
+
+    >>> import numpy as np
+    >>> reference = np.zeros((1, 20), int)
+    >>> reference[0, 0:4], reference[0, 4:8] = 1, 2
+    >>> metrics = evaluate_case(np.where(reference == 1, 7, 0), reference, spacing_mm=(1, 1))
+    >>> metrics["TP"], metrics["Recall"], metrics["n_CLU"], metrics["load_reference_mm3"]
+    (1, 0.5, 2, 8.0)
     """
-    return assess(
-        Foreground.of(prediction, reference),
-        spacing_mm,
-        iou_threshold=iou_threshold,
-        connectivity=connectivity,
-        matching=matching,
-        clu=clu,
-        undefined=undefined,
-    ).metrics
+    settings = CaseSettings(iou_threshold, matching, connectivity, clu, undefined)
+    return assess(Foreground.of(prediction, reference), spacing_mm, settings).metrics
 
 
-def assess(
-    foreground: Foreground,
-    spacing_mm: tuple[float, ...],
-    *,
-    iou_threshold: float = 0.1,
-    connectivity: int = 26,
-    matching: str = "paper",
-    clu: str = "shared",
-    undefined: str = "nan",
-) -> CaseEvaluation:
-    """:func:`evaluate_case` from the foreground of both maps, with the overlaps and matches that it rests on."""
-    lengths = np.asarray(spacing_mm)
-    if (
-        lengths.shape != (len(foreground.shape),)
-        or lengths.dtype.kind not in "iuf"
-        or not (np.isfinite(lengths) & (lengths > 0)).all()
-    ):
-        raise InputError(
-            f"The spacing {spacing_mm} does not fit maps of shape {foreground.shape}; give one positive length in mm "
-            "for each axis."
-        )
-    voxel_mm3 = float(np.prod(lengths.astype(float)))
+def assess(foreground: Foreground, spacing_mm: tuple[float, ...], settings: CaseSettings) -> CaseEvaluation:
+    """:func:`evaluate_case` from the foreground of both maps, with the overlaps and matches behind the metrics.
+
+    >>> evaluation = assess(Foreground.of(np.array([[5, 5, 0]]), np.array([[7, 7, 7]])), (1, 1), CaseSettings())
+    >>> evaluation.matches.iou
+    array([0.66666667])
+    """
+    spacing = check_spacing(spacing_mm, len(foreground.shape))
+    voxel_mm3 = float(np.prod(spacing))
     table = OverlapTable.of(foreground)
-    matches = match(table, matching, iou_threshold)
-    within = foreground.reference > 0
-    confluent = find_confluent(
-        foreground.coordinates[within], foreground.reference[within], connectivity=connectivity, definition=clu
-    )
+    matches = match(table, settings.matching, settings.iou_threshold)
+    confluent = _confluent(foreground.coordinates, foreground.reference, settings)
     metrics = {
-        **rules.detection_metrics(table, matches),
-        **rules.semantic_metrics(table, int(np.prod(foreground.shape)), voxel_mm3),
-        **rules.unmatched_volumes(table, matches, voxel_mm3),
-        **rules.confluence_metrics(table, matches, confluent),
-        **rules.merge_metrics(table),
+        **formulas.detection_metrics(table, matches),
+        **formulas.semantic_metrics(table, int(np.prod(foreground.shape)), voxel_mm3),
+        **formulas.unmatched_volumes(table, matches, voxel_mm3),
+        **formulas.confluence_metrics(table, matches, confluent),
+        **formulas.merge_metrics(table),
     }
-    return CaseEvaluation(foreground, table, matches, confluent, rules.apply_undefined_policy(metrics, undefined))
+    metrics = formulas.apply_undefined_policy(metrics, settings.undefined)
+    return CaseEvaluation(foreground, spacing, settings, table, matches, confluent, metrics)
 
 
-def sweep(table: OverlapTable, matching: str, iou_thresholds: tuple[float, ...], undefined: str) -> list[dict]:
-    """Counts and detection metrics at several IoU thresholds, from one overlap table."""
-    rows = []
-    for threshold in iou_thresholds:
-        metrics = rules.detection_metrics(table, match(table, matching, threshold))
-        # The policy asks for the number of CLUs, which no swept metric depends on.
-        metrics = rules.apply_undefined_policy(metrics | {"n_CLU": 0}, undefined)
-        rows.append({"iou_threshold": threshold, **{name: metrics[name] for name in SWEPT}})
-    return rows
+def _confluent(coordinates: np.ndarray, ids: np.ndarray, settings: CaseSettings) -> np.ndarray:
+    within = np.flatnonzero(ids)
+    return find_confluent(coordinates[within], ids[within], connectivity=settings.connectivity, definition=settings.clu)

@@ -1,13 +1,11 @@
 """Which instances are confluent lesion units (CLU)."""
 
-import cc3d
 import numpy as np
 
-from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.postprocessing.voxels import Voxels
+from nnunetv2_conflunet.utilities.array_checks import check_connectivity
 
 CLU_DEFINITIONS = ("shared", "eq3")
-# In a plane the 18- and the 26-neighbourhood are the same eight voxels.
-CONNECTIVITY_IN_PLANE = {4: 4, 6: 4, 8: 8, 18: 8, 26: 8}
 
 
 def find_confluent(
@@ -29,26 +27,15 @@ def find_confluent(
         (N,) bool, for each instance by ascending id.
 
     Raises:
-        InputError: an unknown definition or connectivity.
+        InputError: a connectivity that does not exist in this number of dimensions.
+
+    >>> find_confluent(np.array([[0, 0], [0, 1], [0, 5]]), np.array([1, 2, 3]))
+    array([ True,  True, False])
     """
-    if definition not in CLU_DEFINITIONS:
-        raise InputError(f"There is no CLU definition '{definition}'; use one of {', '.join(CLU_DEFINITIONS)}.")
-    ndim = coordinates.shape[1]
-    allowed = (6, 18, 26) if ndim == 3 else tuple(CONNECTIVITY_IN_PLANE)
-    if connectivity not in allowed:
-        raise InputError(f"The connectivity {connectivity} is none of {allowed} for {ndim} dimensions.")
-    if not len(ids):
-        return np.zeros(0, bool)
-    # Components are sought in the bounding box of the foreground only.
-    within_box = tuple((coordinates - coordinates.min(axis=0)).T)
-    # cc3d 4.1 runs out of provisional labels on bool arrays of isolated voxels; it does not on uint8.
-    mask = np.zeros([int(i.max()) + 1 for i in within_box], np.uint8)
-    mask[within_box] = 1
-    component = cc3d.connected_components(
-        mask, connectivity=connectivity if ndim == 3 else CONNECTIVITY_IN_PLANE[connectivity]
-    )[within_box].astype(np.int64)
+    connectivity = check_connectivity(connectivity, coordinates.shape[1])
+    component = Voxels(coordinates).components(connectivity)
     # One entry for each instance and component that share voxels.
-    base = int(component.max()) + 1
+    base = int(component.max(initial=0)) + 1
     instance, component = np.divmod(np.unique(ids * base + component), base)
     _, instance = np.unique(instance, return_inverse=True)
     in_crowd = np.bincount(component)[component] > 1

@@ -1,4 +1,4 @@
-"""Lesion-level metrics of one patient from the overlap table, the matches and the confluent lesions."""
+"""Lesion-level metrics of one case from the overlap table, the matches and the confluent lesions."""
 
 import math
 
@@ -6,12 +6,11 @@ import numpy as np
 
 from nnunetv2_conflunet.evaluation.metrics.matching import Matches, best_pairs
 from nnunetv2_conflunet.evaluation.metrics.overlap import OverlapTable
-from nnunetv2_conflunet.utilities.errors import InputError
 
 # An instance is held by the one that has more than this share of its voxels, which can be one only.
 MERGE_SHARE = 0.5
-# Mean share of lesion voxels that the normalised Dice scales to (Raina et al., ISBI 2023).
-NORMALISED_LOAD = 0.001
+# Mean share of lesion voxels that the normalized Dice scales to (Raina et al., ISBI 2023).
+NORMALIZED_LOAD = 0.001
 
 DETECTION = ("Precision", "Recall", "F1")
 SEMANTIC = ("DSC", "nDSC")
@@ -44,44 +43,53 @@ def detection_metrics(table: OverlapTable, matches: Matches) -> dict[str, float]
     """
     n_prediction, n_reference = len(table.prediction_ids), len(table.reference_ids)
     tp = len(matches.prediction)
+    fp = n_prediction - tp
     # Under a many-to-one rule a reference may be matched by several predictions.
     fn = n_reference - len(np.unique(matches.reference))
-    precision = ratio(tp, n_prediction)
-    if n_reference and not n_prediction:
-        precision = 0.0
     return {
         "TP": tp,
-        "FP": n_prediction - tp,
+        "FP": fp,
         "FN": fn,
         "n_prediction": n_prediction,
         "n_reference": n_reference,
         "DiC": abs(n_prediction - n_reference),
         "count_difference": n_prediction - n_reference,
-        "Precision": precision,
-        "Recall": ratio(tp, tp + fn),
-        **quality(matches.iou, matches.dice, n_prediction - tp, fn),
+        **detection_ratios(tp, fp, fn, math.fsum(matches.iou), math.fsum(matches.dice)),
     }
 
 
-def quality(iou: np.ndarray, dice: np.ndarray, fp: int, fn: int) -> dict[str, float]:
-    """F1, DSC_TP, SQ, RQ and PQ of matched pairs and the unmatched lesions beside them."""
-    f1 = ratio(2 * len(iou), 2 * len(iou) + fp + fn)
-    sq = ratio(math.fsum(iou), len(iou))
+def detection_ratios(tp: float, fp: float, fn: float, iou_sum: float, dice_sum: float) -> dict[str, float]:
+    """Precision, Recall, F1, DSC_TP, SQ, RQ and PQ of matched pairs and the unmatched lesions beside them.
+
+    Args:
+        tp: number of matched pairs.
+        fp: number of predictions without a match.
+        fn: number of references without a match.
+        iou_sum: sum of the IoU of the pairs.
+        dice_sum: sum of their Dice coefficients.
+
+    >>> detection_ratios(tp=2, fp=0, fn=1, iou_sum=1.5, dice_sum=1.7)["PQ"]
+    0.6000000000000001
+    """
+    f1, sq = ratio(2 * tp, 2 * tp + fp + fn), ratio(iou_sum, tp)
+    # Without pairs F1 is 0 where there are lesions and NaN where there are none, and so are PQ and Precision.
     return {
+        "Precision": ratio(tp, tp + fp) if tp + fp else f1,
+        "Recall": ratio(tp, tp + fn),
         "F1": f1,
-        "DSC_TP": ratio(math.fsum(dice), len(dice)),
+        "DSC_TP": ratio(dice_sum, tp),
         "SQ": sq,
         "RQ": f1,
-        "PQ": sq * f1 if len(iou) else 0.0 * f1,
+        "PQ": sq * f1 if tp else f1,
     }
 
 
 def semantic_metrics(table: OverlapTable, n_voxels: int, voxel_mm3: float) -> dict[str, float]:
-    """Dice of the two supports, its load-normalised form, volumes and lesion loads.
+    """Dice of the two supports, its load-normalized form, volumes and lesion loads.
 
     Args:
         table: overlaps of the two maps.
-        n_voxels: voxels of the whole map, which the normalised Dice scales by.
+        n_voxels: voxels of the whole map, which the normalized Dice scales by.
         voxel_mm3: volume of a voxel (area of a pixel in mm2 in two dimensions).
     """
     prediction, reference = int(table.prediction_voxels.sum()), int(table.reference_voxels.sum())
@@ -90,7 +98,7 @@ def semantic_metrics(table: OverlapTable, n_voxels: int, voxel_mm3: float) -> di
     # Raina et al., ISBI 2023: false positives are scaled to what they would be at a load of 0.1 %.
     scale = 1.0
     if 0 < reference < n_voxels:
-        scale = (1 - NORMALISED_LOAD) * reference / (NORMALISED_LOAD * (n_voxels - reference))
+        scale = (1 - NORMALIZED_LOAD) * reference / (NORMALIZED_LOAD * (n_voxels - reference))
     return {
         "DSC": ratio(2 * tp, prediction + reference),
         "nDSC": ratio(2 * tp, 2 * tp + scale * fp + fn),
@@ -128,17 +136,13 @@ def confluence_metrics(table: OverlapTable, matches: Matches, confluent: np.ndar
     tp, n_clu = int(of_clu.sum()), int(confluent.sum())
     fn = n_clu - len(np.unique(matches.reference[of_clu]))
     fp = int(belongs_to_confluent(table, matches, confluent).sum()) - tp
-    panoptic = quality(matches.iou[of_clu], matches.dice[of_clu], fp, fn)
-    if not n_clu:
-        panoptic = dict.fromkeys(panoptic, math.nan)
+    ratios = detection_ratios(tp, fp, fn, math.fsum(matches.iou[of_clu]), math.fsum(matches.dice[of_clu]))
     return {
         "n_CLU": n_clu,
         "TP_CLU": tp,
         "FP_CLU": fp,
         "FN_CLU": fn,
-        "Recall_CLU": ratio(tp, tp + fn),
-        "Precision_CLU": (ratio(tp, tp + fp) if tp + fp else 0.0) if n_clu else math.nan,
-        **{f"{name}_CLU": panoptic[name] for name in ("F1", "DSC_TP", "SQ", "PQ")},
+        **{name: ratios[name.removesuffix("_CLU")] for name in CONFLUENT},
     }
 
 
@@ -181,26 +185,19 @@ def apply_undefined_policy(metrics: dict[str, float], policy: str) -> dict[str, 
     """Metrics with their undefined ratios as a policy wants them.
 
     Args:
-        metrics: of one patient, with NaN where a ratio is undefined.
+        metrics: of one case, with NaN where a ratio is undefined.
         policy: ``"nan"`` leaves them; ``"worst"`` makes them 0; ``"authors"`` gives what the published code of
             ConfLUNet gives: DSC and nDSC of two empty maps 1, other undefined ratios 0, but the CLU metrics NaN
             without a CLU.
 
-    Raises:
-        InputError: an unknown policy.
+    >>> apply_undefined_policy({"SQ": math.nan, "DSC": math.nan, "ASD_mm": math.nan}, "authors")
+    {'SQ': 0.0, 'DSC': 1.0, 'ASD_mm': nan}
     """
-    if policy not in UNDEFINED_POLICIES:
-        raise InputError(f"There is no policy '{policy}' for undefined ratios; use {', '.join(UNDEFINED_POLICIES)}.")
     if policy == "nan":
         return metrics
-    without_clu = metrics["n_CLU"] == 0
-    filled = {}
-    for name, value in metrics.items():
-        filled[name] = value
-        if name not in RATIOS or not math.isnan(value):
-            continue
-        if policy == "worst" or not (name in SEMANTIC or (name in CONFLUENT and without_clu)):
-            filled[name] = 0.0
-        elif name in SEMANTIC:
-            filled[name] = 1.0
-    return filled
+    filling = dict.fromkeys(RATIOS, 0.0)
+    if policy == "authors":
+        filling |= dict.fromkeys(SEMANTIC, 1.0)
+        if not metrics.get("n_CLU"):
+            filling |= dict.fromkeys(CONFLUENT, math.nan)
+    return {name: filling.get(name, value) if math.isnan(value) else value for name, value in metrics.items()}

@@ -8,7 +8,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from nnunetv2_conflunet.evaluation.metrics.overlap import OverlapTable
-from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.postprocessing.voxels import groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +52,12 @@ def match(table: OverlapTable, rule: str = "paper", iou_threshold: float = 0.1) 
               (:func:`scipy.optimize.linear_sum_assignment`, whose choice it is between sets of equal sum).
         iou_threshold: in [0, 1).
 
-    Raises:
-        InputError: an unknown rule or a threshold out of range.
+    >>> from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground
+    >>> maps = np.array([[1, 1, 1, 2, 2]]), np.array([[7, 7, 7, 7, 7]])
+    >>> found = match(OverlapTable.of(Foreground.of(*maps)))
+    >>> found.prediction, found.reference, found.iou
+    (array([0]), array([0]), array([0.6]))
     """
-    if rule not in MATCHING_RULES:
-        raise InputError(f"There is no matching rule '{rule}'; use one of {', '.join(MATCHING_RULES)}.")
-    if not 0 <= iou_threshold < 1:
-        raise InputError(f"The IoU threshold is {iou_threshold}; it must be at least 0 and below 1.")
     iou = table.pair_iou
     candidates = np.flatnonzero(iou > iou_threshold)
     chosen = np.sort(MATCHING_RULES[rule](table, iou, candidates))
@@ -106,19 +105,18 @@ def _hungarian(table: OverlapTable, iou: np.ndarray, candidates: np.ndarray) -> 
     ends = table.pair_prediction[candidates], n_prediction + table.pair_reference[candidates]
     graph = coo_array((np.ones(len(candidates)), ends), shape=(n_prediction + n_reference,) * 2)
     _, group = connected_components(graph, directed=False)
-    chosen = []
-    order = candidates[np.argsort(group[ends[0]], kind="stable")]
-    borders = np.flatnonzero(np.diff(group[table.pair_prediction[order]])) + 1
-    for pairs in np.split(order, borders):
+    chosen = [candidates[:0]]
+    for _, members in groups(group[ends[0]]):
+        pairs = candidates[members]
         _, row = np.unique(table.pair_prediction[pairs], return_inverse=True)
         _, column = np.unique(table.pair_reference[pairs], return_inverse=True)
-        gain = np.zeros((row.max(initial=-1) + 1, column.max(initial=-1) + 1))
+        gain = np.zeros((row.max() + 1, column.max() + 1))
         gain[row, column] = iou[pairs]
-        rows, columns = linear_sum_assignment(gain, maximize=True)
-        taken = np.zeros_like(gain, bool)
-        taken[rows, columns] = True
-        chosen.append(pairs[taken[row, column]])
-    return np.concatenate(chosen) if chosen else candidates
+        partner = np.full(len(gain), -1)
+        rows, partner_of_rows = linear_sum_assignment(gain, maximize=True)
+        partner[rows] = partner_of_rows
+        chosen.append(pairs[partner[row] == column])
+    return np.concatenate(chosen)
 
 
 MATCHING_RULES = {"paper": _paper, "isbi2024": _many_to_one, "greedy": _greedy, "hungarian": _hungarian}

@@ -39,28 +39,30 @@ class Foreground:
         Raises:
             InputError: shapes that differ or are not two- or three-dimensional; NaN, infinite, negative or
                 fractional ids, ids of 2**31 and more; arrays of no real numbers.
+
+        >>> Foreground.of(np.array([[5, 5, 0, 0]]), np.array([[0, 7, 7, 0]])).coordinates.tolist()
+        [[0, 0], [0, 1], [0, 2]]
         """
         prediction, reference = np.asarray(prediction), np.asarray(reference)
         if prediction.shape != reference.shape:
             raise InputError(
                 f"The prediction has shape {prediction.shape} and the reference {reference.shape}; both must lie on "
-                "one grid. Resample the prediction to the reference by nearest neighbour."
+                "one grid. Resample the prediction to the reference by nearest neighbor."
             )
         if prediction.ndim not in (2, 3):
             raise InputError(f"Instance maps have two or three axes, not shape {prediction.shape}.")
         for side, instances in (("prediction", prediction), ("reference", reference)):
             if instances.dtype.kind not in "biuf":
                 raise InputError(f"The {side} is an array of {instances.dtype}; ids are integers.")
-        # Maps in Fortran order, as nibabel gives them, are walked in that order, which is many times faster.
-        fortran = all(i.flags.f_contiguous and not i.flags.c_contiguous for i in (prediction, reference))
-        walked = (prediction.T, reference.T) if fortran else (prediction, reference)
-        positions, predicted, referred = _collect(*walked)
-        ids = _checked_ids(predicted, "prediction"), _checked_ids(referred, "reference")
-        coordinates = np.stack(np.unravel_index(positions, walked[0].shape), axis=1)
-        if fortran:
-            coordinates = coordinates[:, ::-1]
+        if all(side.flags.f_contiguous and not side.flags.c_contiguous for side in (prediction, reference)):
+            # Maps in Fortran order, as nibabel gives them, are read in that order, which is many times faster.
+            transposed = cls.of(prediction.T, reference.T)
+            coordinates = transposed.coordinates[:, ::-1]
             order = np.argsort(np.ravel_multi_index(tuple(coordinates.T), prediction.shape))
-            coordinates, ids = coordinates[order], tuple(i[order] for i in ids)
+            return cls(prediction.shape, coordinates[order], transposed.prediction[order], transposed.reference[order])
+        positions, predicted, referred = _collect(prediction, reference)
+        coordinates = np.stack(np.unravel_index(positions, prediction.shape), axis=1)
+        ids = _checked_ids(predicted, "prediction"), _checked_ids(referred, "reference")
         return cls(prediction.shape, coordinates, *ids)
 
 
@@ -91,25 +93,25 @@ class OverlapTable:
 
     @classmethod
     def of(cls, foreground: Foreground) -> "OverlapTable":
-        """Count the joint histogram of the foreground."""
+        """Count the joint histogram of the foreground.
+
+        >>> table = OverlapTable.of(Foreground.of(np.array([[5, 5, 0, 0]]), np.array([[0, 7, 7, 7]])))
+        >>> table.prediction_voxels, table.reference_voxels, table.pair_iou
+        (array([2]), array([3]), array([0.25]))
+        """
         base = int(foreground.reference.max(initial=0)) + 1
         keys, voxels = np.unique(foreground.prediction * base + foreground.reference, return_counts=True)
         predicted, referred = np.divmod(keys, base)
-        prediction_ids, prediction_index = np.unique(predicted, return_inverse=True)
-        reference_ids, reference_index = np.unique(referred, return_inverse=True)
-        prediction_voxels = np.bincount(prediction_index, voxels, len(prediction_ids)).astype(np.int64)
-        reference_voxels = np.bincount(reference_index, voxels, len(reference_ids)).astype(np.int64)
-        # Background, where present, is the first id of each side.
-        skip_prediction = int(0 in prediction_ids[:1])
-        skip_reference = int(0 in reference_ids[:1])
+        prediction_ids, prediction_voxels, prediction_index = _sizes(predicted, voxels)
+        reference_ids, reference_voxels, reference_index = _sizes(referred, voxels)
         pairs = (predicted > 0) & (referred > 0)
         return cls(
-            prediction_ids[skip_prediction:],
-            prediction_voxels[skip_prediction:],
-            reference_ids[skip_reference:],
-            reference_voxels[skip_reference:],
-            prediction_index[pairs] - skip_prediction,
-            reference_index[pairs] - skip_reference,
+            prediction_ids,
+            prediction_voxels,
+            reference_ids,
+            reference_voxels,
+            prediction_index[pairs],
+            reference_index[pairs],
             voxels[pairs],
         )
 
@@ -128,14 +130,25 @@ class OverlapTable:
     @property
     def pair_iou(self) -> np.ndarray:
         """(K,) float64, intersection over union of each pair."""
-        sizes = self.prediction_voxels[self.pair_prediction] + self.reference_voxels[self.pair_reference]
-        return self.pair_voxels / (sizes - self.pair_voxels)
+        return self.pair_voxels / (self._pair_sizes - self.pair_voxels)
 
     @property
     def pair_dice(self) -> np.ndarray:
         """(K,) float64, Dice coefficient of each pair."""
-        sizes = self.prediction_voxels[self.pair_prediction] + self.reference_voxels[self.pair_reference]
-        return 2 * self.pair_voxels / sizes
+        return 2 * self.pair_voxels / self._pair_sizes
+
+    @property
+    def _pair_sizes(self) -> np.ndarray:
+        return self.prediction_voxels[self.pair_prediction] + self.reference_voxels[self.pair_reference]
+
+
+def _sizes(ids: np.ndarray, voxels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The ids other than background, ascending, with their voxels, and the index among them of each entry."""
+    found, index = np.unique(ids, return_inverse=True)
+    total = np.bincount(index, voxels, len(found)).astype(np.int64)
+    # Background, where present, is the first id.
+    skip = int(0 in found[:1])
+    return found[skip:], total[skip:], index - skip
 
 
 def _collect(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -160,7 +173,7 @@ def _checked_ids(values: np.ndarray, side: str) -> np.ndarray:
             raise InputError(f"The {side} holds NaN or infinite values; ids are integers from 1, background is 0.")
         if (values != np.floor(values)).any():
             raise InputError(
-                f"The {side} holds fractional values; ids are integers. Interpolate label maps by nearest neighbour."
+                f"The {side} holds fractional values; ids are integers. Interpolate label maps by nearest neighbor."
             )
     if values.size and values.min() < 0:
         raise InputError(f"The {side} holds negative ids (lowest {values.min():g}); use 0 for background, ids from 1.")

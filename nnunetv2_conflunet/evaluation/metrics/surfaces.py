@@ -5,6 +5,7 @@ import numpy as np
 from nnunetv2_conflunet.evaluation.metrics.formulas import DISTANCES
 from nnunetv2_conflunet.evaluation.metrics.matching import Matches
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground
+from nnunetv2_conflunet.postprocessing.voxels import groups
 from nnunetv2_conflunet.utilities.errors import InputError
 
 HD_PERCENTILE = 95
@@ -53,10 +54,9 @@ def surface_distances(
 
 
 def _voxels_by_instance(ids: np.ndarray) -> list[np.ndarray]:
-    """For each instance by ascending id the positions where it stands in `ids`."""
+    """For each instance by ascending id its positions in `ids`."""
     within = np.flatnonzero(ids)
-    order = within[np.argsort(ids[within], kind="stable")]
-    return np.split(order, np.flatnonzero(np.diff(ids[order])) + 1)
+    return [within[members] for _, members in groups(ids[within])]
 
 
 def _crop(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

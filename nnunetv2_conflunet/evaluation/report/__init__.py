@@ -1,0 +1,1 @@
+"""What is made of evaluations: tables, comparisons of methods, figures and an HTML page."""

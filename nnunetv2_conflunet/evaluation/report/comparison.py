@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from nnunetv2_conflunet.evaluation.cohort.cases import CaseResult
 from nnunetv2_conflunet.evaluation.cohort.settings import ADDED
 from nnunetv2_conflunet.evaluation.cohort.summary import SUMMARY_FILE
 from nnunetv2_conflunet.evaluation.metrics.formulas import LOWER_IS_BETTER, RATIOS
-from nnunetv2_conflunet.evaluation.report.paired import holm, paired_comparison
+from nnunetv2_conflunet.evaluation.report.differences import holm, paired_difference
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import is_file_name, read_json
 
@@ -27,17 +29,19 @@ class Method:
     Attributes:
         name: of the method.
         folder: that holds the evaluation.
+        cases: the result of each case, by its id.
         metrics: one row a case, named by it, one column a metric.
         summary: the content of ``summary_instances.json``.
     """
 
     name: str
     folder: Path
+    cases: dict[str, CaseResult]
     metrics: pd.DataFrame
-    summary: dict
+    summary: dict[str, Any]
 
     @property
-    def settings(self) -> dict:
+    def settings(self) -> dict[str, Any]:
         """What the evaluation was made with."""
         return ADDED | self.summary["settings"]
 
@@ -49,10 +53,10 @@ class Comparison:
     Attributes:
         methods: names, in the order given.
         metrics: names.
-        means: metric -> (mean, std) by method, over the patients for which all methods define the metric.
-        n: metric -> number of these patients.
-        pairs: one row for each metric and pair of methods, with the columns of :func:`.paired.paired_comparison` and
-            Holm's p_t_holm and p_wilcoxon_holm over all rows.
+        means: metric -> (mean, std) by method, over the cases for which all methods define the metric.
+        n: metric -> number of these cases.
+        differences: one row for each metric and two methods, with the columns of
+            :func:`.differences.paired_difference` and Holm's p_t_holm and p_wilcoxon_holm over all rows.
         notes: what a reader must know.
     """
 
@@ -60,7 +64,7 @@ class Comparison:
     metrics: list[str]
     means: dict[str, dict[str, tuple[float, float]]]
     n: dict[str, int]
-    pairs: pd.DataFrame
+    differences: pd.DataFrame
     notes: list[str]
 
 
@@ -74,11 +78,11 @@ def load_methods(paths: list[Path], names: list[str] | None = None) -> list[Meth
     Raises:
         InputError: a missing file, names that coincide or do not fit in number.
     """
-    files = [i / SUMMARY_FILE if i.is_dir() else i for i in paths]
+    files = [path / SUMMARY_FILE if path.is_dir() else path for path in paths]
     for file in files:
         if not file.is_file():
             raise InputError(f"{file} does not exist; run nnUNetv2_conflunet_evaluate first.")
-    names = names or _folder_names([i.absolute().parent for i in files])
+    names = names or _folder_names([file.absolute().parent for file in files])
     if len(names) != len(files) or len(set(names)) != len(names):
         raise InputError(f"{len(files)} evaluations need as many different names, not {', '.join(names)}; use --names.")
     methods = []
@@ -86,9 +90,10 @@ def load_methods(paths: list[Path], names: list[str] | None = None) -> list[Meth
         content = read_json(file)
         if not _is_summary(content):
             raise InputError(f"{file} is no summary of nnUNetv2_conflunet_evaluate.")
-        rows = {i["case"]: i["metrics"] for i in content["metric_per_case"]}
+        cases = {entry["case"]: CaseResult.from_json(entry) for entry in content["metric_per_case"]}
+        rows = {case: result.metrics for case, result in cases.items()}
         metrics = pd.DataFrame.from_dict(rows, orient="index").astype(float)
-        methods.append(Method(name, file.parent, metrics, content))
+        methods.append(Method(name, file.parent, cases, metrics, content))
     return methods
 
 
@@ -98,12 +103,13 @@ def _is_summary(content: object) -> bool:
         return False
     entries = content.get("metric_per_case")
     return isinstance(entries, list) and all(
-        isinstance(i, dict) and is_file_name(i.get("case")) and isinstance(i.get("metrics"), dict) for i in entries
+        isinstance(entry, dict) and is_file_name(entry.get("case")) and isinstance(entry.get("metrics"), dict)
+        for entry in entries
     )
 
 
 def compare_methods(methods: list[Method], metrics: list[str], *, seed: int = 0) -> Comparison:
-    """Compare methods over the patients that all of them have.
+    """Compare methods over the cases that all of them have.
 
     Args:
         methods: two or more.
@@ -111,55 +117,57 @@ def compare_methods(methods: list[Method], metrics: list[str], *, seed: int = 0)
         seed: of the bootstrap.
 
     Raises:
-        InputError: fewer than two methods, the settings differ, no patient is common, or a metric is unknown.
+        InputError: fewer than two methods, the settings differ, no case is common, or a metric is unknown.
+
+    >>> cases = {"MS_1": CaseResult("MS_1", metrics={"F1": 0.5}), "MS_2": CaseResult("MS_2", metrics={"F1": 0.7})}
+    >>> table = pd.DataFrame({"F1": [0.5, 0.7]}, index=list(cases))
+    >>> methods = [Method(name, Path(name), cases, table, {"settings": {}}) for name in ("CC", "ACLS")]
+    >>> compare_methods(methods, ["F1"]).n
+    {'F1': 2}
     """
     if len(methods) < 2:
         raise InputError("A comparison needs at least two evaluations.")
     first = methods[0]
     for method in methods[1:]:
         differing = [
-            k for k, value in first.settings.items() if k != "volume_bins_mm3" and method.settings.get(k) != value
+            name
+            for name, value in first.settings.items()
+            if name != "volume_bins_mm3" and method.settings.get(name) != value
         ]
         if differing:
             raise InputError(
                 f"{first.name} and {method.name} were evaluated with another {list_some(sorted(differing))}; evaluate "
                 "them with the same options."
             )
-    common = sorted(set.intersection(*(set(i.metrics.index) for i in methods)))
+    common = sorted(set.intersection(*(set(method.cases) for method in methods)))
     if not common:
-        raise InputError(f"{list_some([i.name for i in methods])} have no case in common.")
-    unknown = [i for i in metrics if any(i not in method.metrics for method in methods)]
+        raise InputError(f"{list_some([method.name for method in methods])} have no case in common.")
+    unknown = [metric for metric in metrics if any(metric not in method.metrics for method in methods)]
     if unknown:
         raise InputError(f"There is no metric {list_some(unknown)}; there are {', '.join(first.metrics)}.")
-    unsuitable = [i for i in metrics if i not in RATIOS and i not in LOWER_IS_BETTER]
+    unsuitable = [metric for metric in metrics if metric not in RATIOS and metric not in LOWER_IS_BETTER]
     if unsuitable:
         raise InputError(f"{list_some(unsuitable)} is neither better high nor low; compare ratios or errors.")
-    values = {i.name: i.metrics.loc[common] for i in methods}
-    means, n = {}, {}
+    means, n, differences = {}, {}, []
     for metric in metrics:
-        side_by_side = pd.DataFrame({name: table[metric] for name, table in values.items()}).dropna()
-        n[metric] = len(side_by_side)
-        means[metric] = {name: (float(side_by_side[name].mean()), float(side_by_side[name].std())) for name in values}
-    pairs = pd.DataFrame(
-        {
-            "metric": metric,
-            "first": a,
-            "second": b,
-            **paired_comparison(values[a][metric], values[b][metric], seed=seed),
-        }
-        for metric in metrics
-        for a, b in combinations(values, 2)
-    )
+        values = {method.name: method.metrics.loc[common, metric].to_numpy() for method in methods}
+        defined = pd.DataFrame(values).dropna()
+        n[metric] = len(defined)
+        means[metric] = {name: (float(defined[name].mean()), float(defined[name].std())) for name in values}
+        for a, b in combinations(values, 2):
+            difference = paired_difference(values[a], values[b], seed=seed)
+            differences.append({"metric": metric, "first": a, "second": b, **difference})
+    table = pd.DataFrame(differences)
     for test in ("p_t", "p_wilcoxon"):
-        pairs[f"{test}_holm"] = holm(pairs[test].to_numpy())
+        table[f"{test}_holm"] = holm(table[test].to_numpy())
     notes = [
-        f"{len(i.metrics) - len(common)} cases of {i.name} are not in every evaluation and are left out."
-        for i in methods
-        if len(i.metrics) > len(common)
+        f"{len(method.cases) - len(common)} cases of {method.name} are not in every evaluation and are left out."
+        for method in methods
+        if len(method.cases) > len(common)
     ]
-    return Comparison(list(values), list(metrics), means, n, pairs, notes)
+    return Comparison([method.name for method in methods], list(metrics), means, n, table, notes)
 
 
 def _folder_names(folders: list[Path]) -> list[str]:
-    names = [i.name for i in folders]
-    return names if len(set(names)) == len(names) else [f"{i.parent.name}/{i.name}" for i in folders]
+    names = [folder.name for folder in folders]
+    return names if len(set(names)) == len(names) else [f"{folder.parent.name}/{folder.name}" for folder in folders]

@@ -1,40 +1,47 @@
-"""Figures of an evaluation: distributions, recall by volume, agreement of counts and loads."""
+"""Figures of an evaluation: distributions, detection by volume, agreement of counts and loads."""
 
 import base64
 import io
+from collections.abc import Collection, Iterator
+from itertools import cycle
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which colour-blind readers tell apart.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+# Okabe and Ito's colors, which readers with color vision deficiencies can tell apart.
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 BOXED = ("Precision", "Recall", "F1", "DSC", "DSC_TP", "PQ", "Recall_CLU", "PQ_CLU")
+# Share of the distance between two ticks that the boxes or bars of all methods fill.
+FILLED = 0.8
 
 
 def box_plots(metrics: dict[str, pd.DataFrame]) -> Figure:
-    """Box plots over patients, every patient a dot, one box a method and metric.
+    """Box plots over cases, every case a dot, one box a method and metric.
 
     Args:
-        metrics: method -> one row a patient, one column a metric.
+        metrics: method -> one row a case, one column a metric.
+
+    >>> metrics = {"CC": pd.DataFrame(0.5, index=["a", "b"], columns=BOXED)}
+    >>> len(box_plots(metrics).axes[0].patches)
+    8
     """
     figure = Figure(figsize=(10, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    width = 0.8 / len(metrics)
-    for i, (name, table) in enumerate(metrics.items()):
-        positions = np.arange(len(BOXED)) + (i - (len(metrics) - 1) / 2) * width
-        values = [100 * table[metric].dropna().to_numpy() for metric in BOXED]
-        boxes = axes.boxplot(values, positions=positions, widths=0.85 * width, showfliers=False, patch_artist=True)
-        for box, median in zip(boxes["boxes"], boxes["medians"], strict=True):
-            box.set(facecolor=COLOURS[i % len(COLOURS)], alpha=0.35, label="_")
-            median.set(color="black")
-        boxes["boxes"][0].set_label(name)
-        # Dots lie side by side by rank, so that equal values stay visible.
+    axes, width = figure.add_subplot(), FILLED / len(metrics)
+    for name, color, offset in _beside_each_other(metrics):
+        positions = np.arange(len(BOXED)) + offset
+        values = [100 * metrics[name][metric].dropna().to_numpy() for metric in BOXED]
+        drawn = axes.boxplot(
+            values, positions=positions, widths=0.85 * width, showfliers=False, patch_artist=True,
+            boxprops={"facecolor": color, "alpha": 0.35}, medianprops={"color": "black"},
+        )  # fmt: skip
+        drawn["boxes"][0].set_label(name)
+        # Dots lie side by side, so that equal values stay visible.
         for position, column in zip(positions, values, strict=True):
             spread = np.linspace(-0.25, 0.25, len(column)) * width if len(column) > 1 else np.zeros(len(column))
-            axes.plot(position + spread, column, ".", color=COLOURS[i % len(COLOURS)], markersize=4)
-    axes.set_xticks(range(len(BOXED)), [f"{i}\nn = {_counts(metrics, i)}" for i in BOXED])
+            axes.plot(position + spread, column, ".", color=color, markersize=4)
+    axes.set_xticks(range(len(BOXED)), [f"{metric}\nn = {_counts(metrics, metric)}" for metric in BOXED])
     axes.set(ylabel="%", ylim=(-3, 103))
     axes.grid(axis="y", alpha=0.3)
     _name_methods(figure, len(metrics))
@@ -42,29 +49,27 @@ def box_plots(metrics: dict[str, pd.DataFrame]) -> Figure:
 
 
 def detection_by_volume(strata: dict[str, list[dict]]) -> Figure:
-    """Recall and precision in every volume range, with the numbers of lesions they stand on.
+    """Recall and precision in every volume range, with the numbers of lesions behind them.
 
     Args:
         strata: method -> rows of :func:`.strata.strata_by_volume`.
     """
     figure = Figure(figsize=(10, 3.4), layout="constrained")
-    width = 0.8 / len(strata)
+    names = [row["stratum"] for row in next(iter(strata.values()))]
+    size = "area in mm²" if any(name.endswith(" mm2") for name in names) else "volume in mm³"
+    names = [name.removesuffix(" mm2").removesuffix(" mm3") for name in names]
     for axes, ratio, count in zip(
         figure.subplots(1, 2, sharey=True), ("Recall", "Precision"), ("n_reference", "n_prediction"), strict=True
     ):
-        for i, (name, rows) in enumerate(strata.items()):
-            positions = np.arange(len(rows)) + (i - (len(strata) - 1) / 2) * width
-            heights = [100 * row[ratio] for row in rows]
-            axes.bar(positions, heights, 0.9 * width, color=COLOURS[i % len(COLOURS)], alpha=0.7, label=name)
-            for position, height, row in zip(positions, heights, rows, strict=True):
-                axes.annotate(str(row[count]), (position, np.nan_to_num(height)), ha="center", va="bottom", fontsize=7)
-        names = [row["stratum"] for row in next(iter(strata.values()))]
-        size = "area in mm²" if any(i.endswith(" mm2") for i in names) else "volume in mm³"
-        names = [i.removesuffix(" mm2").removesuffix(" mm3") for i in names]
+        for name, color, offset in _beside_each_other(strata):
+            heights = [100 * np.nan_to_num(row[ratio]) for row in strata[name]]
+            positions, width = np.arange(len(heights)) + offset, 0.9 * FILLED / len(strata)
+            bars = axes.bar(positions, heights, width, color=color, alpha=0.7, label=name)
+            axes.bar_label(bars, [str(row[count]) for row in strata[name]], fontsize=7)
         axes.set_xticks(range(len(names)), names)
         # Ranges without lesions keep their place.
-        axes.set(xlabel=f"lesion {size}", title=f"{ratio} (number: lesions)", ylim=(0, 108))
         axes.set_xlim(-0.5, len(names) - 0.5)
+        axes.set(xlabel=f"lesion {size}", title=f"{ratio} (number: lesions)", ylim=(0, 108))
         axes.grid(axis="y", alpha=0.3)
     figure.axes[0].set_ylabel("%")
     _name_methods(figure, len(strata))
@@ -80,15 +85,16 @@ def bland_altman(metrics: dict[str, pd.DataFrame], dim: int = 3) -> Figure:
         (load, "load_prediction_mm3", "load_reference_mm3", per_unit),
     )
     for axes, (quantity, predicted, referred, unit) in zip(figure.subplots(1, 2), quantities, strict=True):
-        for i, (name, table) in enumerate(metrics.items()):
+        for name, color, _ in _beside_each_other(metrics):
+            table = metrics[name]
             mean = (table[predicted] + table[referred]) / 2 / unit
             difference = (table[predicted] - table[referred]) / unit
-            colour, bias = COLOURS[i % len(COLOURS)], difference.mean()
-            axes.plot(mean, difference, "o", color=colour, markersize=4, alpha=0.8, label=name)
-            axes.axhline(bias, color=colour, linewidth=1.2)
+            bias = difference.mean()
+            axes.plot(mean, difference, "o", color=color, markersize=4, alpha=0.8, label=name)
+            axes.axhline(bias, color=color, linewidth=1.2)
             if len(difference) > 1:
                 for limit in (-1.96, 1.96):
-                    axes.axhline(bias + limit * difference.std(), color=colour, linewidth=1, linestyle="--")
+                    axes.axhline(bias + limit * difference.std(), color=color, linewidth=1, linestyle="--")
         axes.axhline(0, color="black", linewidth=0.6)
         axes.set(xlabel=f"mean of prediction and reference, {quantity}", ylabel="prediction − reference")
         axes.grid(alpha=0.3)
@@ -97,11 +103,21 @@ def bland_altman(metrics: dict[str, pd.DataFrame], dim: int = 3) -> Figure:
 
 
 def as_data_uri(figure: Figure, dpi: int = 130) -> str:
-    """The figure as a PNG in a data URI, which an HTML file holds by itself."""
+    """The figure as a PNG in a data URI, so that an HTML file can contain it.
+
+    >>> as_data_uri(Figure())[:22]
+    'data:image/png;base64,'
+    """
     buffer = io.BytesIO()
     with matplotlib.rc_context({"font.size": 9}):
         figure.savefig(buffer, format="png", dpi=dpi)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _beside_each_other(methods: Collection[str]) -> Iterator[tuple[str, str, float]]:
+    """Each method with its color and the place of its boxes or bars beside a tick."""
+    offsets = (np.arange(len(methods)) - (len(methods) - 1) / 2) * FILLED / len(methods)
+    return zip(methods, cycle(COLORS), offsets.tolist(), strict=False)
 
 
 def _name_methods(figure: Figure, n_methods: int) -> None:

@@ -23,13 +23,21 @@ PRINTED_NUMBERS = (
 )
 
 
-def percent(value: float) -> str:
-    """A ratio in %, or a dash where it is undefined."""
+def percent(value: float | None) -> str:
+    """A ratio in %, or a dash where it is undefined.
+
+    >>> percent(0.5), percent(math.nan)
+    ('50.0', '–')
+    """
     return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}"
 
 
-def number(value: float, decimals: int = 1) -> str:
-    """A number with its decimals, an integer without, or a dash where it is undefined."""
+def number(value: float | None, decimals: int = 1) -> str:
+    """A number with its decimals, an integer without, or a dash where it is undefined.
+
+    >>> number(1234.56), number(3)
+    ('1,234.6', '3')
+    """
     if value is None or math.isnan(value):
         return "–"
     return f"{value}" if isinstance(value, int) else f"{value:,.{decimals}f}"
@@ -65,7 +73,7 @@ def print_summary(summary: dict, title: str) -> None:
     for heading in ("mean ± std", "cases", "pooled"):
         table.add_column(heading, justify="right")
     for names in (PRINTED_RATIOS, PRINTED_NUMBERS):
-        for name in (i for i in names if i in summary["mean"]):
+        for name in (known for known in names if known in summary["mean"]):
             label = f"{name} (%)" if name in RATIOS else in_units(name, summary)
             pooled = printed(name, summary["pooled"][name]) if name in summary["pooled"] else ""
             table.add_row(label, mean_and_std(summary, name), str(summary["n"][name]), pooled)
@@ -83,15 +91,17 @@ def _strata(kind: str, rows: list[dict]) -> Table:
     for heading in (*ratios, *counts):
         table.add_column(heading, justify="right")
     for row in rows:
-        table.add_row(row["stratum"], *(percent(row[i]) for i in ratios), *(str(row[i]) for i in counts))
+        table.add_row(
+            row["stratum"], *(percent(row[ratio]) for ratio in ratios), *(str(row[count]) for count in counts)
+        )
     return table
 
 
 def describe_settings(summary: dict) -> str:
-    """What the numbers of a summary stand on, in a line."""
+    """The settings behind the numbers of a summary, in a line."""
     settings = ADDED | summary["settings"]
     limits = SizeLimits(**{name: settings[name] for name in LIMITS}).describe(dim_of(summary))
-    removed = ", ".join(f"{i['n_instances_removed']} of the {side}" for side, i in summary["removed"].items())
+    removed = ", ".join(f"{report['n_instances_removed']} of the {side}" for side, report in summary["removed"].items())
     return (
         f"{summary['n_cases']} cases; matching '{settings['matching']}', IoU > {settings['iou_threshold']:g}; CLU "
         f"'{settings['clu']}', connectivity {settings['connectivity']}; undefined ratios '{settings['undefined']}'; "

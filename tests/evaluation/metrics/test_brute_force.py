@@ -9,8 +9,9 @@ from scipy import ndimage
 
 from nnunetv2_conflunet.evaluation.metrics.case import assess
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground
+from nnunetv2_conflunet.evaluation.metrics.settings import CaseSettings
 
-NEIGHBOURS = {6: 1, 18: 2, 26: 3}
+NEIGHBORS = {6: 1, 18: 2, 26: 3}
 
 
 def masks_of(instances):
@@ -74,7 +75,7 @@ def best_sum_one_to_one(ious, threshold):
 
 
 def confluent_ids(instances, connectivity, definition):
-    structure = ndimage.generate_binary_structure(instances.ndim, min(NEIGHBOURS[connectivity], instances.ndim))
+    structure = ndimage.generate_binary_structure(instances.ndim, min(NEIGHBORS[connectivity], instances.ndim))
     components, n = ndimage.label(instances > 0, structure)
     masks = masks_of(instances)
     found = set()
@@ -192,7 +193,7 @@ def test_all_metrics_agree(rule, definition, random_pair):
         connectivity = int(rng.choice([6, 18, 26]))
         spacing_mm = tuple(rng.uniform(0.5, 3, size=ndim))
         options = {"matching": rule, "clu": definition, "iou_threshold": threshold, "connectivity": connectivity}
-        case = assess(Foreground.of(prediction, reference), spacing_mm, **options)
+        case = assess(Foreground.of(prediction, reference), spacing_mm, CaseSettings(**options))
         pairs = pairs_of(case)
         ious = overlapping(masks_of(prediction), masks_of(reference))
         if rule == "hungarian":

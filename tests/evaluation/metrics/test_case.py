@@ -9,6 +9,7 @@ import pytest
 from nnunetv2_conflunet.evaluation import evaluate_case
 from nnunetv2_conflunet.evaluation.metrics.case import assess
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground
+from nnunetv2_conflunet.evaluation.metrics.settings import CaseSettings
 from nnunetv2_conflunet.utilities.errors import InputError
 
 NAN = pytest.approx(np.nan, nan_ok=True)
@@ -33,7 +34,7 @@ def test_a_pair_of_shifted_rods_has_the_overlap_of_the_shift():
     assert found["Precision"] == found["Recall"] == found["F1"] == found["RQ"] == 1
 
 
-def test_normalised_dice_scales_false_positives_to_a_load_of_one_in_a_thousand():
+def test_normalized_dice_scales_false_positives_to_a_load_of_one_in_a_thousand():
     # 10 of 60 voxels are lesion: the scale is 0.999 * 10 / (0.001 * 50) = 199.8.
     found = evaluate_case(line((1, 3, 13)), line((1, 0, 10)), (1, 1))
     assert found["nDSC"] == pytest.approx(14 / (14 + 199.8 * 3 + 3), rel=1e-12)
@@ -81,9 +82,9 @@ def test_ties_go_to_the_lowest_id():
     reference = line((7, 0, 5), (3, 5, 10))
     found = evaluate_case(line((1, 0, 10)), reference, (1, 1))
     assert (found["TP"], found["FN"], found["SQ"]) == (1, 1, 0.5)
-    case = assess(Foreground.of(line((1, 0, 10)), reference), (1, 1))
+    case = assess(Foreground.of(line((1, 0, 10)), reference), (1, 1), CaseSettings())
     assert case.table.reference_ids[case.matches.reference] == [3]
-    case = assess(Foreground.of(reference, line((1, 0, 10))), (1, 1))
+    case = assess(Foreground.of(reference, line((1, 0, 10))), (1, 1), CaseSettings())
     assert case.table.prediction_ids[case.matches.prediction] == [3]
 
 
@@ -248,14 +249,29 @@ def test_many_slabs_are_one_map():
         (np.full((3, 3), 2**31), np.zeros((3, 3)), {}, "id 2147483648"),
         (np.full((3, 3), 2**63, np.uint64), np.zeros((3, 3)), {}, "id 9223372036854775808"),
         (np.zeros((3, 3)), np.full((3, 3), "1"), {}, "reference is an array of <U1"),
-        (np.zeros((3, 3)), np.zeros((3, 3)), {"spacing_mm": 1.0}, r"spacing 1\.0 does not fit"),
+        (
+            np.zeros((3, 3)),
+            np.zeros((3, 3)),
+            {"spacing_mm": 1.0},
+            r"spacing_mm 1\.0 must hold one value for each of the 2 axes",
+        ),
         (np.zeros((3, 3)), np.zeros((3, 3)), {"matching": "best"}, "no matching rule 'best'"),
         (np.zeros((3, 3)), np.zeros((3, 3)), {"clu": "eq4"}, "no CLU definition 'eq4'"),
-        (np.zeros((3, 3)), np.zeros((3, 3)), {"undefined": "zero"}, "no policy 'zero'"),
-        (np.zeros((3, 3)), np.zeros((3, 3)), {"connectivity": 7}, "connectivity 7"),
+        (np.zeros((3, 3)), np.zeros((3, 3)), {"undefined": "zero"}, "no policy for undefined ratios 'zero'"),
+        (np.zeros((3, 3)), np.zeros((3, 3)), {"connectivity": 7}, "connectivity is 7; it must be one of 4, 8"),
         (np.zeros((3, 3)), np.zeros((3, 3)), {"iou_threshold": 1.0}, "threshold is 1.0"),
-        (np.zeros((3, 3)), np.zeros((3, 3)), {"spacing_mm": (1, 1, 1)}, r"spacing \(1, 1, 1\) does not fit"),
-        (np.zeros((3, 3)), np.zeros((3, 3)), {"spacing_mm": (1, 0)}, r"spacing \(1, 0\) does not fit"),
+        (
+            np.zeros((3, 3)),
+            np.zeros((3, 3)),
+            {"spacing_mm": (1, 1, 1)},
+            r"spacing_mm \(1, 1, 1\) must hold one value for each of the 2 axes",
+        ),
+        (
+            np.zeros((3, 3)),
+            np.zeros((3, 3)),
+            {"spacing_mm": (1, 0)},
+            r"spacing_mm \(1\.0, 0\.0\) must hold positive numbers",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_error(prediction, reference, options, message):

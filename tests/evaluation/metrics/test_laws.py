@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 from nnunetv2_conflunet.evaluation import evaluate_case
 from nnunetv2_conflunet.evaluation.metrics.case import assess
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground
+from nnunetv2_conflunet.evaluation.metrics.settings import CaseSettings
 
 RULES = ("paper", "isbi2024", "greedy", "hungarian")
 ONE_TO_ONE = ("paper", "greedy", "hungarian")
@@ -32,7 +33,7 @@ def evaluate(maps, **options):
 
 
 def without_ties(maps):
-    iou = assess(Foreground.of(*maps), SPACING[maps[0].ndim]).table.pair_iou
+    iou = assess(Foreground.of(*maps), SPACING[maps[0].ndim], CaseSettings()).table.pair_iou
     return len(set(iou)) == len(iou)
 
 
@@ -106,10 +107,8 @@ def test_greedy_swaps_roles_at_any_threshold(maps, threshold):
 @given(pairs_of_maps(), st.floats(0, 0.9))
 def test_hungarian_finds_the_same_sum_with_roles_swapped(maps, threshold):
     # Which of several sets of equal sum is taken, and so TP, may differ.
-    one, other = (
-        assess(Foreground.of(*i), SPACING[maps[0].ndim], matching="hungarian", iou_threshold=threshold).matches.iou
-        for i in (maps, maps[::-1])
-    )
+    hungarian = CaseSettings(threshold, "hungarian")
+    one, other = (assess(Foreground.of(*i), SPACING[maps[0].ndim], hungarian).matches.iou for i in (maps, maps[::-1]))
     np.testing.assert_allclose(one.sum(), other.sum(), rtol=1e-12)
 
 
@@ -128,7 +127,7 @@ def test_paper_and_isbi2024_do_not_swap_roles_at_low_thresholds(rule, counts, sw
 
 @law
 @given(pairs_of_maps(), st.sampled_from(RULES), st.integers(1, 3))
-def test_an_empty_border_changes_only_the_normalised_dice(maps, rule, width):
+def test_an_empty_border_changes_only_the_normalized_dice(maps, rule, width):
     padded = [np.pad(i, width) for i in maps]
     same(evaluate(padded, matching=rule), evaluate(maps, matching=rule), without=("nDSC",))
 

@@ -6,11 +6,12 @@ import pytest
 from nnunetv2_conflunet.evaluation.metrics import surfaces
 from nnunetv2_conflunet.evaluation.metrics.case import assess
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground
+from nnunetv2_conflunet.evaluation.metrics.settings import CaseSettings
 from nnunetv2_conflunet.utilities.errors import InputError
 
 
 def distances(prediction, reference, spacing_mm, tolerance_mm):
-    case = assess(Foreground.of(prediction, reference), spacing_mm)
+    case = assess(Foreground.of(prediction, reference), spacing_mm, CaseSettings())
     return surfaces.surface_distances(case.foreground, case.matches, spacing_mm, tolerance_mm)
 
 

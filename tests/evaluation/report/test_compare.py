@@ -1,4 +1,4 @@
-"""Paired comparison of methods."""
+"""Comparison of methods."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from nnunetv2_conflunet.commands import compare as compare_command
 from nnunetv2_conflunet.evaluation.cohort.spreadsheets import read_csv
 from nnunetv2_conflunet.evaluation.report.comparison import compare_methods, load_methods
 from nnunetv2_conflunet.evaluation.report.comparison_tables import latex_table, markdown_tables
-from nnunetv2_conflunet.evaluation.report.paired import holm, paired_comparison
+from nnunetv2_conflunet.evaluation.report.differences import holm, paired_difference
 from nnunetv2_conflunet.utilities.errors import InputError
 
 SETTINGS = {"iou_threshold": 0.1, "matching": "paper"}
@@ -27,9 +27,9 @@ def write(folder, metrics, settings=SETTINGS):
     return folder
 
 
-def test_differences_are_over_patients_with_both_values():
+def test_differences_are_over_cases_with_both_values():
     first, second = np.array([0.5, 0.7, np.nan, 0.9]), np.array([0.4, np.nan, 0.3, 0.5])
-    found = paired_comparison(first, second)
+    found = paired_difference(first, second)
     assert (found["n"], found["difference"]) == (2, pytest.approx(0.25))
     assert (found["mean_first"], found["mean_second"]) == (pytest.approx(0.7), pytest.approx(0.45))
     # Two patients: the resampled means are 0.1, 0.25 and 0.4, the outer ones a quarter of the time each.
@@ -39,7 +39,7 @@ def test_differences_are_over_patients_with_both_values():
 def test_p_values_are_those_of_the_textbook_tests():
     rng = np.random.default_rng(1)
     first, second = rng.normal(0.6, 0.1, 13), rng.normal(0.5, 0.1, 13)
-    found = paired_comparison(first, second)
+    found = paired_difference(first, second)
     # The t statistic from its formula, and all 2**13 signs of the ranks.
     d = first - second
     t = d.mean() / (d.std(ddof=1) / np.sqrt(13))
@@ -55,8 +55,8 @@ def test_p_values_are_those_of_the_textbook_tests():
 def test_the_interval_is_seeded_and_near_the_one_of_theory():
     rng = np.random.default_rng(2)
     first, second = rng.normal(0.6, 0.1, 400), rng.normal(0.5, 0.1, 400)
-    found = paired_comparison(first, second, seed=5)
-    assert found == paired_comparison(first, second, seed=5)
+    found = paired_difference(first, second, seed=5)
+    assert found == paired_difference(first, second, seed=5)
     half = 1.96 * (first - second).std(ddof=1) / 20
     d = found["difference"]
     assert (found["low"], found["high"]) == (pytest.approx(d - half, abs=0.001), pytest.approx(d + half, abs=0.001))
@@ -64,12 +64,12 @@ def test_the_interval_is_seeded_and_near_the_one_of_theory():
 
 @pytest.mark.filterwarnings("error")
 def test_degenerate_comparisons():
-    same = paired_comparison(np.array([0.5, 0.6]), np.array([0.5, 0.6]))
+    same = paired_difference(np.array([0.5, 0.6]), np.array([0.5, 0.6]))
     assert (same["p_t"], same["p_wilcoxon"], same["low"], same["high"]) == (1, 1, 0, 0)
-    shifted = paired_comparison(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 2.0]))
+    shifted = paired_difference(np.array([1.0, 2.0, 3.0]), np.array([0.0, 1.0, 2.0]))
     assert shifted["p_t"] == 0 and shifted["low"] == shifted["high"] == 1
     for n in (0, 1):
-        found = paired_comparison(np.ones(n), np.zeros(n))
+        found = paired_difference(np.ones(n), np.zeros(n))
         assert found["n"] == n and np.isnan(found["p_t"]) and np.isnan(found["low"])
 
 
@@ -90,7 +90,7 @@ def test_tables_side_by_side(methods):
     comparison = compare_methods(load_methods(methods), ["F1", "DiC"])
     assert comparison.n == {"F1": 2, "DiC": 3}
     assert comparison.means["F1"]["acls"][0] == 0.375
-    assert comparison.pairs[["metric", "first", "second", "n", "difference"]].to_numpy().tolist() == [
+    assert comparison.differences[["metric", "first", "second", "n", "difference"]].to_numpy().tolist() == [
         ["F1", "cc_1", "acls", 2, 0.25],
         ["DiC", "cc_1", "acls", 3, 1.0],
     ]
@@ -126,10 +126,10 @@ def test_three_methods_share_one_family(tmp_path):
     folders = [
         write(tmp_path / name, {str(i): {"F1": rng.uniform(), "PQ": rng.uniform()} for i in range(8)}) for name in "abc"
     ]
-    pairs = compare_methods(load_methods(folders), ["F1", "PQ"]).pairs
-    assert len(pairs) == 6
-    pd.testing.assert_series_equal(pairs["p_t_holm"], pd.Series(holm(pairs["p_t"])), check_names=False)
-    assert pairs["p_t_holm"].min() == pytest.approx(min(1, 6 * pairs["p_t"].min()))
+    differences = compare_methods(load_methods(folders), ["F1", "PQ"]).differences
+    assert len(differences) == 6
+    pd.testing.assert_series_equal(differences["p_t_holm"], pd.Series(holm(differences["p_t"])), check_names=False)
+    assert differences["p_t_holm"].min() == pytest.approx(min(1, 6 * differences["p_t"].min()))
 
 
 def compare(*arguments):

@@ -148,7 +148,7 @@ def test_lesions_of_cases_with_odd_names_are_drawn(tmp_path, monkeypatch):
     original = report_page.case_view
 
     def case_view(case, lesions, *others):
-        drawn[case["case"]] = len(lesions)
+        drawn[case.case] = len(lesions)
         return original(case, lesions, *others)
 
     monkeypatch.setattr(report_page, "case_view", case_view)

@@ -1,4 +1,4 @@
-"""Paired comparison of two methods over patients."""
+"""Paired differences of two methods over cases, and their tests."""
 
 import math
 import warnings
@@ -9,21 +9,25 @@ from scipy import stats
 N_RESAMPLES = 10_000
 
 
-def paired_comparison(first: np.ndarray, second: np.ndarray, *, confidence: float = 0.95, seed: int = 0) -> dict:
-    """Compare a metric of two methods over the patients for which both are defined.
+def paired_difference(first: np.ndarray, second: np.ndarray, *, confidence: float = 0.95, seed: int = 0) -> dict:
+    """Compare a metric of two methods over the cases for which both are defined.
 
     Args:
-        first: (N,) float, the metric of each patient under the first method, NaN where undefined.
-        second: (N,) float, of the same patients under the second method.
+        first: (N,) float, the metric of each case under the first method, NaN where undefined.
+        second: (N,) float, of the same cases under the second method.
         confidence: of the interval.
         seed: of the bootstrap.
 
     Returns:
-        n, the number of patients compared; mean_first and mean_second over them; difference, the mean of first -
-        second; low and high, its percentile bootstrap interval over patients (:func:`scipy.stats.bootstrap`, 10,000
+        n, the number of cases compared; mean_first and mean_second over them; difference, the mean of first -
+        second; low and high, its percentile bootstrap interval over cases (:func:`scipy.stats.bootstrap`, 10,000
         resamples); p_t of the paired t-test (:func:`scipy.stats.ttest_rel`); p_wilcoxon of the signed-rank test
-        (:func:`scipy.stats.wilcoxon`, patients without a difference left out). With fewer than two patients the
+        (:func:`scipy.stats.wilcoxon`, cases without a difference left out). With fewer than two cases the
         interval and the p-values are NaN; without any difference between the methods both p-values are 1.
+
+    >>> found = paired_difference(np.array([0.5, 0.7, np.nan]), np.array([0.4, 0.5, 0.3]))
+    >>> found["n"], round(found["difference"], 3)
+    (2, 0.15)
     """
     first, second = np.asarray(first, float), np.asarray(second, float)
     defined = np.isfinite(first) & np.isfinite(second)
@@ -50,7 +54,7 @@ def paired_comparison(first: np.ndarray, second: np.ndarray, *, confidence: floa
         random_state=np.random.default_rng(seed),
     ).confidence_interval
     with warnings.catch_warnings():
-        # Equal differences in all patients have no variance: SciPy warns, and its p-value of 0 is right.
+        # Equal differences in all cases have no variance: SciPy warns, and its p-value of 0 is right.
         warnings.simplefilter("ignore", RuntimeWarning)
         p_t, p_wilcoxon = stats.ttest_rel(first, second).pvalue, stats.wilcoxon(differences).pvalue
     return result | {
@@ -69,6 +73,9 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 
     Returns:
         (N,) float in [0, 1].
+
+    >>> holm(np.array([0.04, 0.01, np.nan, 0.02]))
+    array([0.04, 0.03,  nan, 0.04])
     """
     p_values = np.asarray(p_values, float)
     tests = np.flatnonzero(~np.isnan(p_values))

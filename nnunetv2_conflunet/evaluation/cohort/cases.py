@@ -1,0 +1,132 @@
+"""The evaluation of the files of one case."""
+
+from dataclasses import astuple, dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+from nnunetv2_conflunet.evaluation.cohort.lesions import COLUMNS, describe_lesions
+from nnunetv2_conflunet.evaluation.cohort.pairing import Pair
+from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
+from nnunetv2_conflunet.evaluation.metrics.case import assess
+from nnunetv2_conflunet.evaluation.metrics.formulas import apply_undefined_policy
+from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground
+from nnunetv2_conflunet.evaluation.metrics.surfaces import SURFACE_METRICS, surface_distances
+from nnunetv2_conflunet.imageio import Geometry, grid_fault, read_instances
+from nnunetv2_conflunet.postprocessing.size_filter import large_enough, refuse_limits
+from nnunetv2_conflunet.postprocessing.voxels import Voxels
+from nnunetv2_conflunet.utilities.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class CaseResult:
+    """The results of one case, as plain values that JSON can hold.
+
+    Attributes:
+        case: the case id.
+        reference_file: path of the reference.
+        prediction_file: path of the prediction, None where it is missing.
+        metrics: names and values.
+        sweep: rows of :meth:`.case.CaseEvaluation.sweep`.
+        removed: what the size filter took from the ``prediction`` and from the ``reference``.
+        dim: axes of the image; 3 for results of an earlier version, which did not store it.
+        lesions: columns of :func:`.lesions.describe_lesions`; empty in a summary, which has a table for all cases.
+    """
+
+    case: str
+    reference_file: str = ""
+    prediction_file: str | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    sweep: list[dict[str, float]] = field(default_factory=list)
+    removed: dict[str, dict[str, float]] = field(default_factory=dict)
+    dim: int = 3
+    lesions: dict[str, list] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "CaseResult":
+        """The result from its entry in a file of this or an earlier version.
+
+        >>> CaseResult.from_json({"case": "MS_1", "metrics": {"TP": 2}}).dim
+        3
+        """
+        return cls(**{known.name: content[known.name] for known in fields(cls) if known.name in content})
+
+    def to_json(self, with_lesions: bool = True) -> dict[str, Any]:
+        """The entry of the case in a file."""
+        return {name: value for name, value in vars(self).items() if with_lesions or name != "lesions"}
+
+
+def evaluate_pair(pair: Pair, reader: type[BaseReaderWriter], settings: EvaluationSettings) -> CaseResult:
+    """Read, check and evaluate the files of one case.
+
+    Raises:
+        InputError: a file cannot be read, the two do not lie on one grid, or the size filter suits no lesion there.
+    """
+    reference, properties = read_instances(pair.reference, reader())
+    geometry = Geometry.from_properties(reference.shape, properties)
+    if pair.prediction is None:
+        prediction = np.zeros_like(reference)
+    else:
+        prediction, prediction_properties = read_instances(pair.prediction, reader())
+        grid = Geometry.from_properties(prediction.shape, prediction_properties)
+        fault = grid_fault(pair.prediction, grid, pair.reference, geometry, reader())
+        if fault is not None:
+            raise InputError(fault)
+    spacing_mm = geometry.spacing_mm
+    if reference.shape[0] == 1:
+        # nnU-Net gives images a leading axis of length 1, whose spacing is a placeholder.
+        prediction, reference, spacing_mm = prediction[0], reference[0], spacing_mm[1:]
+    refuse_limits(reference.shape, spacing_mm, settings.limits)
+    foreground, removed = _without_small(Foreground.of(prediction, reference), spacing_mm, settings)
+    evaluation = assess(foreground, spacing_mm, settings)
+    metrics, distances = evaluation.metrics, {}
+    if settings.surface:
+        distances = surface_distances(foreground, evaluation.matches, spacing_mm, settings.nsd_tolerance_mm)
+        means = {name: float(np.mean(distances[name])) if metrics["TP"] else np.nan for name in SURFACE_METRICS}
+        metrics = apply_undefined_policy(metrics | means, settings.undefined)
+    return CaseResult(
+        case=pair.case,
+        reference_file=str(pair.reference),
+        prediction_file=None if pair.prediction is None else str(pair.prediction),
+        metrics=metrics,
+        sweep=evaluation.sweep(),
+        removed=removed,
+        dim=reference.ndim,
+        lesions=describe_lesions(pair.case, evaluation, geometry, distances),
+    )
+
+
+def case_table(cases: list[CaseResult]) -> pd.DataFrame:
+    """One row a case: its id and its metrics.
+
+    >>> case_table([CaseResult("MS_1", metrics={"TP": 2, "FP": 0})]).to_dict("records")
+    [{'case': 'MS_1', 'TP': 2, 'FP': 0}]
+    """
+    return pd.DataFrame([{"case": case.case, **case.metrics} for case in cases])
+
+
+def lesion_table(cases: list[CaseResult]) -> pd.DataFrame:
+    """The lesions of all cases in one table, one row a lesion."""
+    names = cases[0].lesions if cases else COLUMNS
+    lesions = pd.DataFrame({name: [value for case in cases for value in case.lesions[name]] for name in names})
+    return lesions.astype(dict.fromkeys(("match_id", "best_overlap_id", "held_by_id"), "Int64"))
+
+
+def _without_small(
+    foreground: Foreground, spacing_mm: tuple[float, ...], settings: EvaluationSettings
+) -> tuple[Foreground, dict[str, dict[str, float]]]:
+    """The foreground without the instances that are too small, and what was removed from each side."""
+    if not any(astuple(settings.limits)):
+        return foreground, {}
+    removed = {}
+    for side in ("prediction", "reference"):
+        ids = getattr(foreground, side)
+        within = np.flatnonzero(ids)
+        voxels = Voxels(foreground.coordinates[within])
+        large, removed[side] = large_enough(voxels, ids[within], np.asarray(spacing_mm), settings.limits)
+        kept = np.zeros_like(ids)
+        kept[within[large]] = ids[within[large]]
+        foreground = replace(foreground, **{side: kept})
+    return foreground, removed
