@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from nnunetv2_conflunet.evaluation.cohort.cases import lesion_table
-from nnunetv2_conflunet.evaluation.cohort.folder import check_missing, evaluate_pairs
+from nnunetv2_conflunet.evaluation.cohort.folder import evaluate_pairs, expected_pairs
 from nnunetv2_conflunet.evaluation.cohort.pairing import pair_folders
 from nnunetv2_conflunet.evaluation.cohort.parts import check_part, merge_parts, part_file, write_part
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
@@ -35,9 +35,7 @@ def evaluate(args: argparse.Namespace) -> None:
     whole = args.merge or args.num_parts == 1
     require_writable(*(result_files(output) if whole else [part_file(output, args.part_id, args.num_parts)]))
     if args.merge:
-        check_missing(pairing, settings)
-        left_out = set(pairing.missing) if settings.missing == "skip" else set()
-        expected = [pair.case for pair in pairing.pairs if pair.case not in left_out]
+        expected = [pair.case for pair in expected_pairs(pairing, settings)]
         cases = merge_parts(output, args.num_parts, settings, expected)
     else:
         cases = evaluate_pairs(pairing, settings, args.np, slice(args.part_id, None, args.num_parts))

@@ -10,10 +10,11 @@ from nnunetv2_conflunet.utilities.errors import InputError, join_faults, list_so
 from nnunetv2_conflunet.utilities.parallel import run_cases
 
 
-def check_missing(pairing: Pairing, settings: EvaluationSettings) -> None:
-    """Raise an InputError that lists references without a prediction, unless the settings allow them.
+def expected_pairs(pairing: Pairing, settings: EvaluationSettings) -> list[Pair]:
+    """The cases to evaluate: all of them, or those with a prediction where the settings leave the others out.
 
-    Where they are left out, one prediction at least must be there.
+    Raises:
+        InputError: references have no prediction and the settings do not allow that, or no case is left.
     """
     not_taken = "".join(f" {note}" for note in pairing.notes)
     if settings.missing == "skip" and len(pairing.missing) == len(pairing.pairs):
@@ -26,6 +27,7 @@ def check_missing(pairing: Pairing, settings: EvaluationSettings) -> None:
             f"{len(pairing.missing)} of {len(pairing.pairs)} cases have no prediction: {list_some(pairing.missing)}. "
             "Predict them, score them as empty with --missing worst, or leave them out with --chill." + not_taken
         )
+    return [pair for pair in pairing.pairs if pair.prediction is not None or settings.missing != "skip"]
 
 
 def evaluate_pairs(
@@ -37,7 +39,7 @@ def evaluate_pairs(
         pairing: the cases.
         settings: how to evaluate.
         num_processes: worker processes; another joblib backend can take the work through `joblib.parallel_config`.
-        part: which of the cases, after those left out have been taken away.
+        part: which of the :func:`expected_pairs`.
 
     Returns:
         The result of each case.
@@ -45,10 +47,9 @@ def evaluate_pairs(
     Raises:
         InputError: predictions are missing, or any pair cannot be read or does not lie on one grid; it names all.
     """
-    check_missing(pairing, settings)
+    pairs = expected_pairs(pairing, settings)[part]
     if settings.surface:
         require_surface_distance()
-    pairs = [i for i in pairing.pairs if i.prediction is not None or settings.missing != "skip"][part]
     arguments = [(pair, pairing.reader, settings) for pair in pairs]
     results = run_cases(_evaluate_or_explain, arguments, num_processes, "Evaluating")
     faults = [i for i in results if isinstance(i, str)]

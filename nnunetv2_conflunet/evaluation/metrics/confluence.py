@@ -38,6 +38,6 @@ def find_confluent(
     base = int(component.max(initial=0)) + 1
     instance, component = np.divmod(np.unique(ids * base + component), base)
     _, instance = np.unique(instance, return_inverse=True)
-    in_crowd = np.bincount(component)[component] > 1
-    confluent = np.bincount(instance, in_crowd) > 0
+    is_shared = np.bincount(component)[component] > 1
+    confluent = np.bincount(instance, is_shared) > 0
     return confluent if definition == "shared" else confluent | (np.bincount(instance) > 1)

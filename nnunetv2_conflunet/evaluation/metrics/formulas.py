@@ -7,26 +7,21 @@ import numpy as np
 from nnunetv2_conflunet.evaluation.metrics.matching import Matches, best_pairs
 from nnunetv2_conflunet.evaluation.metrics.overlap import OverlapTable
 
-# An instance is held by the one that has more than this share of its voxels, which can be one only.
+# An instance is held by the instance of the other map that has more than this share of its voxels: by one at most.
 MERGE_SHARE = 0.5
 # Mean share of lesion voxels that the normalized Dice scales to (Raina et al., ISBI 2023).
 NORMALIZED_LOAD = 0.001
 
-DETECTION = ("Precision", "Recall", "F1")
 SEMANTIC = ("DSC", "nDSC")
-PANOPTIC = ("PQ", "SQ", "RQ")
 CONFLUENT = ("Recall_CLU", "Precision_CLU", "F1_CLU", "DSC_TP_CLU", "SQ_CLU", "PQ_CLU")
-RATIOS = (*DETECTION, *SEMANTIC, "DSC_TP", *PANOPTIC, *CONFLUENT, "NSD")
+RATIOS = ("Precision", "Recall", "F1", *SEMANTIC, "DSC_TP", "PQ", "SQ", "RQ", *CONFLUENT, "NSD")
 DISTANCES = ("ASD_mm", "HD95_mm")
-COUNTS = (
-    *("TP", "FP", "FN", "n_prediction", "n_reference", "n_CLU", "TP_CLU", "FP_CLU", "FN_CLU"),
-    *("n_merging_predictions", "n_merged_references", "n_splitting_predictions", "n_split_references"),
-)
+MERGES = ("n_merging_predictions", "n_merged_references", "n_splitting_predictions", "n_split_references")
+COUNTS = ("TP", "FP", "FN", "n_prediction", "n_reference", "n_CLU", "TP_CLU", "FP_CLU", "FN_CLU", *MERGES)
 # Errors: the other metrics that can rank methods are ratios, of which the highest is best.
 LOWER_IS_BETTER = (
     *("DiC", "FP", "FN", "FP_CLU", "FN_CLU", "load_error_mm3", "FP_volume_mm3", "FN_volume_mm3"),
-    *("FP_lesion_volume_mm3", "FN_lesion_volume_mm3", *DISTANCES),
-    *("n_merging_predictions", "n_merged_references", "n_splitting_predictions", "n_split_references"),
+    *("FP_lesion_volume_mm3", "FN_lesion_volume_mm3", *DISTANCES, *MERGES),
 )
 UNDEFINED_POLICIES = ("nan", "worst", "authors")
 

@@ -1,4 +1,4 @@
-"""Which predicted instance stands for which reference instance."""
+"""Matching of predicted to reference instances."""
 
 from dataclasses import dataclass
 
@@ -46,7 +46,7 @@ def match(table: OverlapTable, rule: str = "paper", iou_threshold: float = 0.1) 
               left unmatched (Wynen et al., ISBI 2024).
             - ``"isbi2024"``: the same without the second step, as the code of the paper's time did; several
               predictions may match one reference.
-            - ``"greedy"``: pairs by falling IoU, at a tie by prediction id, then reference id; a pair matches when
+            - ``"greedy"``: pairs by decreasing IoU, at a tie by prediction id, then reference id; a pair matches when
               both sides are still free.
             - ``"hungarian"``: the one-to-one set of pairs with the greatest sum of IoU
               (:func:`scipy.optimize.linear_sum_assignment`, whose choice it is between sets of equal sum).
@@ -100,7 +100,7 @@ def _greedy(table: OverlapTable, iou: np.ndarray, candidates: np.ndarray) -> np.
 
 
 def _hungarian(table: OverlapTable, iou: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    # Instances that no chain of overlaps connects cannot compete, so each group is a small problem of its own.
+    # Instances that no chain of overlaps connects cannot compete, so each such group is a small problem of its own.
     n_prediction, n_reference = len(table.prediction_ids), len(table.reference_ids)
     ends = table.pair_prediction[candidates], n_prediction + table.pair_reference[candidates]
     graph = coo_array((np.ones(len(candidates)), ends), shape=(n_prediction + n_reference,) * 2)

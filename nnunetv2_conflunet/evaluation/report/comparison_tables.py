@@ -4,6 +4,7 @@ import math
 
 from nnunetv2_conflunet.evaluation.metrics.formulas import DISTANCES, LOWER_IS_BETTER, RATIOS
 from nnunetv2_conflunet.evaluation.report.comparison import Comparison
+from nnunetv2_conflunet.evaluation.report.tables import heading
 
 LATEX_ESCAPES = str.maketrans(
     {character: "\\" + character for character in "&%$#_{}"}
@@ -16,7 +17,7 @@ def markdown_tables(comparison: Comparison) -> str:
     """The means, best in bold, and the paired differences as Markdown."""
     rows = [
         [
-            _heading(metric),
+            heading(metric),
             *(_mean(comparison, metric, name, "**{}**") for name in comparison.methods),
             str(comparison.n[metric]),
         ]
@@ -39,7 +40,7 @@ def difference_table(comparison: Comparison) -> tuple[list[str], list[list[str]]
     header = ["metric", "methods", "cases", "difference [95 % interval]", "t-test", "Holm", "Wilcoxon", "Holm"]
     rows = [
         [
-            _heading(row["metric"]),
+            heading(row["metric"]),
             f"{row['first']} - {row['second']}",
             str(row["n"]),
             _interval(row),
@@ -52,7 +53,7 @@ def difference_table(comparison: Comparison) -> tuple[list[str], list[list[str]]
 
 def latex_table(comparison: Comparison) -> str:
     r"""The means, best in bold, as a LaTeX table for the package booktabs."""
-    rows = [["Method", *(_latex(_heading(metric)) for metric in comparison.metrics)]]
+    rows = [["Method", *(_latex(heading(metric)) for metric in comparison.metrics)]]
     for name in comparison.methods:
         means = [_mean(comparison, metric, name, r"\textbf{{{}}}") for metric in comparison.metrics]
         rows.append([_latex(name), *(mean.replace("±", r"$\pm$").replace("–", "--") for mean in means)])
@@ -61,10 +62,6 @@ def latex_table(comparison: Comparison) -> str:
     body = [r"\toprule", header, r"\midrule", *lines, r"\midrule", cases, r"\bottomrule"]
     columns = "l" + "c" * len(comparison.metrics)
     return "\n".join([rf"\begin{{tabular}}{{{columns}}}", *body, r"\end{tabular}"]) + "\n"
-
-
-def _heading(metric: str) -> str:
-    return f"{metric} (%)" if metric in RATIOS else metric
 
 
 def _best(comparison: Comparison, metric: str) -> set[str]:

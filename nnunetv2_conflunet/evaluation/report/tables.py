@@ -50,6 +50,11 @@ def printed(name: str, value: float) -> str:
     return number(value, 2 if name in DISTANCES else 1)
 
 
+def heading(metric: str) -> str:
+    """The name of a metric with its unit."""
+    return f"{metric} (%)" if metric in RATIOS else metric
+
+
 def mean_and_std(summary: dict, name: str) -> str:
     """``mean ± std`` of a metric as the paper prints it, a dash where it is undefined."""
     mean, std = printed(name, summary["mean"][name]), printed(name, summary["std"][name])
@@ -62,19 +67,19 @@ def dim_of(summary: dict) -> int:
 
 
 def in_units(text: str, summary: dict) -> str:
-    """A name or heading with the area of planes instead of the volume that its words have."""
+    """A name or heading that says area instead of volume where the images are planes."""
     return text.replace("mm3", "mm2").replace("mm³", "mm²").replace("volume", "area") if dim_of(summary) == 2 else text
 
 
 def print_summary(summary: dict, title: str) -> None:
-    """Print the metrics of a folder, its strata and what else a reader must know."""
+    """Print the metrics of a folder, its strata and its notes."""
     console = Console()
     table = Table("metric", title=escape(title), caption=describe_settings(summary), caption_justify="left")
-    for heading in ("mean ± std", "cases", "pooled"):
-        table.add_column(heading, justify="right")
+    for column in ("mean ± std", "cases", "pooled"):
+        table.add_column(column, justify="right")
     for names in (PRINTED_RATIOS, PRINTED_NUMBERS):
         for name in (known for known in names if known in summary["mean"]):
-            label = f"{name} (%)" if name in RATIOS else in_units(name, summary)
+            label = in_units(heading(name), summary)
             pooled = printed(name, summary["pooled"][name]) if name in summary["pooled"] else ""
             table.add_row(label, mean_and_std(summary, name), str(summary["n"][name]), pooled)
         table.add_section()
@@ -88,8 +93,8 @@ def print_summary(summary: dict, title: str) -> None:
 def _strata(kind: str, rows: list[dict]) -> Table:
     table = Table(f"lesions by {kind}", title="Pooled over the lesions of all cases, %")
     ratios, counts = ("Recall", "Precision", "PQ"), ("n_reference", "n_prediction")
-    for heading in (*ratios, *counts):
-        table.add_column(heading, justify="right")
+    for column in (*ratios, *counts):
+        table.add_column(column, justify="right")
     for row in rows:
         table.add_row(
             row["stratum"], *(percent(row[ratio]) for ratio in ratios), *(str(row[count]) for count in counts)

@@ -32,7 +32,7 @@ def test_differences_are_over_cases_with_both_values():
     found = paired_difference(first, second)
     assert (found["n"], found["difference"]) == (2, pytest.approx(0.25))
     assert (found["mean_first"], found["mean_second"]) == (pytest.approx(0.7), pytest.approx(0.45))
-    # Two patients: the resampled means are 0.1, 0.25 and 0.4, the outer ones a quarter of the time each.
+    # Two cases: the resampled means are 0.1, 0.25 and 0.4, the outer ones a quarter of the time each.
     assert (found["low"], found["high"]) == (pytest.approx(0.1), pytest.approx(0.4))
 
 

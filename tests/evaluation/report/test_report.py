@@ -28,7 +28,7 @@ def save(path, array):
 
 @pytest.fixture
 def evaluated(tmp_path):
-    """Four patients under two methods: `exact`, and `<half>`, which finds one of two touching lesions."""
+    """Four cases under two methods: `exact`, and `<half>`, which finds one of two touching lesions."""
     for i in range(4):
         reference = np.zeros((10, 14, 12), np.uint16)
         reference[2:6, 2 : 6 + i, 2:6], reference[2:6, 2 : 6 + i, 6:9] = 1, 2
@@ -50,10 +50,10 @@ def test_the_page_stands_alone_and_holds_the_numbers(evaluated):
     methods = load_methods([evaluated / "exact", evaluated / "half"], ["exact", "<half>"])
     page = make_report(methods, images=evaluated / "imagesTs", n_cases=1)
     sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
-    # Three figures, and the worst and the best patient of two methods.
+    # Three figures, and the worst and the best case of two methods.
     assert len(sources) == 7 and all(i.startswith("data:image/png;base64,") for i in sources)
     assert "<half>" not in page and "&lt;half&gt;" in page
-    # Two of the four patients have a false positive: P 1, 0.5, 1, 0.5.
+    # Two of the four cases have a false positive: P 1, 0.5, 1, 0.5.
     assert "<td>Precision</td><td>100.0 ± 0.0</td><td>75.0 ± 28.9</td>" in page
     assert "<td>Recall_CLU</td><td>100.0 ± 0.0</td><td>50.0 ± 0.0</td>" in page
     # At a tie of PQ the cases keep the order of their ids.
