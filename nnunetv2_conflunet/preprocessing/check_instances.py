@@ -6,8 +6,8 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunetv2_conflunet.imageio import Geometry, declared_labels, grid_fault, read_instances, read_labels
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, require_labels
-from nnunetv2_conflunet.utilities.errors import InputError
-from nnunetv2_conflunet.utilities.parallel import run_cases
+from nnunetv2_conflunet.utilities.errors import InputError, list_lines
+from nnunetv2_conflunet.utilities.parallel import try_cases
 
 
 def check_instances(cases: list[RawCase], reader: BaseReaderWriter, labels: LabelManager, num_processes: int) -> None:
@@ -27,37 +27,32 @@ def check_instances(cases: list[RawCase], reader: BaseReaderWriter, labels: Labe
     """
     require_labels(cases)
     values = tuple(labels.foreground_labels), declared_labels(labels.label_dict)
-    arguments = [(i, reader, *values) for i in cases]
-    problems = [i for i in run_cases(problem_of_case, arguments, num_processes, "Checking instances") if i is not None]
-    if problems:
-        shown = "\n".join(f"  {i}" for i in problems[:20])
-        more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise InputError(f"{len(problems)} of {len(cases)} cases cannot be used:\n{shown}{more}")
+    calls = {i.case: (i, reader, *values) for i in cases}
+    _, faults = try_cases(check_case, calls, num_processes, "Checking instances")
+    if faults:
+        listed = list_lines([f"{case}: {fault}" for case, fault in faults.items()])
+        raise InputError(f"{len(faults)} of {len(cases)} cases cannot be used:\n{listed}")
 
 
-def problem_of_case(
+def check_case(
     case: RawCase, reader: BaseReaderWriter, foreground_labels: tuple[int, ...], declared: tuple[int, ...]
-) -> str | None:
-    """What is wrong with one case, in one sentence, or None."""
-    try:
-        label, label_properties = read_labels(case.label, reader, declared)
-        instances, instance_properties = read_instances(case.instances, reader)
-    except InputError as error:
-        return f"{case.case}: {error}"
+) -> None:
+    """Raise an InputError for one case that cannot be used, see :func:`check_instances`."""
+    label, label_properties = read_labels(case.label, reader, declared)
+    instances, instance_properties = read_instances(case.instances, reader)
     grid = Geometry.from_properties(instances.shape, instance_properties)
     fault = grid_fault(
         case.instances, grid, case.label, Geometry.from_properties(label.shape, label_properties), reader
     )
     if fault is not None:
-        return f"{case.case}: {fault}"
+        raise InputError(fault)
     foreground = np.isin(label, foreground_labels)
     without_id = np.count_nonzero(foreground & (instances == 0))
     without_label = np.count_nonzero(~foreground & (instances > 0))
     if without_id or without_label:
-        return (
-            f"{case.case}: {without_id + without_label} voxels of {case.instances} differ from the foreground of its "
+        raise InputError(
+            f"{without_id + without_label} voxels of {case.instances} differ from the foreground of its "
             f"label ({without_id} lesion voxels without an id, {without_label} voxels with an id outside lesions). "
             "Correct either file, or, with one label and no ignore label, let `nnUNetv2_conflunet_prepare "
             "--labels_from_instances` write labelsTr."
         )
-    return None

@@ -11,8 +11,8 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_conflunet.imageio import declared_labels, read_instances, read_labels, write_instances
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset
-from nnunetv2_conflunet.utilities.errors import InputError, list_some
-from nnunetv2_conflunet.utilities.parallel import run_cases
+from nnunetv2_conflunet.utilities.errors import InputError, list_lines, list_some
+from nnunetv2_conflunet.utilities.parallel import run_cases, try_cases
 
 
 def write_labels_from_instances(dataset: RawDataset, num_processes: int, overwrite: bool) -> int:
@@ -41,7 +41,7 @@ def write_labels_from_instances(dataset: RawDataset, num_processes: int, overwri
     _refuse_elsewhere(dataset, cases)
     _refuse_existing([i.label for i in cases], overwrite)
     reader = dataset.reader()
-    _check_sources([(i.instances, reader) for i in cases], read_instances, num_processes)
+    _check_sources({i.case: (i.instances, reader) for i in cases}, read_instances, num_processes)
     arguments = [(i, reader, dataset.file_ending, int(foreground[0])) for i in cases]
     run_cases(_write_label, arguments, num_processes, "Writing labels")
     return len(cases)
@@ -72,7 +72,7 @@ def write_instances_from_labels(
         raise InputError(f"{len(missing)} training cases of {dataset.folder} have no label: {list_some(missing)}.")
     _refuse_existing([i.instances for i in cases], overwrite)
     reader = dataset.reader()
-    _check_sources([(i.label, reader, declared) for i in cases], read_labels, num_processes)
+    _check_sources({i.case: (i.label, reader, declared) for i in cases}, read_labels, num_processes)
     arguments = [(i, reader, dataset.file_ending, foreground, declared, connectivity) for i in cases]
     run_cases(_write_components, arguments, num_processes, "Writing instances")
     return len(cases)
@@ -110,28 +110,27 @@ def _write_components(
     write_instances(instances, case.instances, reader, properties, file_ending)
 
 
-def _check_sources(sources: list[tuple], read: Callable, num_processes: int) -> None:
+def _check_sources(sources: dict[str, tuple], read: Callable, num_processes: int) -> None:
     """Read every source before the first file is written.
 
     Args:
-        sources: the arguments of `read` for each file.
+        sources: the arguments of `read` by case.
         read: raises an InputError for a file that cannot be used.
 
     Raises:
         InputError: names every file that cannot be used.
     """
-    problems = run_cases(_problem_of_source, [(read, *i) for i in sources], num_processes, "Reading sources")
-    problems = [i for i in problems if i is not None]
-    if problems:
-        raise InputError(f"{len(problems)} of {len(sources)} files cannot be used:\n" + "\n".join(problems[:20]))
+    _, faults = try_cases(
+        _read_only, {case: (read, *i) for case, i in sources.items()}, num_processes, "Reading sources"
+    )
+    if faults:
+        listed = list_lines(list(faults.values()))
+        raise InputError(f"{len(faults)} of {len(sources)} files cannot be used:\n{listed}")
 
 
-def _problem_of_source(read: Callable, *arguments: Any) -> str | None:
-    try:
-        read(*arguments)
-    except InputError as error:
-        return f"  {error}"
-    return None
+def _read_only(read: Callable, *arguments: Any) -> None:
+    """Read without the array's way back to the process that asks."""
+    read(*arguments)
 
 
 def _refuse_elsewhere(dataset: RawDataset, cases: list[RawCase]) -> None:

@@ -20,7 +20,7 @@ from nnunetv2_conflunet.postprocessing.size_filter import large_enough, limits_o
 from nnunetv2_conflunet.postprocessing.units import refuse_limits
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 from nnunetv2_conflunet.utilities.errors import InputError, join_faults, list_some
-from nnunetv2_conflunet.utilities.parallel import run_cases
+from nnunetv2_conflunet.utilities.parallel import try_cases
 
 
 def check_missing(pairing: Pairing, settings: Settings) -> None:
@@ -62,19 +62,11 @@ def evaluate_pairs(pairing: Pairing, settings: Settings, num_processes: int, par
     if settings.surface:
         require_surface_distance()
     pairs = [i for i in pairing.pairs if i.prediction is not None or settings.missing != "skip"][part]
-    arguments = [(pair, pairing.reader, settings) for pair in pairs]
-    results = run_cases(_evaluate_or_explain, arguments, num_processes, "Evaluating")
-    faults = [i for i in results if isinstance(i, str)]
+    cases = {pair.case: (pair, pairing.reader, settings) for pair in pairs}
+    results, faults = try_cases(evaluate_pair, cases, num_processes, "Evaluating")
     if faults:
         raise InputError(join_faults(faults))
-    return results
-
-
-def _evaluate_or_explain(pair: Pair, reader: type[BaseReaderWriter], settings: Settings) -> dict | str:
-    try:
-        return evaluate_pair(pair, reader, settings)
-    except InputError as error:
-        return f"{pair.case}: {error}"
+    return list(results.values())
 
 
 def evaluate_pair(pair: Pair, reader: type[BaseReaderWriter], settings: Settings) -> dict[str, Any]:
