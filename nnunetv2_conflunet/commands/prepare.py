@@ -7,7 +7,7 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_conflunet.preprocessing.check_instances import check_instances
+from nnunetv2_conflunet.preprocessing.check_instances import InstanceCheck
 from nnunetv2_conflunet.preprocessing.conversion import write_instances_from_labels, write_labels_from_instances
 from nnunetv2_conflunet.preprocessing.paper_configuration import NAME, add_paper_configuration
 from nnunetv2_conflunet.preprocessing.preprocessed import PreparedCase, PreprocessedInstances
@@ -42,7 +42,8 @@ def prepare(args: argparse.Namespace) -> None:
         print(f"{n} instance maps written to {dataset.instances_folder}: each connected component is one instance.")
 
     cases = dataset.require_instances(list(dataset.training_cases()))
-    check_instances(cases, dataset.reader(), labels, args.np)
+    check = InstanceCheck.of(type(dataset.reader()), labels)
+    check.check(cases, args.np)
     print(f"{len(cases)} instance maps fit their labels.")
     if args.paper_configuration:
         _add_paper_configuration(dataset.folder.name, args.p)
@@ -50,7 +51,7 @@ def prepare(args: argparse.Namespace) -> None:
     if not configurations:
         print(f"No configuration of {args.p} is preprocessed yet: run nnUNetv2_plan_and_preprocess, then train.")
     for prepared in configurations:
-        _report(prepared, prepared.prepare(args.np))
+        _report(prepared, prepared.prepare(args.np, checked=check))
 
 
 def _add_paper_configuration(dataset: str, plans_name: str) -> None:

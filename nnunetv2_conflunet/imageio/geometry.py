@@ -8,6 +8,8 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
+from nnunetv2_conflunet.utilities.errors import InputError
+
 # Two images are on one grid when their origins differ by less than this share of a voxel, their spacings by less
 # than this share and their direction cosines by less than this: above the rounding of float32 headers.
 TOLERANCE = 1e-2, 1e-3, 1e-3
@@ -88,10 +90,10 @@ class Geometry:
         return found
 
 
-def grid_fault(
+def refuse_other_grid(
     path: Path, grid: Geometry, reference_path: Path, reference: Geometry, reader: BaseReaderWriter
-) -> str | None:
-    """What is wrong where a file does not lie on the grid of another, with what to do; None where it does.
+) -> None:
+    """Refuse a file that does not lie on the grid of another.
 
     Args:
         path: the file.
@@ -99,18 +101,21 @@ def grid_fault(
         reference_path: the file whose grid it should have.
         reference: the geometry of that one.
         reader: what has read both.
+
+    Raises:
+        InputError: what differs, and what to do.
     """
     differences = grid.differences(reference)
     if not differences:
-        return None
-    remedy = f"Resample {path.name} to that grid by nearest neighbour, or correct its header."
+        return
+    remedy = f"Resample {path.name} to that grid by nearest neighbor, or correct its header."
     lacking = [i.with_suffix(".json") for i in (path, reference_path) if not i.with_suffix(".json").is_file()]
     if isinstance(reader, Tiff3DIO) and len(lacking) == 1 and grid.shape == reference.shape:
         remedy = (
             f"{lacking[0]} does not exist, so that nnU-Net takes 1 mm along each axis for its image: write "
             '{"spacing": [...]} into it, in mm and in the order of the array.'
         )
-    return f"{path} does not lie on the grid of {reference_path}: {'; '.join(differences)}. {remedy}"
+    raise InputError(f"{path} does not lie on the grid of {reference_path}: {'; '.join(differences)}. {remedy}")
 
 
 def in_file_order(array: np.ndarray, properties: dict) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_conflunet.evaluation.cohort.settings import Settings
-from nnunetv2_conflunet.imageio import Geometry, grid_fault, read_instances
+from nnunetv2_conflunet.imageio import Geometry, read_instances, refuse_other_grid
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.tuning.merging import TouchingPieces, touching_pieces
 from nnunetv2_conflunet.tuning.model_folder import Postprocessing, ValidationCase
@@ -55,9 +55,7 @@ def read_case(
     geometry = Geometry.from_properties(segmentation.shape, properties)
     reference_grid = Geometry.from_properties(reference.shape, reference_properties)
     file = case.prediction.segmentation_file(case.case)
-    fault = grid_fault(file, geometry, case.reference, reference_grid, reader)
-    if fault is not None:
-        raise InputError(fault)
+    refuse_other_grid(file, geometry, case.reference, reference_grid, reader)
     for function, arguments in stock:
         segmentation = function(segmentation, **arguments)
     foreground = case.prediction.foreground(segmentation)
