@@ -50,8 +50,8 @@ def instantiate_folder(
     prediction.check_method(settings.method)
     found = prediction.case_folder()
     cases = list(found.files)
-    if found.passed_over:
-        print(found.described(found.passed_over))
+    if found.note:
+        print(found.note)
     _prepare_output(output, prediction, cases, settings, overwrite)
     left = [case for case in cases if not _is_up_to_date(output, prediction, case)]
     if len(left) < len(cases):

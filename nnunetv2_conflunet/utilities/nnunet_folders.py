@@ -8,6 +8,8 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 
 RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
+# Of a raw dataset: nnU-Net's two folders and what this package adds.
+TRAINING_IMAGES, TRAINING_LABELS, TRAINING_INSTANCES = "imagesTr", "labelsTr", "instancesTr"
 
 
 def nnunet_folder(variable: str, remedy: str = "export it as nnU-Net's documentation says.") -> Path:
@@ -16,9 +18,14 @@ def nnunet_folder(variable: str, remedy: str = "export it as nnU-Net's documenta
     Raises:
         InputError: it is not set, or empty.
     """
-    if not os.environ.get(variable):
+    if not is_set(variable):
         raise InputError(f"{variable} is not set; {remedy}")
     return Path(os.environ[variable])
+
+
+def is_set(variable: str) -> bool:
+    """Whether one of nnU-Net's environment variables names a folder."""
+    return bool(os.environ.get(variable))
 
 
 def dataset_name(dataset: str) -> str:
