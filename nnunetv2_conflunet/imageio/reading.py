@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunetv2_conflunet.imageio import itk, nifti, png
+from nnunetv2_conflunet.imageio import itk, nifti
 from nnunetv2_conflunet.imageio.geometry import in_file_order
-from nnunetv2_conflunet.imageio.stored import StoredVoxels
+from nnunetv2_conflunet.imageio.stored import StoredVoxels, check_png
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 
 # nnU-Net's readers return float32, which holds every integer below this one.
@@ -104,11 +104,11 @@ def _read(path: Path, reader: BaseReaderWriter, kind: _Kind) -> tuple[np.ndarray
     # What has no int32 is found below.
     with np.errstate(invalid="ignore"):
         numbers = values[0].astype(np.int32)
-    as_stored = stored is not None and stored.has_sum_of(in_file_order(numbers, properties))
-    if not (as_stored and stored.dtype in (np.uint8, np.uint16)):
+    is_stored = stored is not None and stored.has_sum_of(in_file_order(numbers, properties))
+    if stored is None or not is_stored or stored.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
         # Of those types every value is possible.
         _require_values_in_range(path, values[0], kind)
-    if not as_stored:
+    if not is_stored:
         _require_whole_numbers(path, values[0], numbers, kind)
         if stored is not None:
             stored.check_whole(in_file_order(numbers, properties))
@@ -131,8 +131,8 @@ def _stored(path: Path) -> StoredVoxels | None:
         return nifti.stored_nifti(path)
     if name.endswith(itk.ENDINGS):
         return itk.stored_itk(path)
-    if name.endswith(png.ENDING):
-        png.check_png(path)
+    if name.endswith(".png"):
+        check_png(path)
     return None
 
 
@@ -167,7 +167,7 @@ def _require_whole_numbers(path: Path, values: np.ndarray, numbers: np.ndarray, 
     if fractional:
         raise InputError(
             f"{path} holds fractional values in {fractional} voxels; {kind.name} holds integers. Interpolate label "
-            "maps by nearest neighbour."
+            "maps by nearest neighbor."
         )
 
 

@@ -14,6 +14,8 @@ import numpy as np
 
 from nnunetv2_conflunet.utilities.errors import InputError
 
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
 
 @dataclass(frozen=True)
 class Checksum:
@@ -25,7 +27,7 @@ class Checksum:
         before: bytes that it covers before the first voxel.
     """
 
-    function: Callable[[bytes, int], int]
+    function: Callable[..., int]
     expected: int
     before: bytes = b""
 
@@ -63,13 +65,28 @@ class StoredVoxels:
 def gzip_sum(path: Path) -> int:
     """The CRC-32 of its content that a gzip file ends with (RFC 1952)."""
     with open(path, "rb") as file:
-        file.seek(-8, 2)
+        file.seek(-8, os.SEEK_END)
         return struct.unpack("<I", file.read(4))[0]
 
 
-def damaged(path: Path, why: str) -> InputError:
-    """The error for a file whose content is not what was written."""
-    return InputError(f"{path} cannot be read: it is damaged or cut off ({why}). Copy or export it again.")
+def check_png(path: Path) -> None:
+    """Compare every chunk of a PNG with its checksum, which readers do not; reads the compressed file.
+
+    Raises:
+        InputError: a checksum differs, or the file ends before its last chunk.
+    """
+    content = path.read_bytes()
+    if not content.startswith(PNG_SIGNATURE):
+        # Another format under this name, which the reader accepts or refuses.
+        return
+    position, kind = len(PNG_SIGNATURE), b""
+    while kind != b"IEND" and position < len(content):
+        length = int.from_bytes(content[position : position + 4], "big")
+        body, stored = content[position + 4 : position + 8 + length], content[position + 8 + length :][:4]
+        kind = body[:4]
+        if zlib.crc32(body) != int.from_bytes(stored, "big") or len(stored) < 4:
+            raise _damaged(path, f"chunk {kind!r} is not whole")
+        position += 12 + length
 
 
 @contextmanager
@@ -78,7 +95,7 @@ def unpacking(path: Path) -> Iterator[None]:
     try:
         yield
     except (EOFError, BadGzipFile, zlib.error) as error:
-        raise damaged(path, f"{type(error).__name__}: {error}") from error
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
 
 
 def refuse_truncated(path: Path, found: int, expected: int) -> None:
@@ -119,3 +136,7 @@ def refuse_pixels(path: Path, dtype: np.dtype, n_values: int) -> None:
             f"{path} holds {n_values} values a voxel (RGB, RGBA or vector pixels); a map has one. Save one number a "
             "voxel, as an integer type."
         )
+
+
+def _damaged(path: Path, why: str) -> InputError:
+    return InputError(f"{path} cannot be read: it is damaged or cut off ({why}). Copy or export it again.")

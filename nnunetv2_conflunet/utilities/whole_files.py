@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
+from typing import BinaryIO, cast
 from zipfile import ZipFile
 
 import blosc2
@@ -67,23 +68,36 @@ def image_header(path: Path) -> sitk.ImageFileReader:
     return reader
 
 
+def open_unpacked(path: Path) -> BinaryIO:
+    """Open a file for reading, as what it unpacks to where its name ends with .gz."""
+    return cast(BinaryIO, gzip.open(path, "rb")) if path.name.lower().endswith(".gz") else open(path, "rb")
+
+
+def nifti_bytes(header: nibabel.Nifti1Header, offset: int) -> int:
+    """Bytes of an unpacked NIfTI file whose voxels begin at `offset`."""
+    return offset + prod(header.get_data_shape()) * header.get_data_dtype().itemsize
+
+
+def voxel_bytes(path: Path) -> int:
+    """Bytes of the voxels of an image that SimpleITK reads, unpacked."""
+    reader = image_header(path)
+    components = reader.GetNumberOfComponents()
+    component = sitk.Image([1, 1], reader.GetPixelID(), components).GetSizeOfPixelComponent()
+    return prod(reader.GetSize()) * components * component
+
+
 def _require(found: int, expected: int) -> None:
     if found < expected:
         raise ValueError(f"truncated: {found} bytes of {expected}")
 
 
 def _check_nifti(path: Path) -> None:
-    image = nibabel.load(path)
-    _require(path.stat().st_size, int(image.dataobj.offset) + _image_bytes(image))
-
-
-def _check_compressed_nifti(path: Path) -> None:
-    image = nibabel.load(path)
-    _check_gzip(path, int(image.dataobj.offset) + _image_bytes(image))
-
-
-def _image_bytes(image: nibabel.Nifti1Image) -> int:
-    return prod(image.shape) * image.get_data_dtype().itemsize
+    image = cast(nibabel.Nifti1Image, nibabel.load(path))
+    expected = nifti_bytes(image.header, int(image.dataobj.offset))
+    if path.name.lower().endswith(".gz"):
+        _check_gzip(path, expected)
+    else:
+        _require(path.stat().st_size, expected)
 
 
 def _check_gzip(path: Path, expected: int, start: int = 0) -> None:
@@ -99,7 +113,7 @@ def _check_gzip(path: Path, expected: int, start: int = 0) -> None:
 
 def _check_nrrd(path: Path) -> None:
     header = _whole_text(path)
-    expected = _voxel_bytes(path)
+    expected = voxel_bytes(path)
     if re.search(rb"encoding: *gz", header):
         _check_gzip(path, expected, len(header))
     elif re.search(rb"encoding: *raw", header):
@@ -109,18 +123,11 @@ def _check_nrrd(path: Path) -> None:
 def _check_meta_image(path: Path) -> None:
     header = _whole_text(path)
     compressed = re.search(rb"CompressedDataSize *= *(\d+)", header)
-    _require(path.stat().st_size, len(header) + (int(compressed[1]) if compressed else _voxel_bytes(path)))
+    _require(path.stat().st_size, len(header) + (int(compressed[1]) if compressed else voxel_bytes(path)))
 
 
 def _check_gipl(path: Path) -> None:
-    _require(path.stat().st_size, GIPL_HEADER_BYTES + _voxel_bytes(path))
-
-
-def _voxel_bytes(path: Path) -> int:
-    reader = image_header(path)
-    components = reader.GetNumberOfComponents()
-    component = sitk.Image([1, 1], reader.GetPixelID(), components).GetSizeOfPixelComponent()
-    return prod(reader.GetSize()) * components * component
+    _require(path.stat().st_size, GIPL_HEADER_BYTES + voxel_bytes(path))
 
 
 def _check_png(path: Path) -> None:
@@ -175,7 +182,7 @@ def _end(path: Path, n_bytes: int) -> bytes:
 
 CHECKS: dict[str, Callable[[Path], None]] = {
     ".nii": _check_nifti,
-    ".nii.gz": _check_compressed_nifti,
+    ".nii.gz": _check_nifti,
     ".nrrd": _check_nrrd,
     ".mha": _check_meta_image,
     ".gipl": _check_gipl,
