@@ -1,5 +1,6 @@
 """Where the voxels of an image lie in the world, for each of nnU-Net's readers."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -145,5 +146,5 @@ def _affine_of_sitk(stuff: dict) -> np.ndarray:
     return affine
 
 
-def _short(values: np.ndarray) -> tuple[float, ...]:
+def _short(values: Iterable[float]) -> tuple[float, ...]:
     return tuple(round(float(i), 4) for i in values)

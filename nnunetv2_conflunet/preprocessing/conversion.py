@@ -11,6 +11,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_conflunet.imageio import declared_labels, read_instances, read_labels, write_instances
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset
+from nnunetv2_conflunet.utilities.array_checks import Connectivity
 from nnunetv2_conflunet.utilities.errors import InputError, list_lines, list_some
 from nnunetv2_conflunet.utilities.parallel import run_cases, try_cases
 
@@ -48,7 +49,7 @@ def write_labels_from_instances(dataset: RawDataset, num_processes: int, overwri
 
 
 def write_instances_from_labels(
-    dataset: RawDataset, num_processes: int, overwrite: bool, connectivity: int = 26
+    dataset: RawDataset, num_processes: int, overwrite: bool, connectivity: Connectivity = 26
 ) -> int:
     """Write ``instancesTr``: the connected components of each foreground label.
 
@@ -78,7 +79,9 @@ def write_instances_from_labels(
     return len(cases)
 
 
-def label_components(label: np.ndarray, foreground_labels: tuple[int, ...], connectivity: int = 26) -> np.ndarray:
+def label_components(
+    label: np.ndarray, foreground_labels: tuple[int, ...], connectivity: Connectivity = 26
+) -> np.ndarray:
     """Connected components of each foreground label.
 
     Args:
@@ -103,7 +106,7 @@ def _write_components(
     file_ending: str,
     foreground: tuple[int, ...],
     declared: tuple[int, ...],
-    connectivity: int,
+    connectivity: Connectivity,
 ) -> None:
     label, properties = read_labels(case.label, reader, declared)
     instances = label_components(label, foreground, connectivity)

@@ -131,7 +131,7 @@ class RawDataset:
         """
         labels = self.dataset_json.get("labels")
         try:
-            manager = LabelManager(dict(labels), self.dataset_json.get("regions_class_order"))
+            manager = LabelManager(dict(labels or ()), self.dataset_json.get("regions_class_order"))
         except (RuntimeError, AssertionError, TypeError, ValueError) as error:
             raise InputError(
                 f"{self.folder / 'dataset.json'} declares {f'the labels {labels}' if labels else 'no labels'}; "

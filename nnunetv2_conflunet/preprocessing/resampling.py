@@ -41,7 +41,7 @@ def to_preprocessed_grid(
         InputError: more than 32,767 instances, foreground that lies too far from any instance, or an instance without
             foreground that resampling cannot have lost, as when the labels were changed after nnU-Net's preprocessing.
     """
-    spacing_mm = np.array([spacing_mm[i] for i in transpose_forward])
+    voxel_mm = np.array([spacing_mm[i] for i in transpose_forward])
     cropped = instances.transpose(transpose_forward)[tuple(slice(a, b) for a, b in crop)]
     nearest = [_nearest_source(old, new) for old, new in zip(cropped.shape, foreground.shape, strict=True)]
     resampled = np.where(foreground, cropped[np.ix_(*nearest)], 0)
@@ -51,7 +51,7 @@ def to_preprocessed_grid(
     if len(without_id) and len(source):
         scale = np.array(cropped.shape) / np.array(foreground.shape)
         positions = (without_id + 0.5) * scale - 0.5
-        gap_mm, found = cKDTree(source * spacing_mm).query(positions * spacing_mm)
+        gap_mm, found = cKDTree(source * voxel_mm).query(positions * voxel_mm)
         _refuse_gap(gap_mm.max(), max_gap_mm)
         resampled[tuple(without_id.T)] = cropped[tuple(source[found].T)]
     elif len(without_id):

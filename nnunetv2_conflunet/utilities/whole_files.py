@@ -14,6 +14,7 @@ import blosc2
 import nibabel
 import SimpleITK as sitk
 import tifffile
+from nibabel.arrayproxy import ArrayProxy
 
 CHUNK_BYTES = 2**24
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -93,7 +94,7 @@ def _require(found: int, expected: int) -> None:
 
 def _check_nifti(path: Path) -> None:
     image = cast(nibabel.Nifti1Image, nibabel.load(path))
-    expected = nifti_bytes(image.header, int(image.dataobj.offset))
+    expected = nifti_bytes(image.header, int(cast(ArrayProxy, image.dataobj).offset))
     if path.name.lower().endswith(".gz"):
         _check_gzip(path, expected)
     else:
