@@ -71,16 +71,14 @@ class PreprocessedInstances:
         path = self.folder.with_name(f".{self.folder.name}.lock")
         lock = FileLock(path, mode=0o666)
         try:
-            lock.acquire()
+            held = lock.acquire()
         except OSError as error:
             raise InputError(
                 f"{path} cannot be locked ({error}). Instance maps are missing or stale and must be written beside it: "
                 "let someone who may write there run nnUNetv2_conflunet_prepare."
             ) from error
-        try:
+        with held:
             yield
-        finally:
-            lock.release()
 
     def prepare(self, num_processes: int, checked: InstanceCheck | None = None) -> list[PreparedCase]:
         """Check and preprocess the instance maps of every preprocessed case whose map is missing or stale.
@@ -100,20 +98,26 @@ class PreprocessedInstances:
         Raises:
             InputError: the configuration is not preprocessed, or an instance map is missing or cannot be used.
         """
-        if not self._stale():
+        stale = self._stale()
+        if not stale:
             return []
         with self.lock():
-            return self._make(self._stale(), num_processes, checked)
+            # Another process may have made them meanwhile.
+            stale = [case for case in stale if not self._is_current(case)]
+            for case in stale:
+                self._segmentation_file(case.case)
+            check = InstanceCheck.of(self.plans.image_reader_writer_class, self.labels)
+            if stale and check != checked:
+                check.check(stale, num_processes)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return run_cases(self._prepare_case, [(i,) for i in stale], num_processes, "Preprocessing instances")
 
     def lost(self) -> dict[str, int]:
         """How many instances of each case the preprocessed grid has no voxel for, whenever its map was made."""
-        lost = {}
-        for case in self._cases():
-            record = self._record_file(case)
-            # Maps from elsewhere may have come without.
-            if record.is_file() and (n_lost := read_json(record).get("n_lost", 0)):
-                lost[case] = n_lost
-        return lost
+        # Maps from elsewhere may have come without records.
+        records = {case: self._record_file(case) for case in self._cases()}
+        n_lost = {case: read_json(record).get("n_lost", 0) for case, record in records.items() if record.is_file()}
+        return {case: n for case, n in n_lost.items() if n}
 
     @property
     def _dataset_class(self) -> DatasetClass:
@@ -127,23 +131,8 @@ class PreprocessedInstances:
             raise InputError(f"{self.source_folder} does not exist. Run nnUNetv2_plan_and_preprocess first.")
         cases = self._cases()
         raw = RawDataset.find(self.plans.dataset_name)
-        if raw is None:
-            self._require_maps(cases)
-            return []
-        return [i for i in raw.require_instances(cases) if not self._is_current(i)]
-
-    def _make(self, stale: list[RawCase], num_processes: int, checked: InstanceCheck | None) -> list[PreparedCase]:
-        if not stale:
-            return []
-        for case in stale:
-            self._segmentation_file(case.case)
-        check = InstanceCheck.of(self.plans.image_reader_writer_class, self.labels)
-        if check != checked:
-            check.check(stale, num_processes)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return run_cases(self._prepare_case, [(i,) for i in stale], num_processes, "Preprocessing instances")
-
-    def _require_maps(self, cases: list[str]) -> None:
+        if raw is not None:
+            return [i for i in raw.require_instances(cases) if not self._is_current(i)]
         missing = [i for i in cases if not is_whole(self._map_file(i))]
         if missing:
             raise InputError(
@@ -151,6 +140,7 @@ class PreprocessedInstances:
                 f"({list_some(missing)}), and the raw dataset {self.plans.dataset_name} is not in nnUNet_raw. Put it "
                 "there, or copy the folder from the machine that prepared it."
             )
+        return []
 
     def _map_file(self, case: str) -> Path:
         return self.folder / f"{case}{'.b2nd' if self._dataset_class is nnUNetDatasetBlosc2 else '.npz'}"

@@ -13,14 +13,7 @@ from nnunetv2.utilities.utils import (
 from nnunetv2_conflunet.imageio.case_folder import CaseFolder, find_reader, read_dataset_json, refuse_macos_files
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import is_file_name
-from nnunetv2_conflunet.utilities.nnunet_folders import (
-    RAW,
-    TRAINING_IMAGES,
-    TRAINING_INSTANCES,
-    TRAINING_LABELS,
-    is_set,
-    nnunet_folder,
-)
+from nnunetv2_conflunet.utilities.nnunet_folders import RAW, TRAINING_INSTANCES, is_set, nnunet_folder
 
 
 @dataclass(frozen=True)
@@ -49,8 +42,8 @@ class RawDataset:
             raise InputError(f"{dataset_json_file} does not exist; {self.folder} is not a raw nnU-Net dataset.")
         self.dataset_json = read_dataset_json(dataset_json_file)
         self.file_ending = self.dataset_json["file_ending"]
-        self.images_folder = self.folder / TRAINING_IMAGES
-        self.labels_folder = self.folder / TRAINING_LABELS
+        self.images_folder = self.folder / "imagesTr"
+        self.labels_folder = self.folder / "labelsTr"
         self.instances_folder = self.folder / TRAINING_INSTANCES
 
     @classmethod

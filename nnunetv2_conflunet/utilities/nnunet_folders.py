@@ -8,8 +8,8 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 
 RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
-# Of a raw dataset: nnU-Net's two folders and what this package adds.
-TRAINING_IMAGES, TRAINING_LABELS, TRAINING_INSTANCES = "imagesTr", "labelsTr", "instancesTr"
+# Where a raw dataset has its instance maps, beside nnU-Net's imagesTr and labelsTr.
+TRAINING_INSTANCES = "instancesTr"
 
 
 def nnunet_folder(variable: str, remedy: str = "export it as nnU-Net's documentation says.") -> Path:
