@@ -117,9 +117,10 @@ def refuse_macos_files(images: Iterable[Path]) -> None:
     """Raise an InputError where nnU-Net takes what macOS wrote beside an image for an image."""
     found = [image for image in images if image.name.startswith("._")]
     if found:
+        names = list_some([image.name for image in found])
         raise InputError(
-            f"{found[0].parent} holds files that macOS wrote beside images ({list_some([i.name for i in found])}), and "
-            f"nnU-Net takes them for images. Delete them: find {found[0].parent} -name '._*' -delete"
+            f"{found[0].parent} holds files that macOS wrote beside images ({names}), and nnU-Net takes them for images. "
+            f"Delete them: find {found[0].parent} -name '._*' -delete"
         )
 
 

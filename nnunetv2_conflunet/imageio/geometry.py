@@ -43,8 +43,8 @@ class Geometry:
             shape: (X, Y, Z) of the array without its channel axis.
             properties: the dictionary of the reader.
         """
-        shape = tuple(int(i) for i in shape)
-        spacing_mm = tuple(float(i) for i in properties["spacing"])
+        shape = tuple(map(int, shape))
+        spacing_mm = tuple(map(float, properties["spacing"]))
         if "sitk_stuff" in properties:
             affine, world = _affine_of_sitk(properties["sitk_stuff"]), "RAS"
         elif "nibabel_stuff" in properties:
@@ -110,7 +110,8 @@ def refuse_other_grid(
     if not differences:
         return
     remedy = f"Resample {path.name} to that grid by nearest neighbor, or correct its header."
-    lacking = [i.with_suffix(".json") for i in (path, reference_path) if not i.with_suffix(".json").is_file()]
+    spacing_files = [file.with_suffix(".json") for file in (path, reference_path)]
+    lacking = [file for file in spacing_files if not file.is_file()]
     if isinstance(reader, Tiff3DIO) and len(lacking) == 1 and grid.shape == reference.shape:
         remedy = (
             f"{lacking[0]} does not exist, so that nnU-Net takes 1 mm along each axis for its image: write "
@@ -147,4 +148,4 @@ def _affine_of_sitk(stuff: dict) -> np.ndarray:
 
 
 def _short(values: Iterable[float]) -> tuple[float, ...]:
-    return tuple(round(float(i), 4) for i in values)
+    return tuple(round(float(value), 4) for value in values)

@@ -58,7 +58,7 @@ def write_instances(
     if type(writer).__name__ == "Tiff3DIO":
         # nnU-Net keeps the spacing of a TIFF in a JSON file beside it.
         spacing_file = path.with_name(path.name.removesuffix(file_ending) + ".json")
-        beside[spacing_file] = json_text({"spacing": [float(i) for i in properties["spacing"]]})
+        beside[spacing_file] = json_text({"spacing": list(map(float, properties["spacing"]))})
     # ITK writes to no name that ends with ".NII.GZ".
     with atomic_path(path, file_ending.lower(), beside) as temporary:
         if "sitk_stuff" in properties:

@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
@@ -17,8 +17,7 @@ from nnunetv2_conflunet.utilities.errors import InputError, list_some
 FIRST_INEXACT = 2**24
 
 
-@dataclass(frozen=True)
-class _Kind:
+class _Kind(NamedTuple):
     """The words of the errors about one kind of map."""
 
     name: str
@@ -74,10 +73,13 @@ def declared_labels(labels: dict) -> tuple[int, ...]:
 
     Raises:
         InputError: a value that is no integer.
+
+    >>> declared_labels({"background": 0, "whole": [1, 2], "core": 2, "ignore": 3})
+    (0, 1, 2, 3)
     """
-    values = [i if isinstance(i, (list, tuple)) else [i] for i in labels.values()]
+    regions = [value if isinstance(value, (list, tuple)) else [value] for value in labels.values()]
     try:
-        return tuple(sorted({int(i) for several in values for i in several}))
+        return tuple(sorted({int(value) for region in regions for value in region}))
     except (TypeError, ValueError) as error:
         raise InputError(
             f"dataset.json has the labels {labels}; each must be an integer after its name, as in "
@@ -191,13 +193,13 @@ def _all_declared(labels: np.ndarray, declared: Collection[int]) -> bool:
 
 def _refuse_undeclared(path: Path, labels: np.ndarray, declared: Collection[int]) -> None:
     found = np.unique(labels).tolist()
-    strange = [i for i in found if i not in declared]
+    strange = [value for value in found if value not in declared]
     n_voxels = np.count_nonzero(np.isin(labels, strange))
-    unused = [i for i in declared if i not in found and i != 0]
+    unused = [value for value in declared if value not in found and value != 0]
     remedy = "Replace them by the labels they stand for, or declare them in dataset.json (0, 1, 2, ... without gaps)."
     if len(strange) == len(unused) == 1:
         remedy = f"If it stands for the label {unused[0]}, replace {strange[0]} by {unused[0]} in every label."
     raise InputError(
-        f"{path} holds {list_some([str(i) for i in strange])} in {n_voxels} voxels; dataset.json declares "
-        f"{list_some([str(i) for i in declared])} only. {remedy}"
+        f"{path} holds {list_some(strange)} in {n_voxels} voxels; dataset.json declares "
+        f"{list_some(tuple(declared))} only. {remedy}"
     )

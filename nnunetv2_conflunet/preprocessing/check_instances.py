@@ -44,7 +44,8 @@ class InstanceCheck:
                 direction than the label, or a support that differs from the label's foreground.
         """
         require_labels(cases)
-        _, faults = try_cases(self.check_case, {i.case: (i,) for i in cases}, num_processes, "Checking instances")
+        arguments = {case.case: (case,) for case in cases}
+        _, faults = try_cases(self.check_case, arguments, num_processes, "Checking instances")
         if faults:
             listed = list_lines([f"{case}: {fault}" for case, fault in faults.items()])
             raise InputError(f"{len(faults)} of {len(cases)} cases cannot be used:\n{listed}")

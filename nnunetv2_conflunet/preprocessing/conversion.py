@@ -29,7 +29,7 @@ def write_labels_from_instances(dataset: RawDataset, num_processes: int, overwri
     labels = dataset.label_manager()
     if labels.has_ignore_label:
         raise InputError(
-            f"{dataset.folder.name} has an ignore label; instance maps do not say where nobody labelled. Write "
+            f"{dataset.folder.name} has an ignore label; instance maps do not say where nobody labeled. Write "
             "labelsTr yourself."
         )
     if len(labels.foreground_labels) != 1:
@@ -40,13 +40,13 @@ def write_labels_from_instances(dataset: RawDataset, num_processes: int, overwri
     cases = dataset.require_instances(list(dataset.training_cases()))
     # A dataset.json from someone else must not choose which files of this machine are written.
     folder = os.path.abspath(dataset.folder)
-    elsewhere = [str(i.label) for i in cases if not Path(os.path.abspath(i.label)).is_relative_to(folder)]
+    elsewhere = [str(case.label) for case in cases if not Path(os.path.abspath(case.label)).is_relative_to(folder)]
     if elsewhere:
         raise InputError(
             f"dataset.json of {dataset.folder.name} has labels outside of its folder: {list_some(elsewhere, 3)}. Only "
             "labels within it are written; write the others yourself."
         )
-    files = {i.case: (i.instances, i.label) for i in cases}
+    files = {case.case: (case.instances, case.label) for case in cases}
     convert = partial(_support, label=int(labels.foreground_labels[0]))
     return _convert_all(dataset, files, read_instances, convert, "Writing labels", num_processes, overwrite)
 
@@ -70,10 +70,10 @@ def write_instances_from_labels(
     """
     labels = dataset.label_manager()
     cases = list(dataset.training_cases().values())
-    missing = sorted(i.case for i in cases if not i.label.is_file())
+    missing = sorted(case.case for case in cases if not case.label.is_file())
     if missing:
         raise InputError(f"{len(missing)} training cases of {dataset.folder} have no label: {list_some(missing)}.")
-    files = {i.case: (i.label, i.instances) for i in cases}
+    files = {case.case: (case.label, case.instances) for case in cases}
     read = partial(read_labels, declared=declared_labels(labels.label_dict))
     convert = partial(label_components, foreground_labels=tuple(labels.foreground_labels), connectivity=connectivity)
     return _convert_all(dataset, files, read, convert, "Writing instances", num_processes, overwrite)
@@ -114,9 +114,9 @@ def _convert_all(
     """Write the target of each case, its second file, from its first, after all of these were read; count them."""
     existing = [target for _, target in files.values() if target.exists()]
     if existing and not overwrite:
+        names = list_some([target.name for target in existing])
         raise InputError(
-            f"{len(existing)} files in {existing[0].parent} exist already: {list_some([i.name for i in existing])}. "
-            "Give --overwrite to replace them."
+            f"{len(existing)} files in {existing[0].parent} exist already: {names}. Give --overwrite to replace them."
         )
     reader = dataset.reader()
     read = partial(read, reader=reader)

@@ -110,7 +110,7 @@ class PreprocessedInstances:
             if stale and check != checked:
                 check.check(stale, num_processes)
             self.folder.mkdir(parents=True, exist_ok=True)
-            return run_cases(self._prepare_case, [(i,) for i in stale], num_processes, "Preprocessing instances")
+            return run_cases(self._prepare_case, [(case,) for case in stale], num_processes, "Preprocessing instances")
 
     def lost(self) -> dict[str, int]:
         """How many instances of each case the preprocessed grid has no voxel for, whenever its map was made."""
@@ -132,8 +132,8 @@ class PreprocessedInstances:
         cases = self._cases()
         raw = RawDataset.find(self.plans.dataset_name)
         if raw is not None:
-            return [i for i in raw.require_instances(cases) if not self._is_current(i)]
-        missing = [i for i in cases if not is_whole(self._map_file(i))]
+            return [case for case in raw.require_instances(cases) if not self._is_current(case)]
+        missing = [case for case in cases if not is_whole(self._map_file(case))]
         if missing:
             raise InputError(
                 f"{len(missing)} of {len(cases)} cases have no whole map in {self.folder} "
@@ -162,7 +162,7 @@ class PreprocessedInstances:
 
     def _segmentation_file(self, case: str) -> Path:
         files = (self.source_folder / f"{case}{ending}" for ending in ("_seg.b2nd", ".npz"))
-        found = next((i for i in files if i.is_file()), None)
+        found = next((file for file in files if file.is_file()), None)
         if found is None or not (self.source_folder / f"{case}.pkl").is_file():
             raise InputError(
                 f"{self.source_folder} has no {case}{'_seg.b2nd' if found is None else '.pkl'}, which nnU-Net wrote "
@@ -187,7 +187,7 @@ class PreprocessedInstances:
         _, segmentation, _, properties = stock.load_case(case.case)
         foreground = np.isin(segmentation[:][0], self.labels.foreground_labels)
         instances, source_properties = read_instances(case.instances, self.plans.image_reader_writer_class())
-        source_mm = [source_properties["spacing"][i] for i in self.plans.transpose_forward]
+        source_mm = [source_properties["spacing"][axis] for axis in self.plans.transpose_forward]
         # Two-dimensional configurations have no spacing across slices, and none of their lesions reaches there.
         network_mm = self.configuration.spacing
         voxel_mm = np.maximum(source_mm[-len(network_mm) :], network_mm)

@@ -80,7 +80,7 @@ class RawDataset:
                 f"{self.folder / 'dataset.json'}: 'dataset' is not in nnU-Net's form, "
                 '{"case": {"images": [...], "label": "..."}}, with a file for each channel.'
             ) from error
-        no_names = [repr(i) for i in listed if not is_file_name(i)]
+        no_names = [repr(case) for case in listed if not is_file_name(case)]
         if no_names:
             raise InputError(
                 f"{self.folder / 'dataset.json'}: 'dataset' has cases whose names are no file names: "
@@ -108,12 +108,12 @@ class RawDataset:
             images.refuse_lost()
             notes += [images.note]
             folders = [self.labels_folder, *folders]
-        for found in (CaseFolder.of(i, self.file_ending) for i in folders if i.is_dir()):
+        for found in (CaseFolder.of(folder, self.file_ending) for folder in folders if folder.is_dir()):
             found.refuse_lost()
             extra = sorted(set(found.files) - set(cases))
             notes += [found.note]
             notes += [f"{found.folder} holds files of no training case: {list_some(extra)}."] if extra else []
-        return [i for i in notes if i]
+        return [note for note in notes if note]
 
     def label_manager(self) -> LabelManager:
         """The label manager of the dataset's own labels.
@@ -137,7 +137,7 @@ class RawDataset:
         """An instance of the reader that nnU-Net chooses for the dataset."""
         cases = self.training_cases().values()
         images = sorted(self.images_folder.glob(f"*{self.file_ending}"))
-        examples = [*images, *(i.label for i in cases), *(i.instances for i in cases)]
+        examples = [*images, *(case.label for case in cases), *(case.instances for case in cases)]
         return find_reader(self.dataset_json, examples)()
 
     def require_instances(self, cases: list[str]) -> list[RawCase]:
@@ -165,12 +165,12 @@ class RawDataset:
                 f"{len(missing)} of {len(cases)} training cases have no instance map in {self.instances_folder}: "
                 f"{list_some(missing)}. Expected names like {missing[0]}{self.file_ending}."
             )
-        return [known[i] for i in sorted(cases)]
+        return [known[case] for case in sorted(cases)]
 
 
 def require_labels(cases: list[RawCase]) -> None:
     """Raise an InputError that names every case without a label."""
-    missing = [i.case for i in cases if not i.label.is_file()]
+    missing = [case.case for case in cases if not case.label.is_file()]
     if missing:
         # Where some are there, to write all anew is not the remedy.
         conversion = ", or let `nnUNetv2_conflunet_prepare --labels_from_instances` write them from the instance maps"

@@ -1,6 +1,6 @@
 """The one exception that tells a user what is wrong with the input."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 class InputError(ValueError):
@@ -10,13 +10,13 @@ class InputError(ValueError):
     """
 
 
-def list_some(items: list[str], limit: int = 10) -> str:
+def list_some(items: Sequence[object], limit: int = 10) -> str:
     """The first `limit` items, comma separated, with the number of those left out.
 
     >>> list_some(["a", "b", "c"], limit=2)
     'a, b and 1 more'
     """
-    shown = ", ".join(items[:limit])
+    shown = ", ".join(map(str, items[:limit]))
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
 
 

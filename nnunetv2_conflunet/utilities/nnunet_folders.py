@@ -38,7 +38,7 @@ def dataset_name(dataset: str) -> str:
         return str(maybe_convert_to_dataset_name(dataset))
     except (RuntimeError, ValueError) as error:
         raw = nnunet_folder(RAW)
-        found = list_some(sorted(i.name for i in raw.glob("Dataset*"))) or "no dataset"
+        found = list_some(sorted(folder.name for folder in raw.glob("Dataset*"))) or "no dataset"
         # What follows are nnU-Net's variables, over many lines.
         reason = str(error).split(". ")[0]
         raise InputError(f"{reason}. {RAW} ({raw}) holds {found}.") from error

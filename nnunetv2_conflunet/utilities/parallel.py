@@ -23,7 +23,7 @@ def run_cases(
     arguments = list(arguments)
     jobs = max(1, min(num_processes, len(arguments)))
     with Parallel(n_jobs=jobs, return_as="generator") as parallel:
-        results = parallel(delayed(function)(*i) for i in arguments)
+        results = parallel(delayed(function)(*given) for given in arguments)
         return list(tqdm(results, total=len(arguments), desc=description, disable=not progress or not arguments))
 
 
