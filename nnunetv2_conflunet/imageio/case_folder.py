@@ -30,6 +30,14 @@ class CaseFolder:
         files: the file of each case, sorted by case.
         passed_over: name -> why, of every other entry that looks like an image. Hidden files are left out: a writer has
             not finished them, or macOS put them beside others.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as name:
+    ...     for file in ("ms_1.nii.gz", "ms_2.nii", "table.csv"):
+    ...         (Path(name) / file).touch()
+    ...     found = CaseFolder.of(Path(name), ".nii.gz")
+    >>> list(found.files), found.passed_over
+    (['ms_1'], {'ms_2.nii': 'ends with .nii'})
     """
 
     folder: Path
@@ -119,8 +127,8 @@ def refuse_macos_files(images: Iterable[Path]) -> None:
     if found:
         names = list_some([image.name for image in found])
         raise InputError(
-            f"{found[0].parent} holds files that macOS wrote beside images ({names}), and nnU-Net takes them for images. "
-            f"Delete them: find {found[0].parent} -name '._*' -delete"
+            f"{found[0].parent} holds files that macOS wrote beside images ({names}), and nnU-Net takes them for "
+            f"images. Delete them: find {found[0].parent} -name '._*' -delete"
         )
 
 

@@ -28,6 +28,9 @@ class Geometry:
         affine: (4, 4), array index -> world position in mm.
         world: ``"RAS"`` (x to the right, y to the front, z to the top, as NIfTI has it) or ``"none"`` for a file
             format without orientation, where a world position is index * spacing.
+
+    >>> Geometry.from_properties((4, 5, 6), {"spacing": (3.0, 1.0, 1.0)}).to_world_mm([[1, 0, 0]]).tolist()
+    [[0.0, 0.0, 3.0]]
     """
 
     shape: tuple[int, ...]

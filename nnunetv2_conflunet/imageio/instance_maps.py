@@ -47,6 +47,13 @@ def write_instances(
     Raises:
         InputError: the format cannot hold the ids (above 65,535 in PNG, above 255 in BMP), a reader/writer that
             this package does not know changed them, or a file cannot be written whole.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
+    >>> with TemporaryDirectory() as folder:
+    ...     write_instances(np.full((1, 2, 2), 70000), f"{folder}/a.tif", Tiff3DIO(), {"spacing": (3, 1, 1)}, ".tif")
+    ...     sorted(file.name for file in Path(folder).iterdir())
+    ['a.json', 'a.tif']
     """
     path, beside = Path(path), dict(beside or {})
     limit = LARGEST_ID.get(file_ending.lower())

@@ -42,6 +42,15 @@ def read_instances(path: str | os.PathLike, reader: BaseReaderWriter) -> tuple[n
     Raises:
         InputError: the file is missing, damaged or unreadable, has several channels or time points, complex, RGB or
             vector voxels, or holds NaN, infinite, negative, fractional values or ids of 2**24 and more.
+
+    >>> import nibabel
+    >>> from tempfile import TemporaryDirectory
+    >>> from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+    >>> with TemporaryDirectory() as folder:
+    ...     nibabel.save(nibabel.Nifti1Image(np.uint8([[[0, 1, 2]]]), np.diag([1, 1, 3, 1])), f"{folder}/a.nii.gz")
+    ...     instances, properties = read_instances(f"{folder}/a.nii.gz", SimpleITKIO())
+    >>> instances.tolist()
+    [[[0]], [[1]], [[2]]]
     """
     return _read(Path(path), reader, _INSTANCES)
 

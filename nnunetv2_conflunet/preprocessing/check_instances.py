@@ -7,8 +7,8 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from nnunetv2_conflunet.imageio import Geometry, declared_labels, read_instances, read_labels, refuse_other_grid
-from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, require_labels
-from nnunetv2_conflunet.utilities.errors import InputError, list_lines
+from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase
+from nnunetv2_conflunet.utilities.errors import InputError, list_lines, list_some
 from nnunetv2_conflunet.utilities.parallel import try_cases
 
 
@@ -43,7 +43,14 @@ class InstanceCheck:
                 file, values that dataset.json does not declare or that are no ids, another size, spacing, origin or
                 direction than the label, or a support that differs from the label's foreground.
         """
-        require_labels(cases)
+        missing = [case.case for case in cases if not case.label.is_file()]
+        if missing:
+            # Where some are there, to write all anew is not the remedy.
+            remedy = ", or let `nnUNetv2_conflunet_prepare --labels_from_instances` write them from the instance maps"
+            raise InputError(
+                f"{len(missing)} of {len(cases)} training cases have no label in {cases[0].label.parent}: "
+                f"{list_some(missing)}. Put them there{remedy if len(missing) == len(cases) else ''}."
+            )
         arguments = {case.case: (case,) for case in cases}
         _, faults = try_cases(self.check_case, arguments, num_processes, "Checking instances")
         if faults:

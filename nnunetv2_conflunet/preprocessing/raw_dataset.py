@@ -168,18 +168,6 @@ class RawDataset:
         return [known[case] for case in sorted(cases)]
 
 
-def require_labels(cases: list[RawCase]) -> None:
-    """Raise an InputError that names every case without a label."""
-    missing = [case.case for case in cases if not case.label.is_file()]
-    if missing:
-        # Where some are there, to write all anew is not the remedy.
-        conversion = ", or let `nnUNetv2_conflunet_prepare --labels_from_instances` write them from the instance maps"
-        raise InputError(
-            f"{len(missing)} of {len(cases)} training cases have no label in {cases[0].label.parent}: "
-            f"{list_some(missing)}. Put them there{conversion if len(missing) == len(cases) else ''}."
-        )
-
-
 def refuse_regions(manager: LabelManager, dataset_name: str) -> None:
     """Raise an InputError for a dataset with regions."""
     if manager.has_regions:

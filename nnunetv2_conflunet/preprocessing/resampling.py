@@ -40,6 +40,10 @@ def to_preprocessed_grid(
     Raises:
         InputError: more than 32,767 instances, foreground that lies too far from any instance, or an instance without
             foreground that resampling cannot have lost, as when the labels were changed after nnU-Net's preprocessing.
+
+    >>> instances = np.array([[[0, 7, 7, 0, 3, 0]]])
+    >>> to_preprocessed_grid(instances, instances > 0, [0, 1, 2], [[0, 1], [0, 1], [0, 6]], (1, 1, 1)).tolist()
+    [[[0, 2, 2, 0, 1, 0]]]
     """
     voxel_mm = np.array([spacing_mm[axis] for axis in transpose_forward])
     cropped = instances.transpose(transpose_forward)[tuple(slice(a, b) for a, b in crop)]

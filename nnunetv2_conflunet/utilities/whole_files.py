@@ -38,6 +38,12 @@ def why_not_whole(path: str | os.PathLike) -> str | None:
 
     Args:
         path: a file; its ending tells the format.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "a.csv").write_text("id,volume")
+    ...     why_not_whole(f"{folder}/a.csv")
+    'truncated: its last line has no end'
     """
     path = Path(path)
     try:
