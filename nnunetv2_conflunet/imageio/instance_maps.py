@@ -19,11 +19,6 @@ from nnunetv2_conflunet.utilities.files import atomic_path, json_text
 LARGEST_ID = {".png": 2**16 - 1, ".bmp": 2**8 - 1}
 
 
-def smallest_id_dtype(instances: np.ndarray) -> type[np.unsignedinteger]:
-    """uint16 where every id fits, else uint32."""
-    return np.uint16 if instances.max(initial=0) < 2**16 else np.uint32
-
-
 def write_instances(
     instances: np.ndarray,
     path: str | os.PathLike,
@@ -60,8 +55,8 @@ def write_instances(
     highest = int(instances.max(initial=0))
     if limit is not None and highest > limit:
         raise InputError(f"{path}: {highest} instances do not fit into {file_ending} (at most {limit}); use .tif.")
-    dtype = np.uint8 if limit == 2**8 - 1 else smallest_id_dtype(instances)
-    ids = np.ascontiguousarray(instances, dtype=dtype)
+    large_dtype = np.uint16 if highest < 2**16 else np.uint32
+    ids = np.ascontiguousarray(instances, dtype=np.uint8 if limit == 2**8 - 1 else large_dtype)
     if type(writer).__name__ == "Tiff3DIO":
         # nnU-Net keeps the spacing of a TIFF in a JSON file beside it.
         spacing_file = path.with_name(path.name.removesuffix(file_ending) + ".json")

@@ -9,22 +9,20 @@ from tqdm import tqdm
 from nnunetv2_conflunet.utilities.errors import InputError
 
 
-def run_cases(
-    function: Callable, arguments: Iterable[tuple], num_processes: int, description: str, progress: bool = True
-) -> list[Any]:
+def run_cases(function: Callable, arguments: Iterable[tuple], num_processes: int, description: str) -> list[Any]:
     """Call ``function(*a)`` for each tuple of arguments through joblib and return the results in order.
 
     The number of processes is a default: inside ``joblib.parallel_config`` another backend takes the work. An error in
     one case ends all; :func:`try_cases` goes on.
 
-    >>> run_cases(pow, [(2, 3), (3, 2)], 1, "Powers", progress=False)
+    >>> run_cases(pow, [(2, 3), (3, 2)], 1, "Powers")
     [8, 9]
     """
     arguments = list(arguments)
     jobs = max(1, min(num_processes, len(arguments)))
     with Parallel(n_jobs=jobs, return_as="generator") as parallel:
         results = parallel(delayed(function)(*given) for given in arguments)
-        return list(tqdm(results, total=len(arguments), desc=description, disable=not progress or not arguments))
+        return list(tqdm(results, total=len(arguments), desc=description, disable=not arguments))
 
 
 def try_cases(
@@ -34,7 +32,6 @@ def try_cases(
     description: str,
     *,
     survived: type[Exception] = InputError,
-    progress: bool = True,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Call a function for each case like :func:`run_cases`, where a case that fails does not end the others.
 
@@ -44,17 +41,16 @@ def try_cases(
         num_processes: worker processes.
         description: beside the progress bar.
         survived: the errors that end one case only; any other is raised.
-        progress: whether to show a progress bar.
 
     Returns:
         The results by case, and what is wrong with each case that failed, both in the order of `cases`: the message of
         an InputError, the type and the message of another error.
 
-    >>> try_cases(divmod, {"a": (7, 2), "b": (7, 0)}, 1, "Dividing", survived=ArithmeticError, progress=False)[0]
+    >>> try_cases(divmod, {"a": (7, 2), "b": (7, 0)}, 1, "Dividing", survived=ArithmeticError)[0]
     {'a': (3, 1)}
     """
     calls = [(function, survived, *arguments) for arguments in cases.values()]
-    outcomes = dict(zip(cases, run_cases(_outcome, calls, num_processes, description, progress), strict=True))
+    outcomes = dict(zip(cases, run_cases(_outcome, calls, num_processes, description), strict=True))
     results = {case: outcome for case, outcome in outcomes.items() if not isinstance(outcome, _Fault)}
     return results, {case: outcome.text for case, outcome in outcomes.items() if isinstance(outcome, _Fault)}
 
