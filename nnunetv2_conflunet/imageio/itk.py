@@ -2,7 +2,6 @@
 
 import os
 import re
-import struct
 import zlib
 from functools import partial
 from pathlib import Path
@@ -36,26 +35,28 @@ def stored_itk(path: Path) -> stored.StoredVoxels:
     stored.refuse_huge(path, header.GetSize())
     says_compressed = SAYS_COMPRESSED.get(path.suffix.lower())
     if says_compressed is None:
-        return stored.StoredVoxels(dtype, None, partial(_check_gipl, path))
+        return stored.StoredVoxels(dtype, partial(_check_gipl, path))
     text = text_header(path)
     if text is None or not re.search(says_compressed, text):
         # SimpleITK itself refuses an uncompressed file of these that is too short.
-        return stored.StoredVoxels(dtype, None, lambda values: None)
+        return stored.StoredVoxels(dtype, lambda values: None)
     start = len(text)
     with open(path, "rb") as file:
         file.seek(start)
         is_gzip = file.read(2) == GZIP_MAGIC
         file.seek(-4, os.SEEK_END)
-        (last,) = struct.unpack(">I", file.read(4))
-    checksum = stored.Checksum(zlib.crc32, stored.gzip_sum(path)) if is_gzip else stored.Checksum(zlib.adler32, last)
-    return stored.StoredVoxels(dtype, checksum, lambda values: _check_stream(path, start))
+        adler32 = int.from_bytes(file.read(4), "big")
+    check_whole = partial(_check_stream, path, start)
+    if is_gzip:
+        return stored.StoredVoxels(dtype, check_whole, stored.gzip_sum(path))
+    return stored.StoredVoxels(dtype, check_whole, adler32, zlib.adler32, sum_before=zlib.adler32(b""))
 
 
 def _check_gipl(path: Path, _: np.ndarray | None) -> None:
     stored.refuse_truncated(path, path.stat().st_size, GIPL_HEADER_BYTES + voxel_bytes(path))
 
 
-def _check_stream(path: Path, start: int) -> None:
+def _check_stream(path: Path, start: int, _: np.ndarray | None = None) -> None:
     stream = zlib.decompressobj(GZIP_OR_ZLIB)
     with stored.unpacking(path):
         left = path.read_bytes()[start:]

@@ -34,16 +34,16 @@ def stored_nifti(path: Path) -> stored.StoredVoxels:
         offset = int(header["vox_offset"])
         if offset > LARGEST_OFFSET:
             raise InputError(f"{path} has voxels that begin at byte {offset}, far behind its header. Export it again.")
-        before = (start + file.read(max(0, offset - len(start))))[:offset]
+        sum_before = zlib.crc32((start + file.read(max(0, offset - len(start))))[:offset])
     dtype = header.get_data_dtype()
     stored.refuse_pixels(path, dtype, len(dtype.names) if dtype.names else 1)
     if offset < SHORTEST_OFFSET:
         raise InputError(f"{path} has voxels that begin at byte {offset}, within its header. Export it again.")
     stored.refuse_huge(path, header.get_data_shape())
     # Scaled by 1.1, a stored 1 is read as 1.1, whose whole part would have the checksum of the file.
-    has_sum = _is_compressed(path) and _scaling(header) == (1.0, 0.0)
-    checksum = stored.Checksum(zlib.crc32, stored.gzip_sum(path), before) if has_sum else None
-    return stored.StoredVoxels(dtype, checksum, partial(_check_whole, path, header, offset))
+    checksum = stored.gzip_sum(path) if _is_compressed(path) and _scaling(header) == (1.0, 0.0) else None
+    check_whole = partial(_check_whole, path, header, offset)
+    return stored.StoredVoxels(dtype, check_whole, checksum, zlib.crc32, sum_before)
 
 
 def _is_compressed(path: Path) -> bool:

@@ -17,35 +17,24 @@ from nnunetv2_conflunet.utilities.errors import InputError
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-@dataclass(frozen=True)
-class Checksum:
-    """The checksum that a compressed file keeps of its content.
-
-    Attributes:
-        function: ``zlib.crc32`` or ``zlib.adler32``.
-        expected: what the file keeps.
-        before: bytes that it covers before the first voxel.
-    """
-
-    function: Callable[..., int]
-    expected: int
-    before: bytes = b""
-
-
 @dataclass(frozen=True, eq=False)
 class StoredVoxels:
     """How a file keeps its voxels.
 
     Attributes:
         dtype: of a stored value, with its byte order.
-        checksum: of the voxels in the order of the file; None where it keeps none, or its header scales them.
         check_whole: takes what was read, None where nothing was; reads the file as far as it must to tell that it is
             whole, and raises an InputError where it is not.
+        checksum: what a compressed file keeps of its content; None where it keeps nothing, or its header scales voxels.
+        sum_function: ``zlib.crc32`` or ``zlib.adler32``, of which `checksum` is.
+        sum_before: what that gives for the bytes before the first voxel.
     """
 
     dtype: np.dtype
-    checksum: Checksum | None
     check_whole: Callable[[np.ndarray | None], None]
+    checksum: int | None = None
+    sum_function: Callable[..., int] = zlib.crc32
+    sum_before: int = 0
 
     def has_sum_of(self, values: np.ndarray) -> bool:
         """Whether integers that were read are the stored ones, so that the file need not be read a second time.
@@ -55,11 +44,11 @@ class StoredVoxels:
         """
         if self.checksum is None:
             return False
-        total = self.checksum.function(self.checksum.before)
+        total = self.sum_before
         # Slice after slice, which stays in the processor's cache.
         for part in values:
-            total = self.checksum.function(np.ascontiguousarray(part, self.dtype), total)
-        return total == self.checksum.expected
+            total = self.sum_function(np.ascontiguousarray(part, self.dtype), total)
+        return total == self.checksum
 
 
 def gzip_sum(path: Path) -> int:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -119,7 +120,7 @@ class PreprocessedInstances:
         n_lost = {case: read_json(record).get("n_lost", 0) for case, record in records.items() if record.is_file()}
         return {case: n for case, n in n_lost.items() if n}
 
-    @property
+    @cached_property
     def _dataset_class(self) -> DatasetClass:
         return infer_dataset_class(str(self.source_folder))
 

@@ -118,19 +118,15 @@ def _check_gzip(path: Path, expected: int, start: int = 0) -> None:
         _require(sum(len(chunk) for chunk in iter(lambda: unpacked.read(CHUNK_BYTES), b"")), expected)
 
 
-def _check_nrrd(path: Path) -> None:
-    header = _whole_text(path)
-    expected = voxel_bytes(path)
+def _check_text_and_voxels(path: Path) -> None:
+    header = text_header(path)
+    if header is None:
+        raise ValueError("truncated: its header has no end")
+    packed = re.search(rb"CompressedDataSize *= *(\d+)", header)
     if re.search(rb"encoding: *gz", header):
-        _check_gzip(path, expected, len(header))
-    elif re.search(rb"encoding: *raw", header):
-        _require(path.stat().st_size, len(header) + expected)
-
-
-def _check_meta_image(path: Path) -> None:
-    header = _whole_text(path)
-    compressed = re.search(rb"CompressedDataSize *= *(\d+)", header)
-    _require(path.stat().st_size, len(header) + (int(compressed[1]) if compressed else voxel_bytes(path)))
+        _check_gzip(path, voxel_bytes(path), len(header))
+    elif re.search(rb"encoding: *raw|ElementDataFile", header):
+        _require(path.stat().st_size, len(header) + (int(packed[1]) if packed else voxel_bytes(path)))
 
 
 def _check_gipl(path: Path) -> None:
@@ -174,13 +170,6 @@ def _check_table(path: Path) -> None:
         raise ValueError("truncated: its last line has no end")
 
 
-def _whole_text(path: Path) -> bytes:
-    header = text_header(path)
-    if header is None:
-        raise ValueError("truncated: its header has no end")
-    return header
-
-
 def _end(path: Path, n_bytes: int) -> bytes:
     with open(path, "rb") as file:
         file.seek(-min(n_bytes, path.stat().st_size), os.SEEK_END)
@@ -190,8 +179,8 @@ def _end(path: Path, n_bytes: int) -> bytes:
 CHECKS: dict[str, Callable[[Path], None]] = {
     ".nii": _check_nifti,
     ".nii.gz": _check_nifti,
-    ".nrrd": _check_nrrd,
-    ".mha": _check_meta_image,
+    ".nrrd": _check_text_and_voxels,
+    ".mha": _check_text_and_voxels,
     ".gipl": _check_gipl,
     ".png": _check_png,
     ".bmp": _check_bmp,
