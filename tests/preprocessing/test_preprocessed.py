@@ -2,6 +2,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import sys
 
 import blosc2
 import cc3d
@@ -15,6 +16,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from support import assert_whole_or_as_before, balls, dataset_json, small_plans, write_nifti
 
+from nnunetv2_conflunet.commands import prepare
 from nnunetv2_conflunet.preprocessing.check_instances import InstanceCheck
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -160,6 +162,25 @@ def test_maps_that_were_checked_for_the_same_are_not_read_for_it_again(dataset, 
         with pytest.raises(InputError, match="checked again"):
             dataset.prepare(1, checked=other)
     assert len(dataset.prepare(1, checked=InstanceCheck.of(reader, dataset.labels))) == 2
+
+
+def test_the_command_checks_the_maps_once(dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    folder = dataset.source_folder.parent
+    (folder / "nnUNetPlans.json").write_text(json.dumps(dataset.plans.plans))
+    (folder / "dataset.json").write_text(json.dumps(dataset_json()))
+    check, checked = InstanceCheck.check, []
+
+    def counted(self, cases, num_processes):
+        checked.extend(case.case for case in cases)
+        check(self, cases, num_processes)
+
+    monkeypatch.setattr(InstanceCheck, "check", counted)
+    monkeypatch.setattr(sys, "argv", ["nnUNetv2_conflunet_prepare", "-d", "1", "-np", "1"])
+    with pytest.raises(SystemExit) as status:
+        prepare.main()
+    assert status.value.code == 0
+    assert checked == list(CASES) and "2 maps made" in capsys.readouterr().out
 
 
 def test_no_instances_folder(dataset, tmp_path):
