@@ -4,7 +4,7 @@ import argparse
 
 from nnunetv2.configuration import default_num_processes
 
-from nnunetv2_conflunet.preprocessing.check_instances import check_instances
+from nnunetv2_conflunet.preprocessing.check_instances import InstanceCheck
 from nnunetv2_conflunet.preprocessing.configurations import plans_file, preprocessed_configurations
 from nnunetv2_conflunet.preprocessing.conversion import write_instances_from_labels, write_labels_from_instances
 from nnunetv2_conflunet.preprocessing.paper_configuration import NAME, add_paper_configuration
@@ -39,7 +39,8 @@ def prepare(args: argparse.Namespace) -> None:
         print(f"{n} instance maps written to {dataset.instances_folder}: each connected component is one instance.")
 
     cases = dataset.require_instances(list(dataset.training_cases()))
-    check_instances(cases, dataset.reader(), labels, args.np)
+    check = InstanceCheck.of(type(dataset.reader()), labels)
+    check.check(cases, args.np)
     print(f"{len(cases)} instance maps fit their labels.")
     if args.paper_configuration:
         written = add_paper_configuration(plans_file(name, args.p))
@@ -50,7 +51,9 @@ def prepare(args: argparse.Namespace) -> None:
     if not configurations:
         print(f"No configuration of {args.p} is preprocessed yet: run nnUNetv2_plan_and_preprocess, then train.")
     for prepared in configurations:
-        print(f"{prepared.folder}: {len(prepared.prepare(args.np))} maps made, the others were up to date.")
+        print(
+            f"{prepared.folder}: {len(prepared.prepare(args.np, checked=check))} maps made, the others were up to date."
+        )
         if lost := prepared.lost():
             print(
                 f"Warning: {sum(lost.values())} instances in {len(lost)} cases have no voxel on this grid and are not "

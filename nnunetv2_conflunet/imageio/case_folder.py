@@ -1,10 +1,14 @@
-"""How any folder of cases is read: its dataset.json, its file ending, and which of its entries are cases."""
+"""How a folder of cases is read: its dataset.json, file ending and reader, and which of its entries are cases."""
 
+import contextlib
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES, determine_reader_writer_from_dataset_json
 
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json
@@ -12,6 +16,8 @@ from nnunetv2_conflunet.utilities.files import read_json
 ENDINGS = sorted({ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings})
 # Beside volumes these are previews, for which no case is missed.
 PICTURES = (".png", ".bmp")
+# A dataset whose first files are all broken gets the first reader for its file ending.
+MAX_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,14 @@ class CaseFolder:
         files: the file of each case, sorted by case.
         passed_over: name -> why, of every other entry that looks like an image. Hidden files are left out: a writer has
             not finished them, or macOS put them beside others.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as name:
+    ...     for file in ("ms_1.nii.gz", "ms_2.nii", "table.csv"):
+    ...         (Path(name) / file).touch()
+    ...     found = CaseFolder.of(Path(name), ".nii.gz")
+    >>> list(found.files), found.passed_over
+    (['ms_1'], {'ms_2.nii': 'ends with .nii'})
     """
 
     folder: Path
@@ -35,15 +49,13 @@ class CaseFolder:
     def of(cls, folder: Path, file_ending: str) -> "CaseFolder":
         """Look through a folder that exists."""
         files, passed_over = {}, {}
-        for entry in sorted(i for i in folder.iterdir() if not i.name.startswith(".")):
-            ending = entry.name[-len(file_ending) :] if entry.name.endswith(file_ending) else image_ending(entry.name)
-            if ending is None:
-                continue
+        for entry in _visible(folder):
+            ending = file_ending if entry.name.endswith(file_ending) else image_ending(entry.name)
             if ending == file_ending and entry.is_file():
                 files[entry.name.removesuffix(ending)] = entry
-            elif not entry.exists():
+            elif ending is not None and not entry.exists():
                 passed_over[entry.name] = "a link to nothing"
-            else:
+            elif ending is not None:
                 passed_over[entry.name] = "a folder" if entry.is_dir() else f"ends with {ending}"
         return cls(folder, file_ending, dict(sorted(files.items())), passed_over)
 
@@ -58,8 +70,31 @@ class CaseFolder:
                 lost[name] = why
         return lost
 
-    def described(self, passed_over: dict[str, str]) -> str:
-        """One sentence that names entries with why they are not cases, empty for none."""
+    @property
+    def note(self) -> str:
+        """One sentence that names what is passed over and why, empty where nothing is."""
+        return self._described(self.passed_over)
+
+    def missing(self, cases: Iterable[str]) -> list[str]:
+        """Which of some cases have no file, sorted."""
+        return sorted(set(cases) - set(self.files))
+
+    def missing_error(self, text: str) -> InputError:
+        """The error for cases that have no file, with what may be theirs and is not taken."""
+        return InputError(f"{text} {self._described(self.lost)}".rstrip())
+
+    def require_cases(self, remedy: str) -> None:
+        """Raise an InputError where no case is there."""
+        if not self.files:
+            none = f"{self.folder} holds no file that ends with {self.file_ending}; {remedy}"
+            raise InputError(f"{none} {self.note}".rstrip())
+
+    def refuse_lost(self) -> None:
+        """Raise an InputError where a case would vanish."""
+        if self.lost:
+            raise InputError(f"{self._described(self.lost)} Rename, convert or mend them, or move them elsewhere.")
+
+    def _described(self, passed_over: dict[str, str]) -> str:
         if not passed_over:
             return ""
         named = list_some([f"{name} ({why})" for name, why in passed_over.items()])
@@ -68,44 +103,38 @@ class CaseFolder:
             f"{self.file_ending}: {named}."
         )
 
-    def require_cases(self, remedy: str) -> None:
-        """Raise an InputError where no case is there."""
-        if not self.files:
-            none = f"{self.folder} holds no file that ends with {self.file_ending}; {remedy}"
-            raise InputError(f"{none} {self.described(self.passed_over)}".rstrip())
-
-    def refuse_lost(self) -> None:
-        """Raise an InputError where a case would vanish."""
-        if self.lost:
-            raise InputError(f"{self.described(self.lost)} Rename, convert or mend them, or move them elsewhere.")
-
 
 def image_ending(name: str) -> str | None:
-    """The ending of nnU-Net's readers that a name has, as the name has it in upper or lower case; None without one."""
+    """The ending of nnU-Net's readers that a name has, as the name has it in upper or lower case; None without one.
+
+    >>> image_ending("ms_1.NII.GZ"), image_ending("ms_1.txt")
+    ('.NII.GZ', None)
+    """
     # The longest, should one end with another.
-    found = max((i for i in ENDINGS if name.lower().endswith(i)), key=len, default="")
+    found = max((ending for ending in ENDINGS if name.lower().endswith(ending)), key=len, default="")
     return name[-len(found) :] if found else None
+
+
+def endings_of(*folders: Path) -> list[str]:
+    """The endings of images that are in every one of the folders, in lower case, sorted."""
+    found = [{image_ending(entry.name) for entry in _visible(folder)} for folder in folders]
+    return sorted(set.intersection(*({ending.lower() for ending in endings if ending} for endings in found)))
 
 
 def refuse_macos_files(images: Iterable[Path]) -> None:
     """Raise an InputError where nnU-Net takes what macOS wrote beside an image for an image."""
-    found = [i for i in images if i.name.startswith("._")]
+    found = [image for image in images if image.name.startswith("._")]
     if found:
+        names = list_some([image.name for image in found])
         raise InputError(
-            f"{found[0].parent} holds files that macOS wrote beside images ({list_some([i.name for i in found])}), and "
-            f"nnU-Net takes them for images. Delete them: find {found[0].parent} -name '._*' -delete"
+            f"{found[0].parent} holds files that macOS wrote beside images ({names}), and nnU-Net takes them for "
+            f"images. Delete them: find {found[0].parent} -name '._*' -delete"
         )
-
-
-def endings_of(folder: Path) -> list[str]:
-    """The endings of the images in a folder, in lower case, sorted."""
-    found = (image_ending(i.name) for i in folder.iterdir() if not i.name.startswith("."))
-    return sorted({i.lower() for i in found if i is not None})
 
 
 def first_file(folders: Iterable[Path], name: str) -> Path | None:
     """The file of a name in the first of the folders that has it."""
-    return next((i / name for i in folders if (i / name).is_file()), None)
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
 def read_dataset_json(path: Path) -> dict:
@@ -126,3 +155,30 @@ def read_dataset_json(path: Path) -> dict:
     if ending.lower() not in ENDINGS and "overwrite_image_reader_writer" not in content:
         raise InputError(f"{path}: nnU-Net has no reader for files that end with {ending}, only {', '.join(ENDINGS)}.")
     return content
+
+
+def find_reader(dataset_json: dict, examples: Iterable[Path]) -> type[BaseReaderWriter]:
+    """The reader that nnU-Net chooses for a dataset.
+
+    Args:
+        dataset_json: names the file ending, and the reader where nnU-Net must not choose.
+        examples: files of the dataset; the first that any reader can read decides between several readers. nnU-Net
+            takes the first image. What is missing or broken is left for the reading to report.
+
+    Raises:
+        InputError: no reader of nnU-Net is for files with this ending.
+
+    >>> find_reader({"file_ending": ".nii.gz"}, []).__name__
+    'SimpleITKIO'
+    """
+    present = (file for file in examples if file.is_file() and file.stat().st_size and not file.name.startswith("._"))
+    # nnU-Net prints the traceback of every reader that fails on the example.
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        for example in [*map(str, islice(present, MAX_EXAMPLES)), None]:
+            with contextlib.suppress(RuntimeError):
+                return determine_reader_writer_from_dataset_json(dataset_json, example, verbose=False)
+    raise InputError(f"nnU-Net has no reader for files that end with {dataset_json['file_ending']}.")
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))

@@ -1,5 +1,6 @@
 """Where the voxels of an image lie in the world, for each of nnU-Net's readers."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
+
+from nnunetv2_conflunet.utilities.errors import InputError
 
 # Two images are on one grid when their origins differ by less than this share of a voxel, their spacings by less
 # than this share and their direction cosines by less than this: above the rounding of float32 headers.
@@ -25,6 +28,9 @@ class Geometry:
         affine: (4, 4), array index -> world position in mm.
         world: ``"RAS"`` (x to the right, y to the front, z to the top, as NIfTI has it) or ``"none"`` for a file
             format without orientation, where a world position is index * spacing.
+
+    >>> Geometry.from_properties((4, 5, 6), {"spacing": (3.0, 1.0, 1.0)}).to_world_mm([[1, 0, 0]]).tolist()
+    [[0.0, 0.0, 3.0]]
     """
 
     shape: tuple[int, ...]
@@ -40,8 +46,8 @@ class Geometry:
             shape: (X, Y, Z) of the array without its channel axis.
             properties: the dictionary of the reader.
         """
-        shape = tuple(int(i) for i in shape)
-        spacing_mm = tuple(float(i) for i in properties["spacing"])
+        shape = tuple(map(int, shape))
+        spacing_mm = tuple(map(float, properties["spacing"]))
         if "sitk_stuff" in properties:
             affine, world = _affine_of_sitk(properties["sitk_stuff"]), "RAS"
         elif "nibabel_stuff" in properties:
@@ -88,10 +94,10 @@ class Geometry:
         return found
 
 
-def grid_fault(
+def refuse_other_grid(
     path: Path, grid: Geometry, reference_path: Path, reference: Geometry, reader: BaseReaderWriter
-) -> str | None:
-    """What is wrong where a file does not lie on the grid of another, with what to do; None where it does.
+) -> None:
+    """Refuse a file that does not lie on the grid of another.
 
     Args:
         path: the file.
@@ -99,18 +105,22 @@ def grid_fault(
         reference_path: the file whose grid it should have.
         reference: the geometry of that one.
         reader: what has read both.
+
+    Raises:
+        InputError: what differs, and what to do.
     """
     differences = grid.differences(reference)
     if not differences:
-        return None
-    remedy = f"Resample {path.name} to that grid by nearest neighbour, or correct its header."
-    lacking = [i.with_suffix(".json") for i in (path, reference_path) if not i.with_suffix(".json").is_file()]
+        return
+    remedy = f"Resample {path.name} to that grid by nearest neighbor, or correct its header."
+    spacing_files = [file.with_suffix(".json") for file in (path, reference_path)]
+    lacking = [file for file in spacing_files if not file.is_file()]
     if isinstance(reader, Tiff3DIO) and len(lacking) == 1 and grid.shape == reference.shape:
         remedy = (
             f"{lacking[0]} does not exist, so that nnU-Net takes 1 mm along each axis for its image: write "
             '{"spacing": [...]} into it, in mm and in the order of the array.'
         )
-    return f"{path} does not lie on the grid of {reference_path}: {'; '.join(differences)}. {remedy}"
+    raise InputError(f"{path} does not lie on the grid of {reference_path}: {'; '.join(differences)}. {remedy}")
 
 
 def in_file_order(array: np.ndarray, properties: dict) -> np.ndarray:
@@ -140,5 +150,5 @@ def _affine_of_sitk(stuff: dict) -> np.ndarray:
     return affine
 
 
-def _short(values: np.ndarray) -> tuple[float, ...]:
-    return tuple(round(float(i), 4) for i in values)
+def _short(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(round(float(value), 4) for value in values)

@@ -19,11 +19,6 @@ from nnunetv2_conflunet.utilities.files import atomic_path, json_text
 LARGEST_ID = {".png": 2**16 - 1, ".bmp": 2**8 - 1}
 
 
-def smallest_id_dtype(instances: np.ndarray) -> type[np.unsignedinteger]:
-    """uint16 where every id fits, else uint32."""
-    return np.uint16 if instances.max(initial=0) < 2**16 else np.uint32
-
-
 def write_instances(
     instances: np.ndarray,
     path: str | os.PathLike,
@@ -47,18 +42,25 @@ def write_instances(
     Raises:
         InputError: the format cannot hold the ids (above 65,535 in PNG, above 255 in BMP), a reader/writer that
             this package does not know changed them, or a file cannot be written whole.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
+    >>> with TemporaryDirectory() as folder:
+    ...     write_instances(np.full((1, 2, 2), 70000), f"{folder}/a.tif", Tiff3DIO(), {"spacing": (3, 1, 1)}, ".tif")
+    ...     sorted(file.name for file in Path(folder).iterdir())
+    ['a.json', 'a.tif']
     """
     path, beside = Path(path), dict(beside or {})
     limit = LARGEST_ID.get(file_ending.lower())
     highest = int(instances.max(initial=0))
     if limit is not None and highest > limit:
         raise InputError(f"{path}: {highest} instances do not fit into {file_ending} (at most {limit}); use .tif.")
-    dtype = np.uint8 if limit == 2**8 - 1 else smallest_id_dtype(instances)
-    ids = np.ascontiguousarray(instances, dtype=dtype)
+    large_dtype = np.uint16 if highest < 2**16 else np.uint32
+    ids = np.ascontiguousarray(instances, dtype=np.uint8 if limit == 2**8 - 1 else large_dtype)
     if type(writer).__name__ == "Tiff3DIO":
         # nnU-Net keeps the spacing of a TIFF in a JSON file beside it.
         spacing_file = path.with_name(path.name.removesuffix(file_ending) + ".json")
-        beside[spacing_file] = json_text({"spacing": [float(i) for i in properties["spacing"]]})
+        beside[spacing_file] = json_text({"spacing": list(map(float, properties["spacing"]))})
     # ITK writes to no name that ends with ".NII.GZ".
     with atomic_path(path, file_ending.lower(), beside) as temporary:
         if "sitk_stuff" in properties:

@@ -1,27 +1,17 @@
 """Faults of NIfTI files that readers overlook, each in its own way, so that other ids come out."""
 
-import gzip
 import io
 import zlib
-from dataclasses import dataclass
-from math import prod
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 from nibabel import Nifti1Header, Nifti2Header
 from nibabel.spatialimages import HeaderDataError
 
-from nnunetv2_conflunet.imageio.stored import (
-    Checksum,
-    StoredVoxels,
-    gzip_sum,
-    refuse_huge,
-    refuse_pixels,
-    refuse_truncated,
-    unpacking,
-)
+from nnunetv2_conflunet.imageio import stored
 from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.whole_files import nifti_bytes, open_unpacked
 
 ENDINGS = (".nii", ".nii.gz")
 CHUNK_BYTES = 2**20
@@ -31,43 +21,33 @@ LARGEST_OFFSET = 2**26
 SHORTEST_OFFSET, LONGEST_HEADER = 348 + 4, 540 + 4
 
 
-def stored_nifti(path: Path) -> StoredVoxels:
+def stored_nifti(path: Path) -> stored.StoredVoxels:
     """How a NIfTI file keeps its voxels; costs the reading of its header.
 
     Raises:
         InputError: the header is missing or damaged, asks for complex, RGB or RGBA voxels, for voxels that begin within
             it or far behind it, for a shift without a scale, or for more voxels than fit into memory.
     """
-    compressed = path.name.lower().endswith(".gz")
-    with unpacking(path), (gzip.open if compressed else open)(path, "rb") as file:
+    with stored.unpacking(path), open_unpacked(path) as file:
         start = file.read(LONGEST_HEADER)
         header = _header(path, start)
         offset = int(header["vox_offset"])
         if offset > LARGEST_OFFSET:
             raise InputError(f"{path} has voxels that begin at byte {offset}, far behind its header. Export it again.")
-        start = start[:offset] + file.read(offset - len(start)) if offset > len(start) else start[:offset]
+        sum_before = zlib.crc32((start + file.read(max(0, offset - len(start))))[:offset])
     dtype = header.get_data_dtype()
-    refuse_pixels(path, dtype, len(dtype.names) if dtype.names else 1)
+    stored.refuse_pixels(path, dtype, len(dtype.names) if dtype.names else 1)
     if offset < SHORTEST_OFFSET:
         raise InputError(f"{path} has voxels that begin at byte {offset}, within its header. Export it again.")
-    slope, intercept = header.get_slope_inter()
-    refuse_huge(path, header.get_data_shape())
-    layout = _Layout(dtype, prod(header.get_data_shape()), offset, slope or 1.0, intercept or 0.0)
+    stored.refuse_huge(path, header.get_data_shape())
     # Scaled by 1.1, a stored 1 is read as 1.1, whose whole part would have the checksum of the file.
-    is_scaled = (layout.slope, layout.intercept) != (1.0, 0.0)
-    checksum = Checksum(zlib.crc32, gzip_sum(path), start) if compressed and not is_scaled else None
-    return StoredVoxels(dtype, checksum, lambda values: _check_whole(path, layout, values))
+    checksum = stored.gzip_sum(path) if _is_compressed(path) and _scaling(header) == (1.0, 0.0) else None
+    check_whole = partial(_check_whole, path, header, offset)
+    return stored.StoredVoxels(dtype, check_whole, checksum, zlib.crc32, sum_before)
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Where the voxels of a file are: `count` values of `dtype` from the byte `offset` on, to be scaled."""
-
-    dtype: np.dtype
-    count: int
-    offset: int
-    slope: float
-    intercept: float
+def _is_compressed(path: Path) -> bool:
+    return path.name.lower().endswith(".gz")
 
 
 def _header(path: Path, start: bytes) -> Nifti1Header:
@@ -95,30 +75,31 @@ def _refuse_shift_without_scale(path: Path, header: Nifti1Header) -> None:
         )
 
 
-def _check_whole(path: Path, layout: _Layout, values: np.ndarray | None) -> None:
+def _scaling(header: Nifti1Header) -> tuple[float, float]:
+    slope, intercept = header.get_slope_inter()
+    return slope or 1.0, intercept or 0.0
+
+
+def _check_whole(path: Path, header: Nifti1Header, offset: int, values: np.ndarray | None) -> None:
     """Read the file to its end where it is compressed or of numbers that SimpleITK may have read as 0, such as NaN."""
-    compressed = path.name.lower().endswith(".gz")
-    expected = layout.offset + layout.count * layout.dtype.itemsize
-    if not compressed:
-        refuse_truncated(path, path.stat().st_size, expected)
-        if layout.dtype.kind != "f":
+    dtype, expected = header.get_data_dtype(), nifti_bytes(header, offset)
+    if not _is_compressed(path):
+        stored.refuse_truncated(path, path.stat().st_size, expected)
+        if dtype.kind != "f":
             return
-    with unpacking(path), (gzip.open if compressed else open)(path, "rb") as file:
+    with stored.unpacking(path), open_unpacked(path) as file:
         content = file.read(expected)
         # The checksum is compared at the end of the file.
         while file.read(CHUNK_BYTES):
             pass
-    refuse_truncated(path, len(content), expected)
-    stored = np.frombuffer(content, layout.dtype, layout.count, layout.offset)
-    if layout.dtype.kind == "f" and not np.isfinite(stored).all():
+    stored.refuse_truncated(path, len(content), expected)
+    found = np.frombuffer(content, dtype, offset=offset)
+    if dtype.kind == "f" and not np.isfinite(found).all():
         raise InputError(f"{path} holds NaN or infinite values; a map holds integers from 0.")
-    if values is not None and not np.array_equal(np.rint(stored * layout.slope + layout.intercept), values.ravel()):
-        _refuse_other_voxels(path)
-
-
-def _refuse_other_voxels(path: Path) -> NoReturn:
-    """SimpleITK finds the header in the file it is given, and the voxels in another of the same name."""
-    twin = path.with_suffix("")
-    if twin.is_file():
-        raise InputError(f"{path} is read with the voxels of {twin.name} beside it. Move one of the two elsewhere.")
-    raise InputError(f"{path} holds other voxels than its reader returns. Export it again.")
+    slope, intercept = _scaling(header)
+    if values is not None and not np.array_equal(np.rint(found * slope + intercept), values.ravel()):
+        # SimpleITK finds the header in the file it is given, and the voxels in another of the same name.
+        twin = path.with_suffix("")
+        if twin.is_file():
+            raise InputError(f"{path} is read with the voxels of {twin.name} beside it. Move one of the two elsewhere.")
+        raise InputError(f"{path} holds other voxels than its reader returns. Export it again.")

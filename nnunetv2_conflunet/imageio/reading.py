@@ -2,23 +2,22 @@
 
 import os
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunetv2_conflunet.imageio import itk, nifti, png
+from nnunetv2_conflunet.imageio import itk, nifti
 from nnunetv2_conflunet.imageio.geometry import in_file_order
-from nnunetv2_conflunet.imageio.stored import StoredVoxels
+from nnunetv2_conflunet.imageio.stored import StoredVoxels, check_png
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 
 # nnU-Net's readers return float32, which holds every integer below this one.
 FIRST_INEXACT = 2**24
 
 
-@dataclass(frozen=True)
-class _Kind:
+class _Kind(NamedTuple):
     """The words of the errors about one kind of map."""
 
     name: str
@@ -43,6 +42,15 @@ def read_instances(path: str | os.PathLike, reader: BaseReaderWriter) -> tuple[n
     Raises:
         InputError: the file is missing, damaged or unreadable, has several channels or time points, complex, RGB or
             vector voxels, or holds NaN, infinite, negative, fractional values or ids of 2**24 and more.
+
+    >>> import nibabel
+    >>> from tempfile import TemporaryDirectory
+    >>> from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+    >>> with TemporaryDirectory() as folder:
+    ...     nibabel.save(nibabel.Nifti1Image(np.uint8([[[0, 1, 2]]]), np.diag([1, 1, 3, 1])), f"{folder}/a.nii.gz")
+    ...     instances, properties = read_instances(f"{folder}/a.nii.gz", SimpleITKIO())
+    >>> instances.tolist()
+    [[[0]], [[1]], [[2]]]
     """
     return _read(Path(path), reader, _INSTANCES)
 
@@ -74,10 +82,13 @@ def declared_labels(labels: dict) -> tuple[int, ...]:
 
     Raises:
         InputError: a value that is no integer.
+
+    >>> declared_labels({"background": 0, "whole": [1, 2], "core": 2, "ignore": 3})
+    (0, 1, 2, 3)
     """
-    values = [i if isinstance(i, (list, tuple)) else [i] for i in labels.values()]
+    regions = [value if isinstance(value, (list, tuple)) else [value] for value in labels.values()]
     try:
-        return tuple(sorted({int(i) for several in values for i in several}))
+        return tuple(sorted({int(value) for region in regions for value in region}))
     except (TypeError, ValueError) as error:
         raise InputError(
             f"dataset.json has the labels {labels}; each must be an integer after its name, as in "
@@ -104,11 +115,11 @@ def _read(path: Path, reader: BaseReaderWriter, kind: _Kind) -> tuple[np.ndarray
     # What has no int32 is found below.
     with np.errstate(invalid="ignore"):
         numbers = values[0].astype(np.int32)
-    as_stored = stored is not None and stored.has_sum_of(in_file_order(numbers, properties))
-    if not (as_stored and stored.dtype in (np.uint8, np.uint16)):
+    is_stored = stored is not None and stored.has_sum_of(in_file_order(numbers, properties))
+    if stored is None or not is_stored or stored.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
         # Of those types every value is possible.
         _require_values_in_range(path, values[0], kind)
-    if not as_stored:
+    if not is_stored:
         _require_whole_numbers(path, values[0], numbers, kind)
         if stored is not None:
             stored.check_whole(in_file_order(numbers, properties))
@@ -131,8 +142,8 @@ def _stored(path: Path) -> StoredVoxels | None:
         return nifti.stored_nifti(path)
     if name.endswith(itk.ENDINGS):
         return itk.stored_itk(path)
-    if name.endswith(png.ENDING):
-        png.check_png(path)
+    if name.endswith(".png"):
+        check_png(path)
     return None
 
 
@@ -167,7 +178,7 @@ def _require_whole_numbers(path: Path, values: np.ndarray, numbers: np.ndarray, 
     if fractional:
         raise InputError(
             f"{path} holds fractional values in {fractional} voxels; {kind.name} holds integers. Interpolate label "
-            "maps by nearest neighbour."
+            "maps by nearest neighbor."
         )
 
 
@@ -191,13 +202,13 @@ def _all_declared(labels: np.ndarray, declared: Collection[int]) -> bool:
 
 def _refuse_undeclared(path: Path, labels: np.ndarray, declared: Collection[int]) -> None:
     found = np.unique(labels).tolist()
-    strange = [i for i in found if i not in declared]
+    strange = [value for value in found if value not in declared]
     n_voxels = np.count_nonzero(np.isin(labels, strange))
-    unused = [i for i in declared if i not in found and i != 0]
+    unused = [value for value in declared if value not in found and value != 0]
     remedy = "Replace them by the labels they stand for, or declare them in dataset.json (0, 1, 2, ... without gaps)."
     if len(strange) == len(unused) == 1:
         remedy = f"If it stands for the label {unused[0]}, replace {strange[0]} by {unused[0]} in every label."
     raise InputError(
-        f"{path} holds {list_some([str(i) for i in strange])} in {n_voxels} voxels; dataset.json declares "
-        f"{list_some([str(i) for i in declared])} only. {remedy}"
+        f"{path} holds {list_some(strange)} in {n_voxels} voxels; dataset.json declares "
+        f"{list_some(tuple(declared))} only. {remedy}"
     )

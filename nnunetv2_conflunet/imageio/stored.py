@@ -14,20 +14,7 @@ import numpy as np
 
 from nnunetv2_conflunet.utilities.errors import InputError
 
-
-@dataclass(frozen=True)
-class Checksum:
-    """The checksum that a compressed file keeps of its content.
-
-    Attributes:
-        function: ``zlib.crc32`` or ``zlib.adler32``.
-        expected: what the file keeps.
-        before: bytes that it covers before the first voxel.
-    """
-
-    function: Callable[[bytes, int], int]
-    expected: int
-    before: bytes = b""
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +23,18 @@ class StoredVoxels:
 
     Attributes:
         dtype: of a stored value, with its byte order.
-        checksum: of the voxels in the order of the file; None where it keeps none, or its header scales them.
         check_whole: takes what was read, None where nothing was; reads the file as far as it must to tell that it is
             whole, and raises an InputError where it is not.
+        checksum: what a compressed file keeps of its content; None where it keeps nothing, or its header scales voxels.
+        sum_function: ``zlib.crc32`` or ``zlib.adler32``, of which `checksum` is.
+        sum_before: what that gives for the bytes before the first voxel.
     """
 
     dtype: np.dtype
-    checksum: Checksum | None
     check_whole: Callable[[np.ndarray | None], None]
+    checksum: int | None = None
+    sum_function: Callable[..., int] = zlib.crc32
+    sum_before: int = 0
 
     def has_sum_of(self, values: np.ndarray) -> bool:
         """Whether integers that were read are the stored ones, so that the file need not be read a second time.
@@ -53,23 +44,38 @@ class StoredVoxels:
         """
         if self.checksum is None:
             return False
-        total = self.checksum.function(self.checksum.before)
+        total = self.sum_before
         # Slice after slice, which stays in the processor's cache.
         for part in values:
-            total = self.checksum.function(np.ascontiguousarray(part, self.dtype), total)
-        return total == self.checksum.expected
+            total = self.sum_function(np.ascontiguousarray(part, self.dtype), total)
+        return total == self.checksum
 
 
 def gzip_sum(path: Path) -> int:
     """The CRC-32 of its content that a gzip file ends with (RFC 1952)."""
     with open(path, "rb") as file:
-        file.seek(-8, 2)
+        file.seek(-8, os.SEEK_END)
         return struct.unpack("<I", file.read(4))[0]
 
 
-def damaged(path: Path, why: str) -> InputError:
-    """The error for a file whose content is not what was written."""
-    return InputError(f"{path} cannot be read: it is damaged or cut off ({why}). Copy or export it again.")
+def check_png(path: Path) -> None:
+    """Compare every chunk of a PNG with its checksum, which readers do not; reads the compressed file.
+
+    Raises:
+        InputError: a checksum differs, or the file ends before its last chunk.
+    """
+    content = path.read_bytes()
+    if not content.startswith(PNG_SIGNATURE):
+        # Another format under this name, which the reader accepts or refuses.
+        return
+    position, kind = len(PNG_SIGNATURE), b""
+    while kind != b"IEND" and position < len(content):
+        length = int.from_bytes(content[position : position + 4], "big")
+        body, stored = content[position + 4 : position + 8 + length], content[position + 8 + length :][:4]
+        kind = body[:4]
+        if zlib.crc32(body) != int.from_bytes(stored, "big") or len(stored) < 4:
+            raise _damaged(path, f"chunk {kind!r} is not whole")
+        position += 12 + length
 
 
 @contextmanager
@@ -78,7 +84,7 @@ def unpacking(path: Path) -> Iterator[None]:
     try:
         yield
     except (EOFError, BadGzipFile, zlib.error) as error:
-        raise damaged(path, f"{type(error).__name__}: {error}") from error
+        raise _damaged(path, f"{type(error).__name__}: {error}") from error
 
 
 def refuse_truncated(path: Path, found: int, expected: int) -> None:
@@ -119,3 +125,7 @@ def refuse_pixels(path: Path, dtype: np.dtype, n_values: int) -> None:
             f"{path} holds {n_values} values a voxel (RGB, RGBA or vector pixels); a map has one. Save one number a "
             "voxel, as an integer type."
         )
+
+
+def _damaged(path: Path, why: str) -> InputError:
+    return InputError(f"{path} cannot be read: it is damaged or cut off ({why}). Copy or export it again.")

@@ -11,7 +11,7 @@ from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.size_filter import refuse_limits
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import atomic_path, is_file_name, json_text, read_json
-from nnunetv2_conflunet.utilities.parallel import run_cases
+from nnunetv2_conflunet.utilities.parallel import try_cases
 from nnunetv2_conflunet.utilities.writable import require_writable
 
 SETTINGS_FILE = "instantiation.json"
@@ -49,41 +49,35 @@ def instantiate_folder(
     prediction.check_method(settings.method)
     found = prediction.case_folder()
     cases = list(found.files)
-    if found.passed_over:
-        print(found.described(found.passed_over))
+    if found.note:
+        print(found.note)
     _prepare_output(output, prediction, cases, settings, overwrite)
     left = [case for case in cases if not _is_up_to_date(output, prediction, case)]
     if len(left) < len(cases):
         print(f"{len(cases) - len(left)} of {len(cases)} cases were done before.")
-    results = run_cases(_make_case, [(prediction, output, case, settings) for case in left], num_processes, "Instances")
-    accounts = {case: result for case, result in zip(left, results, strict=True) if isinstance(result, dict)}
-    failures = {case: result for case, result in zip(left, results, strict=True) if isinstance(result, str)}
-    return accounts, failures
+    # One broken case must not end the others.
+    calls = {case: (prediction, output, case, settings) for case in left}
+    return try_cases(_make_case, calls, num_processes, "Instances", survived=Exception)
 
 
-def _make_case(prediction: PredictionFolder, output: Path, case: str, settings: InstantiationSettings) -> dict | str:
-    """The account of a case, or the reason why it failed: one broken case must not end the others."""
-    try:
-        given = prediction.read_case(case, settings.method)
-        refuse_limits(given.foreground.shape, given.properties["spacing"], settings.limits)
-        result = instantiate(
-            given.foreground, given.properties["spacing"], settings, probability=given.probability, **given.heads
-        )
-        write_case(
-            result,
-            output,
-            case,
-            given.properties,
-            prediction.reader(),
-            prediction.file_ending,
-            labels=given.segmentation,
-            probability=given.probability,
-            connectivity=settings.connectivity,
-        )
-    except InputError as error:
-        return str(error)
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
+def _make_case(prediction: PredictionFolder, output: Path, case: str, settings: InstantiationSettings) -> dict:
+    """Write the files of a case and return its account."""
+    given = prediction.read_case(case, settings.method)
+    refuse_limits(given.foreground.shape, given.properties["spacing"], settings.limits)
+    result = instantiate(
+        given.foreground, given.properties["spacing"], settings, probability=given.probability, **given.heads
+    )
+    write_case(
+        result,
+        output,
+        case,
+        given.properties,
+        prediction.reader(),
+        prediction.file_ending,
+        labels=given.segmentation,
+        probability=given.probability,
+        connectivity=settings.connectivity,
+    )
     return result.report
 
 

@@ -1,63 +1,78 @@
 """Checks of labels, and of instance maps against the labels they belong to, before any long work starts."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-from nnunetv2_conflunet.imageio import Geometry, declared_labels, grid_fault, read_instances, read_labels
-from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, require_labels
-from nnunetv2_conflunet.utilities.errors import InputError
-from nnunetv2_conflunet.utilities.parallel import run_cases
+from nnunetv2_conflunet.imageio import Geometry, declared_labels, read_instances, read_labels, refuse_other_grid
+from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase
+from nnunetv2_conflunet.utilities.errors import InputError, list_lines, list_some
+from nnunetv2_conflunet.utilities.parallel import try_cases
 
 
-def check_instances(cases: list[RawCase], reader: BaseReaderWriter, labels: LabelManager, num_processes: int) -> None:
-    """Check that every label is one, and that every instance map fits its label.
+@dataclass(frozen=True)
+class InstanceCheck:
+    """What labels and instance maps of a dataset are checked for. Equal checks find the same faults.
 
-    Args:
-        cases: the cases to check; their instance maps exist.
-        reader: an instance of the dataset's reader.
-        labels: of the dataset; voxels of its foreground labels belong to an instance, background and the ignore label
-            do not.
-        num_processes: processes to use.
-
-    Raises:
-        InputError: names every case without a label, or else every case with what is wrong with it: an unreadable
-            file, values that dataset.json does not declare or that are no ids, another size, spacing, origin or
-            direction than the label, or a support that differs from the label's foreground.
+    Attributes:
+        reader: class of the dataset's reader.
+        foreground_labels: whose voxels belong to an instance; background and the ignore label do not.
+        declared: every value that a label may hold.
     """
-    require_labels(cases)
-    values = tuple(labels.foreground_labels), declared_labels(labels.label_dict)
-    arguments = [(i, reader, *values) for i in cases]
-    problems = [i for i in run_cases(problem_of_case, arguments, num_processes, "Checking instances") if i is not None]
-    if problems:
-        shown = "\n".join(f"  {i}" for i in problems[:20])
-        more = f"\n  ... and {len(problems) - 20} more" if len(problems) > 20 else ""
-        raise InputError(f"{len(problems)} of {len(cases)} cases cannot be used:\n{shown}{more}")
 
+    reader: type[BaseReaderWriter]
+    foreground_labels: tuple[int, ...]
+    declared: tuple[int, ...]
 
-def problem_of_case(
-    case: RawCase, reader: BaseReaderWriter, foreground_labels: tuple[int, ...], declared: tuple[int, ...]
-) -> str | None:
-    """What is wrong with one case, in one sentence, or None."""
-    try:
-        label, label_properties = read_labels(case.label, reader, declared)
-        instances, instance_properties = read_instances(case.instances, reader)
-    except InputError as error:
-        return f"{case.case}: {error}"
-    grid = Geometry.from_properties(instances.shape, instance_properties)
-    fault = grid_fault(
-        case.instances, grid, case.label, Geometry.from_properties(label.shape, label_properties), reader
-    )
-    if fault is not None:
-        return f"{case.case}: {fault}"
-    foreground = np.isin(label, foreground_labels)
-    without_id = np.count_nonzero(foreground & (instances == 0))
-    without_label = np.count_nonzero(~foreground & (instances > 0))
-    if without_id or without_label:
-        return (
-            f"{case.case}: {without_id + without_label} voxels of {case.instances} differ from the foreground of its "
-            f"label ({without_id} lesion voxels without an id, {without_label} voxels with an id outside lesions). "
-            "Correct either file, or, with one label and no ignore label, let `nnUNetv2_conflunet_prepare "
-            "--labels_from_instances` write labelsTr."
+    @classmethod
+    def of(cls, reader: type[BaseReaderWriter], labels: LabelManager) -> "InstanceCheck":
+        """The check of a dataset with this reader and these labels."""
+        return cls(reader, tuple(labels.foreground_labels), declared_labels(labels.label_dict))
+
+    def check(self, cases: list[RawCase], num_processes: int) -> None:
+        """Check that every label is one, and that every instance map fits its label.
+
+        Args:
+            cases: the cases to check; their instance maps exist.
+            num_processes: worker processes.
+
+        Raises:
+            InputError: names every case without a label, or else every case with what is wrong with it: an unreadable
+                file, values that dataset.json does not declare or that are no ids, another size, spacing, origin or
+                direction than the label, or a support that differs from the label's foreground.
+        """
+        missing = [case.case for case in cases if not case.label.is_file()]
+        if missing:
+            # Where some are there, to write all anew is not the remedy.
+            remedy = ", or let `nnUNetv2_conflunet_prepare --labels_from_instances` write them from the instance maps"
+            raise InputError(
+                f"{len(missing)} of {len(cases)} training cases have no label in {cases[0].label.parent}: "
+                f"{list_some(missing)}. Put them there{remedy if len(missing) == len(cases) else ''}."
+            )
+        arguments = {case.case: (case,) for case in cases}
+        _, faults = try_cases(self.check_case, arguments, num_processes, "Checking instances")
+        if faults:
+            listed = list_lines([f"{case}: {fault}" for case, fault in faults.items()])
+            raise InputError(f"{len(faults)} of {len(cases)} cases cannot be used:\n{listed}")
+
+    def check_case(self, case: RawCase) -> None:
+        """Raise an InputError that says what is wrong with one case."""
+        reader = self.reader()
+        label, label_properties = read_labels(case.label, reader, self.declared)
+        instances, properties = read_instances(case.instances, reader)
+        label_grid = Geometry.from_properties(label.shape, label_properties)
+        refuse_other_grid(
+            case.instances, Geometry.from_properties(instances.shape, properties), case.label, label_grid, reader
         )
-    return None
+        foreground = np.isin(label, self.foreground_labels)
+        without_id = np.count_nonzero(foreground & (instances == 0))
+        without_label = np.count_nonzero(~foreground & (instances > 0))
+        if without_id or without_label:
+            raise InputError(
+                f"{without_id + without_label} voxels of {case.instances} differ from the foreground of its label "
+                f"({without_id} lesion voxels without an id, {without_label} voxels with an id outside lesions). "
+                "Correct either file, or, with one label and no ignore label, let `nnUNetv2_conflunet_prepare "
+                "--labels_from_instances` write labelsTr."
+            )

@@ -2,17 +2,18 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cc3d
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_conflunet.imageio import declared_labels, read_instances, read_labels, write_instances
-from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset
-from nnunetv2_conflunet.utilities.errors import InputError, list_some
-from nnunetv2_conflunet.utilities.parallel import run_cases
+from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
+from nnunetv2_conflunet.utilities.array_checks import Connectivity
+from nnunetv2_conflunet.utilities.errors import InputError, list_lines, list_some
+from nnunetv2_conflunet.utilities.parallel import run_cases, try_cases
 
 
 def write_labels_from_instances(dataset: RawDataset, num_processes: int, overwrite: bool) -> int:
@@ -26,29 +27,32 @@ def write_labels_from_instances(dataset: RawDataset, num_processes: int, overwri
             that dataset.json has outside of the dataset's folder, or that exist and `overwrite` is False.
     """
     labels = dataset.label_manager()
-    foreground = labels.foreground_labels
     if labels.has_ignore_label:
         raise InputError(
-            f"{dataset.folder.name} has an ignore label; instance maps do not say where nobody labelled. Write "
+            f"{dataset.folder.name} has an ignore label; instance maps do not say where nobody labeled. Write "
             "labelsTr yourself."
         )
-    if len(foreground) != 1:
+    if len(labels.foreground_labels) != 1:
         raise InputError(
-            f"{dataset.folder.name} has {len(foreground)} foreground labels; instance maps do not say which label an "
-            "instance has. Write labelsTr yourself."
+            f"{dataset.folder.name} has {len(labels.foreground_labels)} foreground labels; instance maps do not say "
+            "which label an instance has. Write labelsTr yourself."
         )
     cases = dataset.require_instances(list(dataset.training_cases()))
-    _refuse_elsewhere(dataset, cases)
-    _refuse_existing([i.label for i in cases], overwrite)
-    reader = dataset.reader()
-    _check_sources([(i.instances, reader) for i in cases], read_instances, num_processes)
-    arguments = [(i, reader, dataset.file_ending, int(foreground[0])) for i in cases]
-    run_cases(_write_label, arguments, num_processes, "Writing labels")
-    return len(cases)
+    # A dataset.json from someone else must not choose which files of this machine are written.
+    folder = os.path.abspath(dataset.folder)
+    elsewhere = [str(case.label) for case in cases if not Path(os.path.abspath(case.label)).is_relative_to(folder)]
+    if elsewhere:
+        raise InputError(
+            f"dataset.json of {dataset.folder.name} has labels outside of its folder: {list_some(elsewhere, 3)}. Only "
+            "labels within it are written; write the others yourself."
+        )
+    files = {case.case: (case.instances, case.label) for case in cases}
+    convert = partial(_support, label=int(labels.foreground_labels[0]))
+    return _convert_all(dataset, files, read_instances, convert, "Writing labels", num_processes, overwrite)
 
 
 def write_instances_from_labels(
-    dataset: RawDataset, num_processes: int, overwrite: bool, connectivity: int = 26
+    dataset: RawDataset, num_processes: int, overwrite: bool, connectivity: Connectivity = 26
 ) -> int:
     """Write ``instancesTr``: the connected components of each foreground label.
 
@@ -65,20 +69,19 @@ def write_instances_from_labels(
             instance maps that exist and `overwrite` is False.
     """
     labels = dataset.label_manager()
-    foreground, declared = tuple(labels.foreground_labels), declared_labels(labels.label_dict)
     cases = list(dataset.training_cases().values())
-    missing = sorted(i.case for i in cases if not i.label.is_file())
+    missing = sorted(case.case for case in cases if not case.label.is_file())
     if missing:
         raise InputError(f"{len(missing)} training cases of {dataset.folder} have no label: {list_some(missing)}.")
-    _refuse_existing([i.instances for i in cases], overwrite)
-    reader = dataset.reader()
-    _check_sources([(i.label, reader, declared) for i in cases], read_labels, num_processes)
-    arguments = [(i, reader, dataset.file_ending, foreground, declared, connectivity) for i in cases]
-    run_cases(_write_components, arguments, num_processes, "Writing instances")
-    return len(cases)
+    files = {case.case: (case.label, case.instances) for case in cases}
+    read = partial(read_labels, declared=declared_labels(labels.label_dict))
+    convert = partial(label_components, foreground_labels=tuple(labels.foreground_labels), connectivity=connectivity)
+    return _convert_all(dataset, files, read, convert, "Writing instances", num_processes, overwrite)
 
 
-def label_components(label: np.ndarray, foreground_labels: tuple[int, ...], connectivity: int = 26) -> np.ndarray:
+def label_components(
+    label: np.ndarray, foreground_labels: tuple[int, ...], connectivity: Connectivity = 26
+) -> np.ndarray:
     """Connected components of each foreground label.
 
     Args:
@@ -88,67 +91,52 @@ def label_components(label: np.ndarray, foreground_labels: tuple[int, ...], conn
 
     Returns:
         (X, Y, Z) integer ids 1..N, 0 elsewhere.
+
+    >>> label_components(np.array([[[1, 1, 0, 1, 2, 3]]]), foreground_labels=(1, 2)).tolist()
+    [[[1, 1, 0, 2, 3, 0]]]
     """
     return cc3d.connected_components(np.where(np.isin(label, foreground_labels), label, 0), connectivity=connectivity)
 
 
-def _write_label(case: RawCase, reader: BaseReaderWriter, file_ending: str, label: int) -> None:
-    instances, properties = read_instances(case.instances, reader)
-    write_instances(np.where(instances > 0, label, 0), case.label, reader, properties, file_ending)
+def _support(instances: np.ndarray, label: int) -> np.ndarray:
+    return np.where(instances > 0, label, 0)
 
 
-def _write_components(
-    case: RawCase,
-    reader: BaseReaderWriter,
-    file_ending: str,
-    foreground: tuple[int, ...],
-    declared: tuple[int, ...],
-    connectivity: int,
-) -> None:
-    label, properties = read_labels(case.label, reader, declared)
-    instances = label_components(label, foreground, connectivity)
-    write_instances(instances, case.instances, reader, properties, file_ending)
-
-
-def _check_sources(sources: list[tuple], read: Callable, num_processes: int) -> None:
-    """Read every source before the first file is written.
-
-    Args:
-        sources: the arguments of `read` for each file.
-        read: raises an InputError for a file that cannot be used.
-
-    Raises:
-        InputError: names every file that cannot be used.
-    """
-    problems = run_cases(_problem_of_source, [(read, *i) for i in sources], num_processes, "Reading sources")
-    problems = [i for i in problems if i is not None]
-    if problems:
-        raise InputError(f"{len(problems)} of {len(sources)} files cannot be used:\n" + "\n".join(problems[:20]))
-
-
-def _problem_of_source(read: Callable, *arguments: Any) -> str | None:
-    try:
-        read(*arguments)
-    except InputError as error:
-        return f"  {error}"
-    return None
-
-
-def _refuse_elsewhere(dataset: RawDataset, cases: list[RawCase]) -> None:
-    """A dataset.json from someone else must not choose which files of this machine are written."""
-    folder = os.path.abspath(dataset.folder)
-    elsewhere = [str(i.label) for i in cases if not Path(os.path.abspath(i.label)).is_relative_to(folder)]
-    if elsewhere:
-        raise InputError(
-            f"dataset.json of {dataset.folder.name} has labels outside of its folder: {list_some(elsewhere, 3)}. Only "
-            "labels within it are written; write the others yourself."
-        )
-
-
-def _refuse_existing(files: list[Path], overwrite: bool) -> None:
-    existing = [i for i in files if i.exists()]
+def _convert_all(
+    dataset: RawDataset,
+    files: dict[str, tuple[Path, Path]],
+    read: Callable,
+    convert: Callable[[np.ndarray], np.ndarray],
+    description: str,
+    num_processes: int,
+    overwrite: bool,
+) -> int:
+    """Write the target of each case, its second file, from its first, after all of these were read; count them."""
+    existing = [target for _, target in files.values() if target.exists()]
     if existing and not overwrite:
+        names = list_some([target.name for target in existing])
         raise InputError(
-            f"{len(existing)} files in {existing[0].parent} exist already: {list_some([i.name for i in existing])}. "
-            "Give --overwrite to replace them."
+            f"{len(existing)} files in {existing[0].parent} exist already: {names}. Give --overwrite to replace them."
         )
+    reader = dataset.reader()
+    read = partial(read, reader=reader)
+    sources = {case: (read, source) for case, (source, _) in files.items()}
+    _, faults = try_cases(_read_only, sources, num_processes, "Reading sources")
+    if faults:
+        listed = list_lines(list(faults.values()))
+        raise InputError(f"{len(faults)} of {len(files)} files cannot be used:\n{listed}")
+    calls = [(read, source, convert, target, reader, dataset.file_ending) for source, target in files.values()]
+    run_cases(_write, calls, num_processes, description)
+    return len(files)
+
+
+def _read_only(read: Callable, source: Path) -> None:
+    """Read without sending the array to the process that asks."""
+    read(source)
+
+
+def _write(
+    read: Callable, source: Path, convert: Callable, target: Path, reader: BaseReaderWriter, file_ending: str
+) -> None:
+    array, properties = read(source)
+    write_instances(convert(array), target, reader, properties, file_ending)

@@ -4,32 +4,33 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from zipfile import ZipFile
 
-import blosc2
 import numpy as np
-from batchgenerators.utilities.file_and_folder_operations import load_pickle
 from filelock import FileLock
-from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.dataloading.nnunet_dataset import (
     comp_blosc2_params,
     infer_dataset_class,
     nnUNetDatasetBlosc2,
+    nnUNetDatasetNumpy,
 )
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_conflunet.imageio import read_instances
-from nnunetv2_conflunet.preprocessing.check_instances import check_instances
+from nnunetv2_conflunet.preprocessing.check_instances import InstanceCheck
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset, refuse_regions
 from nnunetv2_conflunet.preprocessing.resampling import to_preprocessed_grid
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import atomic_path, read_json, write_json
+from nnunetv2_conflunet.utilities.nnunet_folders import PREPROCESSED, nnunet_folder
 from nnunetv2_conflunet.utilities.parallel import run_cases
 from nnunetv2_conflunet.utilities.whole_files import is_whole
 
 # Raised whenever the content of the files changes with the code.
 FORMAT = 1
+DatasetClass = type[nnUNetDatasetBlosc2] | type[nnUNetDatasetNumpy]
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class PreprocessedInstances:
         self.configuration = plans.get_configuration(configuration)
         self.labels = plans.get_label_manager(dataset_json)
         refuse_regions(self.labels, plans.dataset_name)
-        self.source_folder = Path(nnUNet_preprocessed) / plans.dataset_name / self.configuration.data_identifier
+        self.source_folder = nnunet_folder(PREPROCESSED) / plans.dataset_name / self.configuration.data_identifier
         self.folder = self.source_folder.with_name(f"{self.configuration.data_identifier}_instances")
 
     @contextmanager
@@ -71,23 +72,26 @@ class PreprocessedInstances:
         path = self.folder.with_name(f".{self.folder.name}.lock")
         lock = FileLock(path, mode=0o666)
         try:
-            lock.acquire()
+            held = lock.acquire()
         except OSError as error:
             raise InputError(
                 f"{path} cannot be locked ({error}). Instance maps are missing or stale and must be written beside it: "
                 "let someone who may write there run nnUNetv2_conflunet_prepare."
             ) from error
-        try:
+        with held:
             yield
-        finally:
-            lock.release()
 
-    def prepare(self, num_processes: int) -> list[PreparedCase]:
+    def prepare(self, num_processes: int, checked: InstanceCheck | None = None) -> list[PreparedCase]:
         """Check and preprocess the instance maps of every preprocessed case whose map is missing or stale.
 
         Any number of processes may call this at once: the first one does the work, the others wait for it. Nothing is
         locked or written when all maps are current, so a folder that others may only read can be trained from. Where
         the raw dataset is not on this machine, complete maps from elsewhere are used as they are.
+
+        Args:
+            num_processes: worker processes.
+            checked: what all instance maps of the raw dataset were checked for just now; they are not read again where
+                this method would ask for the same.
 
         Returns:
             The cases that were made now.
@@ -95,53 +99,52 @@ class PreprocessedInstances:
         Raises:
             InputError: the configuration is not preprocessed, or an instance map is missing or cannot be used.
         """
-        if not self._stale():
+        stale = self._stale()
+        if not stale:
             return []
         with self.lock():
-            return self._make(self._stale(), num_processes)
+            # Another process may have made them meanwhile.
+            stale = [case for case in stale if not self._is_current(case)]
+            for case in stale:
+                self._segmentation_file(case.case)
+            check = InstanceCheck.of(self.plans.image_reader_writer_class, self.labels)
+            if stale and check != checked:
+                check.check(stale, num_processes)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            return run_cases(self._prepare_case, [(case,) for case in stale], num_processes, "Preprocessing instances")
 
     def lost(self) -> dict[str, int]:
         """How many instances of each case the preprocessed grid has no voxel for, whenever its map was made."""
-        lost = {}
-        for case in sorted(infer_dataset_class(str(self.source_folder)).get_identifiers(str(self.source_folder))):
-            record = self._record_file(case)
-            # Maps from elsewhere may have come without.
-            if record.is_file() and (n_lost := read_json(record).get("n_lost", 0)):
-                lost[case] = n_lost
-        return lost
+        # Maps from elsewhere may have come without records.
+        records = {case: self._record_file(case) for case in self._cases()}
+        n_lost = {case: read_json(record).get("n_lost", 0) for case, record in records.items() if record.is_file()}
+        return {case: n for case, n in n_lost.items() if n}
+
+    @cached_property
+    def _dataset_class(self) -> DatasetClass:
+        return infer_dataset_class(str(self.source_folder))
+
+    def _cases(self) -> list[str]:
+        return sorted(self._dataset_class.get_identifiers(str(self.source_folder)))
 
     def _stale(self) -> list[RawCase]:
         if not self.source_folder.is_dir():
             raise InputError(f"{self.source_folder} does not exist. Run nnUNetv2_plan_and_preprocess first.")
-        cases = sorted(infer_dataset_class(str(self.source_folder)).get_identifiers(str(self.source_folder)))
+        cases = self._cases()
         raw = RawDataset.find(self.plans.dataset_name)
-        if raw is None:
-            self._require_maps(cases)
-            return []
-        return [i for i in raw.require_instances(cases) if not self._is_current(i)]
-
-    def _make(self, stale: list[RawCase], num_processes: int) -> list[PreparedCase]:
-        if not stale:
-            return []
-        for case in stale:
-            self._segmentation_file(case.case)
-        reader = self.plans.image_reader_writer_class()
-        check_instances(stale, reader, self.labels, num_processes)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return run_cases(self._prepare_case, [(i,) for i in stale], num_processes, "Preprocessing instances")
-
-    def _require_maps(self, cases: list[str]) -> None:
-        missing = [i for i in cases if not is_whole(self._map_file(i))]
+        if raw is not None:
+            return [case for case in raw.require_instances(cases) if not self._is_current(case)]
+        missing = [case for case in cases if not is_whole(self._map_file(case))]
         if missing:
             raise InputError(
                 f"{len(missing)} of {len(cases)} cases have no whole map in {self.folder} "
                 f"({list_some(missing)}), and the raw dataset {self.plans.dataset_name} is not in nnUNet_raw. Put it "
                 "there, or copy the folder from the machine that prepared it."
             )
+        return []
 
     def _map_file(self, case: str) -> Path:
-        ending = ".b2nd" if infer_dataset_class(str(self.source_folder)) is nnUNetDatasetBlosc2 else ".npz"
-        return self.folder / f"{case}{ending}"
+        return self.folder / f"{case}{'.b2nd' if self._dataset_class is nnUNetDatasetBlosc2 else '.npz'}"
 
     def _record_file(self, case: str) -> Path:
         return self.folder / f"{case}.json"
@@ -149,6 +152,7 @@ class PreprocessedInstances:
     def _origin(self, case: RawCase) -> dict:
         """What a map is made from: contents, not times, so that copying a dataset does not make it stale."""
         segmentation = self._segmentation_file(case.case)
+        digest: str | int
         if segmentation.suffix == ".b2nd":
             digest = _digest(segmentation)
         else:
@@ -159,7 +163,7 @@ class PreprocessedInstances:
 
     def _segmentation_file(self, case: str) -> Path:
         files = (self.source_folder / f"{case}{ending}" for ending in ("_seg.b2nd", ".npz"))
-        found = next((i for i in files if i.is_file()), None)
+        found = next((file for file in files if file.is_file()), None)
         if found is None or not (self.source_folder / f"{case}.pkl").is_file():
             raise InputError(
                 f"{self.source_folder} has no {case}{'_seg.b2nd' if found is None else '.pkl'}, which nnU-Net wrote "
@@ -178,13 +182,13 @@ class PreprocessedInstances:
         return made_from == self._origin(case)
 
     def _prepare_case(self, case: RawCase) -> PreparedCase:
-        dataset_class = infer_dataset_class(str(self.source_folder))
         # Before anything is read: what changes in between is found to be stale the next time.
         origin = self._origin(case)
-        segmentation, properties = self._load(dataset_class, case.case)
-        foreground = np.isin(segmentation, self.labels.foreground_labels)
+        stock = self._dataset_class(str(self.source_folder), [case.case])
+        _, segmentation, _, properties = stock.load_case(case.case)
+        foreground = np.isin(segmentation[:][0], self.labels.foreground_labels)
         instances, source_properties = read_instances(case.instances, self.plans.image_reader_writer_class())
-        source_mm = [source_properties["spacing"][i] for i in self.plans.transpose_forward]
+        source_mm = [source_properties["spacing"][axis] for axis in self.plans.transpose_forward]
         # Two-dimensional configurations have no spacing across slices, and none of their lesions reaches there.
         network_mm = self.configuration.spacing
         voxel_mm = np.maximum(source_mm[-len(network_mm) :], network_mm)
@@ -195,36 +199,27 @@ class PreprocessedInstances:
                 self.plans.transpose_forward,
                 properties["bbox_used_for_cropping"],
                 source_properties["spacing"],
-                max_gap_mm=2 * np.linalg.norm(voxel_mm),
+                max_gap_mm=2 * float(np.linalg.norm(voxel_mm)),
             )
         except InputError as error:
             raise InputError(f"{case.case}: {error}") from error
         n_instances = int(prepared.max(initial=0))
         n_lost = len(np.unique(instances[instances > 0])) - n_instances
-        self._save(dataset_class, prepared, case.case)
-        result = PreparedCase(case.case, n_instances, n_lost)
-        record = {"made_from": origin, "n_instances": n_instances, "n_lost": result.n_lost}
+        self._save(type(stock), prepared, case.case)
+        record = {"made_from": origin, "n_instances": n_instances, "n_lost": n_lost}
         write_json(record, self._record_file(case.case))
-        return result
+        return PreparedCase(case.case, n_instances, n_lost)
 
-    def _load(self, dataset_class: type, case: str) -> tuple[np.ndarray, dict]:
-        if dataset_class is nnUNetDatasetBlosc2:
-            blosc2.set_nthreads(1)
-            segmentation = blosc2.open(urlpath=str(self.source_folder / f"{case}_seg.b2nd"), mode="r")[:]
-            return segmentation[0], load_pickle(str(self.source_folder / f"{case}.pkl"))
-        _, segmentation, _, properties = dataset_class(str(self.source_folder), [case]).load_case(case)
-        return np.asarray(segmentation)[0], properties
-
-    def _save(self, dataset_class: type, instances: np.ndarray, case: str) -> None:
-        target = self._map_file(case)
-        arguments = {}
-        if dataset_class is nnUNetDatasetBlosc2:
-            patch_size = tuple(self.configuration.patch_size)
-            blocks, chunks = comp_blosc2_params((1, *instances.shape), patch_size, instances.itemsize)
-            arguments = {"chunks_seg": chunks[1:], "blocks_seg": blocks[1:]}
-        with atomic_path(target) as temporary:
+    def _save(self, dataset_class: DatasetClass, instances: np.ndarray, case: str) -> None:
+        with atomic_path(self._map_file(case)) as temporary:
             # nnU-Net adds the ending itself.
-            dataset_class.save_seg(instances, str(temporary.with_suffix("")), **arguments)
+            file = str(temporary.with_suffix(""))
+            if dataset_class is nnUNetDatasetBlosc2:
+                patch_size = tuple(self.configuration.patch_size)
+                blocks, chunks = comp_blosc2_params((1, *instances.shape), patch_size, instances.itemsize)
+                nnUNetDatasetBlosc2.save_seg(instances, file, chunks_seg=chunks[1:], blocks_seg=blocks[1:])
+            else:
+                dataset_class.save_seg(instances, file)
 
 
 def _digest(path: Path) -> str:

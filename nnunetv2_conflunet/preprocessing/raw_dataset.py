@@ -4,19 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from nnunetv2.paths import nnUNet_raw
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.utils import (
     get_filenames_of_train_images_and_targets,
     get_identifiers_from_splitted_dataset_folder,
 )
 
-from nnunetv2_conflunet.imageio import find_reader
-from nnunetv2_conflunet.imageio.case_folder import CaseFolder, read_dataset_json, refuse_macos_files
+from nnunetv2_conflunet.imageio.case_folder import CaseFolder, find_reader, read_dataset_json, refuse_macos_files
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import is_file_name
-
-IMAGES_FOLDER, LABELS_FOLDER, INSTANCES_FOLDER = "imagesTr", "labelsTr", "instancesTr"
+from nnunetv2_conflunet.utilities.nnunet_folders import RAW, TRAINING_INSTANCES, is_set, nnunet_folder
 
 
 @dataclass(frozen=True)
@@ -45,16 +42,15 @@ class RawDataset:
             raise InputError(f"{dataset_json_file} does not exist; {self.folder} is not a raw nnU-Net dataset.")
         self.dataset_json = read_dataset_json(dataset_json_file)
         self.file_ending = self.dataset_json["file_ending"]
-        self.images_folder = self.folder / IMAGES_FOLDER
-        self.labels_folder = self.folder / LABELS_FOLDER
-        self.instances_folder = self.folder / INSTANCES_FOLDER
+        self.images_folder = self.folder / "imagesTr"
+        self.labels_folder = self.folder / "labelsTr"
+        self.instances_folder = self.folder / TRAINING_INSTANCES
 
     @classmethod
     def find(cls, dataset_name: str) -> "RawDataset | None":
         """The dataset in ``nnUNet_raw``, or None where only its preprocessed form is on this machine."""
-        if not nnUNet_raw.is_set() or not (Path(nnUNet_raw) / dataset_name / "dataset.json").is_file():
-            return None
-        return cls(Path(nnUNet_raw) / dataset_name)
+        folder = nnunet_folder(RAW) / dataset_name if is_set(RAW) else None
+        return cls(folder) if folder and (folder / "dataset.json").is_file() else None
 
     def training_cases(self) -> dict[str, RawCase]:
         """Every training case of nnU-Net by its id, whether its label and instance map exist or not.
@@ -84,7 +80,7 @@ class RawDataset:
                 f"{self.folder / 'dataset.json'}: 'dataset' is not in nnU-Net's form, "
                 '{"case": {"images": [...], "label": "..."}}, with a file for each channel.'
             ) from error
-        no_names = [repr(i) for i in listed if not is_file_name(i)]
+        no_names = [repr(case) for case in listed if not is_file_name(case)]
         if no_names:
             raise InputError(
                 f"{self.folder / 'dataset.json'}: 'dataset' has cases whose names are no file names: "
@@ -110,14 +106,14 @@ class RawDataset:
             images = CaseFolder.of(self.images_folder, self.file_ending)
             images.require_cases("put the training images there, or correct file_ending in dataset.json.")
             images.refuse_lost()
-            notes += [images.described(images.passed_over)]
+            notes += [images.note]
             folders = [self.labels_folder, *folders]
-        for found in (CaseFolder.of(i, self.file_ending) for i in folders if i.is_dir()):
+        for found in (CaseFolder.of(folder, self.file_ending) for folder in folders if folder.is_dir()):
             found.refuse_lost()
             extra = sorted(set(found.files) - set(cases))
-            notes += [found.described(found.passed_over)]
+            notes += [found.note]
             notes += [f"{found.folder} holds files of no training case: {list_some(extra)}."] if extra else []
-        return [i for i in notes if i]
+        return [note for note in notes if note]
 
     def label_manager(self) -> LabelManager:
         """The label manager of the dataset's own labels.
@@ -128,7 +124,7 @@ class RawDataset:
         """
         labels = self.dataset_json.get("labels")
         try:
-            manager = LabelManager(dict(labels), self.dataset_json.get("regions_class_order"))
+            manager = LabelManager(dict(labels or ()), self.dataset_json.get("regions_class_order"))
         except (RuntimeError, AssertionError, TypeError, ValueError) as error:
             raise InputError(
                 f"{self.folder / 'dataset.json'} declares {f'the labels {labels}' if labels else 'no labels'}; "
@@ -141,7 +137,7 @@ class RawDataset:
         """An instance of the reader that nnU-Net chooses for the dataset."""
         cases = self.training_cases().values()
         images = sorted(self.images_folder.glob(f"*{self.file_ending}"))
-        examples = [*images, *(i.label for i in cases), *(i.instances for i in cases)]
+        examples = [*images, *(case.label for case in cases), *(case.instances for case in cases)]
         return find_reader(self.dataset_json, examples)()
 
     def require_instances(self, cases: list[str]) -> list[RawCase]:
@@ -164,26 +160,12 @@ class RawDataset:
                 "nnUNetv2_plan_and_preprocess."
             )
         found = CaseFolder.of(self.instances_folder, self.file_ending)
-        missing = sorted(set(cases) - set(found.files))
-        if missing:
-            not_taken = f" {found.described(found.lost)}".rstrip()
-            raise InputError(
+        if missing := found.missing(cases):
+            raise found.missing_error(
                 f"{len(missing)} of {len(cases)} training cases have no instance map in {self.instances_folder}: "
-                f"{list_some(missing)}. Expected names like {missing[0]}{self.file_ending}." + not_taken
+                f"{list_some(missing)}. Expected names like {missing[0]}{self.file_ending}."
             )
-        return [known[i] for i in sorted(cases)]
-
-
-def require_labels(cases: list[RawCase]) -> None:
-    """Raise an InputError that names every case without a label."""
-    missing = [i.case for i in cases if not i.label.is_file()]
-    if missing:
-        # Where some are there, to write all anew is not the remedy.
-        conversion = ", or let `nnUNetv2_conflunet_prepare --labels_from_instances` write them from the instance maps"
-        raise InputError(
-            f"{len(missing)} of {len(cases)} training cases have no label in {cases[0].label.parent}: "
-            f"{list_some(missing)}. Put them there{conversion if len(missing) == len(cases) else ''}."
-        )
+        return [known[case] for case in sorted(cases)]
 
 
 def refuse_regions(manager: LabelManager, dataset_name: str) -> None:

@@ -19,10 +19,10 @@ def to_preprocessed_grid(
     spacing_mm: tuple[float, ...],
     max_gap_mm: float = np.inf,
 ) -> np.ndarray:
-    """Bring an instance map to nnU-Net's preprocessed grid: transpose, crop, resample by nearest neighbour, agree.
+    """Bring an instance map to nnU-Net's preprocessed grid: transpose, crop, resample by nearest neighbor, agree.
 
     The order of the steps, the crop and the alignment of the grids are those of nnU-Net's ``DefaultPreprocessor``.
-    Where nearest neighbour and nnU-Net's resampling of the label disagree, nnU-Net's label decides: voxels outside it
+    Where nearest neighbor and nnU-Net's resampling of the label disagree, nnU-Net's label decides: voxels outside it
     lose their id, voxels in it without an id take the one of the nearest lesion voxel of the source, in mm.
 
     Args:
@@ -40,8 +40,12 @@ def to_preprocessed_grid(
     Raises:
         InputError: more than 32,767 instances, foreground that lies too far from any instance, or an instance without
             foreground that resampling cannot have lost, as when the labels were changed after nnU-Net's preprocessing.
+
+    >>> instances = np.array([[[0, 7, 7, 0, 3, 0]]])
+    >>> to_preprocessed_grid(instances, instances > 0, [0, 1, 2], [[0, 1], [0, 1], [0, 6]], (1, 1, 1)).tolist()
+    [[[0, 2, 2, 0, 1, 0]]]
     """
-    spacing_mm = np.array([spacing_mm[i] for i in transpose_forward])
+    voxel_mm = np.array([spacing_mm[axis] for axis in transpose_forward])
     cropped = instances.transpose(transpose_forward)[tuple(slice(a, b) for a, b in crop)]
     nearest = [_nearest_source(old, new) for old, new in zip(cropped.shape, foreground.shape, strict=True)]
     resampled = np.where(foreground, cropped[np.ix_(*nearest)], 0)
@@ -51,7 +55,7 @@ def to_preprocessed_grid(
     if len(without_id) and len(source):
         scale = np.array(cropped.shape) / np.array(foreground.shape)
         positions = (without_id + 0.5) * scale - 0.5
-        gap_mm, found = cKDTree(source * spacing_mm).query(positions * spacing_mm)
+        gap_mm, found = cKDTree(source * voxel_mm).query(positions * voxel_mm)
         _refuse_gap(gap_mm.max(), max_gap_mm)
         resampled[tuple(without_id.T)] = cropped[tuple(source[found].T)]
     elif len(without_id):

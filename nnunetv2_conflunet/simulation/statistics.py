@@ -10,9 +10,9 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from scipy import ndimage
 from tqdm import tqdm
 
-from nnunetv2_conflunet.imageio import read_instances
-from nnunetv2_conflunet.imageio.case_folder import CaseFolder
+from nnunetv2_conflunet.imageio import CaseFolder, read_instances
 from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.nnunet_folders import TRAINING_INSTANCES
 
 ENDING = ".nii.gz"
 QUANTILES = 5, 25, 50, 75, 95
@@ -89,9 +89,8 @@ def measure_dataset(folder: str | os.PathLike) -> list[CaseLesions]:
     Raises:
         InputError: there are none, or one that would be left out or cannot be read.
     """
-    splits = [
-        CaseFolder.of(i, ENDING) for i in (Path(folder, "instancesTr"), Path(folder, "instancesTs")) if i.is_dir()
-    ]
+    folders = (Path(folder, name) for name in (TRAINING_INSTANCES, "instancesTs"))
+    splits = [CaseFolder.of(i, ENDING) for i in folders if i.is_dir()]
     for split in splits:
         split.refuse_lost()
     paths = [path for split in splits for path in split.files.values()]

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
-from nnunetv2_conflunet.imageio import Geometry, grid_fault, read_instances
+from nnunetv2_conflunet.imageio import Geometry, read_instances, refuse_other_grid
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.tuning.merging import TouchingPieces, touching_pieces
 from nnunetv2_conflunet.tuning.model_folder import Postprocessing, ValidationCase
 from nnunetv2_conflunet.tuning.scoring import score_grid
 from nnunetv2_conflunet.utilities.errors import InputError, join_faults
-from nnunetv2_conflunet.utilities.parallel import run_cases
+from nnunetv2_conflunet.utilities.parallel import try_cases
 
 
 def of_cases(function: Callable, arguments: list[tuple], num_processes: int, description: str) -> list[Any]:
@@ -21,18 +21,10 @@ def of_cases(function: Callable, arguments: list[tuple], num_processes: int, des
     Raises:
         InputError: of all cases that have one.
     """
-    results = run_cases(_or_explain, [(function, *i) for i in arguments], num_processes, description)
-    faults = [i for i in results if isinstance(i, str)]
+    results, faults = try_cases(function, {i[0].case: i for i in arguments}, num_processes, description)
     if faults:
         raise InputError(join_faults(faults))
-    return results
-
-
-def _or_explain(function: Callable, case: ValidationCase, *arguments: Any) -> Any:
-    try:
-        return function(case, *arguments)
-    except InputError as error:
-        return f"{case.case}: {error}"
+    return list(results.values())
 
 
 def score_case(
@@ -63,9 +55,7 @@ def read_case(
     geometry = Geometry.from_properties(segmentation.shape, properties)
     reference_grid = Geometry.from_properties(reference.shape, reference_properties)
     file = case.prediction.segmentation_file(case.case)
-    fault = grid_fault(file, geometry, case.reference, reference_grid, reader)
-    if fault is not None:
-        raise InputError(fault)
+    refuse_other_grid(file, geometry, case.reference, reference_grid, reader)
     for function, arguments in stock:
         segmentation = function(segmentation, **arguments)
     foreground = case.prediction.foreground(segmentation)

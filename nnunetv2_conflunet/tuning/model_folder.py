@@ -15,10 +15,9 @@ from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json
-from nnunetv2_conflunet.utilities.nnunet_folders import RAW, nnunet_folder
+from nnunetv2_conflunet.utilities.nnunet_folders import RAW, TRAINING_INSTANCES, nnunet_folder
 from nnunetv2_conflunet.utilities.plans import INSTANTIATION_KEY, SETTINGS_KEY, UNTUNED_KEY
 
-REFERENCE_SUBFOLDER = "instancesTr"
 # nnU-Net's postprocessing: functions of a segmentation, each with its keyword arguments.
 Postprocessing = list[tuple[Callable, dict]]
 
@@ -117,12 +116,9 @@ class ModelFolder:
                 "Validate again: nnUNetv2_train with --val --npz."
             )
         found = CaseFolder.of(references, prediction.file_ending)
-        missing = [case for case in cases if case not in found.files]
-        if missing:
-            not_taken = f" {found.described(found.lost)}".rstrip()
-            raise InputError(
+        if missing := found.missing(cases):
+            raise found.missing_error(
                 f"{references} has no instance map of {list_some(missing)}; -ref names the folder of the references."
-                + not_taken
             )
         return [cases[case] for case in sorted(cases)]
 
@@ -150,7 +146,7 @@ class ModelFolder:
         if given is None:
             raw = nnunet_folder(RAW, "name the folder of the reference instance maps with -ref.")
             given = raw / read_json(self.plans_file)["dataset_name"]
-        found = given / REFERENCE_SUBFOLDER if (given / REFERENCE_SUBFOLDER).is_dir() else given
+        found = given / TRAINING_INSTANCES if (given / TRAINING_INSTANCES).is_dir() else given
         if not found.is_dir():
             raise InputError(f"{found} is not a folder; name the folder of the reference instance maps with -ref.")
         return found

@@ -1,6 +1,7 @@
-"""What the functions of this package ask of their input."""
+"""What functions of this package ask of their input: each check returns it, or raises an InputError that names it."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -8,13 +9,18 @@ from nnunetv2_conflunet.utilities.errors import InputError
 
 # Probabilities are sums of float32 softmax outputs, which may exceed 1 by rounding.
 PROBABILITY_TOLERANCE = 1e-4
-CONNECTIVITIES = {3: (6, 18, 26), 2: (4, 8)}
+Connectivity = Literal[4, 6, 8, 18, 26]
+CONNECTIVITIES: dict[int, tuple[Connectivity, ...]] = {3: (6, 18, 26), 2: (4, 8)}
 # A connectivity in space and what it means in a plane.
-IN_THE_PLANE = {6: 4, 18: 8, 26: 8}
+IN_THE_PLANE: dict[int, Connectivity] = {6: 4, 18: 8, 26: 8}
 
 
 def flat_axes(ndim: int, shape: Sequence[int]) -> tuple[int, ...]:
-    """Axes to leave out: the first one of a 2D image in nnU-Net's order, (1, Y, X); none of any other image."""
+    """Axes to leave out: the first one of a 2D image in nnU-Net's order, (1, Y, X); none of any other image.
+
+    >>> flat_axes(3, (1, 5, 6)), flat_axes(3, (4, 5, 6)), flat_axes(2, (1, 6))
+    ((0,), (), ())
+    """
     return (0,) if ndim == 3 and shape[0] == 1 else ()
 
 
@@ -41,6 +47,9 @@ def check_spacing(spacing_mm: Sequence[float], ndim: int) -> np.ndarray:
 
     Raises:
         InputError: another length than the image has axes, or values that are not positive and finite.
+
+    >>> check_spacing((3, 0.5, 0.5), ndim=3)
+    array([3. , 0.5, 0.5])
     """
     spacing = np.asarray(spacing_mm, float)
     if spacing.shape != (ndim,):
@@ -51,11 +60,7 @@ def check_spacing(spacing_mm: Sequence[float], ndim: int) -> np.ndarray:
 
 
 def check_shape(array: np.ndarray, shape: Sequence[int], name: str, other: str) -> np.ndarray:
-    """`array`, of the given shape.
-
-    Raises:
-        InputError: it has another shape.
-    """
+    """`array`, which must have the shape that the array named `other` has."""
     array = np.asarray(array)
     if array.shape != tuple(shape):
         raise InputError(f"{name} has shape {array.shape} but {other} has {tuple(shape)}; both must be on one grid.")
@@ -83,11 +88,7 @@ def check_probability(probability: np.ndarray) -> np.ndarray:
 
 
 def check_finite(array: np.ndarray, name: str) -> np.ndarray:
-    """`array`, without NaN and infinite values.
-
-    Raises:
-        InputError: it holds some.
-    """
+    """`array`, which must hold neither NaN nor infinite values."""
     # A sum is not finite where a value is not, and takes no array of its own; it may also overflow by itself.
     with np.errstate(over="ignore", invalid="ignore"):
         total = array.sum(dtype=np.float32 if array.dtype == np.float16 else None)
@@ -105,46 +106,38 @@ def is_number(value: object) -> bool:
 
 
 def check_positive(value: float, name: str) -> float:
-    """`value`, a positive finite number.
-
-    Raises:
-        InputError: it is not.
-    """
+    """`value`, which must be a positive finite number."""
     if not is_number(value) or not 0 < value < np.inf:
         raise InputError(f"{name} is {value!r}; it must be a positive number.")
     return value
 
 
 def check_not_negative(value: float, name: str) -> float:
-    """`value`, a finite number of 0 or more.
-
-    Raises:
-        InputError: it is not.
-    """
+    """`value`, which must be a finite number of 0 or more."""
     if not is_number(value) or not 0 <= value < np.inf:
         raise InputError(f"{name} is {value!r}; it must be 0 or a positive number.")
     return value
 
 
 def check_share(value: float, name: str) -> float:
-    """`value`, a number of at least 0 and below 1.
-
-    Raises:
-        InputError: it is not.
-    """
+    """`value`, which must be a number of at least 0 and below 1."""
     if not is_number(value) or not 0 <= value < 1:
         raise InputError(f"{name} is {value!r}; it must be at least 0 and below 1.")
     return value
 
 
-def check_connectivity(connectivity: int, ndim: int) -> int:
+def check_connectivity(connectivity: int, ndim: int) -> Connectivity:
     """The connectivity for an image of `ndim` axes; in a plane, 6 means 4, and 18 and 26 mean 8.
 
     Raises:
         InputError: it is not one of 6, 18, 26 (4, 8 in a plane).
+
+    >>> check_connectivity(26, ndim=2)
+    8
     """
-    known = CONNECTIVITIES[ndim]
-    found = connectivity if ndim == 3 else IN_THE_PLANE.get(connectivity, connectivity)
-    if found not in known:
-        raise InputError(f"connectivity is {connectivity!r}; it must be one of {', '.join(map(str, known))}.")
+    wanted = connectivity if ndim == 3 else IN_THE_PLANE.get(connectivity, connectivity)
+    found = next((known for known in CONNECTIVITIES[ndim] if known == wanted), None)
+    if found is None:
+        known = ", ".join(map(str, CONNECTIVITIES[ndim]))
+        raise InputError(f"connectivity is {connectivity!r}; it must be one of {known}.")
     return found

@@ -1,5 +1,7 @@
 """The one exception that tells a user what is wrong with the input."""
 
+from collections.abc import Mapping, Sequence
+
 
 class InputError(ValueError):
     """Input that cannot be used: the message names the file or case, what is wrong and what to do.
@@ -8,17 +10,36 @@ class InputError(ValueError):
     """
 
 
-def list_some(items: list[str], limit: int = 10) -> str:
-    """The first `limit` items, comma separated, with the number of those left out."""
-    shown = ", ".join(items[:limit])
+def list_some(items: Sequence[object], limit: int = 10) -> str:
+    """The first `limit` items, comma separated, with the number of those left out.
+
+    >>> list_some(["a", "b", "c"], limit=2)
+    'a, b and 1 more'
+    """
+    shown = ", ".join(map(str, items[:limit]))
     return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"
 
 
-def join_faults(faults: list[str]) -> str:
-    """One line of the faults of cases, each ``case: what is wrong``; cases with the same fault are named together."""
+def list_lines(items: list[str], limit: int = 20) -> str:
+    """The first `limit` items, each on an indented line, with the number of those left out.
+
+    >>> print(list_lines(["a", "b", "c"], limit=2))
+      a
+      b
+      ... and 1 more
+    """
+    shown = items[:limit] + ([f"... and {len(items) - limit} more"] if len(items) > limit else [])
+    return "\n".join(f"  {item}" for item in shown)
+
+
+def join_faults(faults: Mapping[str, str]) -> str:
+    """One line of what is wrong with each case; cases with the same fault are named together.
+
+    >>> join_faults({"a": "is broken", "b": "is short", "c": "is broken"})
+    '3 cases: a, c: is broken | b: is short'
+    """
     cases: dict[str, list[str]] = {}
-    for fault in faults:
-        case, _, text = fault.partition(": ")
+    for case, text in faults.items():
         cases.setdefault(text, []).append(case)
     joined = " | ".join(f"{list_some(names)}: {text}" for text, names in cases.items())
     return joined if len(faults) == 1 else f"{len(faults)} cases: {joined}"

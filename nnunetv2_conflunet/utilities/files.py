@@ -35,6 +35,13 @@ def atomic_path(
 
     Raises:
         InputError: a file cannot be written whole. It names the file; all files that were there before stay.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     with atomic_path(Path(folder, "a.txt"), beside={Path(folder, "b.txt"): "second"}) as temporary:
+    ...         _ = temporary.write_text("first")
+    ...     sorted(file.name for file in Path(folder).iterdir())
+    ['a.txt', 'b.txt']
     """
     path = Path(path)
     temporaries = {other: _temporary_name(other, other.suffix) for other in beside or {}}
@@ -86,7 +93,11 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def is_file_name(name: object) -> bool:
-    """Whether `name`, from a file that someone else may have written, is one name and no way to another folder."""
+    """Whether `name`, from a file that someone else may have written, is one name and no way to another folder.
+
+    >>> is_file_name("ms_1"), is_file_name("../ms_1")
+    (True, False)
+    """
     return isinstance(name, str) and name not in ("", "..") and Path(name).name == name and "\0" not in name
 
 

@@ -8,6 +8,8 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 
 RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
+# Where a raw dataset has its instance maps, beside nnU-Net's imagesTr and labelsTr.
+TRAINING_INSTANCES = "instancesTr"
 
 
 def nnunet_folder(variable: str, remedy: str = "export it as nnU-Net's documentation says.") -> Path:
@@ -16,9 +18,14 @@ def nnunet_folder(variable: str, remedy: str = "export it as nnU-Net's documenta
     Raises:
         InputError: it is not set, or empty.
     """
-    if not os.environ.get(variable):
+    if not is_set(variable):
         raise InputError(f"{variable} is not set; {remedy}")
     return Path(os.environ[variable])
+
+
+def is_set(variable: str) -> bool:
+    """Whether one of nnU-Net's environment variables names a folder."""
+    return bool(os.environ.get(variable))
 
 
 def dataset_name(dataset: str) -> str:
@@ -31,7 +38,7 @@ def dataset_name(dataset: str) -> str:
         return str(maybe_convert_to_dataset_name(dataset))
     except (RuntimeError, ValueError) as error:
         raw = nnunet_folder(RAW)
-        found = list_some(sorted(i.name for i in raw.glob("Dataset*"))) or "no dataset"
+        found = list_some(sorted(folder.name for folder in raw.glob("Dataset*"))) or "no dataset"
         # What follows are nnU-Net's variables, over many lines.
         reason = str(error).split(". ")[0]
         raise InputError(f"{reason}. {RAW} ({raw}) holds {found}.") from error

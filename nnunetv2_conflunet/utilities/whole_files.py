@@ -7,12 +7,14 @@ import struct
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
+from typing import BinaryIO, cast
 from zipfile import ZipFile
 
 import blosc2
 import nibabel
 import SimpleITK as sitk
 import tifffile
+from nibabel.arrayproxy import ArrayProxy
 
 CHUNK_BYTES = 2**24
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -36,6 +38,12 @@ def why_not_whole(path: str | os.PathLike) -> str | None:
 
     Args:
         path: a file; its ending tells the format.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "a.csv").write_text("id,volume")
+    ...     why_not_whole(f"{folder}/a.csv")
+    'truncated: its last line has no end'
     """
     path = Path(path)
     try:
@@ -67,23 +75,36 @@ def image_header(path: Path) -> sitk.ImageFileReader:
     return reader
 
 
+def open_unpacked(path: Path) -> BinaryIO:
+    """Open a file for reading, as what it unpacks to where its name ends with .gz."""
+    return cast(BinaryIO, gzip.open(path, "rb")) if path.name.lower().endswith(".gz") else open(path, "rb")
+
+
+def nifti_bytes(header: nibabel.Nifti1Header, offset: int) -> int:
+    """Bytes of an unpacked NIfTI file whose voxels begin at `offset`."""
+    return offset + prod(header.get_data_shape()) * header.get_data_dtype().itemsize
+
+
+def voxel_bytes(path: Path) -> int:
+    """Bytes of the voxels of an image that SimpleITK reads, unpacked."""
+    reader = image_header(path)
+    components = reader.GetNumberOfComponents()
+    component = sitk.Image([1, 1], reader.GetPixelID(), components).GetSizeOfPixelComponent()
+    return prod(reader.GetSize()) * components * component
+
+
 def _require(found: int, expected: int) -> None:
     if found < expected:
         raise ValueError(f"truncated: {found} bytes of {expected}")
 
 
 def _check_nifti(path: Path) -> None:
-    image = nibabel.load(path)
-    _require(path.stat().st_size, int(image.dataobj.offset) + _image_bytes(image))
-
-
-def _check_compressed_nifti(path: Path) -> None:
-    image = nibabel.load(path)
-    _check_gzip(path, int(image.dataobj.offset) + _image_bytes(image))
-
-
-def _image_bytes(image: nibabel.Nifti1Image) -> int:
-    return prod(image.shape) * image.get_data_dtype().itemsize
+    image = cast(nibabel.Nifti1Image, nibabel.load(path))
+    expected = nifti_bytes(image.header, int(cast(ArrayProxy, image.dataobj).offset))
+    if path.name.lower().endswith(".gz"):
+        _check_gzip(path, expected)
+    else:
+        _require(path.stat().st_size, expected)
 
 
 def _check_gzip(path: Path, expected: int, start: int = 0) -> None:
@@ -97,30 +118,19 @@ def _check_gzip(path: Path, expected: int, start: int = 0) -> None:
         _require(sum(len(chunk) for chunk in iter(lambda: unpacked.read(CHUNK_BYTES), b"")), expected)
 
 
-def _check_nrrd(path: Path) -> None:
-    header = _whole_text(path)
-    expected = _voxel_bytes(path)
+def _check_text_and_voxels(path: Path) -> None:
+    header = text_header(path)
+    if header is None:
+        raise ValueError("truncated: its header has no end")
+    packed = re.search(rb"CompressedDataSize *= *(\d+)", header)
     if re.search(rb"encoding: *gz", header):
-        _check_gzip(path, expected, len(header))
-    elif re.search(rb"encoding: *raw", header):
-        _require(path.stat().st_size, len(header) + expected)
-
-
-def _check_meta_image(path: Path) -> None:
-    header = _whole_text(path)
-    compressed = re.search(rb"CompressedDataSize *= *(\d+)", header)
-    _require(path.stat().st_size, len(header) + (int(compressed[1]) if compressed else _voxel_bytes(path)))
+        _check_gzip(path, voxel_bytes(path), len(header))
+    elif re.search(rb"encoding: *raw|ElementDataFile", header):
+        _require(path.stat().st_size, len(header) + (int(packed[1]) if packed else voxel_bytes(path)))
 
 
 def _check_gipl(path: Path) -> None:
-    _require(path.stat().st_size, GIPL_HEADER_BYTES + _voxel_bytes(path))
-
-
-def _voxel_bytes(path: Path) -> int:
-    reader = image_header(path)
-    components = reader.GetNumberOfComponents()
-    component = sitk.Image([1, 1], reader.GetPixelID(), components).GetSizeOfPixelComponent()
-    return prod(reader.GetSize()) * components * component
+    _require(path.stat().st_size, GIPL_HEADER_BYTES + voxel_bytes(path))
 
 
 def _check_png(path: Path) -> None:
@@ -160,13 +170,6 @@ def _check_table(path: Path) -> None:
         raise ValueError("truncated: its last line has no end")
 
 
-def _whole_text(path: Path) -> bytes:
-    header = text_header(path)
-    if header is None:
-        raise ValueError("truncated: its header has no end")
-    return header
-
-
 def _end(path: Path, n_bytes: int) -> bytes:
     with open(path, "rb") as file:
         file.seek(-min(n_bytes, path.stat().st_size), os.SEEK_END)
@@ -175,9 +178,9 @@ def _end(path: Path, n_bytes: int) -> bytes:
 
 CHECKS: dict[str, Callable[[Path], None]] = {
     ".nii": _check_nifti,
-    ".nii.gz": _check_compressed_nifti,
-    ".nrrd": _check_nrrd,
-    ".mha": _check_meta_image,
+    ".nii.gz": _check_nifti,
+    ".nrrd": _check_text_and_voxels,
+    ".mha": _check_text_and_voxels,
     ".gipl": _check_gipl,
     ".png": _check_png,
     ".bmp": _check_bmp,

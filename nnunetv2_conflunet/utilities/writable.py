@@ -21,7 +21,7 @@ def require_writable(*files: Path) -> None:
             what = "a folder" if file.is_dir() else "no regular file"
             raise InputError(f"{file} is {what}, where a file is to be written; name another place, or move it away.")
     for folder in dict.fromkeys(file.absolute().parent for file in files):
-        there = next(i for i in (folder, *folder.parents) if i.exists() or i.is_symlink())
+        there = next(place for place in (folder, *folder.parents) if place.exists() or place.is_symlink())
         if not there.is_dir():
             raise InputError(f"{there} is no folder, so nothing can be written there; name another place.")
         try:

@@ -11,8 +11,9 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWit
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from support import write_nifti
 
-from nnunetv2_conflunet.imageio import Geometry, grid_fault
+from nnunetv2_conflunet.imageio import Geometry, refuse_other_grid
 from nnunetv2_conflunet.imageio.geometry import in_file_order
+from nnunetv2_conflunet.utilities.errors import InputError
 
 READERS = [SimpleITKIO, SimpleITKIOWithReorient, NibabelIO, NibabelIOWithReorient]
 
@@ -126,7 +127,11 @@ def test_a_tiff_without_its_spacing_file_is_the_one_at_fault(tmp_path):
         for file in files:
             values, properties = reader().read_seg(str(file))
             grids.append(Geometry.from_properties(values.shape[1:], properties))
-        return grid_fault(files[0], grids[0], files[1], grids[1], reader())
+        try:
+            refuse_other_grid(files[0], grids[0], files[1], grids[1], reader())
+        except InputError as error:
+            return str(error)
+        return None
 
     assert fault() is None
     (tmp_path / "label.json").unlink()
@@ -139,7 +144,8 @@ def test_a_tiff_without_its_spacing_file_is_the_one_at_fault(tmp_path):
 
 def test_both_files_and_the_difference_are_named():
     one, other = (Geometry.from_properties((4, 5, 6), {"spacing": (i, 1, 1)}) for i in (1, 2))
-    text = grid_fault(Path("a.nii.gz"), one, Path("b.nii.gz"), other, SimpleITKIO())
-    assert text.startswith(
+    with pytest.raises(InputError) as error:
+        refuse_other_grid(Path("a.nii.gz"), one, Path("b.nii.gz"), other, SimpleITKIO())
+    assert str(error.value).startswith(
         "a.nii.gz does not lie on the grid of b.nii.gz: spacing (1.0, 1.0, 1.0) mm instead of (2.0, "
     )

@@ -108,7 +108,7 @@ def test_voxels_of_several_values_are_counted_and_refused(ending, shape, tmp_pat
         read_instances(tmp_path / f"vector{ending}", SimpleITKIO())
 
 
-def test_the_channels_of_a_coloured_png_are_counted_and_refused(tmp_path):
+def test_the_channels_of_a_colored_png_are_counted_and_refused(tmp_path):
     io.imsave(tmp_path / "label.png", np.ones((8, 9, 3), np.uint8), check_contrast=False)
     with pytest.raises(InputError, match=r"label\.png has 3 channels .* a label has one value a voxel"):
         read_labels(tmp_path / "label.png", NaturalImage2DIO(), (0, 1))

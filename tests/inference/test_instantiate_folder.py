@@ -191,10 +191,10 @@ def test_maps_of_other_settings_are_gone_before_new_ones_come(tmp_path, masks, m
     out = tmp_path / "out"
     instantiate_folder(masks, out, InstantiationSettings(method="cc"), num_processes=1)
 
-    def stopped(*_):
+    def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "run_cases", stopped)
+    monkeypatch.setattr(command, "try_cases", stopped)
     with pytest.raises(KeyboardInterrupt):
         instantiate_folder(masks, out, InstantiationSettings(method="cc", connectivity=6), num_processes=1)
     assert [i.name for i in out.iterdir()] == ["instantiation.json"]
@@ -403,7 +403,7 @@ def test_files_beside_the_masks_that_cannot_be_used(monkeypatch, capsys, tmp_pat
 
 @pytest.mark.parametrize("kind", UNWRITABLE)
 def test_an_output_that_cannot_be_written_is_named_before_the_work(monkeypatch, capsys, tmp_path, masks, kind):
-    monkeypatch.setattr(command, "run_cases", None)
+    monkeypatch.setattr(command, "try_cases", None)
     with unwritable(kind, tmp_path) as place:
         assert run(monkeypatch, "-i", masks, "-o", place, "-m", "cc") == 1
     assert re.search(UNWRITABLE[kind], capsys.readouterr().err)

@@ -8,12 +8,16 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from support import balls, write_nifti
 
-from nnunetv2_conflunet.preprocessing.check_instances import check_instances
+from nnunetv2_conflunet.preprocessing.check_instances import InstanceCheck
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase
 from nnunetv2_conflunet.utilities.errors import InputError
 
 LABELS = LabelManager({"background": 0, "lesion": 1}, None)
 INSTANCES = balls((12, 12, 12), [(4, 6, 6), (9, 6, 6)], 2.6)
+
+
+def check(cases, reader, labels, num_processes):
+    InstanceCheck.of(reader, labels).check(cases, num_processes)
 
 
 @pytest.fixture
@@ -26,24 +30,24 @@ def case(tmp_path):
 
 def message(case, labels=LABELS):
     with pytest.raises(InputError) as error:
-        check_instances([case], SimpleITKIO(), labels, 1)
+        check([case], SimpleITKIO, labels, 1)
     return str(error.value)
 
 
 def test_a_fitting_case_passes(case):
-    check_instances([case], SimpleITKIO(), LABELS, 1)
+    check([case], SimpleITKIO, LABELS, 1)
 
 
 def test_an_empty_case_passes(case):
     write_nifti(np.zeros(INSTANCES.shape, np.uint8), case.label)
     write_nifti(np.zeros(INSTANCES.shape, np.uint8), case.instances)
-    check_instances([case], SimpleITKIO(), LABELS, 1)
+    check([case], SimpleITKIO, LABELS, 1)
 
 
 def test_a_signed_float_label_passes(case):
     write_nifti((INSTANCES > 0).astype(np.float32), case.label)
     write_nifti(INSTANCES.astype(np.int16), case.instances)
-    check_instances([case], SimpleITKIO(), LABELS, 1)
+    check([case], SimpleITKIO, LABELS, 1)
 
 
 def test_the_support_must_be_the_foreground(case):
@@ -62,7 +66,7 @@ def test_the_ignore_label_belongs_to_no_instance(case):
     label = (INSTANCES > 0).astype(np.uint8)
     label[0] = 2
     write_nifti(label, case.label)
-    check_instances([case], SimpleITKIO(), LabelManager({"background": 0, "lesion": 1, "ignore": 2}, None), 1)
+    check([case], SimpleITKIO, LabelManager({"background": 0, "lesion": 1, "ignore": 2}, None), 1)
     assert "lesion voxels without an id" in message(case, LabelManager({"background": 0, "a": 1, "b": 2}, None))
 
 
@@ -117,7 +121,7 @@ def test_every_bad_case_is_named_at_once(case, tmp_path):
         write_nifti(np.zeros_like(INSTANCES).astype(np.uint16), other.instances)
         others.append(other)
     with pytest.raises(InputError, match="2 of 3 cases") as error:
-        check_instances([case, *others], SimpleITKIO(), LABELS, 2)
+        check([case, *others], SimpleITKIO, LABELS, 2)
     assert "ms_2" in str(error.value) and "ms_3" in str(error.value)
 
 

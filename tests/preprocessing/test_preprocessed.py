@@ -2,17 +2,22 @@ import json
 import multiprocessing
 import os
 import shutil
+import sys
 
 import blosc2
 import cc3d
 import nibabel
 import numpy as np
 import pytest
+from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.training.dataloading.nnunet_dataset import nnUNetDatasetBlosc2, nnUNetDatasetNumpy
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from support import assert_whole_or_as_before, balls, dataset_json, small_plans, write_nifti
 
+from nnunetv2_conflunet.commands import prepare
+from nnunetv2_conflunet.preprocessing.check_instances import InstanceCheck
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.utilities.errors import InputError
 
@@ -140,6 +145,42 @@ def test_a_bad_case_stops_everything_before_a_file_is_written(dataset, tmp_path)
     with pytest.raises(InputError, match=r"a: .* voxels"):
         dataset.prepare(1)
     assert not dataset.folder.exists()
+
+
+def test_maps_that_were_checked_for_the_same_are_not_read_for_it_again(dataset, monkeypatch):
+    def checked_again(*arguments):
+        raise InputError("checked again")
+
+    monkeypatch.setattr(InstanceCheck, "check", checked_again)
+    reader = dataset.plans.image_reader_writer_class
+    others = [
+        None,
+        InstanceCheck.of(NibabelIO, dataset.labels),
+        InstanceCheck.of(reader, LabelManager({"background": 0, "a": 1, "b": 2}, None)),
+    ]
+    for other in others:
+        with pytest.raises(InputError, match="checked again"):
+            dataset.prepare(1, checked=other)
+    assert len(dataset.prepare(1, checked=InstanceCheck.of(reader, dataset.labels))) == 2
+
+
+def test_the_command_checks_the_maps_once(dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    folder = dataset.source_folder.parent
+    (folder / "nnUNetPlans.json").write_text(json.dumps(dataset.plans.plans))
+    (folder / "dataset.json").write_text(json.dumps(dataset_json()))
+    check, checked = InstanceCheck.check, []
+
+    def counted(self, cases, num_processes):
+        checked.extend(case.case for case in cases)
+        check(self, cases, num_processes)
+
+    monkeypatch.setattr(InstanceCheck, "check", counted)
+    monkeypatch.setattr(sys, "argv", ["nnUNetv2_conflunet_prepare", "-d", "1", "-np", "1"])
+    with pytest.raises(SystemExit) as status:
+        prepare.main()
+    assert status.value.code == 0
+    assert checked == list(CASES) and "2 maps made" in capsys.readouterr().out
 
 
 def test_no_instances_folder(dataset, tmp_path):

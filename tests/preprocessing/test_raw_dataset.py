@@ -182,7 +182,7 @@ def test_an_unwritable_folder_is_named_before_the_work(dataset, tmp_path, error_
 
 
 def test_plans_that_cannot_be_written_are_named_before_the_work(dataset, tmp_path, error_of, monkeypatch):
-    monkeypatch.setattr(prepare, "check_instances", None)
+    monkeypatch.setattr(prepare.InstanceCheck, "check", None)
     (tmp_path / "preprocessed").write_text("a file")
     assert "preprocessed is no folder, so nothing can be written there" in error_of("--paper_configuration")
 

@@ -12,7 +12,7 @@ from nnunetv2_conflunet.utilities import plans
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import atomic_path, is_file_name, read_json, write_json, write_texts
-from nnunetv2_conflunet.utilities.parallel import run_cases
+from nnunetv2_conflunet.utilities.parallel import run_cases, try_cases
 
 
 def test_a_file_appears_whole(tmp_path):
@@ -195,7 +195,7 @@ def _power(base, exponent):
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2, 99])
 def test_results_come_in_order(processes):
-    assert run_cases(_power, [(i, 2) for i in range(5)], processes, "test", progress=False) == [0, 1, 4, 9, 16]
+    assert run_cases(_power, [(i, 2) for i in range(5)], processes, "test") == [0, 1, 4, 9, 16]
 
 
 def test_no_cases():
@@ -205,12 +205,35 @@ def test_no_cases():
 @pytest.mark.slow
 def test_an_error_in_a_case_is_raised():
     with pytest.raises(TypeError):
-        run_cases(_power, [(1, 2), ("a", "b")], 2, "test", progress=False)
+        run_cases(_power, [(1, 2), ("a", "b")], 2, "test")
+
+
+def _refuse_odd(number):
+    if number % 2:
+        raise InputError(f"{number} is odd")
+    return number // (number - 2)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_case_that_fails_does_not_end_the_others(processes):
+    cases = {"a": (3,), "b": (4,), "c": (5,), "d": (6,)}
+    results, faults = try_cases(_refuse_odd, cases, processes, "test")
+    assert list(results.items()) == [("b", 2), ("d", 1)]
+    assert list(faults.items()) == [("a", "3 is odd"), ("c", "5 is odd")]
+    assert try_cases(_refuse_odd, {}, processes, "test") == ({}, {})
+
+
+def test_errors_that_are_no_input_error_end_all_unless_they_are_to_be_survived():
+    with pytest.raises(ZeroDivisionError):
+        try_cases(_refuse_odd, {"a": (2,), "b": (4,)}, 1, "test")
+    results, faults = try_cases(_refuse_odd, {"a": (2,), "b": (4,), "c": (1,)}, 1, "test", survived=Exception)
+    assert results == {"b": 2}
+    assert faults["c"] == "1 is odd" and faults["a"].startswith("ZeroDivisionError: ")
 
 
 def test_another_backend_takes_the_work():
     with joblib.parallel_config(backend="threading"):
-        assert run_cases(_power, [(3, 3)], 2, "test", progress=False) == [27]
+        assert run_cases(_power, [(3, 3)], 2, "test") == [27]
 
 
 @pytest.mark.parametrize("name", ["a", "ms 01", ".a", "..a", "a..", "=1+1", "a\n", "ä"])

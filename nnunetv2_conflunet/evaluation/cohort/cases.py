@@ -14,10 +14,9 @@ from nnunetv2_conflunet.evaluation.metrics.case import assess
 from nnunetv2_conflunet.evaluation.metrics.formulas import apply_undefined_policy
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground
 from nnunetv2_conflunet.evaluation.metrics.surfaces import SURFACE_METRICS, surface_distances
-from nnunetv2_conflunet.imageio import Geometry, grid_fault, read_instances
+from nnunetv2_conflunet.imageio import Geometry, read_instances, refuse_other_grid
 from nnunetv2_conflunet.postprocessing.size_filter import large_enough, refuse_limits
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
-from nnunetv2_conflunet.utilities.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +70,7 @@ def evaluate_pair(pair: Pair, reader: type[BaseReaderWriter], settings: Evaluati
     else:
         prediction, prediction_properties = read_instances(pair.prediction, reader())
         grid = Geometry.from_properties(prediction.shape, prediction_properties)
-        fault = grid_fault(pair.prediction, grid, pair.reference, geometry, reader())
-        if fault is not None:
-            raise InputError(fault)
+        refuse_other_grid(pair.prediction, grid, pair.reference, geometry, reader())
     spacing_mm = geometry.spacing_mm
     if reference.shape[0] == 1:
         # nnU-Net gives images a leading axis of length 1, whose spacing is a placeholder.

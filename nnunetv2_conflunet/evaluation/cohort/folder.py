@@ -1,13 +1,11 @@
 """The evaluation of a folder, case by case and in parallel."""
 
-from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-
 from nnunetv2_conflunet.evaluation.cohort.cases import CaseResult, evaluate_pair
 from nnunetv2_conflunet.evaluation.cohort.pairing import Pair, Pairing
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.evaluation.metrics.surfaces import require_surface_distance
 from nnunetv2_conflunet.utilities.errors import InputError, join_faults, list_some
-from nnunetv2_conflunet.utilities.parallel import run_cases
+from nnunetv2_conflunet.utilities.parallel import try_cases
 
 
 def expected_pairs(pairing: Pairing, settings: EvaluationSettings) -> list[Pair]:
@@ -50,16 +48,8 @@ def evaluate_pairs(
     pairs = expected_pairs(pairing, settings)[part]
     if settings.surface:
         require_surface_distance()
-    arguments = [(pair, pairing.reader, settings) for pair in pairs]
-    results = run_cases(_evaluate_or_explain, arguments, num_processes, "Evaluating")
-    faults = [i for i in results if isinstance(i, str)]
+    cases = {pair.case: (pair, pairing.reader, settings) for pair in pairs}
+    results, faults = try_cases(evaluate_pair, cases, num_processes, "Evaluating")
     if faults:
         raise InputError(join_faults(faults))
-    return results
-
-
-def _evaluate_or_explain(pair: Pair, reader: type[BaseReaderWriter], settings: EvaluationSettings) -> CaseResult | str:
-    try:
-        return evaluate_pair(pair, reader, settings)
-    except InputError as error:
-        return f"{pair.case}: {error}"
+    return list(results.values())

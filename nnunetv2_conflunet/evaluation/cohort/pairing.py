@@ -5,12 +5,18 @@ from pathlib import Path
 
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunetv2_conflunet.imageio.case_folder import CaseFolder, endings_of, first_file, read_dataset_json
-from nnunetv2_conflunet.imageio.readers import find_reader
+from nnunetv2_conflunet.imageio.case_folder import (
+    CaseFolder,
+    endings_of,
+    find_reader,
+    first_file,
+    read_dataset_json,
+)
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json
+from nnunetv2_conflunet.utilities.nnunet_folders import TRAINING_INSTANCES
 
-REFERENCE_SUBFOLDERS = ("instancesTr", "instances")
+REFERENCE_SUBFOLDERS = (TRAINING_INSTANCES, "instances")
 PREDICTION_SUBFOLDERS = ("validation/instances", "instances")
 # dataset.json of a model lies beside its fold folders, two levels above a fold's validation folder.
 LEVELS_TO_DATASET_JSON = 4
@@ -76,16 +82,14 @@ def pair_folders(reference: Path, prediction: Path, dataset_json: Path | None = 
     if expected is None:
         references.refuse_lost()
         expected = list(references.files)
-    unknown = sorted(set(expected) - set(references.files))
-    if unknown:
-        raise InputError(
+    if unknown := references.missing(expected):
+        raise references.missing_error(
             f"{reference_folder} has no instance map of the validation cases {list_some(unknown)}."
-            + f" {references.described(references.lost)}".rstrip()
         )
     pairs = [Pair(case, references.files[case], predictions.files.get(case)) for case in expected]
     extra = sorted(set(predictions.files) - set(expected))
     reader = find_reader(content or {"file_ending": ending}, [pair.reference for pair in pairs])
-    notes = [i.described(i.passed_over) for i in (references, predictions) if i.passed_over]
+    notes = [folder.note for folder in (references, predictions) if folder.note]
     return Pairing(pairs, extra, reader, ending, notes)
 
 
@@ -112,7 +116,7 @@ def _dataset_json(given: Path | None, reference_folder: Path, prediction_folder:
 
 
 def _shared_ending(reference_folder: Path, prediction_folder: Path) -> str:
-    found = [i for i in endings_of(reference_folder) if i in endings_of(prediction_folder)]
+    found = endings_of(reference_folder, prediction_folder)
     if len(found) != 1:
         seen = f"both hold files with {', '.join(found)}" if found else "no file format of nnU-Net is in both"
         raise InputError(

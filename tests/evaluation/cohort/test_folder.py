@@ -519,9 +519,9 @@ def test_a_spacing_at_which_no_lesion_can_stay_is_said_first(tmp_path):
 
 
 def test_cases_with_the_same_fault_are_named_together():
-    faults = ["a: is broken", "b: is short", "c: is broken"]
+    faults = {"a": "is broken", "b": "is short", "c": "is broken"}
     assert join_faults(faults) == "3 cases: a, c: is broken | b: is short"
-    assert join_faults(faults[:1]) == "a: is broken"
+    assert join_faults({"a": "is broken"}) == "a: is broken"
 
 
 def test_references_that_are_all_too_small_are_noted(tmp_path, capsys):
