@@ -22,12 +22,8 @@ left out of the heads' losses, `cut=2`, their center is that of their visible pa
 import argparse
 import os
 import random
-import sys
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
-sys.path.insert(0, str(Path(__file__).resolve().parent / "trainers"))
 
 os.environ.setdefault("nnUNet_compile", "f")
 
@@ -35,17 +31,17 @@ import numpy as np
 import pandas as pd
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
-from benchmark_trainers import compute_in_bfloat16
 from matplotlib.figure import Figure
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-from project import keep_settings
 from torch import nn
 from torch.nn.functional import avg_pool3d, interpolate
+from trainers.benchmark_trainers import compute_in_bfloat16
 
 from nnunetv2_conflunet.evaluation import evaluate_case
 from nnunetv2_conflunet.inference import ConfLUNetPredictor
+from nnunetv2_conflunet.nnunet_plugin.project import keep_settings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate, remove_small_instances
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
 from nnunetv2_conflunet.trainers.augmentation import CENTERS
@@ -240,14 +236,14 @@ class LossAtAllScales(ConfLUNetLoss):
         return self.finest
 
     def of_coarser(self, heads, packed):
-        """Against the means of blocks, which must be labelled; those of the offsets are means over lesion voxels."""
+        """Against the means of blocks, which must be labeled; those of the offsets are means over lesion voxels."""
         block = [a // b for a, b in zip(packed.shape[2:], heads.shape[2:], strict=True)]
         validity = packed[:, VALIDITY, None]
-        labelled, lesion = ((validity >= i).float() for i in (HEATMAP_ONLY, HEATMAP_AND_OFFSETS))
-        of_labelled, of_lesion = avg_pool3d(labelled, block), avg_pool3d(lesion, block)
+        labeled, lesion = ((validity >= i).float() for i in (HEATMAP_ONLY, HEATMAP_AND_OFFSETS))
+        of_labeled, of_lesion = avg_pool3d(labeled, block), avg_pool3d(lesion, block)
         heatmap = avg_pool3d(packed[:, HEATMAP, None], block)
         offsets = avg_pool3d(packed[:, OFFSETS] * lesion, block) / of_lesion.clamp(min=1e-3)
-        center = center_loss(heads[:, 0], heatmap[:, 0], of_labelled[:, 0] > 0.99, self.center_focus)
+        center = center_loss(heads[:, 0], heatmap[:, 0], of_labeled[:, 0] > 0.99, self.center_focus)
         return self.alpha * center + self.beta * offset_loss(heads[:, 1:], offsets, of_lesion[:, 0] >= 0.5)
 
 

@@ -13,19 +13,15 @@ features, for two cores. Steps that have finished are skipped when the command i
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import cc3d
 import numpy as np
 import pandas as pd
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
-
-from picture import draw_slices, load
-from project import LIMITS, Project, continue_option, keep_settings, small_configuration
-
 from nnunetv2_conflunet.evaluation.report.comparison import PAPER_METRICS
+from nnunetv2_conflunet.evaluation.report.slices import draw_slices, load_voxels
+from nnunetv2_conflunet.nnunet_plugin.project import LIMITS, Project, keep_settings, small_configuration
 from nnunetv2_conflunet.preprocessing.paper_configuration import NAME as PAPER_CONFIGURATION
 from nnunetv2_conflunet.preprocessing.paper_configuration import paper_configuration
 from nnunetv2_conflunet.utilities.files import atomic_path
@@ -102,10 +98,6 @@ class Experiment:
             self.draw_real_case(folder, label)
 
     def train(self, trainer, seed, results):
-        configuration = self.configuration[trainer]
-        fold = results / self.raw.name / f"{trainer}__nnUNetPlans__{configuration}" / "fold_0"
-        if (fold / "validation" / "summary.json").exists():
-            return
         settings = {"seed": seed, "save_every": 1 if self.args.small else 50}
         if self.args.epochs:
             settings["num_epochs"] = self.args.epochs
@@ -115,12 +107,9 @@ class Experiment:
             settings["bfloat16"] = True
         if trainer == CONFLUNET and self.args.beta is not None:
             settings["beta"] = self.args.beta
-        self.project.run(
-            f"nnUNetv2_train {self.args.dataset} {configuration} 0 -tr {trainer} --npz -device {self.args.device} "
-            f"{continue_option(fold)}",
-            nnUNet_results=str(results),
-            BENCHMARK_SETTINGS=json.dumps(settings),
-        )
+        fold = self.project.fold(self.raw.name, trainer, self.configuration[trainer], results=results)
+        options = f"--npz -device {self.args.device}"
+        self.project.train(fold, options, BENCHMARK_SETTINGS=json.dumps(settings))
 
     def predict(self, trainer, folder, images):
         """Predict a folder of the raw dataset, and make the instances of CC and ACLS of the semantic network's."""
@@ -142,13 +131,13 @@ class Experiment:
         (output / "done").touch()
 
     def draw_real_case(self, folder, label):
-        """Three slices through the lesions of a case whose label nobody parted, coloured by its components."""
-        mask = load(label) > 0
+        """Three slices through the lesions of a case whose label nobody parted, colored by its components."""
+        mask = load_voxels(label) > 0
         components = cc3d.connected_components(mask.astype(np.uint8), connectivity=26)
-        found = {name: load(folder / "imagesReal" / trainer / instances / label.name).astype(int)
+        found = {name: load_voxels(folder / "imagesReal" / trainer / instances / label.name).astype(int)
                  for name, (trainer, instances) in self.methods.items()}  # fmt: skip
         slices = np.percentile(np.nonzero(mask)[2], (25, 50, 75)).astype(int)
-        image = load(self.raw / "imagesReal" / label.name.replace(".nii.gz", "_0000.nii.gz"))
+        image = load_voxels(self.raw / "imagesReal" / label.name.replace(".nii.gz", "_0000.nii.gz"))
         maps = {"components of the label": components, **found}
         draw_slices(folder / f"{label.name.removesuffix('.nii.gz')}.png", image, components, maps, slices)
 

@@ -16,7 +16,7 @@ from open_ms.filling import Texture, fill_lesions
 FLUID_LEVEL, WHITE_LEVEL = 0.2, 0.9
 # Signal of the tissues and its scatter in smoothed FLAIR.
 CORTEX_SIGNAL, SIGNAL_SCATTER = 1.14, 0.06
-# The template fits the brain to within some millimetres only.
+# The template fits the brain to within some millimeters only.
 PRIOR_BLUR_MM = 2.5
 # The head above this height is compared with the template; what is stripped below it differs.
 LOWEST_FIT_MM = -20.0

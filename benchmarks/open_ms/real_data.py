@@ -29,7 +29,7 @@ FLAIR_PATIENTS = "patient07", "patient19"
 class OpenMS:
     """A folder with ``gold/<patient>.nii.gz`` (masks) and ``flair/<patient>.nii.gz``, all on one grid in MNI space.
 
-    Source: Lesjak et al. 2017, doi:10.1007/s12021-017-9348-7, licence CC-BY.
+    Source: Lesjak et al. 2017, doi:10.1007/s12021-017-9348-7, license CC-BY.
 
     Attributes:
         folder: the folder.

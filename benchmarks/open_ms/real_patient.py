@@ -27,7 +27,7 @@ PATCHES, PATCH_MM = 0.05, 3.5
 NOISE_FACTOR, NOISE_MM = 0.85, 0.63
 # The image has noise and blur already; the new ones vary them.
 BLUR_MM, NOISE, GAMMA = (0.0, 0.35), (0.0, 0.02), (0.9, 1.1)
-# Large lesions keep to the ventricles: reluctance of tissue that is a millimetre farther away.
+# Large lesions keep to the ventricles: reluctance of tissue that is a millimeter farther away.
 RELUCTANCE_PER_MM, FARTHEST_MM = 0.15, 12.0
 # Distances at which the chance of periventricular lesions, and of further units of a sheet, has fallen to a third.
 PERIVENTRICULAR_MM, SHEET_MM = 5.0, 3.0
