@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from nnunetv2_conflunet.simulation.lesions import MIN_EXTENT_MM, MIN_VOLUME_MM3
-from open_ms.real_data import FLAIR_PATIENTS, OpenMS
+from open_ms.data import FLAIR_PATIENTS, OpenMS
 
 SIZES_MM3 = (14, 30), (30, 100), (100, 500), (500, 2000), (2000, float("inf"))
 PERCENTILES = 10, 50, 90
