@@ -12,7 +12,7 @@ import sys
 import time
 
 import numpy as np
-from evaluation_pairs import SHAPE, SPACING_MM, ball_pair
+from measuring import SHAPE, SPACING_MM, ball_pair, median_seconds
 from panoptica import InputType, NaiveThresholdMatching, Panoptica_Evaluator
 
 from nnunetv2_conflunet.evaluation import evaluate_case
@@ -43,15 +43,6 @@ def random_pair(rng):
     return prediction, reference
 
 
-def wall_seconds(function, repetitions):
-    seconds = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds))
-
-
 def main():
     evaluator = Panoptica_Evaluator(
         expected_input=InputType.UNMATCHED_INSTANCE,
@@ -79,8 +70,8 @@ def main():
     large = [i.astype(np.uint8) for i in ball_pair(60)]
     # Wall time, since panoptica may use processes of its own.
     with contextlib.redirect_stdout(io.StringIO()):
-        theirs = wall_seconds(lambda: evaluator.evaluate(*large, verbose=False), 3)
-    ours = wall_seconds(lambda: evaluate_case(*large, SPACING_MM), 7)
+        theirs = median_seconds(lambda: evaluator.evaluate(*large, verbose=False), 3, time.perf_counter)
+    ours = median_seconds(lambda: evaluate_case(*large, SPACING_MM), clock=time.perf_counter)
     print(f"A pair of {SHAPE} maps with 60 lesions: panoptica {theirs:.3f} s (without confluence), here {ours:.4f} s")
     print(f"  {theirs / ours:.1f} x")
     return 1 if differing else 0

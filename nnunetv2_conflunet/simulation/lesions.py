@@ -162,7 +162,7 @@ def draw_plan(statistics: LesionStatistics, rng: np.random.Generator) -> list[Co
     Example:
         >>> plan = draw_plan(LesionStatistics(mean_lesions=20), np.random.default_rng(0))
         >>> sum(len(component.volumes_mm3) for component in plan)
-        22
+        7
     """
     shape = statistics.dispersion
     count = max(1, int(rng.negative_binomial(shape, shape / (shape + statistics.mean_lesions))))
