@@ -30,15 +30,15 @@ from nnunetv2_conflunet.utilities.parallel import run_cases
 def naive_evaluation(prediction, reference, threshold=0.1):
     """Matches, IoU and Dice with one full-size mask a lesion."""
     matched = {}
-    for p in np.unique(prediction)[1:]:
-        p_mask = prediction == p
+    for predicted in np.unique(prediction)[1:]:
+        p_mask = prediction == predicted
         best = (0, None)
-        for r in np.unique(reference[p_mask]):
-            if r:
-                r_mask = reference == r
-                best = max(best, ((p_mask & r_mask).sum() / (p_mask | r_mask).sum(), r))
+        for label in np.unique(reference[p_mask]):
+            if label:
+                r_mask = reference == label
+                best = max(best, ((p_mask & r_mask).sum() / (p_mask | r_mask).sum(), label))
         if best[0] > threshold and best[0] > matched.get(best[1], (0,))[0]:
-            matched[best[1]] = best[0], p
+            matched[best[1]] = best[0], predicted
     return matched
 
 
@@ -55,14 +55,14 @@ def peak_above_arrays(n_lesions):
 def single_pair():
     prediction, reference = ball_pair(60)
     crowded = ball_pair(300)
-    fortran = [np.asfortranarray(i) for i in (prediction, reference)]
+    fortran = [np.asfortranarray(instances) for instances in (prediction, reference)]
     with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{i}.nii.gz" for i in range(2)]
+        files = [Path(folder) / f"{name}.nii.gz" for name in ("prediction", "reference")]
         for file, instances in zip(files, (prediction, reference), strict=True):
             sitk.WriteImage(sitk.GetImageFromArray(instances.astype(np.uint16)), str(file))
-        decoding = median_seconds(lambda: [sitk.GetArrayFromImage(sitk.ReadImage(str(i))) for i in files])
+        decoding = median_seconds(lambda: [sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in files])
         reader = SimpleITKIO()
-        reading = median_seconds(lambda: [read_instances(i, reader) for i in files])
+        reading = median_seconds(lambda: [read_instances(file, reader) for file in files])
     rows = {
         "one max() over both arrays": median_seconds(lambda: (prediction.max(), reference.max())),
         "decoding both files (SimpleITK)": decoding,
@@ -76,8 +76,9 @@ def single_pair():
     print(f"A pair of {SHAPE} maps with 60 lesions; CPU seconds and their ratio to evaluate_case")
     for name, seconds in rows.items():
         print(f"  {name:<60} {seconds:8.4f} s  {seconds / unit:8.2f} x")
-    for n in (60, 300):
-        print(f"  peak memory above the arrays, {n} lesions {in_own_process(peak_above_arrays, n):25.1f} MiB")
+    for n_lesions in (60, 300):
+        peak = in_own_process(peak_above_arrays, n_lesions)
+        print(f"  peak memory above the arrays, {n_lesions} lesions {peak:25.1f} MiB")
 
 
 def perturbed_dataset(masks, folder):
@@ -113,14 +114,14 @@ def real_folder(data, n_cases, num_processes):
             for i in range(n_cases)
         ]
         pairing = Pairing(pairs, [], once.reader, once.file_ending)
-        run_cases(_read_pair, [(i, pairing.reader) for i in pairs[:num_processes]], num_processes, "Workers")
+        run_cases(_read_pair, [(pair, pairing.reader) for pair in pairs[:num_processes]], num_processes, "Workers")
         start = time.perf_counter()
-        run_cases(_read_pair, [(i, pairing.reader) for i in pairs], num_processes, "Reading")
+        run_cases(_read_pair, [(pair, pairing.reader) for pair in pairs], num_processes, "Reading")
         reading = time.perf_counter() - start
         start = time.perf_counter()
         results = evaluate_pairs(pairing, Settings(), num_processes)
         whole = time.perf_counter() - start
-    lesions = np.mean([len(i["lesions"]["id"]) for i in results])
+    lesions = np.mean([len(case["lesions"]["id"]) for case in results])
     print(f"{n_cases} cases of {len(masks)} real masks, {lesions:.0f} lesions a case, {num_processes} processes")
     print(f"  reading only {reading:6.1f} s, evaluation {whole:6.1f} s; reading is {100 * reading / whole:.0f} % of it")
 

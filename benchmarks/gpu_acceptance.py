@@ -132,9 +132,9 @@ class Acceptance:
         training, test = (6, 2) if self.args.tiny else (40, 24)
         processes = max(os.cpu_count() - 2, 1)
         if not (self.raw / "dataset.json").exists():
-            command = [sys.executable, HERE / "open_ms_cohort.py", self.args.data, self.raw, "-np", processes]
+            command = [HERE / "open_ms_cohort.py", self.args.data, self.raw, "-np", processes]
             command += ["--training_cases", training, "--test_cases", test, "--overwrite"]
-            subprocess.run([str(i) for i in command], check=True, env=self.project.environment)
+            run_script(command, self.project.environment)
         self.project.run(f"nnUNetv2_plan_and_preprocess -d {DATASET} -c 3d_fullres -npfp {processes} -np {processes}")
         if self.args.tiny:
             self.project.add_configuration(self.raw.name, self.configuration, small_configuration)
@@ -143,11 +143,10 @@ class Acceptance:
 
     def speed(self):
         output = self.results / "speed_steps.json"
-        command = [sys.executable, HERE / "acceptance" / "speed.py", output, "--dataset", DATASET]
+        command = [HERE / "acceptance" / "speed.py", output, "--dataset", DATASET]
         command += ["--configuration", self.configuration, "--device", self.args.device]
         command += ["--iterations", 3 if self.args.tiny else 80] + ["--compile"] * (self.args.device == "cuda")
-        environment = {**self.project.environment, "nnUNet_results": str(self.out / "speed_results")}
-        subprocess.run([str(i) for i in command], check=True, env=environment)
+        run_script(command, {**self.project.environment, "nnUNet_results": str(self.out / "speed_results")})
         return read_json(output)
 
     def training(self):
@@ -204,10 +203,10 @@ class Acceptance:
         image = Path(self.args.data) / "flair" / "patient19.nii.gz"
         if self.args.tiny:
             image = next((self.raw / "imagesTs").glob("*.nii.gz"))
-        command = [sys.executable, HERE / "acceptance" / "prediction.py", output, self.fold.parent, image]
+        command = [HERE / "acceptance" / "prediction.py", output, self.fold.parent, image]
         command += ["--configuration", self.configuration, "--device", self.args.device]
         command += ["--repeats", 1 if self.args.tiny else 2]
-        subprocess.run([str(i) for i in command], check=True, env=self.project.environment)
+        run_script(command, self.project.environment)
         return read_json(output)
 
     def write_table(self):
@@ -218,10 +217,14 @@ class Acceptance:
         return text
 
 
+def run_script(command, environment):
+    subprocess.run([sys.executable, *map(str, command)], check=True, env=environment)
+
+
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out")
-    parser.add_argument("data", type=lambda i: str(Path(i).resolve()))
+    parser.add_argument("data", type=lambda path: str(Path(path).resolve()))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")

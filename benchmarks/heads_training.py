@@ -70,10 +70,10 @@ POINTS = (
 )
 METHODS = {
     **{
-        f"{t} {w:g} mm {p} {c}": InstantiationSettings(
-            heatmap_threshold=t, window_mm=w, min_prominence=p, min_consistency=c
+        f"{threshold} {window:g} mm {prominence} {consistency}": InstantiationSettings(
+            heatmap_threshold=threshold, window_mm=window, min_prominence=prominence, min_consistency=consistency
         )
-        for t, w, p, c in POINTS
+        for threshold, window, prominence, consistency in POINTS
     },
     "cc": InstantiationSettings(method="cc"),
 }
@@ -196,7 +196,7 @@ def sum_heads_over_scales(network, n_coarser):
         heads = output[0][:, -N_HEADS:]
         for coarse in output[1 : 1 + n_coarser]:
             heads = heads + interpolate(coarse[:, -N_HEADS:], heads.shape[2:], mode="trilinear", align_corners=False)
-        scales = [i[:, :-N_HEADS] for i in output]
+        scales = [scale[:, :-N_HEADS] for scale in output]
         return torch.cat([scales[0], heads], dim=1) if network.one_output else [*scales, heads]
 
     network.decoder.register_forward_hook(split)
@@ -210,7 +210,7 @@ def hand_over_coarser_heads(network, n_coarser):
         return [*output, *module.coarser_heads] if module.training else None
 
     def keep(module, _, output):
-        module.coarser_heads = [i[:, -N_HEADS:] for i in output[1 : 1 + n_coarser]]
+        module.coarser_heads = [scale[:, -N_HEADS:] for scale in output[1 : 1 + n_coarser]]
 
     decoder = network.decoder
     split = list(decoder._forward_hooks.values())
@@ -239,7 +239,7 @@ class LossAtAllScales(ConfLUNetLoss):
         """Against the means of blocks, which must be labeled; those of the offsets are means over lesion voxels."""
         block = [a // b for a, b in zip(packed.shape[2:], heads.shape[2:], strict=True)]
         validity = packed[:, VALIDITY, None]
-        labeled, lesion = ((validity >= i).float() for i in (HEATMAP_ONLY, HEATMAP_AND_OFFSETS))
+        labeled, lesion = ((validity >= lowest).float() for lowest in (HEATMAP_ONLY, HEATMAP_AND_OFFSETS))
         of_labeled, of_lesion = avg_pool3d(labeled, block), avg_pool3d(lesion, block)
         heatmap = avg_pool3d(packed[:, HEATMAP, None], block)
         offsets = avg_pool3d(packed[:, OFFSETS] * lesion, block) / of_lesion.clamp(min=1e-3)
@@ -310,10 +310,9 @@ def make_trainer(arm, args):
 def validate(trainer, batches):
     trainer.network.eval()
     with torch.no_grad():
-        steps = [
-            trainer.validation_step({"data": b["data"], "target": [t.clone() for t in b["target"]]}) for b in batches
-        ]
-    tp, fp, fn = (np.sum([step[f"{i}_hard"] for step in steps]) for i in ("tp", "fp", "fn"))
+        copies = [{"data": batch["data"], "target": [scale.clone() for scale in batch["target"]]} for batch in batches]
+        steps = [trainer.validation_step(batch) for batch in copies]
+    tp, fp, fn = (np.sum([step[f"{count}_hard"] for step in steps]) for count in ("tp", "fp", "fn"))
     errors = {f"val_{part}": np.mean([step[part] for step in steps]) for part in PARTS}
     return {"pseudo_dice": 2 * tp / max(2 * tp + fp + fn, 1), **errors}
 
@@ -360,7 +359,7 @@ def predict_validation_cases(trainer):
                 heatmap=output[n_semantic], offsets_mm=output[n_semantic + 1 :],
             )  # fmt: skip
             metrics = evaluate_case(found.instances, reference, spacing_mm)
-            rows.append({"case": case, "method": method, **{i: metrics[i] for i in METRICS}})
+            rows.append({"case": case, "method": method, **{name: metrics[name] for name in METRICS}})
     trainer.set_deep_supervision_enabled(True)
     return pd.DataFrame(rows)
 
@@ -375,8 +374,8 @@ def table(output, arms, seeds):
     highest."""
     lines = []
     for arm in arms:
-        last = [pd.read_csv(i).iloc[-1] for i in existing(output, arm, seeds, "")]
-        figures = {i: [row[i] for row in last] for i in ("iteration", *FIGURES)}
+        last = [pd.read_csv(path).iloc[-1] for path in existing(output, arm, seeds, "")]
+        figures = {name: [row[name] for row in last] for name in ("iteration", *FIGURES)}
         for path in existing(output, arm, seeds, "_instances"):
             for method, rows in pd.read_csv(path).groupby("method"):
                 for metric in METRICS:

@@ -199,7 +199,7 @@ class dataset:
         self.folder = tempfile.TemporaryDirectory()
         base = Path(self.folder.name)
         set_folders(base)
-        raw, preprocessed = (base / i / "Dataset001_Cost" for i in ("raw", "preprocessed"))
+        raw, preprocessed = (base / name / "Dataset001_Cost" for name in ("raw", "preprocessed"))
         manager = PlansManager(self.plans)
         (preprocessed / "nnUNetPlans_3d_fullres").mkdir(parents=True)
         for i, n in enumerate(self.numbers):
@@ -241,10 +241,10 @@ def ball_map(n_lesions, shape, seed):
     rng = np.random.default_rng(seed)
     instances = np.zeros(shape, np.int32)
     grid = np.stack(np.meshgrid(*[np.arange(-6, 7)] * 3, indexing="ij"), axis=-1)
-    for i in range(1, n_lesions + 1):
+    for label in range(1, n_lesions + 1):
         center = [rng.integers(n // 4, 3 * n // 4) for n in shape]
         window = instances[tuple(slice(c - 6, c + 7) for c in center)]
-        window[(grid**2).sum(-1) < rng.uniform(2, 5) ** 2] = i
+        window[(grid**2).sum(-1) < rng.uniform(2, 5) ** 2] = label
     return instances
 
 

@@ -28,7 +28,7 @@ from nnunetv2_conflunet.utilities.files import atomic_path
 
 SMALL, SMALL_PAPER = "3d_small", "3d_conflunet_small"
 # What is trained, and what instances are made of its prediction: name in the table, folder in the prediction, method.
-SEMANTIC, CONFLUNET, PAPER = (f"nnUNetTrainerBenchmark{i}" for i in ("Semantic", "ConfLUNet", "ISBI2024"))
+SEMANTIC, CONFLUNET, PAPER = (f"nnUNetTrainerBenchmark{name}" for name in ("Semantic", "ConfLUNet", "ISBI2024"))
 METHODS = {
     "CC": (SEMANTIC, "cc"),
     "ACLS": (SEMANTIC, "acls"),
@@ -143,11 +143,15 @@ class Experiment:
 
     def summarize(self):
         """Write and print the table of all seeds, and what was found in the real case."""
-        base, seeds = self.project.base, self.args.seeds
-        lines = [table_of_seeds({n: [base / f"seed_{s}" / "evaluation" / n for s in seeds] for n in self.methods})]
+        base = self.project.base
+        seeds = [base / f"seed_{seed}" for seed in self.args.seeds]
+        lines = [table_of_seeds({name: [seed / "evaluation" / name for seed in seeds] for name in self.methods})]
         if (self.raw / "imagesReal").is_dir():
-            lines.append(table_of_counts({n: [base / f"seed_{s}" / "imagesReal" / t / i for s in seeds]
-                                          for n, (t, i) in self.methods.items()}))  # fmt: skip
+            folders = {
+                name: [seed / "imagesReal" / trainer / instances for seed in seeds]
+                for name, (trainer, instances) in self.methods.items()
+            }
+            lines.append(table_of_counts(folders))
         text = "\n\n".join(lines) + "\n"
         with atomic_path(base / "table1.md") as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -179,7 +183,10 @@ def table_of_seeds(evaluations):
     rows = ["| method | " + " | ".join(metrics) + " |", "| --- " * (len(metrics) + 1) + "|"]
     for name in evaluations:
         tables = [cases[name, seed] for seed in range(n_seeds)]
-        cells = [cell([t.loc[defined[:, k], m] for t in tables], m) for k, m in enumerate(metrics)]
+        cells = [
+            cell([table.loc[defined[:, column], metric] for table in tables], metric)
+            for column, metric in enumerate(metrics)
+        ]
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
     rows.append("| patients | " + " | ".join(str(n) for n in defined.sum(axis=0)) + " |")
     rows.append(f"\n{n_seeds} seeds; in %, DiC in lesions; in brackets the lowest and highest mean of a seed.")
@@ -198,9 +205,10 @@ def table_of_counts(folders):
     """Lesions and confluent lesions in the real case, one number a seed."""
     rows = ["| method | lesions in the real case | confluent |", "| --- | --- | --- |"]
     for name, of_seeds in folders.items():
-        tables = [pd.concat(pd.read_csv(i) for i in sorted(folder.glob("*.csv"))) for folder in of_seeds]
-        counts = ", ".join(str(len(i)) for i in tables), ", ".join(str(int(i.confluent.sum())) for i in tables)
-        rows.append(f"| {name} | {counts[0]} | {counts[1]} |")
+        tables = [pd.concat(pd.read_csv(path) for path in sorted(folder.glob("*.csv"))) for folder in of_seeds]
+        lesions = ", ".join(str(len(table)) for table in tables)
+        confluent = ", ".join(str(int(table.confluent.sum())) for table in tables)
+        rows.append(f"| {name} | {lesions} | {confluent} |")
     return "\n".join(rows)
 
 

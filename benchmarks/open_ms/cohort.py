@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 from scipy import ndimage
 
 from nnunetv2_conflunet.simulation.cohort import Case, CohortSettings, Source, write_cohort, write_image
-from nnunetv2_conflunet.simulation.image_grid import Grid, triple
+from nnunetv2_conflunet.simulation.image_grid import Grid, enlarged, triple
 from nnunetv2_conflunet.simulation.lesions import MAX_UNIT_VOLUME_MM3, LesionStatistics, Shape
 from nnunetv2_conflunet.simulation.patient import Patient
 from nnunetv2_conflunet.simulation.templates import load_templates
@@ -46,16 +47,19 @@ def write_real_cohort(
     return write_cohort(folder, settings, OpenMSSource(data), overwrite=overwrite, processes=processes)
 
 
+@dataclass(frozen=True)
 class OpenMSSource(Source):
     """Patients made from the real ones.
 
-    Args:
+    Attributes:
         data: the open MS database.
     """
 
-    def __init__(self, data: OpenMS) -> None:
-        self.data = data
-        self.described = {
+    data: OpenMS
+
+    def described(self) -> dict:
+        """Entries of ``dataset.json``."""
+        return {
             "description": DESCRIPTION,
             "reference": SOURCE,
             "licence": "CC-BY",
@@ -134,7 +138,7 @@ def _brain(data: OpenMS, patient: str) -> RealBrain:
     if not boxes:
         raise InputError(f"{data.path('flair', patient)} is empty.")
     # The brain fills half of the image.
-    box = tuple(slice(max(0, side.start - MARGIN), side.stop + MARGIN) for side in boxes[0])
+    box = enlarged(boxes[0], MARGIN)
     part = flair[box]
     origin = triple(o + side.start for o, side in zip(grid.origin_mm, box, strict=True))
     cut = Grid(part.shape, grid.spacing_mm, origin)

@@ -8,7 +8,7 @@ import numpy as np
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIOWithReorient
 
 from nnunetv2_conflunet.imageio import read_instances
-from nnunetv2_conflunet.simulation.image_grid import DIRECTION, Grid
+from nnunetv2_conflunet.simulation.image_grid import DIRECTION, Grid, triple
 from nnunetv2_conflunet.utilities.errors import InputError
 
 SOURCE = (
@@ -93,7 +93,9 @@ def read_map(path: Path) -> tuple[np.ndarray, Grid]:
 
 
 def _grid(path: Path, array: np.ndarray, stuff: dict) -> Grid:
-    grid = Grid.of_sitk(array.shape, stuff["spacing"], stuff["origin"])
+    x, y, z = stuff["origin"]
+    # SimpleITK's world is LPS.
+    grid = Grid(array.shape, triple(stuff["spacing"][::-1]), (z, -y, -x))
     if not np.allclose(grid.spacing_mm, 1) or not np.allclose(stuff["direction"], DIRECTION):
         raise InputError(f"{path} has spacing {grid.spacing_mm} mm or oblique axes; 1 mm in MNI space is needed.")
     return grid

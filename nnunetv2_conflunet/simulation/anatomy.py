@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 from scipy import ndimage
 
-from nnunetv2_conflunet.simulation.image_grid import Grid, Triple, block_mean, smooth_field, triple
+from nnunetv2_conflunet.simulation.image_grid import Grid, Triple, block_mean, enlarged, smooth_field, triple
 
 TISSUES = "cortex", "deep_gray", "white", "csf"
 
@@ -76,15 +76,9 @@ class Anatomy(Head):
 
 
 def simulate_anatomy(head: Head, grid: Grid, rng: np.random.Generator) -> Anatomy:
-    """Deform the template and give it the contrast of one patient's FLAIR.
+    """Deform a head, such as the template, and give it the contrast of one patient's FLAIR.
 
-    Args:
-        head: the template, see :func:`.templates.load_templates`.
-        grid: the grid of the image. Voxels longer than 1.5 mm average the tissue along their length.
-        rng: source of the patient.
-
-    Returns:
-        The patient's anatomy.
+    Voxels of the grid that are longer than 1.5 mm average the tissue along their length.
     """
     z, y, x = (max(1, round(mm)) for mm in grid.spacing_mm)
     factors = z, y, x
@@ -96,16 +90,7 @@ def simulate_anatomy(head: Head, grid: Grid, rng: np.random.Generator) -> Anatom
 
 
 def deformed_positions_mm(head: Head, grid: Grid, rng: np.random.Generator) -> np.ndarray:
-    """Where each voxel of a deformed patient comes from.
-
-    Args:
-        head: what is deformed.
-        grid: the grid of the patient's image.
-        rng: source of the deformation.
-
-    Returns:
-        (3, Z, Y, X) float32 positions in mm in the space of `head`.
-    """
+    """Where each voxel of a patient's grid comes from: (3, Z, Y, X) float32 positions in mm in the space of `head`."""
     angles = np.deg2rad(rng.normal(0, 2.0, 3))
     scales = np.exp(rng.normal(0, 0.035, 3))
     shift_mm = rng.normal(0, 1.5, 3)
@@ -165,6 +150,6 @@ def signed_distance(mask: np.ndarray) -> np.ndarray:
         [[[2.0, 1.0, -1.0, -2.0]]]
     """
     distance = ndimage.distance_transform_edt(~mask).astype(np.float32)
-    box = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in ndimage.find_objects(mask.view(np.uint8))[0])
+    box = enlarged(ndimage.find_objects(mask.view(np.uint8))[0], 1)
     distance[box] -= ndimage.distance_transform_edt(mask[box]).astype(np.float32)
     return distance

@@ -63,30 +63,24 @@ class CohortSettings:
             "near-miss": self.statistics.near_miss_share,
             "lesion-free": self.lesion_free_share,
         }
-        problems = [
-            (self.training_cases < 0 or self.test_cases < 0, "The numbers of cases must not be negative."),
-            (self.training_cases + self.test_cases < 1, "There must be at least one case."),
-            (
-                not all(0.3 <= mm <= 6 for mm in self.spacing_mm),
-                f"Spacing {self.spacing_mm} mm: give sizes between 0.3 and 6 mm.",
+        spacing, crop, lesions = self.spacing_mm, self.crop_mm, self.lesions
+        is_wrong = {
+            "The numbers of cases must not be negative.": min(self.training_cases, self.test_cases) < 0,
+            "There must be at least one case.": self.training_cases + self.test_cases < 1,
+            f"Spacing {spacing} mm: give sizes between 0.3 and 6 mm.": not all(0.3 <= mm <= 6 for mm in spacing),
+            f"Crop {crop} mm: give sizes between 32 and 256 mm.": not all(32 <= mm <= 256 for mm in crop or ()),
+            f"Mean number of lesions {lesions}: give a number between 1 and 1000.": (
+                lesions is not None and not 1 <= lesions <= 1000
             ),
-            (
-                self.crop_mm is not None and not all(32 <= mm <= 256 for mm in self.crop_mm),
-                f"Crop {self.crop_mm} mm: give sizes between 32 and 256 mm.",
-            ),
-            (
-                self.lesions is not None and not 1 <= self.lesions <= 1000,
-                f"Mean number of lesions {self.lesions}: give a number between 1 and 1000.",
-            ),
-            (not self.statistics.dispersion > 0, "The dispersion must be above 0."),
-            *(
-                (not 0 <= share <= 1, f"The {name} share {share} must lie between 0 and 1.")
+            "The dispersion must be above 0.": not self.statistics.dispersion > 0,
+            **{
+                f"The {name} share {share} must lie between 0 and 1.": not 0 <= share <= 1
                 for name, share in shares.items()
-            ),
-            (self.seed < 0, f"The seed {self.seed} must not be negative."),
-        ]
-        for is_wrong, message in problems:
-            if is_wrong:
+            },
+            f"The seed {self.seed} must not be negative.": self.seed < 0,
+        }
+        for message, applies in is_wrong.items():
+            if applies:
                 raise InputError(message)
 
     def grid(self) -> Grid:
@@ -139,16 +133,14 @@ def cases_of(settings: CohortSettings) -> Iterator[Case]:
 
 
 class Source:
-    """Where a cohort's patients come from: here the MNI152 template, in subclasses other brains.
+    """Where a cohort's patients come from: here the MNI152 template, in subclasses other brains."""
 
-    Attributes:
-        described: entries of ``dataset.json``.
-    """
-
-    described: dict[str, Any] = {  # noqa: RUF012
-        "description": "Simulated FLAIR of patients with multiple sclerosis: MNI152 anatomy, synthetic lesions",
-        "reference": "ICBM 152 nonlinear atlas 2009a, Fonov et al. 2011, doi:10.1016/j.neuroimage.2010.07.033",
-    }
+    def described(self) -> dict[str, Any]:
+        """Entries of ``dataset.json``."""
+        return {
+            "description": "Simulated FLAIR of patients with multiple sclerosis: MNI152 anatomy, synthetic lesions",
+            "reference": "ICBM 152 nonlinear atlas 2009a, Fonov et al. 2011, doi:10.1016/j.neuroimage.2010.07.033",
+        }
 
     def grid(self, settings: CohortSettings) -> Grid:
         """The grid that all cases share."""
@@ -204,7 +196,7 @@ def write_cohort(
         "labels": {"background": 0, "lesion": 1},
         "numTraining": settings.training_cases,
         "file_ending": ENDING,
-        **source.described,
+        **source.described(),
         "simulation": {"version": __version__, **asdict(settings)},
     }
     write_json(content, folder / "dataset.json")
@@ -219,11 +211,7 @@ def mean_lesions(settings: CohortSettings, grid: Grid) -> float:
 
 
 def _prepare_folder(folder: Path, overwrite: bool) -> None:
-    """Make the empty folders of a dataset.
-
-    Raises:
-        InputError: it is a file, or not empty and `overwrite` is False.
-    """
+    """Make the empty folders of a dataset; of one that is there, `overwrite` removes what a cohort consists of."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file.")
     if folder.is_dir() and any(folder.iterdir()):

@@ -41,12 +41,6 @@ class Grid:
         origin = (c - mm * (n - 1) / 2 for c, mm, n in zip(center_mm, spacing_mm, (z, y, x), strict=True))
         return cls((z, y, x), spacing_mm, triple(origin))
 
-    @classmethod
-    def of_sitk(cls, shape: tuple[int, ...], spacing: tuple[float, ...], origin: tuple[float, ...]) -> "Grid":
-        """The grid of an array (z, y, x) that SimpleITK read, with its spacing and origin; see :data:`DIRECTION`."""
-        (x, y, z), (depth, height, width) = origin, shape
-        return cls((depth, height, width), triple(spacing[::-1]), (z, -y, -x))
-
     @property
     def voxel_volume_mm3(self) -> float:
         """Volume of one voxel."""
@@ -85,6 +79,16 @@ def triple(values: Iterable[float]) -> Triple:
     """Three numbers as a tuple of floats."""
     z, y, x = map(float, values)
     return z, y, x
+
+
+def enlarged(box: tuple[slice, ...], margin: int) -> tuple[slice, ...]:
+    """A box of an array with so many voxels more on each side, as far as the array goes.
+
+    Example:
+        >>> enlarged((slice(1, 4),), 2)
+        (slice(0, 6, None),)
+    """
+    return tuple(slice(max(0, side.start - margin), side.stop + margin) for side in box)
 
 
 def smooth_field(grid: Grid, scale_mm: float, rng: np.random.Generator) -> np.ndarray:

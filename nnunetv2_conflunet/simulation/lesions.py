@@ -23,14 +23,9 @@ class Shape(Protocol):
     """The outline of a lesion."""
 
     def level(self, offsets_mm: np.ndarray, volume_mm3: float) -> np.ndarray:
-        """Level at positions relative to the lesion's middle: 0 there and rising outward, about 1 at the outline.
+        """Levels (...) at positions (..., 3) float32 in mm relative to the middle of a lesion of this volume.
 
-        Args:
-            offsets_mm: (..., 3) float32 positions in mm, array order.
-            volume_mm3: volume of the lesion.
-
-        Returns:
-            (...) levels.
+        0 in the middle and rising outward, about 1 at the outline.
         """
 
     def reach_mm(self, volume_mm3: float) -> float:
@@ -201,9 +196,9 @@ def _split(units: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
 def _with_near_misses(components: list[Component], lesions: float, rng: np.random.Generator) -> list[Component]:
     """Turn single lesions into near-misses of others until about `lesions` lesions take part in one."""
     pairs = int(lesions / 2 + rng.random())
-    single = [i for i, component in enumerate(components) if len(component.volumes_mm3) == 1]
-    moved = {int(i) for i in rng.permutation(single)[: min(pairs, len(components) // 2)]}
-    anchors = [i for i in range(len(components)) if i not in moved]
+    single = [index for index, component in enumerate(components) if len(component.volumes_mm3) == 1]
+    moved = {int(index) for index in rng.permutation(single)[: min(pairs, len(components) // 2)]}
+    anchors = [index for index in range(len(components)) if index not in moved]
     neighbor_of = dict(zip(rng.permutation(anchors).tolist(), sorted(moved), strict=False))
     plan = []
     for index in anchors:

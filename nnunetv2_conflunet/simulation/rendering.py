@@ -51,13 +51,7 @@ class Canvas:
         self.weighted_signal = np.zeros(shape, np.float32)
 
     def add(self, unit: Unit, peak: float, fading: float) -> None:
-        """Add one unit.
-
-        Args:
-            unit: where it lies.
-            peak: signal in its middle; 1 is white matter.
-            fading: share of its contrast to white matter that is lost at its outline.
-        """
+        """Add a unit of a signal in its middle, of whose contrast to white matter (1) a share fades at its outline."""
         signal = 1 + (peak - 1) * (1 - fading * unit.depth**2)
         self.coverage[unit.box] += unit.coverage
         self.weighted_signal[unit.box] += unit.coverage * signal
@@ -70,15 +64,7 @@ class Canvas:
 
 
 def add_lesions(canvas: Canvas, units: list[Unit], voxel_mm3: float, look: Look, rng: np.random.Generator) -> None:
-    """Give every lesion its own brightness and add it.
-
-    Args:
-        canvas: what to paint on.
-        units: the lesions.
-        voxel_mm3: volume of a voxel.
-        look: between what the brightness varies.
-        rng: source of the patient's contrast and of the brightness of each lesion.
-    """
+    """Draw the contrast of a patient and the brightness of each lesion, and add the lesions."""
     mean_contrast = rng.uniform(*look.contrast)
     for unit in units:
         size = float(np.interp(unit.member.sum() * voxel_mm3, *look.contrast_by_volume))
@@ -120,14 +106,7 @@ CHOROID_PLEXUS = LookAlike("csf", 5, (40.0, 200.0), (1.0, 1.5))
 
 
 def add_look_alikes(canvas: Canvas, anatomy: Anatomy, instances: np.ndarray, rng: np.random.Generator) -> None:
-    """Paint what looks like lesions into tissue that no lesion takes or touches.
-
-    Args:
-        canvas: what to paint on.
-        anatomy: the brain.
-        instances: (Z, Y, X) the lesions.
-        rng: source of the look-alikes.
-    """
+    """Paint what looks like lesions into tissue that no lesion of `instances`, (Z, Y, X), takes or touches."""
     free = (anatomy.brain > 0.95) & ~ndimage.binary_dilation(instances > 0, iterations=2)
     share = float(anatomy.brain.sum()) * anatomy.grid.voxel_volume_mm3 / 1000 / WHOLE_BRAIN_ML
     for kind in LOOK_ALIKES:
@@ -171,7 +150,7 @@ def scan(signal: np.ndarray, brain: np.ndarray, grid: Grid, look: Look, rng: np.
         signal: (Z, Y, X) float32, 1 is white matter.
         brain: (Z, Y, X) share of the voxel that is brain; below one half the image is 0, as after skull stripping.
         grid: the grid of both.
-        look: between what blur and noise vary.
+        look: its blur and noise.
         rng: source of the scanner's properties and noise.
 
     Returns:

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from nnunetv2_conflunet.simulation.anatomy import TISSUES, Head, signed_distance
-from nnunetv2_conflunet.simulation.image_grid import Grid, triple
+from nnunetv2_conflunet.simulation.image_grid import Grid, enlarged, triple
 from nnunetv2_conflunet.utilities.errors import InputError
 
 FILES = {name: f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz" for name in ("t1", "gm", "wm")}
@@ -59,8 +59,7 @@ def load_templates() -> Head:
     )
     brain = ndimage.binary_fill_holes(t1 > 0)
     # One box a little larger than the brain saves a third of the work.
-    (found,) = ndimage.find_objects(brain.view(np.uint8))
-    box = tuple(slice(max(0, s.start - MARGIN), s.stop + MARGIN) for s in found)
+    box = enlarged(ndimage.find_objects(brain.view(np.uint8))[0], MARGIN)
     brain, white, gray = brain[box], white[box], gray[box]
     origin = (images["t1"].affine[2 - axis, 3] + box[axis].start for axis in range(3))
     grid = Grid(brain.shape, (1.0, 1.0, 1.0), triple(origin))
