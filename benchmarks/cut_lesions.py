@@ -66,10 +66,10 @@ def lesions(known, offsets_mm, spacing):
     labels = np.zeros(known.shape, np.int32)
     labels[known] = member.ravel() + 1
     visible = InstanceCenters.of(labels)
-    for i, center in zip(visible.ids, visible.voxels, strict=True):
-        mine = voxels[member.ravel() == i - 1]
+    for label, center in zip(visible.ids, visible.voxels, strict=True):
+        mine = voxels[member.ravel() == label - 1]
         at_border = ((mine == 0) | (mine == np.array(known.shape) - 1)).any()
-        true_mm = (mine * spacing + offsets_mm[:, labels == i].T).mean(0)
+        true_mm = (mine * spacing + offsets_mm[:, labels == label].T).mean(0)
         yield mine[:, 0], np.linalg.norm(center * spacing - true_mm) if at_border else None
 
 

@@ -8,7 +8,6 @@ over both arrays and with a naive evaluation of one mask a lesion; `evaluation_p
 """
 
 import argparse
-import multiprocessing
 import tempfile
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import cc3d
 import numpy as np
 import SimpleITK as sitk
-from evaluation_pairs import SHAPE, SPACING_MM, ball_pair, cpu_seconds
+from measuring import SHAPE, SPACING_MM, ball_pair, in_own_process, median_seconds, reset_peak, resident_mib
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from scipy import ndimage
 
@@ -31,70 +30,55 @@ from nnunetv2_conflunet.utilities.parallel import run_cases
 def naive_evaluation(prediction, reference, threshold=0.1):
     """Matches, IoU and Dice with one full-size mask a lesion."""
     matched = {}
-    for p in np.unique(prediction)[1:]:
-        p_mask = prediction == p
+    for predicted in np.unique(prediction)[1:]:
+        p_mask = prediction == predicted
         best = (0, None)
-        for r in np.unique(reference[p_mask]):
-            if r:
-                r_mask = reference == r
-                best = max(best, ((p_mask & r_mask).sum() / (p_mask | r_mask).sum(), r))
+        for label in np.unique(reference[p_mask]):
+            if label:
+                r_mask = reference == label
+                best = max(best, ((p_mask & r_mask).sum() / (p_mask | r_mask).sum(), label))
         if best[0] > threshold and best[0] > matched.get(best[1], (0,))[0]:
-            matched[best[1]] = best[0], p
+            matched[best[1]] = best[0], predicted
     return matched
 
 
-def _memory_mib(name):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(i for i in lines if i.startswith(name)).split()[1]) / 1024
-
-
-def _peak_above_arrays(n_lesions, queue):
+def peak_above_arrays(n_lesions):
+    """Peak resident MiB of one evaluation above what was resident before it."""
     prediction, reference = ball_pair(n_lesions)
     evaluate_case(prediction[:20], reference[:20], SPACING_MM)
-    # 5 resets the peak that the kernel keeps.
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _memory_mib("VmRSS")
+    reset_peak()
+    before = resident_mib("VmRSS")
     evaluate_case(prediction, reference, SPACING_MM)
-    queue.put(_memory_mib("VmHWM") - before)
-
-
-def peak_memory_mib(n_lesions):
-    """Peak resident memory of one evaluation above what was resident before it, in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    process = context.Process(target=_peak_above_arrays, args=(n_lesions, queue))
-    process.start()
-    peak = queue.get(timeout=120)
-    process.join()
-    return peak
+    return resident_mib() - before
 
 
 def single_pair():
     prediction, reference = ball_pair(60)
     crowded = ball_pair(300)
-    fortran = [np.asfortranarray(i) for i in (prediction, reference)]
+    fortran = [np.asfortranarray(instances) for instances in (prediction, reference)]
     with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{i}.nii.gz" for i in range(2)]
+        files = [Path(folder) / f"{name}.nii.gz" for name in ("prediction", "reference")]
         for file, instances in zip(files, (prediction, reference), strict=True):
             sitk.WriteImage(sitk.GetImageFromArray(instances.astype(np.uint16)), str(file))
-        decoding = cpu_seconds(lambda: [sitk.GetArrayFromImage(sitk.ReadImage(str(i))) for i in files])
+        decoding = median_seconds(lambda: [sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in files])
         reader = SimpleITKIO()
-        reading = cpu_seconds(lambda: [read_instances(i, reader) for i in files])
+        reading = median_seconds(lambda: [read_instances(file, reader) for file in files])
     rows = {
-        "one max() over both arrays": cpu_seconds(lambda: (prediction.max(), reference.max())),
+        "one max() over both arrays": median_seconds(lambda: (prediction.max(), reference.max())),
         "decoding both files (SimpleITK)": decoding,
         "reading both files (with nnU-Net's reader and the checks)": reading,
-        "evaluate_case": cpu_seconds(lambda: evaluate_case(prediction, reference, SPACING_MM)),
-        "evaluate_case, maps in Fortran order": cpu_seconds(lambda: evaluate_case(*fortran, SPACING_MM)),
-        "evaluate_case, 300 lesions": cpu_seconds(lambda: evaluate_case(*crowded, SPACING_MM)),
-        "naive evaluation, matches only": cpu_seconds(lambda: naive_evaluation(prediction, reference), 1),
+        "evaluate_case": median_seconds(lambda: evaluate_case(prediction, reference, SPACING_MM)),
+        "evaluate_case, maps in Fortran order": median_seconds(lambda: evaluate_case(*fortran, SPACING_MM)),
+        "evaluate_case, 300 lesions": median_seconds(lambda: evaluate_case(*crowded, SPACING_MM)),
+        "naive evaluation, matches only": median_seconds(lambda: naive_evaluation(prediction, reference), 1),
     }
     unit = rows["evaluate_case"]
     print(f"A pair of {SHAPE} maps with 60 lesions; CPU seconds and their ratio to evaluate_case")
     for name, seconds in rows.items():
         print(f"  {name:<60} {seconds:8.4f} s  {seconds / unit:8.2f} x")
-    for n in (60, 300):
-        print(f"  peak memory above the arrays, {n} lesions {peak_memory_mib(n):25.1f} MiB")
+    for n_lesions in (60, 300):
+        peak = in_own_process(peak_above_arrays, n_lesions)
+        print(f"  peak memory above the arrays, {n_lesions} lesions {peak:25.1f} MiB")
 
 
 def perturbed_dataset(masks, folder):
@@ -130,9 +114,9 @@ def real_folder(data, n_cases, num_processes):
             for i in range(n_cases)
         ]
         pairing = Pairing(pairs, [], once.reader, once.file_ending)
-        run_cases(_read_pair, [(i, pairing.reader) for i in pairs[:num_processes]], num_processes, "Workers")
+        run_cases(_read_pair, [(pair, pairing.reader) for pair in pairs[:num_processes]], num_processes, "Workers")
         start = time.perf_counter()
-        run_cases(_read_pair, [(i, pairing.reader) for i in pairs], num_processes, "Reading")
+        run_cases(_read_pair, [(pair, pairing.reader) for pair in pairs], num_processes, "Reading")
         reading = time.perf_counter() - start
         start = time.perf_counter()
         results = evaluate_pairs(pairing, EvaluationSettings(), num_processes)

@@ -12,7 +12,7 @@ import sys
 import time
 
 import numpy as np
-from evaluation_pairs import SHAPE, SPACING_MM, ball_pair
+from measuring import SHAPE, SPACING_MM, ball_pair, median_seconds
 from panoptica import InputType, NaiveThresholdMatching, Panoptica_Evaluator
 
 from nnunetv2_conflunet.evaluation import evaluate_case
@@ -28,29 +28,20 @@ def random_pair(rng):
     """Boxes and a displaced copy with some lesions lost, merged or split; ids below 128."""
     shape = tuple(rng.integers(10, 20, size=3))
     reference = np.zeros(shape, np.uint8)
-    for i in range(1, rng.integers(2, 12)):
-        start, size = [rng.integers(0, s - 2) for s in shape], rng.integers(2, 6, size=3)
-        reference[tuple(slice(a, a + b) for a, b in zip(start, size, strict=True))] = i
+    for label in range(1, rng.integers(2, 12)):
+        start, size = [rng.integers(0, n - 2) for n in shape], rng.integers(2, 6, size=3)
+        reference[tuple(slice(a, a + b) for a, b in zip(start, size, strict=True))] = label
     prediction = np.roll(reference, rng.integers(-1, 2, size=3), axis=(0, 1, 2))
-    for i in range(1, 12):
-        choice = rng.random()
+    for label in range(1, 12):
+        choice, own = rng.random(), prediction == label
         if choice < 0.15:
-            prediction[prediction == i] = 0
+            prediction[own] = 0
         elif choice < 0.3:
-            prediction[prediction == i] = i + 1
+            prediction[own] = label + 1
         elif choice < 0.45:
-            upper = np.indices(shape)[0] > np.mean(np.nonzero(prediction == i)[0] if (prediction == i).any() else 0)
-            prediction[(prediction == i) & upper] = 50 + i
+            upper = np.indices(shape)[0] > np.mean(np.nonzero(own)[0] if own.any() else 0)
+            prediction[own & upper] = 50 + label
     return prediction, reference
-
-
-def wall_seconds(function, repetitions):
-    seconds = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        function()
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds))
 
 
 def main():
@@ -77,11 +68,11 @@ def main():
     print(f"{compared} pairs with {matched} matched lesions: {len(differing)} differ from panoptica")
     for case in differing[:5]:
         print(*case)
-    large = [i.astype(np.uint8) for i in ball_pair(60)]
+    large = [instances.astype(np.uint8) for instances in ball_pair(60)]
     # Wall time, since panoptica may use processes of its own.
     with contextlib.redirect_stdout(io.StringIO()):
-        theirs = wall_seconds(lambda: evaluator.evaluate(*large, verbose=False), 3)
-    ours = wall_seconds(lambda: evaluate_case(*large, SPACING_MM), 7)
+        theirs = median_seconds(lambda: evaluator.evaluate(*large, verbose=False), 3, time.perf_counter)
+    ours = median_seconds(lambda: evaluate_case(*large, SPACING_MM), clock=time.perf_counter)
     print(f"A pair of {SHAPE} maps with 60 lesions: panoptica {theirs:.3f} s (without confluence), here {ours:.4f} s")
     print(f"  {theirs / ours:.1f} x")
     return 1 if differing else 0

@@ -29,13 +29,11 @@ from importlib.util import find_spec
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
-
 import torch
 from acceptance.table import acceptance_table
-from project import LIMITS, Project, continue_option, small_configuration
 from table1 import table_of_seeds
 
+from nnunetv2_conflunet.nnunet_plugin.project import LIMITS, Project, small_configuration
 from nnunetv2_conflunet.utilities.files import atomic_path, read_json, write_json
 
 HERE = Path(__file__).resolve().parent
@@ -84,8 +82,7 @@ class Acceptance:
         self.project = Project(self.out / "project", HERE / "trainers", limits)
         self.raw = self.project.base / "raw" / f"Dataset{DATASET}_OpenMS"
         self.configuration = "3d_tiny" if args.tiny else "3d_fullres"
-        name = f"{TRAINER}__nnUNetPlans__{self.configuration}"
-        self.model = self.project.base / "results" / self.raw.name / name
+        self.fold = self.project.fold(self.raw.name, TRAINER, self.configuration)
 
     def left(self):
         return 60 * self.args.minutes - (time.time() - self.start)
@@ -135,9 +132,9 @@ class Acceptance:
         training, test = (6, 2) if self.args.tiny else (40, 24)
         processes = max(os.cpu_count() - 2, 1)
         if not (self.raw / "dataset.json").exists():
-            command = [sys.executable, HERE / "open_ms_cohort.py", self.args.data, self.raw, "-np", processes]
+            command = [HERE / "open_ms_cohort.py", self.args.data, self.raw, "-np", processes]
             command += ["--training_cases", training, "--test_cases", test, "--overwrite"]
-            subprocess.run([str(i) for i in command], check=True, env=self.project.environment)
+            run_script(command, self.project.environment)
         self.project.run(f"nnUNetv2_plan_and_preprocess -d {DATASET} -c 3d_fullres -npfp {processes} -np {processes}")
         if self.args.tiny:
             self.project.add_configuration(self.raw.name, self.configuration, small_configuration)
@@ -146,25 +143,19 @@ class Acceptance:
 
     def speed(self):
         output = self.results / "speed_steps.json"
-        command = [sys.executable, HERE / "acceptance" / "speed.py", output, "--dataset", DATASET]
+        command = [HERE / "acceptance" / "speed.py", output, "--dataset", DATASET]
         command += ["--configuration", self.configuration, "--device", self.args.device]
         command += ["--iterations", 3 if self.args.tiny else 80] + ["--compile"] * (self.args.device == "cuda")
-        environment = {**self.project.environment, "nnUNet_results": str(self.out / "speed_results")}
-        subprocess.run([str(i) for i in command], check=True, env=environment)
+        run_script(command, {**self.project.environment, "nnUNet_results": str(self.out / "speed_results")})
         return read_json(output)
 
     def training(self):
         """Train, predict the test patients, make and evaluate their instances in four ways."""
-        fold = self.model / "fold_0"
         settings = self.out / "training_settings.json"
         if not settings.exists():
             write_json(self.training_settings(), settings)
-        if not (fold / "validation" / "summary.json").exists():
-            self.project.run(
-                f"nnUNetv2_train {DATASET} {self.configuration} 0 -tr {TRAINER} --npz -device {self.args.device} "
-                f"{continue_option(fold)}",
-                BENCHMARK_SETTINGS=json.dumps(read_json(settings)),
-            )
+        options = f"--npz -device {self.args.device}"
+        self.project.train(self.fold, options, BENCHMARK_SETTINGS=json.dumps(read_json(settings)))
         prediction = self.out / "prediction"
         self.project.run(
             f"nnUNetv2_predict -d {DATASET} -c {self.configuration} -f 0 -tr {TRAINER} -i '{self.raw / 'imagesTs'}' "
@@ -212,10 +203,10 @@ class Acceptance:
         image = Path(self.args.data) / "flair" / "patient19.nii.gz"
         if self.args.tiny:
             image = next((self.raw / "imagesTs").glob("*.nii.gz"))
-        command = [sys.executable, HERE / "acceptance" / "prediction.py", output, self.model, image]
+        command = [HERE / "acceptance" / "prediction.py", output, self.fold.parent, image]
         command += ["--configuration", self.configuration, "--device", self.args.device]
         command += ["--repeats", 1 if self.args.tiny else 2]
-        subprocess.run([str(i) for i in command], check=True, env=self.project.environment)
+        run_script(command, self.project.environment)
         return read_json(output)
 
     def write_table(self):
@@ -226,10 +217,14 @@ class Acceptance:
         return text
 
 
+def run_script(command, environment):
+    subprocess.run([sys.executable, *map(str, command)], check=True, env=environment)
+
+
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out")
-    parser.add_argument("data", type=lambda i: str(Path(i).resolve()))
+    parser.add_argument("data", type=lambda path: str(Path(path).resolve()))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")

@@ -11,13 +11,11 @@ laid out as for `benchmarks/table1.py` and was planned and preprocessed; `nnUNet
 import argparse
 import itertools
 import json
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
-
 import pandas as pd
-from project import Project, continue_option, keep_settings
+
+from nnunetv2_conflunet.nnunet_plugin.project import Project, keep_settings
 
 # Wynen et al., ISBI 2024, section on the loss.
 ALPHAS = (500, 1000, 1200, 1500, 2000)
@@ -42,20 +40,14 @@ def run(project, raw, args):
     """Train one point and evaluate its validation cases."""
     alpha, beta, learning_rate = POINTS[args.point]
     results = folder_of(project, args.point)
-    fold = results / raw.name / f"{TRAINER}__nnUNetPlans__{args.configuration}" / "fold_0"
+    fold = project.fold(raw.name, TRAINER, args.configuration, results=results)
     options = ("configuration", "num_epochs", "num_iterations_per_epoch")
     keep_settings(results / "settings.json", args, options)
     settings = {"alpha": alpha, "beta": beta, "initial_lr": learning_rate, "save_every": 10}
     for name in ("num_epochs", "num_iterations_per_epoch"):
         if getattr(args, name):
             settings[name] = getattr(args, name)
-    if not (fold / "validation" / "summary.json").exists():
-        project.run(
-            f"nnUNetv2_train {args.dataset} {args.configuration} 0 -tr {TRAINER} -device {args.device} "
-            f"{continue_option(fold)}",
-            nnUNet_results=str(results),
-            BENCHMARK_SETTINGS=json.dumps(settings),
-        )
+    project.train(fold, f"-device {args.device}", BENCHMARK_SETTINGS=json.dumps(settings))
     # Most of the references are training cases without a prediction.
     project.run(
         f"nnUNetv2_conflunet_evaluate '{raw / 'instancesTr'}' '{fold / 'validation' / 'instances'}' "

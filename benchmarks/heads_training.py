@@ -22,12 +22,8 @@ left out of the heads' losses, `cut=2`, their center is that of their visible pa
 import argparse
 import os
 import random
-import sys
 import time
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
-sys.path.insert(0, str(Path(__file__).resolve().parent / "trainers"))
 
 os.environ.setdefault("nnUNet_compile", "f")
 
@@ -35,17 +31,17 @@ import numpy as np
 import pandas as pd
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
-from benchmark_trainers import compute_in_bfloat16
 from matplotlib.figure import Figure
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-from project import keep_settings
 from torch import nn
 from torch.nn.functional import avg_pool3d, interpolate
+from trainers.benchmark_trainers import compute_in_bfloat16
 
 from nnunetv2_conflunet.evaluation import evaluate_case
 from nnunetv2_conflunet.inference import ConfLUNetPredictor
+from nnunetv2_conflunet.nnunet_plugin.project import keep_settings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate, remove_small_instances
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
 from nnunetv2_conflunet.trainers.augmentation import CENTERS
@@ -74,10 +70,10 @@ POINTS = (
 )
 METHODS = {
     **{
-        f"{t} {w:g} mm {p} {c}": InstantiationSettings(
-            heatmap_threshold=t, window_mm=w, min_prominence=p, min_consistency=c
+        f"{threshold} {window:g} mm {prominence} {consistency}": InstantiationSettings(
+            heatmap_threshold=threshold, window_mm=window, min_prominence=prominence, min_consistency=consistency
         )
-        for t, w, p, c in POINTS
+        for threshold, window, prominence, consistency in POINTS
     },
     "cc": InstantiationSettings(method="cc"),
 }
@@ -200,7 +196,7 @@ def sum_heads_over_scales(network, n_coarser):
         heads = output[0][:, -N_HEADS:]
         for coarse in output[1 : 1 + n_coarser]:
             heads = heads + interpolate(coarse[:, -N_HEADS:], heads.shape[2:], mode="trilinear", align_corners=False)
-        scales = [i[:, :-N_HEADS] for i in output]
+        scales = [scale[:, :-N_HEADS] for scale in output]
         return torch.cat([scales[0], heads], dim=1) if network.one_output else [*scales, heads]
 
     network.decoder.register_forward_hook(split)
@@ -214,7 +210,7 @@ def hand_over_coarser_heads(network, n_coarser):
         return [*output, *module.coarser_heads] if module.training else None
 
     def keep(module, _, output):
-        module.coarser_heads = [i[:, -N_HEADS:] for i in output[1 : 1 + n_coarser]]
+        module.coarser_heads = [scale[:, -N_HEADS:] for scale in output[1 : 1 + n_coarser]]
 
     decoder = network.decoder
     split = list(decoder._forward_hooks.values())
@@ -240,14 +236,14 @@ class LossAtAllScales(ConfLUNetLoss):
         return self.finest
 
     def of_coarser(self, heads, packed):
-        """Against the means of blocks, which must be labelled; those of the offsets are means over lesion voxels."""
+        """Against the means of blocks, which must be labeled; those of the offsets are means over lesion voxels."""
         block = [a // b for a, b in zip(packed.shape[2:], heads.shape[2:], strict=True)]
         validity = packed[:, VALIDITY, None]
-        labelled, lesion = ((validity >= i).float() for i in (HEATMAP_ONLY, HEATMAP_AND_OFFSETS))
-        of_labelled, of_lesion = avg_pool3d(labelled, block), avg_pool3d(lesion, block)
+        labeled, lesion = ((validity >= lowest).float() for lowest in (HEATMAP_ONLY, HEATMAP_AND_OFFSETS))
+        of_labeled, of_lesion = avg_pool3d(labeled, block), avg_pool3d(lesion, block)
         heatmap = avg_pool3d(packed[:, HEATMAP, None], block)
         offsets = avg_pool3d(packed[:, OFFSETS] * lesion, block) / of_lesion.clamp(min=1e-3)
-        center = center_loss(heads[:, 0], heatmap[:, 0], of_labelled[:, 0] > 0.99, self.center_focus)
+        center = center_loss(heads[:, 0], heatmap[:, 0], of_labeled[:, 0] > 0.99, self.center_focus)
         return self.alpha * center + self.beta * offset_loss(heads[:, 1:], offsets, of_lesion[:, 0] >= 0.5)
 
 
@@ -314,10 +310,9 @@ def make_trainer(arm, args):
 def validate(trainer, batches):
     trainer.network.eval()
     with torch.no_grad():
-        steps = [
-            trainer.validation_step({"data": b["data"], "target": [t.clone() for t in b["target"]]}) for b in batches
-        ]
-    tp, fp, fn = (np.sum([step[f"{i}_hard"] for step in steps]) for i in ("tp", "fp", "fn"))
+        copies = [{"data": batch["data"], "target": [scale.clone() for scale in batch["target"]]} for batch in batches]
+        steps = [trainer.validation_step(batch) for batch in copies]
+    tp, fp, fn = (np.sum([step[f"{count}_hard"] for step in steps]) for count in ("tp", "fp", "fn"))
     errors = {f"val_{part}": np.mean([step[part] for step in steps]) for part in PARTS}
     return {"pseudo_dice": 2 * tp / max(2 * tp + fp + fn, 1), **errors}
 
@@ -364,7 +359,7 @@ def predict_validation_cases(trainer):
                 heatmap=output[n_semantic], offsets_mm=output[n_semantic + 1 :],
             )  # fmt: skip
             metrics = evaluate_case(found.instances, reference, spacing_mm)
-            rows.append({"case": case, "method": method, **{i: metrics[i] for i in METRICS}})
+            rows.append({"case": case, "method": method, **{name: metrics[name] for name in METRICS}})
     trainer.set_deep_supervision_enabled(True)
     return pd.DataFrame(rows)
 
@@ -379,8 +374,8 @@ def table(output, arms, seeds):
     highest."""
     lines = []
     for arm in arms:
-        last = [pd.read_csv(i).iloc[-1] for i in existing(output, arm, seeds, "")]
-        figures = {i: [row[i] for row in last] for i in ("iteration", *FIGURES)}
+        last = [pd.read_csv(path).iloc[-1] for path in existing(output, arm, seeds, "")]
+        figures = {name: [row[name] for row in last] for name in ("iteration", *FIGURES)}
         for path in existing(output, arm, seeds, "_instances"):
             for method, rows in pd.read_csv(path).groupby("method"):
                 for metric in METRICS:

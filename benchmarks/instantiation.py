@@ -9,14 +9,14 @@ processes, and its highest resident size above that with the inputs in place. Th
 
 import argparse
 import ctypes
-import multiprocessing
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from measuring import SHAPE as BRAIN
+from measuring import SPACING_MM, in_own_process, reset_peak, resident_mib
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 from skimage.feature import hessian_matrix, hessian_matrix_eigvals
@@ -29,8 +29,6 @@ from nnunetv2_conflunet.postprocessing.peaks import find_peaks
 from nnunetv2_conflunet.postprocessing.pieces import Assignment, connected_regions
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 
-BRAIN = (182, 218, 182)
-SPACING_MM = (1.0, 1.0, 1.0)
 # Gaussian noise on the offsets: enough to make ties impossible, too little to make fragments.
 NOISE_MM = 0.3
 METHODS = {
@@ -164,33 +162,20 @@ def whole_image_acls(scene: Scene) -> np.ndarray:
 
 def measure(function: Callable[[Scene], np.ndarray], scene: Scene, repeats: int = 5) -> tuple[float, float, np.ndarray]:
     """CPU seconds, MB above the inputs, and the result."""
-    context = multiprocessing.get_context("fork")
-    results = []
-    for _ in range(repeats):
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_measured, args=(function, scene, theirs))
-        process.start()
-        results.append(ours.recv())
-        process.join()
+    results = [in_own_process(_measured, function, scene, method="fork") for _ in range(repeats)]
     seconds, mb, found = zip(*results, strict=True)
     return min(seconds), max(mb), found[0]
 
 
-def _measured(function, scene, pipe) -> None:
+def _measured(function, scene) -> tuple[float, float, np.ndarray]:
     function(make_scene((40, 40, 40), 4))  # what a function does only once
     for value in scene.values():
         value.sum()  # maps the pages of the inputs into this process
-    # Sets the highest resident size back to the present one (proc(5), clear_refs).
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    before, start = _highest_resident_mb(), time.process_time()
+    reset_peak()
+    before, start = resident_mib(), time.process_time()
     result = function(scene)
     seconds = time.process_time() - start
-    pipe.send((seconds, _highest_resident_mb() - before, result))
-
-
-def _highest_resident_mb() -> float:
-    with open("/proc/self/status", encoding="ascii") as status:
-        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+    return seconds, resident_mib() - before, result
 
 
 def _inputs(scene: Scene) -> Scene:

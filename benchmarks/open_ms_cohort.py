@@ -10,10 +10,10 @@ of nnU-Net with instancesTr and instancesTs, and with one real case in imagesRea
 import argparse
 from pathlib import Path
 
+from open_ms.cohort import write_real_cohort
 from open_ms.contrast import cohort_signals, contrast_table, patient_signals
+from open_ms.data import OpenMS
 from open_ms.picture import draw_picture
-from open_ms.real_cohort import write_real_cohort
-from open_ms.real_data import OpenMS
 
 from nnunetv2_conflunet.simulation.cohort import CohortSettings
 from nnunetv2_conflunet.simulation.lesions import LesionStatistics

@@ -13,7 +13,6 @@ unlike each other (a third is rotated or scaled, which costs most), are means ov
 
 import argparse
 import json
-import multiprocessing
 import os
 import tempfile
 import time
@@ -24,12 +23,14 @@ os.environ.update(nnUNet_compile="f", nnUNet_n_proc_DA="0", nnUNet_def_n_proc="1
 import numpy as np
 import SimpleITK as sitk
 import torch
+from measuring import in_own_process, resident_mib
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_conflunet.inference import ConfLUNetPredictor
+from nnunetv2_conflunet.preprocessing.paper_configuration import paper_configuration
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
 
@@ -40,9 +41,10 @@ RESAMPLING = "resample_data_or_seg_to_shape"
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"of {', '.join(PARTS)}")
+    parts = parser.parse_args().parts
     torch.set_num_threads(1)
     print("| what | stock | plugin | ratio |\n| --- | --- | --- | --- |")
-    for part in parser.parse_args().parts:
+    for part in parts:
         for row in PARTS[part]():
             print(row, flush=True)
 
@@ -57,40 +59,31 @@ def loader():
             loaders = [
                 trainer(kind, 128).dataloader_train.data_loader for kind in (nnUNetTrainer, nnUNetTrainerConfLUNet)
             ]
-            for i in loaders:
-                i.batch_size = 1
-            yield row(
-                f"loader, 128^3, {n_lesions} lesions",
-                *paired(*(i.generate_train_batch for i in loaders), n=30, average=np.mean),
-            )
+            for one in loaders:
+                one.batch_size = 1
+            costs = paired(*(one.generate_train_batch for one in loaders), n=30, average=np.mean)
+            yield row(f"loader, 128^3, {n_lesions} lesions", *costs)
 
 
 def iteration():
     with dataset([20] * 2, (96, 96, 96), patch=64):
         trainers = [trainer(kind, 64) for kind in (nnUNetTrainer, nnUNetTrainerConfLUNet)]
-        batches = [next(i.dataloader_train) for i in trainers]
+        batches = [next(one.dataloader_train) for one in trainers]
         steps = [lambda t=t, b=b: t.train_step(b) for t, b in zip(trainers, batches, strict=True)]
         yield row("training iteration, 64^3, batch 2", *paired(*steps, n=9))
 
 
 def prediction():
     with dataset([20], (128, 128, 128), patch=64) as base:
-        seconds, memory = [], []
-        for kind in ("stock", "plugin"):
-            # A process of its own, since peak memory never falls.
-            queue = multiprocessing.get_context("spawn").Queue()
-            process = multiprocessing.get_context("spawn").Process(target=predict_case, args=(kind, str(base), queue))
-            process.start()
-            result = queue.get()
-            process.join()
-            seconds.append(result[0])
-            memory.append(result[1])
+        # Each in a process of its own, since peak memory never falls.
+        results = [in_own_process(predict_case, kind, str(base)) for kind in ("stock", "plugin")]
+        seconds, memory = zip(*results, strict=True)
         yield row("prediction of 128^3 with mirroring, to files", *seconds)
         extra = 4 * 4 * 128**3 / 2**20
         yield row(f"its peak memory above the start (float32 of 4 channels: {extra:.0f} MiB)", *memory, unit="MiB")
 
 
-def predict_case(kind, base, queue):
+def predict_case(kind, base):
     set_folders(Path(base))
     torch.set_num_threads(1)
     classes = {"stock": (nnUNetTrainer, nnUNetPredictor), "plugin": (nnUNetTrainerConfLUNet, ConfLUNetPredictor)}
@@ -106,15 +99,9 @@ def predict_case(kind, base, queue):
     arguments = (manager, configuration, [network.state_dict()], DATASET_JSON, "any", (0, 1, 2))
     predictor.manual_initialization(network, *arguments)
     image = str(Path(base) / "raw" / "Dataset001_Cost" / "imagesTr" / "case0_0000.nii.gz")
-    before, start = peak_mib(), time.process_time()
+    before, start = resident_mib(), time.process_time()
     predictor.predict_from_files_sequential([[image]], [str(Path(base) / f"{kind}_case0")])
-    queue.put((time.process_time() - start, peak_mib() - before))
-
-
-def peak_mib():
-    # Not getrusage: its peak is at least that of the process which started this one.
-    line = next(i for i in Path("/proc/self/status").read_text().splitlines() if i.startswith("VmHWM:"))
-    return int(line.split()[1]) / 1024
+    return time.process_time() - start, resident_mib() - before
 
 
 def preprocessing():
@@ -160,26 +147,12 @@ def paired(stock, ours, n, average=np.median):
 
 
 def plans(patch, network_mm=1.0):
-    n_stages = 4
-    architecture = {
-        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-        "arch_kwargs": {
-            "n_stages": n_stages,
-            "features_per_stage": [8, 16, 32, 64],
-            "conv_op": "torch.nn.modules.conv.Conv3d",
-            "kernel_sizes": [[3, 3, 3]] * n_stages,
-            "strides": [[1, 1, 1]] + [[2, 2, 2]] * (n_stages - 1),
-            "n_conv_per_stage": [2] * n_stages,
-            "n_conv_per_stage_decoder": [2] * (n_stages - 1),
-            "conv_bias": True,
-            "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
-            "norm_op_kwargs": {"eps": 1e-05, "affine": True},
-            "dropout_op": None,
-            "dropout_op_kwargs": None,
-            "nonlin": "torch.nn.LeakyReLU",
-            "nonlin_kwargs": {"inplace": True},
-        },
-        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    architecture = paper_configuration()["architecture"]
+    architecture["arch_kwargs"] |= {
+        "features_per_stage": [8, 16, 32, 64],
+        "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+        "norm_op_kwargs": {"eps": 1e-05, "affine": True},
+        "nonlin": "torch.nn.LeakyReLU",
     }
     orders = {"order_z": 0, "force_separate_z": None}
     configuration = {
@@ -226,7 +199,7 @@ class dataset:
         self.folder = tempfile.TemporaryDirectory()
         base = Path(self.folder.name)
         set_folders(base)
-        raw, preprocessed = (base / i / "Dataset001_Cost" for i in ("raw", "preprocessed"))
+        raw, preprocessed = (base / name / "Dataset001_Cost" for name in ("raw", "preprocessed"))
         manager = PlansManager(self.plans)
         (preprocessed / "nnUNetPlans_3d_fullres").mkdir(parents=True)
         for i, n in enumerate(self.numbers):
@@ -268,10 +241,10 @@ def ball_map(n_lesions, shape, seed):
     rng = np.random.default_rng(seed)
     instances = np.zeros(shape, np.int32)
     grid = np.stack(np.meshgrid(*[np.arange(-6, 7)] * 3, indexing="ij"), axis=-1)
-    for i in range(1, n_lesions + 1):
+    for label in range(1, n_lesions + 1):
         center = [rng.integers(n // 4, 3 * n // 4) for n in shape]
         window = instances[tuple(slice(c - 6, c + 7) for c in center)]
-        window[(grid**2).sum(-1) < rng.uniform(2, 5) ** 2] = i
+        window[(grid**2).sum(-1) < rng.uniform(2, 5) ** 2] = label
     return instances
 
 

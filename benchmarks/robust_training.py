@@ -12,12 +12,10 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
-
 import numpy as np
 import torch
-from project import Project, keep_settings, small_configuration
 
+from nnunetv2_conflunet.nnunet_plugin.project import Project, keep_settings, small_configuration
 from nnunetv2_conflunet.trainers.loss import PARTS
 from nnunetv2_conflunet.trainers.progress import log_key
 
@@ -48,7 +46,7 @@ def row(name, args):
     """The parts of the loss in the first and the last epoch, one after the other."""
     base = Path(args.output).resolve() / name
     project = Project(base, Path(__file__).resolve().parent / "trainers")
-    fold = base / "results" / DATASET / f"{TRAINER}__nnUNetPlans__{CONFIGURATION}" / "fold_all"
+    fold = project.fold(DATASET, TRAINER, CONFIGURATION, "all")
     if not (base / "preprocessed" / "planned").exists():
         project.run(
             f"nnUNetv2_conflunet_simulate -d 101 --training_cases 6 --test_cases 0 -np 2 --overwrite {COHORTS[name]}"
@@ -58,10 +56,8 @@ def row(name, args):
         (base / "preprocessed" / "planned").touch()
     if not (fold / "checkpoint_final.pth").exists():
         settings = {"num_epochs": args.epochs, "num_iterations_per_epoch": args.iterations}
-        project.run(
-            f"nnUNetv2_train 101 {CONFIGURATION} all -tr {TRAINER} -device cpu",
-            BENCHMARK_SETTINGS=json.dumps(settings | {"num_val_iterations_per_epoch": 5}),
-        )
+        settings["num_val_iterations_per_epoch"] = 5
+        project.train(fold, "-device cpu", BENCHMARK_SETTINGS=json.dumps(settings))
     log = torch.load(fold / "checkpoint_final.pth", weights_only=False)["logging"]
     return name, [log[log_key("train", part)][epoch] for part in PARTS for epoch in (0, -1)]
 

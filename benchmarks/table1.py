@@ -13,26 +13,22 @@ features, for two cores. Steps that have finished are skipped when the command i
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import cc3d
 import numpy as np
 import pandas as pd
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "demo"))
-
-from picture import draw_slices, load
-from project import LIMITS, Project, continue_option, keep_settings, small_configuration
-
 from nnunetv2_conflunet.evaluation.report.comparison import PAPER_METRICS
+from nnunetv2_conflunet.evaluation.report.slices import draw_slices, load_voxels
+from nnunetv2_conflunet.nnunet_plugin.project import LIMITS, Project, keep_settings, small_configuration
 from nnunetv2_conflunet.preprocessing.paper_configuration import NAME as PAPER_CONFIGURATION
 from nnunetv2_conflunet.preprocessing.paper_configuration import paper_configuration
 from nnunetv2_conflunet.utilities.files import atomic_path
 
 SMALL, SMALL_PAPER = "3d_small", "3d_conflunet_small"
 # What is trained, and what instances are made of its prediction: name in the table, folder in the prediction, method.
-SEMANTIC, CONFLUNET, PAPER = (f"nnUNetTrainerBenchmark{i}" for i in ("Semantic", "ConfLUNet", "ISBI2024"))
+SEMANTIC, CONFLUNET, PAPER = (f"nnUNetTrainerBenchmark{name}" for name in ("Semantic", "ConfLUNet", "ISBI2024"))
 METHODS = {
     "CC": (SEMANTIC, "cc"),
     "ACLS": (SEMANTIC, "acls"),
@@ -102,10 +98,6 @@ class Experiment:
             self.draw_real_case(folder, label)
 
     def train(self, trainer, seed, results):
-        configuration = self.configuration[trainer]
-        fold = results / self.raw.name / f"{trainer}__nnUNetPlans__{configuration}" / "fold_0"
-        if (fold / "validation" / "summary.json").exists():
-            return
         settings = {"seed": seed, "save_every": 1 if self.args.small else 50}
         if self.args.epochs:
             settings["num_epochs"] = self.args.epochs
@@ -115,12 +107,9 @@ class Experiment:
             settings["bfloat16"] = True
         if trainer == CONFLUNET and self.args.beta is not None:
             settings["beta"] = self.args.beta
-        self.project.run(
-            f"nnUNetv2_train {self.args.dataset} {configuration} 0 -tr {trainer} --npz -device {self.args.device} "
-            f"{continue_option(fold)}",
-            nnUNet_results=str(results),
-            BENCHMARK_SETTINGS=json.dumps(settings),
-        )
+        fold = self.project.fold(self.raw.name, trainer, self.configuration[trainer], results=results)
+        options = f"--npz -device {self.args.device}"
+        self.project.train(fold, options, BENCHMARK_SETTINGS=json.dumps(settings))
 
     def predict(self, trainer, folder, images):
         """Predict a folder of the raw dataset, and make the instances of CC and ACLS of the semantic network's."""
@@ -142,23 +131,27 @@ class Experiment:
         (output / "done").touch()
 
     def draw_real_case(self, folder, label):
-        """Three slices through the lesions of a case whose label nobody parted, coloured by its components."""
-        mask = load(label) > 0
+        """Three slices through the lesions of a case whose label nobody parted, colored by its components."""
+        mask = load_voxels(label) > 0
         components = cc3d.connected_components(mask.astype(np.uint8), connectivity=26)
-        found = {name: load(folder / "imagesReal" / trainer / instances / label.name).astype(int)
+        found = {name: load_voxels(folder / "imagesReal" / trainer / instances / label.name).astype(int)
                  for name, (trainer, instances) in self.methods.items()}  # fmt: skip
         slices = np.percentile(np.nonzero(mask)[2], (25, 50, 75)).astype(int)
-        image = load(self.raw / "imagesReal" / label.name.replace(".nii.gz", "_0000.nii.gz"))
+        image = load_voxels(self.raw / "imagesReal" / label.name.replace(".nii.gz", "_0000.nii.gz"))
         maps = {"components of the label": components, **found}
         draw_slices(folder / f"{label.name.removesuffix('.nii.gz')}.png", image, components, maps, slices)
 
     def summarize(self):
         """Write and print the table of all seeds, and what was found in the real case."""
-        base, seeds = self.project.base, self.args.seeds
-        lines = [table_of_seeds({n: [base / f"seed_{s}" / "evaluation" / n for s in seeds] for n in self.methods})]
+        base = self.project.base
+        seeds = [base / f"seed_{seed}" for seed in self.args.seeds]
+        lines = [table_of_seeds({name: [seed / "evaluation" / name for seed in seeds] for name in self.methods})]
         if (self.raw / "imagesReal").is_dir():
-            lines.append(table_of_counts({n: [base / f"seed_{s}" / "imagesReal" / t / i for s in seeds]
-                                          for n, (t, i) in self.methods.items()}))  # fmt: skip
+            folders = {
+                name: [seed / "imagesReal" / trainer / instances for seed in seeds]
+                for name, (trainer, instances) in self.methods.items()
+            }
+            lines.append(table_of_counts(folders))
         text = "\n\n".join(lines) + "\n"
         with atomic_path(base / "table1.md") as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -190,7 +183,10 @@ def table_of_seeds(evaluations):
     rows = ["| method | " + " | ".join(metrics) + " |", "| --- " * (len(metrics) + 1) + "|"]
     for name in evaluations:
         tables = [cases[name, seed] for seed in range(n_seeds)]
-        cells = [cell([t.loc[defined[:, k], m] for t in tables], m) for k, m in enumerate(metrics)]
+        cells = [
+            cell([table.loc[defined[:, column], metric] for table in tables], metric)
+            for column, metric in enumerate(metrics)
+        ]
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
     rows.append("| patients | " + " | ".join(str(n) for n in defined.sum(axis=0)) + " |")
     rows.append(f"\n{n_seeds} seeds; in %, DiC in lesions; in brackets the lowest and highest mean of a seed.")
@@ -209,9 +205,10 @@ def table_of_counts(folders):
     """Lesions and confluent lesions in the real case, one number a seed."""
     rows = ["| method | lesions in the real case | confluent |", "| --- | --- | --- |"]
     for name, of_seeds in folders.items():
-        tables = [pd.concat(pd.read_csv(i) for i in sorted(folder.glob("*.csv"))) for folder in of_seeds]
-        counts = ", ".join(str(len(i)) for i in tables), ", ".join(str(int(i.confluent.sum())) for i in tables)
-        rows.append(f"| {name} | {counts[0]} | {counts[1]} |")
+        tables = [pd.concat(pd.read_csv(path) for path in sorted(folder.glob("*.csv"))) for folder in of_seeds]
+        lesions = ", ".join(str(len(table)) for table in tables)
+        confluent = ", ".join(str(int(table.confluent.sum())) for table in tables)
+        rows.append(f"| {name} | {lesions} | {confluent} |")
     return "\n".join(rows)
 
 

@@ -1,4 +1,4 @@
-"""From nothing to told-apart lesions, with nnU-Net's own commands: what ``make demo`` runs.
+"""From nothing to separated lesions, with nnU-Net's own commands: what ``make demo`` runs.
 
     python demo/demo.py OUTPUT [--seed 0] [--spacing 1 1 1]
 
@@ -15,10 +15,10 @@ from pathlib import Path
 import cc3d
 import nibabel
 import numpy as np
-from picture import draw_slices, load
-from project import Project, continue_option, keep_settings, small_configuration
 
 from nnunetv2_conflunet.evaluation import evaluate_case
+from nnunetv2_conflunet.evaluation.report.slices import draw_slices, load_voxels
+from nnunetv2_conflunet.nnunet_plugin.project import Project, keep_settings, small_configuration
 from nnunetv2_conflunet.utilities.files import write_json
 
 DATASET = "Dataset101_SimulatedLesions"
@@ -55,9 +55,9 @@ class Demo:
         self.args = args
         self.raw = output / "raw" / DATASET
         self.preprocessed = output / "preprocessed" / DATASET
-        self.fold = output / "results" / DATASET / f"{TRAINER}__nnUNetPlans__{CONFIGURATION}" / "fold_0"
         self.prediction = output / "prediction"
         self.project = Project(output, Path(__file__).resolve().parent / "trainers")
+        self.fold = self.project.fold(DATASET, TRAINER, CONFIGURATION)
         self.run = self.project.run
 
     def steps(self):
@@ -81,12 +81,12 @@ class Demo:
     def plan(self):
         self.run("nnUNetv2_plan_and_preprocess -d 101 -c 3d_fullres -npfp 1 -np 1 --verify_dataset_integrity")
         self.project.add_configuration(DATASET, CONFIGURATION, small_configuration)
-        cases = sorted(i.name.removesuffix(".nii.gz") for i in (self.raw / "labelsTr").glob("*.nii.gz"))
+        cases = sorted(path.name.removesuffix(".nii.gz") for path in (self.raw / "labelsTr").glob("*.nii.gz"))
         split = {"train": cases[:N_TRAINING], "val": cases[N_TRAINING:]}
         write_json([split], self.preprocessed / "splits_final.json")
 
     def train(self):
-        self.run(f"nnUNetv2_train 101 {CONFIGURATION} 0 -tr {TRAINER} -device cpu --npz {continue_option(self.fold)}")
+        self.project.train(self.fold, "-device cpu --npz")
 
     def predict(self):
         images, prediction = quoted(self.raw / "imagesTs", self.prediction)
@@ -110,19 +110,19 @@ class Demo:
 
     def draw(self):
         case, slice_index, window = most_telling_view(self.raw / "instancesTs", self.prediction)
-        reference = load(self.raw / "instancesTs" / case).astype(int)
-        found = {METHODS[folder]: load(self.prediction / folder / case).astype(int) for folder in (OURS, CC)}
-        image = load(self.raw / "imagesTs" / case.replace(".nii.gz", "_0000.nii.gz"))
+        reference = load_voxels(self.raw / "instancesTs" / case).astype(int)
+        found = {METHODS[folder]: load_voxels(self.prediction / folder / case).astype(int) for folder in (OURS, CC)}
+        image = load_voxels(self.raw / "imagesTs" / case.replace(".nii.gz", "_0000.nii.gz"))
         maps = {"reference": reference, **found}
         draw_slices(self.output / "demo.png", image, reference, maps, [slice_index], window)
 
 
 def most_telling_view(references, prediction):
-    """The case where most confluent lesions are gained over CC, a slice with a component told apart, a window."""
+    """The case where most confluent lesions are gained over CC, a slice with a divided component, a window."""
     gains, maps = {}, {}
     for path in sorted(references.glob("*.nii.gz")):
-        reference, spacing_mm = load(path).astype(int), nibabel.load(path).header.get_zooms()
-        found = [load(prediction / folder / path.name).astype(int) for folder in (OURS, CC)]
+        reference, spacing_mm = load_voxels(path).astype(int), nibabel.load(path).header.get_zooms()
+        found = [load_voxels(prediction / folder / path.name).astype(int) for folder in (OURS, CC)]
         ours, cc = (evaluate_case(one, reference, spacing_mm)["TP_CLU"] for one in found)
         gains[path.name], maps[path.name] = ours - cc, (reference, *found)
     case = max(gains, key=gains.get)
@@ -136,20 +136,20 @@ def best_divided_component(reference, ours, cc):
     components = cc3d.connected_components((reference > 0).astype(np.uint8), connectivity=26)
     pairs = np.unique(np.stack([components[reference > 0], reference[reference > 0]]), axis=1)
     best = (-np.inf, 0), None, None
-    for k in range(reference.shape[2]):
-        for c in np.intersect1d(components[..., k], np.flatnonzero(np.bincount(pairs[0]) > 1)):
-            mask = components[..., k] == c
-            gain = n_found(reference[..., k], ours[..., k], mask) - n_found(reference[..., k], cc[..., k], mask)
-            best = max(best, ((gain, np.count_nonzero(mask)), k, mask), key=lambda i: i[0])
+    for z in range(reference.shape[2]):
+        for component in np.intersect1d(components[..., z], np.flatnonzero(np.bincount(pairs[0]) > 1)):
+            mask = components[..., z] == component
+            gain = n_found(reference[..., z], ours[..., z], mask) - n_found(reference[..., z], cc[..., z], mask)
+            best = max(best, ((gain, np.count_nonzero(mask)), z, mask), key=lambda entry: entry[0])
     return best[1:]
 
 
 def n_found(reference, found, mask):
     """Of the reference's lesions in a mask those that a found one covers with an IoU above 0.5."""
     ious = (
-        np.count_nonzero((reference == i) & (found == j)) / np.count_nonzero((reference == i) | (found == j))
-        for i in np.unique(reference[mask])
-        for j in np.unique(found[mask & (found > 0)])
+        np.count_nonzero(lesion & other) / np.count_nonzero(lesion | other)
+        for lesion in (reference == label for label in np.unique(reference[mask]))
+        for other in (found == label for label in np.unique(found[mask & (found > 0)]))
     )
     return sum(iou > 0.5 for iou in ious)
 

@@ -1,7 +1,6 @@
 """Small plans, images and datasets that several tests share."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from nnunetv2_conflunet.nnunet_plugin.project import Project
 from nnunetv2_conflunet.utilities.errors import InputError
 
 FEATURES = (4, 8)
@@ -154,21 +154,7 @@ def write_dataset(folder, n_cases=6, shape=(40, 36, 44), seed=0, n_lesions=4, la
 
 def nnunet_environment(base, **others):
     """Environment variables for nnU-Net's commands with all folders under `base` and one worker of each kind."""
-    from nnunetv2_conflunet.nnunet_plugin.search_path import nnunet_ext_path
-
-    base = Path(base)
-    return {
-        **os.environ,
-        "nnUNet_raw": str(base / "raw"),
-        "nnUNet_preprocessed": str(base / "preprocessed"),
-        "nnUNet_results": str(base / "results"),
-        "nnUNet_extTrainer": os.pathsep.join([str(nnunet_ext_path()), str(base / "own_trainers")]),
-        "nnUNet_def_n_proc": "1",
-        "nnUNet_n_proc_DA": "1",
-        "nnUNet_compile": "f",
-        "OMP_WAIT_POLICY": "PASSIVE",
-        **others,
-    }
+    return Project(base, Path(base) / "own_trainers").environment | others
 
 
 @contextmanager

@@ -120,7 +120,7 @@ def keep_lowest(kept, figures):
 
 
 def host_gib(name):
-    line = next(i for i in Path("/proc/self/status").read_text().splitlines() if i.startswith(f"{name}:"))
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:"))
     return int(line.split()[1]) / 2**20
 
 

@@ -90,7 +90,7 @@ def both_steps(trainer, ready, n):
         **steps(trainer, trainer.dataloader_train, n),
         "ready_step_s": waiting["step_s"],
         "first_step_s": waiting["first_step_s"],
-        "batch_mib": sum(i.numel() * i.element_size() for i in (ready[0]["data"], *ready[0]["target"])) / 2**20,
+        "batch_mib": sum(part.nbytes for part in (ready[0]["data"], *ready[0]["target"])) / 2**20,
     }
 
 

@@ -30,7 +30,7 @@ def speed_section(found):
     for kind in kinds:
         run = found[kind]
         graphs = f"{run['graphs']} ({run['graph_breaks']})" if "graphs" in run else ""
-        losses = ", ".join(f"{i:.3f}" for i in run["loss"])
+        losses = ", ".join(f"{loss:.3f}" for loss in run["loss"])
         rows.append(
             f"| {kind} | {run['ready_step_s']:.4f} | {run['iteration_s']:.4f} | {100 * run['loader_share']:.0f} % | "
             f"{run['batch_mib']:.1f} | "

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from nnunetv2_conflunet.simulation.lesions import MIN_EXTENT_MM, MIN_VOLUME_MM3
-from open_ms.real_data import FLAIR_PATIENTS, OpenMS
+from open_ms.data import FLAIR_PATIENTS, OpenMS
 
 SIZES_MM3 = (14, 30), (30, 100), (100, 500), (500, 2000), (2000, float("inf"))
 PERCENTILES = 10, 50, 90
@@ -31,7 +31,7 @@ def lesion_signals(image: np.ndarray, lesions: np.ndarray) -> np.ndarray:
     rows = []
     for label, box in enumerate(ndimage.find_objects(labels), start=1):
         values = image[box][labels[box] == label] / normal
-        if len(values) >= MIN_VOLUME_MM3 and min(s.stop - s.start for s in box) >= MIN_EXTENT_MM:
+        if len(values) >= MIN_VOLUME_MM3 and min(side.stop - side.start for side in box) >= MIN_EXTENT_MM:
             rows.append((len(values), np.median(values), values.max()))
     return np.array(rows, float).reshape(-1, 3)
 
@@ -42,14 +42,14 @@ def cohort_signals(folder: str | os.PathLike) -> np.ndarray:
     for path in sorted(Path(folder).glob("labelsT[rs]/*.nii.gz")):
         name = path.name.removesuffix(".nii.gz")
         image_path = path.parent.parent / path.parent.name.replace("labels", "images") / f"{name}_0000.nii.gz"
-        image, mask = (sitk.GetArrayFromImage(sitk.ReadImage(str(p))) for p in (image_path, path))
+        image, mask = (sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in (image_path, path))
         rows.append(lesion_signals(image, mask > 0))
     return np.concatenate(rows or [np.zeros((0, 3))])
 
 
 def patient_signals(data: OpenMS) -> np.ndarray:
     """:func:`lesion_signals` of the real patients who have a FLAIR."""
-    return np.concatenate([lesion_signals(data.flair(p)[0], data.mask(p)[0]) for p in FLAIR_PATIENTS])
+    return np.concatenate([lesion_signals(data.flair(patient)[0], data.mask(patient)[0]) for patient in FLAIR_PATIENTS])
 
 
 def contrast_table(cohort: np.ndarray, patients: np.ndarray) -> str:
@@ -73,4 +73,4 @@ def contrast_table(cohort: np.ndarray, patients: np.ndarray) -> str:
 
 
 def _percentiles(values: np.ndarray) -> str:
-    return " ".join(f"{v:.2f}" for v in np.percentile(values, PERCENTILES)) if len(values) else "-"
+    return " ".join(f"{value:.2f}" for value in np.percentile(values, PERCENTILES)) if len(values) else "-"

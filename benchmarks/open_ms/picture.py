@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
+from matplotlib.figure import Figure
 
-from nnunetv2_conflunet.simulation.grid import Grid
+from nnunetv2_conflunet.simulation.image_grid import Grid
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import atomic_path
-from open_ms.real_cohort import crop_to
-from open_ms.real_data import FLAIR_PATIENTS, OpenMS
+from open_ms.cohort import crop_to
+from open_ms.data import ENDING, FLAIR_PATIENTS, OpenMS, read_flair, read_map
 
 SIMULATED_CASES = 5
 # Share of the height of the image at which the slices lie.
@@ -34,11 +34,6 @@ def draw_picture(folder: str | os.PathLike, data: OpenMS, path: str | os.PathLik
     Raises:
         InputError: the dataset holds no cases.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     rows = _simulated(Path(folder))
     grid = rows[0][3]
     for patient in FLAIR_PATIENTS:
@@ -46,28 +41,22 @@ def draw_picture(folder: str | os.PathLike, data: OpenMS, path: str | os.PathLik
         rows.append((patient, crop_to(flair, own, grid), crop_to(mask.astype(np.int32), own, grid), grid))
     columns = 2 * len(HEIGHTS)
     aspect = grid.shape[1] / grid.shape[2]
-    figure, axes = pyplot.subplots(
-        len(rows), columns, figsize=(2 * columns, 2 * aspect * len(rows)), squeeze=False, facecolor="black"
-    )
+    figure = Figure(figsize=(2 * columns, 2 * aspect * len(rows)), facecolor="black")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
     for line, (name, image, lesions, _) in zip(axes, rows, strict=True):
         _draw_row(line, name, image, lesions)
     figure.subplots_adjust(0, 0, 1, 1, 0.01, 0.01)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=100, facecolor="black")
-    pyplot.close(figure)
 
 
 def _simulated(folder: Path) -> list[tuple[str, np.ndarray, np.ndarray, Grid]]:
     """Name, image, instances and grid of the first cases."""
     rows = []
     for path in sorted(folder.glob("instancesT[rs]/*.nii.gz"))[:SIMULATED_CASES]:
-        name = path.name.removesuffix(".nii.gz")
-        instances = sitk.ReadImage(str(path))
-        image_folder = folder / path.parent.name.replace("instances", "images")
-        image = sitk.GetArrayFromImage(sitk.ReadImage(str(image_folder / f"{name}_0000.nii.gz")))
-        x, y, z = instances.GetOrigin()
-        grid = Grid(image.shape, instances.GetSpacing()[::-1], (z, -y, -x))
-        rows.append((name, image.astype(np.float32), sitk.GetArrayFromImage(instances).astype(np.int32), grid))
+        name = path.name.removesuffix(ENDING)
+        image, grid = read_flair(folder / path.parent.name.replace("instances", "images") / f"{name}_0000{ENDING}")
+        rows.append((name, image, read_map(path)[0], grid))
     if not rows:
         raise InputError(f"{folder} holds no instance maps (instancesTr/*.nii.gz).")
     return rows

@@ -61,6 +61,6 @@ def compute_in_bfloat16(network):
     def forward_in_bfloat16(x):
         with torch.autocast(x.device.type, torch.bfloat16, enabled=network.training):
             output = forward(x)
-        return [i.float() for i in output] if isinstance(output, list | tuple) else output.float()
+        return [scale.float() for scale in output] if isinstance(output, list | tuple) else output.float()
 
     network.forward = forward_in_bfloat16

@@ -1,91 +1,96 @@
-"""One patient's brain: the template deformed, with FLAIR contrast."""
+"""A brain on a voxel grid, and the brain of one patient: deformed, with FLAIR contrast."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
 
 import numpy as np
 from scipy import ndimage
 
-from nnunetv2_conflunet.simulation.grid import Grid, block_mean, smooth_field
-from nnunetv2_conflunet.simulation.templates import TISSUES, Templates
+from nnunetv2_conflunet.simulation.image_grid import Grid, Triple, block_mean, enlarged, smooth_field, triple
 
-# Below this height in MNI space lie the brain stem and the cerebellum, where lesions are rarer.
-INFRATENTORIAL_MM = -18.0
-
-
-class Head(Protocol):
-    """What a patient's deformation needs to know of the brain that it deforms, in (z, y, x) order on a 1 mm grid.
-
-    Attributes:
-        origin_mm: world position of voxel (0, 0, 0).
-        ventricle_center_mm: center of mass of the lateral ventricles.
-        ventricle_push: (3, Z, Y, X) float32, unit vectors away from the ventricles, fading with the distance.
-    """
-
-    origin_mm: tuple[float, float, float]
-    ventricle_center_mm: tuple[float, float, float]
-    ventricle_push: np.ndarray
+TISSUES = "cortex", "deep_gray", "white", "csf"
 
 
 @dataclass(frozen=True)
-class Anatomy:
+class Head:
+    """A brain and its lateral ventricles; arrays are (Z, Y, X) float32.
+
+    Attributes:
+        grid: their grid.
+        tissues: share of each of :data:`TISSUES` in the voxel; they sum to 1 in the brain, else to 0.
+        ventricle_distance_mm: distance to the surface of the lateral ventricles, negative inside.
+    """
+
+    grid: Grid
+    tissues: Mapping[str, np.ndarray]
+    ventricle_distance_mm: np.ndarray
+
+    @cached_property
+    def brain(self) -> np.ndarray:
+        """Share of the voxel that is brain."""
+        first, *others = self.tissues.values()
+        return sum(others, start=first)
+
+    @cached_property
+    def ventricle_center_mm(self) -> Triple:
+        """Center of mass of the lateral ventricles, (z, y, x), on a 1 mm grid."""
+        center = ndimage.center_of_mass(self.ventricle_distance_mm < 0)
+        return triple(o + c for o, c in zip(self.grid.origin_mm, center, strict=True))
+
+    @cached_property
+    def ventricle_push(self) -> np.ndarray:
+        """(3, Z, Y, X) float32, unit vectors away from the ventricles, fading with the distance, on a 1 mm grid."""
+        smooth = ndimage.gaussian_filter(self.ventricle_distance_mm, 2.0)
+        return (np.stack(np.gradient(smooth)) * np.exp(-np.abs(smooth) / 12.0)).astype(np.float32)
+
+    def sample(
+        self, values: np.ndarray, positions_mm: np.ndarray, *, order: int = 1, mode: str = "constant"
+    ) -> np.ndarray:
+        """A map on this head's grid at other positions.
+
+        Args:
+            values: (Z, Y, X), on a 1 mm grid.
+            positions_mm: (3, ...) positions in mm.
+            order: of the interpolating spline.
+            mode: what lies outside: ``constant`` for 0 or ``nearest``.
+
+        Returns:
+            (...) float32.
+        """
+        indices = [position - origin for position, origin in zip(positions_mm, self.grid.origin_mm, strict=True)]
+        return ndimage.map_coordinates(values, indices, order=order, mode=mode, output=np.float32)
+
+
+@dataclass(frozen=True)
+class Anatomy(Head):
     """A brain without lesions on the grid of an image; arrays are (Z, Y, X) float32.
 
     Attributes:
-        grid: the grid.
-        tissues: share of each tissue in the voxel, by the names of :data:`.templates.TISSUES`.
-        brain: share of the voxel that is brain.
-        ventricle_distance_mm: distance to the lateral ventricles, negative inside.
         height_mm: height above the commissures in MNI space, before the patient's deformation.
         signal: noiseless FLAIR signal, 1 is white matter.
     """
 
-    grid: Grid
-    tissues: dict[str, np.ndarray]
-    brain: np.ndarray
-    ventricle_distance_mm: np.ndarray
     height_mm: np.ndarray
     signal: np.ndarray
 
 
-def simulate_anatomy(templates: Templates, grid: Grid, rng: np.random.Generator) -> Anatomy:
-    """Deform the template and give it the contrast of one patient's FLAIR.
+def simulate_anatomy(head: Head, grid: Grid, rng: np.random.Generator) -> Anatomy:
+    """Deform a head, such as the template, and give it the contrast of one patient's FLAIR.
 
-    Args:
-        templates: the maps of :func:`.templates.load_templates`.
-        grid: the grid of the image. Voxels longer than 1.5 mm average the tissue along their length.
-        rng: source of the patient.
-
-    Returns:
-        The patient's anatomy.
+    Voxels of the grid that are longer than 1.5 mm average the tissue along their length.
     """
-    factors = tuple(max(1, round(d)) for d in grid.spacing_mm)
-    fine = grid.refined(factors)
-    coordinates = deformed_coordinates(templates, fine, rng)
-    indices = [c - o for c, o in zip(coordinates, templates.origin_mm, strict=True)]
-
-    def sample(values: np.ndarray, mode: str = "constant") -> np.ndarray:
-        sampled = ndimage.map_coordinates(values, indices, order=1, mode=mode, output=np.float32)
-        return block_mean(sampled, factors)
-
-    tissues = {name: sample(values) for name, values in zip(TISSUES, templates.tissues, strict=True)}
-    distance = sample(templates.ventricle_distance_mm, mode="nearest")
+    z, y, x = (max(1, round(mm)) for mm in grid.spacing_mm)
+    factors = z, y, x
+    positions_mm = deformed_positions_mm(head, grid.refined(factors), rng)
+    tissues = {name: block_mean(head.sample(share, positions_mm), factors) for name, share in head.tissues.items()}
+    distance = block_mean(head.sample(head.ventricle_distance_mm, positions_mm, mode="nearest"), factors)
     signal = _flair_signal(tissues, distance, grid, rng)
-    brain = sum(tissues.values())
-    return Anatomy(grid, tissues, brain, distance, block_mean(coordinates[0], factors), signal)
+    return Anatomy(grid, tissues, distance, block_mean(positions_mm[0], factors), signal)
 
 
-def deformed_coordinates(head: Head, grid: Grid, rng: np.random.Generator) -> np.ndarray:
-    """Where each voxel of a deformed patient comes from.
-
-    Args:
-        head: what is deformed.
-        grid: the grid of the patient's image.
-        rng: source of the deformation.
-
-    Returns:
-        (3, Z, Y, X) float32 positions in mm in the space of `head`.
-    """
+def deformed_positions_mm(head: Head, grid: Grid, rng: np.random.Generator) -> np.ndarray:
+    """Where each voxel of a patient's grid comes from: (3, Z, Y, X) float32 positions in mm in the space of `head`."""
     angles = np.deg2rad(rng.normal(0, 2.0, 3))
     scales = np.exp(rng.normal(0, 0.035, 3))
     shift_mm = rng.normal(0, 1.5, 3)
@@ -93,24 +98,17 @@ def deformed_coordinates(head: Head, grid: Grid, rng: np.random.Generator) -> np
     matrix = _rotation(angles) / scales[:, None]
     center = np.asarray(head.ventricle_center_mm)
 
-    axes = [a - c for a, c in zip(grid.axes_mm(), center, strict=True)]
-    coordinates = np.empty((3, *grid.shape), np.float32)
+    z, y, x = (axis - c for axis, c in zip(grid.axes_mm(), center, strict=True))
+    positions = np.empty((3, *grid.shape), np.float32)
     for axis, (row, mm) in enumerate(zip(matrix, shift_mm, strict=True)):
-        coordinates[axis] = (
-            row[0] * axes[0][:, None, None]
-            + row[1] * axes[1][None, :, None]
-            + row[2] * axes[2][None, None, :]
-            + (center[axis] + mm)
-        )
+        positions[axis] = row[0] * z[:, None, None] + row[1] * y[:, None] + row[2] * x + (center[axis] + mm)
         # Different lobes and ventricles, then different gyri.
-        coordinates[axis] += 2.0 * smooth_field(grid, 28.0, rng) + 0.8 * smooth_field(grid, 9.0, rng)
-    indices = [c - o for c, o in zip(coordinates, head.origin_mm, strict=True)]
-    for axis in range(3):
+        positions[axis] += 2.0 * smooth_field(grid, 28.0, rng) + 0.8 * smooth_field(grid, 9.0, rng)
+    pushes = [head.sample(push, positions, mode="nearest") for push in head.ventricle_push]
+    for axis, push in enumerate(pushes):
         # Looking up nearer to the ventricles makes them larger, as atrophy does.
-        coordinates[axis] -= enlargement_mm * ndimage.map_coordinates(
-            head.ventricle_push[axis], indices, order=1, mode="nearest", output=np.float32
-        )
-    return coordinates
+        positions[axis] -= enlargement_mm * push
+    return positions
 
 
 def _rotation(angles: np.ndarray) -> np.ndarray:
@@ -123,16 +121,11 @@ def _rotation(angles: np.ndarray) -> np.ndarray:
 
 
 def _flair_signal(
-    tissues: dict[str, np.ndarray], distance_mm: np.ndarray, grid: Grid, rng: np.random.Generator
+    tissues: Mapping[str, np.ndarray], distance_mm: np.ndarray, grid: Grid, rng: np.random.Generator
 ) -> np.ndarray:
     """FLAIR signal of the tissues, white matter 1: dark cerebrospinal fluid, gray matter a little brighter."""
-    levels = {
-        "cortex": rng.normal(1.16, 0.03),
-        "deep_gray": rng.normal(1.03, 0.03),
-        "white": 1.0,
-        "csf": rng.uniform(0.10, 0.28),
-    }
-    signal = sum(level * tissues[name] for name, level in levels.items())
+    gray = rng.normal(1.16, 0.03) * tissues["cortex"] + rng.normal(1.03, 0.03) * tissues["deep_gray"]
+    signal = gray + tissues["white"] + rng.uniform(0.10, 0.28) * tissues["csf"]
     # Some gyri are brighter than others, up to the brightness of faint lesions.
     signal += 0.07 * smooth_field(grid, 7.0, rng) * tissues["cortex"]
     # White matter beside the ventricles is brighter in every patient, unevenly so.
@@ -141,3 +134,22 @@ def _flair_signal(
     # Tracts and the mixture of cortical layers: a texture of a few percent.
     texture = 0.02 * smooth_field(grid, 5.0, rng) + 0.015 * smooth_field(grid, 2.5, rng)
     return (signal * (1 + texture) + rim * tissues["white"]).astype(np.float32)
+
+
+def signed_distance(mask: np.ndarray) -> np.ndarray:
+    """Distance to the surface of a mask, in voxels.
+
+    Args:
+        mask: (Z, Y, X) bool, not empty.
+
+    Returns:
+        (Z, Y, X) float32, negative inside.
+
+    Example:
+        >>> signed_distance(np.array([[[False, False, True, True]]])).tolist()
+        [[[2.0, 1.0, -1.0, -2.0]]]
+    """
+    distance = ndimage.distance_transform_edt(~mask).astype(np.float32)
+    box = enlarged(ndimage.find_objects(mask.view(np.uint8))[0], 1)
+    distance[box] -= ndimage.distance_transform_edt(mask[box]).astype(np.float32)
+    return distance

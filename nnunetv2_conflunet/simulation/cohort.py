@@ -2,20 +2,22 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from joblib import Parallel, delayed
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from scipy import ndimage
 from tqdm import tqdm
 
 from nnunetv2_conflunet import __version__
 from nnunetv2_conflunet.imageio import write_instances
-from nnunetv2_conflunet.simulation.grid import Grid
+from nnunetv2_conflunet.simulation.image_grid import Grid, Triple, triple
 from nnunetv2_conflunet.simulation.lesions import MEAN_LESIONS, LesionStatistics
 from nnunetv2_conflunet.simulation.patient import Patient, lesion_share_of, simulate_patient
 from nnunetv2_conflunet.simulation.templates import load_templates
@@ -26,10 +28,9 @@ from nnunetv2_conflunet.utilities.options import option
 SPLITS = "Tr", "Ts"
 AXES = "Z", "Y", "X"
 FOLDERS = tuple(kind + split for split in SPLITS for kind in ("images", "labels", "instances"))
+ENDING = ".nii.gz"
 # Around the brain in `--whole_brain`, for patients larger than the template.
 MARGIN_MM = 8.0
-DESCRIPTION = "Simulated FLAIR of patients with multiple sclerosis: MNI152 anatomy, synthetic lesions"
-REFERENCE = "ICBM 152 nonlinear atlas 2009a, Fonov et al. 2011, doi:10.1016/j.neuroimage.2010.07.033"
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,10 @@ class CohortSettings:
 
     training_cases: int = option(20, "cases in imagesTr", metavar="N")
     test_cases: int = option(6, "cases in imagesTs", metavar="N")
-    spacing_mm: tuple[float, float, float] = option(
-        (1.0, 1.0, 1.0), "voxel size in mm; 3 1 1 for slices of 3 mm", flag="--spacing", metavar=AXES
+    spacing_mm: Triple = option(
+        (1.0, 1.0, 1.0), "voxel size in mm; 3 1 1 for 3 mm slices", flag="--spacing", metavar=AXES
     )
-    crop_mm: tuple[float, float, float] | None = option(
+    crop_mm: Triple | None = option(
         (96.0, 112.0, 96.0), "size in mm of the box around the ventricles", flag="--crop", metavar=AXES
     )
     lesions: float | None = option(
@@ -65,43 +66,40 @@ class CohortSettings:
 
     def check(self) -> None:
         """Raise an :class:`InputError` that names the first setting that cannot be used."""
-        problems = [
-            (self.training_cases < 0 or self.test_cases < 0, "The numbers of cases must not be negative."),
-            (self.training_cases + self.test_cases < 1, "There must be at least one case."),
-            (
-                not all(0.3 <= d <= 6 for d in self.spacing_mm),
-                f"Spacing {self.spacing_mm} mm: give sizes between 0.3 and 6 mm.",
+        shares = {
+            "confluent": self.statistics.confluent_share,
+            "near-miss": self.statistics.near_miss_share,
+            "lesion-free": self.lesion_free_share,
+        }
+        spacing, crop, lesions = self.spacing_mm, self.crop_mm, self.lesions
+        is_wrong = {
+            "The numbers of cases must not be negative.": min(self.training_cases, self.test_cases) < 0,
+            "There must be at least one case.": self.training_cases + self.test_cases < 1,
+            f"Spacing {spacing} mm: give sizes between 0.3 and 6 mm.": not all(0.3 <= mm <= 6 for mm in spacing),
+            f"Crop {crop} mm: give sizes between 32 and 256 mm.": not all(32 <= mm <= 256 for mm in crop or ()),
+            f"Mean number of lesions {lesions}: give a number between 1 and 1000.": (
+                lesions is not None and not 1 <= lesions <= 1000
             ),
-            (
-                self.crop_mm is not None and not all(32 <= s <= 256 for s in self.crop_mm),
-                f"Crop {self.crop_mm} mm: give sizes between 32 and 256 mm.",
-            ),
-            (
-                self.lesions is not None and not 1 <= self.lesions <= 1000,
-                f"Mean number of lesions {self.lesions}: give a number between 1 and 1000.",
-            ),
-            (not self.statistics.dispersion > 0, "The dispersion must be above 0."),
-            *(
-                (not 0 <= share <= 1, f"The {name} share {share} must lie between 0 and 1.")
-                for name, share in (
-                    ("confluent", self.statistics.confluent_share),
-                    ("near-miss", self.statistics.near_miss_share),
-                    ("lesion-free", self.lesion_free_share),
-                )
-            ),
-            (self.seed < 0, f"The seed {self.seed} must not be negative."),
-        ]
-        for is_wrong, message in problems:
-            if is_wrong:
+            "The dispersion must be above 0.": not self.statistics.dispersion > 0,
+            **{
+                f"The {name} share {share} must lie between 0 and 1.": not 0 <= share <= 1
+                for name, share in shares.items()
+            },
+            f"The seed {self.seed} must not be negative.": self.seed < 0,
+        }
+        for message, applies in is_wrong.items():
+            if applies:
                 raise InputError(message)
 
     def grid(self) -> Grid:
         """The grid that all cases share."""
-        templates = load_templates()
+        head = load_templates()
         if self.crop_mm is not None:
-            return Grid.around(templates.ventricle_center_mm, self.crop_mm, self.spacing_mm)
-        low, high = np.array(templates.brain_mm)
-        return Grid.around(tuple((low + high) / 2), tuple(high - low + 2 * MARGIN_MM), self.spacing_mm)
+            return Grid.around(head.ventricle_center_mm, self.crop_mm, self.spacing_mm)
+        (brain,) = ndimage.find_objects((head.brain > 0).view(np.uint8))
+        ends = zip(head.grid.axes_mm(), brain, strict=True)
+        low, high = np.transpose([(axis[side.start], axis[side.stop - 1]) for axis, side in ends])
+        return Grid.around(triple((low + high) / 2), triple(high - low + 2 * MARGIN_MM), self.spacing_mm)
 
 
 @dataclass(frozen=True)
@@ -129,25 +127,58 @@ class Case:
 
 
 def cases_of(settings: CohortSettings) -> Iterator[Case]:
-    """The cases in order, training cases first."""
+    """The cases in order, training cases first.
+
+    Example:
+        >>> [case.name for case in cases_of(CohortSettings(training_cases=2, test_cases=1))]
+        ['simTr_0001', 'simTr_0002', 'simTs_0001']
+    """
     for split, count in zip(SPLITS, (settings.training_cases, settings.test_cases), strict=True):
         for index in range(count):
             # Counted so that every first k cases hold their share of lesion-free ones.
-            before, after = (int(settings.lesion_free_share * i + 1e-9) for i in (index, index + 1))
+            before, after = (int(settings.lesion_free_share * number + 1e-9) for number in (index, index + 1))
             yield Case(split, index + 1, before == after)
 
 
+class Source:
+    """Where a cohort's patients come from: here the MNI152 template, in subclasses other brains."""
+
+    def described(self) -> dict[str, Any]:
+        """Entries of ``dataset.json``."""
+        return {
+            "description": "Simulated FLAIR of patients with multiple sclerosis: MNI152 anatomy, synthetic lesions",
+            "reference": "ICBM 152 nonlinear atlas 2009a, Fonov et al. 2011, doi:10.1016/j.neuroimage.2010.07.033",
+        }
+
+    def grid(self, settings: CohortSettings) -> Grid:
+        """The grid that all cases share."""
+        return settings.grid()
+
+    def patient(self, case: Case, grid: Grid, statistics: LesionStatistics | None, seed: int) -> Patient:
+        """The patient of a case, in a cohort of a seed; without lesions where there are no statistics."""
+        return simulate_patient(grid, statistics, case.seed_sequence(seed))
+
+    def write_further(self, folder: Path, grid: Grid) -> None:
+        """Write what else belongs to the dataset."""
+
+
 def write_cohort(
-    folder: str | os.PathLike, settings: CohortSettings, *, overwrite: bool = False, processes: int = 1
+    folder: str | os.PathLike,
+    settings: CohortSettings,
+    source: Source | None = None,
+    *,
+    overwrite: bool = False,
+    processes: int = 1,
 ) -> int:
     """Simulate a cohort and write it as an nnU-Net raw dataset.
 
-    ``dataset.json`` is written last: a folder without it is not a dataset. Files depend on the settings alone, byte by
-    byte, whatever the number of processes.
+    ``dataset.json`` is written last: a folder without it is not a dataset. Files depend on the settings and the source
+    alone, byte by byte, whatever the number of processes.
 
     Args:
         folder: the dataset, ``.../DatasetNNN_Name``.
         settings: what to simulate.
+        source: where the patients come from. None: the MNI152 template.
         overwrite: replace the dataset that is there.
         processes: number of processes.
 
@@ -159,14 +190,24 @@ def write_cohort(
             `overwrite` is False.
     """
     settings.check()
-    grid = settings.grid()
-    folder = Path(folder)
-    prepare_folder(folder, overwrite)
-    statistics = replace(settings.statistics, mean_lesions=mean_lesions(settings, grid))
-    write_case = partial(_write_case, folder, grid, statistics, settings.seed)
-    total = write_cases(write_case, settings, processes)
-    described = dataset_json(replace(settings, statistics=statistics), DESCRIPTION, REFERENCE)
-    write_json(described, folder / "dataset.json")
+    folder, source = Path(folder), source or Source()
+    grid = source.grid(settings)
+    _prepare_folder(folder, overwrite)
+    settings = replace(settings, statistics=replace(settings.statistics, mean_lesions=mean_lesions(settings, grid)))
+    cases = list(cases_of(settings))
+    write_case = delayed(partial(_write_case, folder, grid, settings, source))
+    missed = Parallel(n_jobs=min(processes, len(cases)), return_as="generator")(write_case(case) for case in cases)
+    total = sum(tqdm(missed, total=len(cases), desc="Simulating", unit="case"))
+    source.write_further(folder, grid)
+    content = {
+        "channel_names": {"0": "FLAIR"},
+        "labels": {"background": 0, "lesion": 1},
+        "numTraining": settings.training_cases,
+        "file_ending": ENDING,
+        **source.described(),
+        "simulation": {"version": __version__, **asdict(settings)},
+    }
+    write_json(content, folder / "dataset.json")
     return total
 
 
@@ -177,12 +218,8 @@ def mean_lesions(settings: CohortSettings, grid: Grid) -> float:
     return max(1.0, MEAN_LESIONS * lesion_share_of(grid))
 
 
-def prepare_folder(folder: Path, overwrite: bool) -> None:
-    """Make the empty folders of a dataset.
-
-    Raises:
-        InputError: it is a file, or not empty and `overwrite` is False.
-    """
+def _prepare_folder(folder: Path, overwrite: bool) -> None:
+    """Make the empty folders of a dataset; of one that is there, `overwrite` removes what a cohort consists of."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file.")
     if folder.is_dir() and any(folder.iterdir()):
@@ -197,56 +234,17 @@ def prepare_folder(folder: Path, overwrite: bool) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
 
 
-def write_cases(write_case: Callable[[Case], int], settings: CohortSettings, processes: int) -> int:
-    """Write all cases of a cohort.
-
-    Args:
-        write_case: simulates and writes one; returns the number of its lesions that found no place.
-        settings: what to simulate.
-        processes: number of processes.
-
-    Returns:
-        The sum over the cases.
-    """
-    cases = list(cases_of(settings))
-    missed = Parallel(n_jobs=min(processes, len(cases)), return_as="generator")(delayed(write_case)(i) for i in cases)
-    return sum(tqdm(missed, total=len(cases), desc="Simulating", unit="case"))
-
-
-def _write_case(folder: Path, grid: Grid, statistics: LesionStatistics, seed: int, case: Case) -> int:
-    """Simulate and write one case; returns the number of lesions that found no place."""
-    patient = simulate_patient(grid, statistics if case.has_lesions else None, case.seed_sequence(seed))
-    write_patient(folder, case, patient, grid)
+def _write_case(folder: Path, grid: Grid, settings: CohortSettings, source: Source, case: Case) -> int:
+    """Simulate and write image, labels and instances of a case; returns the number of lesions that found no place."""
+    patient = source.patient(case, grid, settings.statistics if case.has_lesions else None, settings.seed)
+    write_image(patient.image, grid, folder / f"images{case.split}" / f"{case.name}_0000{ENDING}")
+    write_image((patient.instances > 0).astype(np.uint8), grid, folder / f"labels{case.split}" / f"{case.name}{ENDING}")
+    path = folder / f"instances{case.split}" / f"{case.name}{ENDING}"
+    write_instances(patient.instances, path, SimpleITKIO(), grid.sitk_properties(), ENDING)
     return patient.missed
 
 
-def write_patient(folder: Path, case: Case, patient: Patient, grid: Grid) -> None:
-    """Write image, semantic labels and instances of one case into a dataset."""
-    writer, properties = SimpleITKIO(), grid.sitk_properties()
-    with atomic_path(folder / f"images{case.split}" / f"{case.name}_0000.nii.gz", ".nii.gz") as path:
-        sitk.WriteImage(grid.sitk_image(patient.image), str(path), True)
-    with atomic_path(folder / f"labels{case.split}" / f"{case.name}.nii.gz", ".nii.gz") as path:
-        sitk.WriteImage(grid.sitk_image((patient.instances > 0).astype(np.uint8)), str(path), True)
-    path = folder / f"instances{case.split}" / f"{case.name}.nii.gz"
-    write_instances(patient.instances, path, writer, properties, ".nii.gz")
-
-
-def dataset_json(settings: CohortSettings, description: str, reference: str, **further: object) -> dict:
-    """nnU-Net's ``dataset.json`` of a cohort, with how it was made.
-
-    Args:
-        settings: what was simulated.
-        description: of the cohort.
-        reference: to what it was made from.
-        further: entries that nnU-Net does not know.
-    """
-    return {
-        "channel_names": {"0": "FLAIR"},
-        "labels": {"background": 0, "lesion": 1},
-        "numTraining": settings.training_cases,
-        "file_ending": ".nii.gz",
-        "description": description,
-        "reference": reference,
-        **further,
-        "simulation": {"version": __version__, **asdict(settings)},
-    }
+def write_image(array: np.ndarray, grid: Grid, path: Path) -> None:
+    """Write an array (z, y, x) on a grid as a compressed NIfTI file, whole or not at all."""
+    with atomic_path(path, ENDING) as temporary:
+        sitk.WriteImage(grid.sitk_image(array), str(temporary), True)

@@ -1,12 +1,12 @@
 """One lesion grown from a shape into tissue, on the voxel grid and with partial volume."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cc3d
 import numpy as np
 from scipy import ndimage
 
+from nnunetv2_conflunet.simulation.image_grid import Triple
 from nnunetv2_conflunet.simulation.lesions import MIN_EXTENT_MM, MIN_VOLUME_MM3, Shape
 
 FACES = ndimage.generate_binary_structure(3, 1)
@@ -16,29 +16,6 @@ PART_MM = 0.5
 MAX_GAP_COVERAGE = 0.4
 # A lesion that loses more than this share of its volume to obstacles is placed elsewhere.
 MAX_CUT_SHARE = 0.15
-
-
-@dataclass(frozen=True)
-class Tissue:
-    """Where lesions may lie; arrays are (Z, Y, X).
-
-    Attributes:
-        spacing_mm: voxel size along each axis.
-        allowed: bool, voxels that a lesion may take.
-        reluctance: float32, how much harder a lesion spreads here: 0 in white matter, about 1 in gray matter.
-        densities: float32 maps, each proportional to the probability of a lesion's middle.
-        choose_density: ``(volume_mm3, is_cluster, rng) -> int``, the map that a lesion's middle is drawn from.
-        ventricle_distance_mm: float32; its gradient is the direction of lesions of density 0. None: no direction.
-        cluster_preference: float32, clusters spread to where it is high. None: in any direction.
-    """
-
-    spacing_mm: tuple[float, float, float]
-    allowed: np.ndarray
-    reluctance: np.ndarray
-    densities: tuple[np.ndarray, ...]
-    choose_density: Callable[[float, bool, np.random.Generator], int]
-    ventricle_distance_mm: np.ndarray | None = None
-    cluster_preference: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -62,10 +39,11 @@ def grow(
     shape: Shape,
     volume_mm3: float,
     center: np.ndarray,
-    tissue: Tissue,
+    spacing_mm: Triple,
     free: np.ndarray,
     spill: np.ndarray,
     *,
+    reluctance: np.ndarray | None = None,
     min_volume_mm3: float = MIN_VOLUME_MM3,
     min_extent_mm: float = MIN_EXTENT_MM,
 ) -> Unit | None:
@@ -77,23 +55,32 @@ def grow(
         shape: outline of the lesion.
         volume_mm3: its volume, reached to within a voxel unless `min_extent_mm` asks for more.
         center: (3,) the middle in voxels, anywhere.
-        tissue: gives the spacing and the reluctance.
+        spacing_mm: voxel size along each axis.
         free: (Z, Y, X) bool, voxels that it may take.
         spill: (Z, Y, X) bool, voxels that it may brighten by partial volume.
+        reluctance: (Z, Y, X) float32, how much harder it spreads here. None: equally everywhere.
         min_volume_mm3: smallest volume on the grid.
         min_extent_mm: smallest extent on the grid along each axis.
 
     Returns:
         The lesion, 6-connected and at least as large as asked for. None where it does not fit.
+
+    Example:
+        >>> from nnunetv2_conflunet.simulation.lesions import random_shape
+        >>> shape, free = random_shape(np.random.default_rng(0)), np.ones((30, 30, 30), bool)
+        >>> int(grow(shape, 200.0, np.full(3, 15.0), (1, 1, 1), free, free).member.sum())
+        200
     """
-    spacing = np.asarray(tissue.spacing_mm)
+    spacing = np.asarray(spacing_mm)
     reach = shape.reach_mm(volume_mm3) / spacing
     low = np.maximum(np.floor(center - reach).astype(int) - 2, 0)
     high = np.minimum(np.ceil(center + reach).astype(int) + 3, free.shape)
     if (high - low < 3).any():
         return None
     box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    levels = _levels(shape, volume_mm3, center, box, spacing) * (1 + tissue.reluctance[box])[..., None]
+    levels = _levels(shape, volume_mm3, center, box, spacing)
+    if reluctance is not None:
+        levels = levels * (1 + reluctance[box])[..., None]
     # The outermost voxels stay free, so that what lies beside a lesion is always inside its box.
     inner = np.zeros(levels.shape[:3], bool)
     inner[1:-1, 1:-1, 1:-1] = True
@@ -117,12 +104,12 @@ def _levels(
     """Levels at points spread over every voxel of the box, (Z, Y, X, points)."""
     parts = np.ceil(spacing / PART_MM - 1e-6).astype(int)
     axes = []
-    for s, count, c, mm in zip(box, parts, center, spacing, strict=True):
+    for side, count, middle, mm in zip(box, parts, center, spacing, strict=True):
         inside = (np.arange(count) + 0.5) / count - 0.5
-        axes.append(((np.arange(s.start, s.stop)[:, None] + inside - c) * mm).ravel())
+        axes.append(((np.arange(side.start, side.stop)[:, None] + inside - middle) * mm).ravel())
     offsets_mm = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).astype(np.float32)
     levels = shape.level(offsets_mm, volume_mm3)
-    size = [s.stop - s.start for s in box]
+    size = [side.stop - side.start for side in box]
     levels = levels.reshape(size[0], parts[0], size[1], parts[1], size[2], parts[2])
     return levels.transpose(0, 2, 4, 1, 3, 5).reshape(*size, -1)
 
@@ -141,12 +128,9 @@ def _fill(
         size = int(member.sum())
         if size < (1 - MAX_CUT_SHARE) * count:
             return None
-        if size >= smallest and _reaches(member, spacing, min_extent_mm):
-            return member, threshold
+        if size >= smallest:
+            (extent,) = ndimage.find_objects(member.view(np.uint8))
+            if all((s.stop - s.start) * mm >= min_extent_mm - 1e-6 for s, mm in zip(extent, spacing, strict=True)):
+                return member, threshold
         count += 1
     return None
-
-
-def _reaches(member: np.ndarray, spacing: np.ndarray, min_extent_mm: float) -> bool:
-    extent = [s.stop - s.start for s in ndimage.find_objects(member.view(np.uint8))[0]]
-    return all(n * mm >= min_extent_mm - 1e-6 for n, mm in zip(extent, spacing, strict=True))

@@ -22,17 +22,12 @@ MAX_CLUSTER_UNITS = 8
 
 
 class Shape(Protocol):
-    """Anything that a lesion's outline can be taken from."""
+    """The outline of a lesion."""
 
     def level(self, offsets_mm: np.ndarray, volume_mm3: float) -> np.ndarray:
-        """Level at positions relative to the lesion's middle: 0 there and rising outward, about 1 at the outline.
+        """Levels (...) at positions (..., 3) float32 in mm relative to the middle of a lesion of this volume.
 
-        Args:
-            offsets_mm: (..., 3) float32 positions in mm, array order.
-            volume_mm3: volume of the lesion.
-
-        Returns:
-            (...) levels.
+        0 in the middle and rising outward, about 1 at the outline.
         """
 
     def reach_mm(self, volume_mm3: float) -> float:
@@ -59,7 +54,7 @@ class IrregularEllipsoid:
 
     def level(self, offsets_mm: np.ndarray, volume_mm3: float) -> np.ndarray:
         """See :class:`Shape`."""
-        radius_mm = _ball_radius_mm(volume_mm3)
+        radius_mm = ball_radius_mm(volume_mm3)
         # einsum without optimization does not call BLAS, whose rounding may depend on the number of threads.
         scale = (self.rotation / (radius_mm * self.axes)).astype(np.float32)
         first, second, third = np.moveaxis(np.einsum("...i,ij->...j", offsets_mm, scale), -1, 0)
@@ -70,20 +65,28 @@ class IrregularEllipsoid:
 
     def reach_mm(self, volume_mm3: float) -> float:
         """See :class:`Shape`."""
-        return _ball_radius_mm(volume_mm3) * float(self.axes[0]) * 1.3 + 1.5
+        return ball_radius_mm(volume_mm3) * float(self.axes[0]) * 1.3 + 1.5
 
 
-def _ball_radius_mm(volume_mm3: float) -> float:
+def ball_radius_mm(volume_mm3: float) -> float:
+    """Radius of a ball of a volume."""
     return (3 * volume_mm3 / (4 * np.pi)) ** (1 / 3)
 
 
-def random_shape(rng: np.random.Generator, direction: np.ndarray | None = None, roundness: float = 0.0) -> Shape:
+def random_shape(
+    rng: np.random.Generator, direction: np.ndarray | None = None, roundness: float = 0.0
+) -> IrregularEllipsoid:
     """An irregular ellipsoid.
 
     Args:
         rng: source of the shape.
         direction: (3,) direction of the long axis, followed with some scatter. None: any direction.
         roundness: 0 for the elongation seen in patients, 1 for a nearly smooth ball.
+
+    Example:
+        >>> shape = random_shape(np.random.default_rng(0))
+        >>> shape.level(np.zeros((1, 3), np.float32), 100.0).tolist()
+        [0.0]
     """
     stretch = 1 - np.clip(roundness, 0, 1)
     (long, long_sd), (middle, middle_sd) = AXIS_RATIOS
@@ -154,6 +157,11 @@ def draw_plan(statistics: LesionStatistics, rng: np.random.Generator) -> list[Co
 
     Returns:
         The components, the largest first, a near-miss directly after its neighbor.
+
+    Example:
+        >>> plan = draw_plan(LesionStatistics(mean_lesions=20), np.random.default_rng(0))
+        >>> sum(len(component.volumes_mm3) for component in plan)
+        7
     """
     shape = statistics.dispersion
     count = max(1, int(rng.negative_binomial(shape, shape / (shape + statistics.mean_lesions))))
@@ -192,9 +200,9 @@ def _split(units: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
 def _with_near_misses(components: list[Component], lesions: float, rng: np.random.Generator) -> list[Component]:
     """Turn single lesions into near-misses of others until about `lesions` lesions take part in one."""
     pairs = int(lesions / 2 + rng.random())
-    single = [i for i, component in enumerate(components) if len(component.volumes_mm3) == 1]
-    moved = {int(i) for i in rng.permutation(single)[: min(pairs, len(components) // 2)]}
-    anchors = [i for i in range(len(components)) if i not in moved]
+    single = [index for index, component in enumerate(components) if len(component.volumes_mm3) == 1]
+    moved = {int(index) for index in rng.permutation(single)[: min(pairs, len(components) // 2)]}
+    anchors = [index for index in range(len(components)) if index not in moved]
     neighbor_of = dict(zip(rng.permutation(anchors).tolist(), sorted(moved), strict=False))
     plan = []
     for index in anchors:

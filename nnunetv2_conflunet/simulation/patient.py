@@ -4,16 +4,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnunetv2_conflunet.simulation.anatomy import INFRATENTORIAL_MM, Anatomy, simulate_anatomy
-from nnunetv2_conflunet.simulation.distractors import add_distractors
-from nnunetv2_conflunet.simulation.grid import Grid
-from nnunetv2_conflunet.simulation.growth import Tissue
+from nnunetv2_conflunet.simulation.anatomy import Anatomy, Head, simulate_anatomy
+from nnunetv2_conflunet.simulation.image_grid import Grid
 from nnunetv2_conflunet.simulation.lesions import LesionStatistics, draw_plan
-from nnunetv2_conflunet.simulation.placement import Placement, place_lesions
-from nnunetv2_conflunet.simulation.rendering import Canvas, add_lesions, scan
-from nnunetv2_conflunet.simulation.templates import TISSUES, load_templates
+from nnunetv2_conflunet.simulation.placement import Placement, Tissue, place_lesions
+from nnunetv2_conflunet.simulation.rendering import Canvas, Look, add_lesions, add_look_alikes, scan
+from nnunetv2_conflunet.simulation.templates import load_templates
 
 PERIVENTRICULAR, WHITE_MATTER = 0, 1
+# Below this height in MNI space lie the brain stem and the cerebellum, where lesions are rarer.
+INFRATENTORIAL_MM = -18.0
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,22 @@ class Patient:
     missed: int
 
 
+def random_streams(seed: int | np.random.SeedSequence, count: int) -> list[np.random.Generator]:
+    """Independent random numbers for the parts of a patient: the same brain whatever lesions are asked for.
+
+    Example:
+        >>> first, _ = random_streams(0, 2)
+        >>> again, _, _ = random_streams(0, 3)
+        >>> first.random() == again.random()
+        True
+    """
+    root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
+    return [
+        np.random.default_rng(np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, part)))
+        for part in range(count)
+    ]
+
+
 def simulate_patient(grid: Grid, statistics: LesionStatistics | None, seed: int | np.random.SeedSequence) -> Patient:
     """Simulate one patient.
 
@@ -45,51 +61,47 @@ def simulate_patient(grid: Grid, statistics: LesionStatistics | None, seed: int 
     Raises:
         InputError: the anatomy is not installed.
     """
-    # One stream a part: the same brain whatever lesions are asked for.
-    key = seed.spawn_key if isinstance(seed, np.random.SeedSequence) else ()
-    entropy = seed.entropy if isinstance(seed, np.random.SeedSequence) else seed
-    brain_rng, plan_rng, place_rng, look_rng, distractor_rng, scan_rng = (
-        np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(*key, part))) for part in range(6)
-    )
-    anatomy = simulate_anatomy(load_templates(), grid, brain_rng)
-    tissue = white_matter_tissue(anatomy)
+    brain_rng, plan_rng, place_rng, look_rng, distractor_rng, scan_rng = random_streams(seed, 6)
+    anatomy, look = simulate_anatomy(load_templates(), grid, brain_rng), Look()
     placement = Placement(np.zeros(grid.shape, np.int32))
     if statistics is not None:
-        placement = place_lesions(draw_plan(statistics, plan_rng), tissue, place_rng)
+        placement = place_lesions(draw_plan(statistics, plan_rng), white_matter_tissue(anatomy), place_rng)
     canvas = Canvas(grid.shape)
-    add_lesions(canvas, placement.units, look_rng.uniform(0.50, 0.75), grid.voxel_volume_mm3, look_rng)
-    add_distractors(canvas, anatomy, placement.instances, distractor_rng)
-    image = scan(canvas.over(anatomy.signal), anatomy.brain, grid, scan_rng)
+    add_lesions(canvas, placement.units, grid.voxel_volume_mm3, look, look_rng)
+    add_look_alikes(canvas, anatomy, placement.instances, distractor_rng)
+    image = scan(canvas.over(anatomy.signal), anatomy.brain, grid, look, scan_rng)
     return Patient(image, placement.instances, placement.missed)
+
+
+def allowed_voxels(head: Head) -> np.ndarray:
+    """(Z, Y, X) bool, voxels that a lesion may take: tissue inside the brain, outside the ventricles."""
+    return (head.brain > 0.95) & (head.tissues["csf"] < 0.3) & (head.ventricle_distance_mm > 0)
 
 
 def white_matter_tissue(anatomy: Anatomy) -> Tissue:
     """Where a patient's lesions may lie: around the ventricles and in white matter, reaching into gray matter."""
-    gray = anatomy.tissues["cortex"] + anatomy.tissues["deep_gray"]
-    distance = anatomy.ventricle_distance_mm
-    allowed = (anatomy.brain > 0.95) & (anatomy.tissues["csf"] < 0.3) & (distance > 0)
+    allowed = allowed_voxels(anatomy)
     white = np.where(allowed, anatomy.tissues["white"], 0)
     return Tissue(
         spacing_mm=anatomy.grid.spacing_mm,
         allowed=allowed,
-        reluctance=gray,
-        densities=_densities(white, distance, anatomy.height_mm),
+        densities=_densities(white, anatomy.ventricle_distance_mm, anatomy.height_mm),
         choose_density=choose_density,
-        ventricle_distance_mm=distance,
+        reluctance=anatomy.tissues["cortex"] + anatomy.tissues["deep_gray"],
+        ventricle_distance_mm=anatomy.ventricle_distance_mm,
     )
 
 
 def lesion_share_of(grid: Grid) -> float:
     """Share of a brain's lesions whose middle falls into the grid's box, by the template, between 0 and 1."""
-    templates = load_templates()
-    white = templates.tissues[TISSUES.index("white")]
-    axes = [o + np.arange(n) for o, n in zip(templates.origin_mm, white.shape, strict=True)]
+    head = load_templates()
+    axes = head.grid.axes_mm()
     inside = [
-        (axis > o - d / 2) & (axis < o + d * (n - 0.5))
-        for axis, o, d, n in zip(axes, grid.origin_mm, grid.spacing_mm, grid.shape, strict=True)
+        (axis > o - mm / 2) & (axis < o + mm * (n - 0.5))
+        for axis, o, mm, n in zip(axes, grid.origin_mm, grid.spacing_mm, grid.shape, strict=True)
     ]
     # Three of four lesions are drawn from the wider of the two densities.
-    _, density = _densities(white, templates.ventricle_distance_mm, axes[0][:, None, None])
+    _, density = _densities(head.tissues["white"], head.ventricle_distance_mm, axes[0][:, None, None])
     return float(density[np.ix_(*inside)].sum() / density.sum())
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
-from nnunetv2_conflunet.simulation.growth import Tissue, Unit, grow
-from nnunetv2_conflunet.simulation.lesions import Component, Shape, random_shape
+from nnunetv2_conflunet.simulation.growth import Unit, grow
+from nnunetv2_conflunet.simulation.image_grid import Triple
+from nnunetv2_conflunet.simulation.lesions import Component, Shape, ball_radius_mm, random_shape
 
 CUBE = np.ones((3, 3, 3), bool)
 CENTER_TRIES, NEIGHBOR_TRIES, COMPONENT_TRIES = 12, 24, 5
@@ -16,6 +17,29 @@ PREFERENCE_TRIES = 8
 ROUNDNESS = 0.0, 0.3, 0.6, 1.0
 # Faces that two confluent units share at least, so that they touch under every connectivity.
 MIN_CONTACT_FACES = 3
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """Where lesions may lie; arrays are (Z, Y, X).
+
+    Attributes:
+        spacing_mm: voxel size along each axis.
+        allowed: bool, voxels that a lesion may take.
+        densities: float32 maps, each proportional to the probability of a lesion's middle.
+        choose_density: ``(volume_mm3, is_cluster, rng) -> int``, the map that a lesion's middle is drawn from.
+        reluctance: float32, how much harder a lesion spreads here: 0 in white matter, about 1 in gray matter. None: 0.
+        ventricle_distance_mm: float32; its gradient is the direction of lesions of density 0. None: no direction.
+        cluster_preference: float32, clusters spread to where it is high. None: in any direction.
+    """
+
+    spacing_mm: Triple
+    allowed: np.ndarray
+    densities: tuple[np.ndarray, ...]
+    choose_density: Callable[[float, bool, np.random.Generator], int]
+    reluctance: np.ndarray | None = None
+    ventricle_distance_mm: np.ndarray | None = None
+    cluster_preference: np.ndarray | None = None
 
 
 @dataclass
@@ -38,26 +62,30 @@ def place_lesions(
     tissue: Tissue,
     rng: np.random.Generator,
     make_shape: Callable[..., Shape] = random_shape,
-    *,
-    compact: bool = True,
 ) -> Placement:
     """Put the lesions of a plan into tissue.
 
-    Every instance is 6-connected, at least 14 mm3 and 3 mm along each axis. Units of one component share faces; at
-    least one background voxel lies between components, also under 26-connectivity. A near-miss that finds no place
-    beside its neighbor lies elsewhere.
+    Every instance is 6-connected, at least 14 mm3 and 3 mm along each axis, and holds its own center of mass. Units of
+    one component share faces; at least one background voxel lies between components, also under 26-connectivity. A
+    near-miss that finds no place beside its neighbor lies elsewhere.
 
     Args:
         plan: the components, see :func:`.lesions.draw_plan`.
         tissue: where they may lie.
         rng: source of positions and shapes.
         make_shape: ``make_shape(rng, direction, roundness)`` gives the shape of one unit.
-        compact: whether every lesion holds its own center of mass; without it, lesions may bend around others.
 
     Returns:
         The lesions. A component for which no place is found is left out and its units are counted.
+
+    Example:
+        >>> everywhere = np.ones((30, 30, 30), np.float32)
+        >>> tissue = Tissue((1, 1, 1), everywhere > 0, (everywhere,), lambda *_: 0)
+        >>> placement = place_lesions([Component((60.0, 40.0))], tissue, np.random.default_rng(0))
+        >>> len(placement.units), placement.missed
+        (2, 0)
     """
-    placer = _Placer(tissue, rng, make_shape, compact)
+    placer = _Placer(tissue, rng, make_shape)
     for component in plan:
         placer.add(component)
     return placer.placement
@@ -66,10 +94,8 @@ def place_lesions(
 class _Placer:
     """State while the components are placed."""
 
-    def __init__(
-        self, tissue: Tissue, rng: np.random.Generator, make_shape: Callable[..., Shape], compact: bool
-    ) -> None:
-        self.tissue, self.rng, self.make_shape, self.compact = tissue, rng, make_shape, compact
+    def __init__(self, tissue: Tissue, rng: np.random.Generator, make_shape: Callable[..., Shape]) -> None:
+        self.tissue, self.rng, self.make_shape = tissue, rng, make_shape
         self.placement = Placement(np.zeros(tissue.allowed.shape, np.int32))
         self.spill = tissue.allowed.copy()
         # Also free of the voxels beside finished components.
@@ -109,7 +135,10 @@ class _Placer:
                 else:
                     center, direction = self._draw_center(volume_mm3, len(volumes_mm3) > 1)
                 shape = self.make_shape(self.rng, direction, roundness)
-                unit = grow(shape, volume_mm3, center, self.tissue, self.free, self.spill)
+                unit = grow(
+                    shape, volume_mm3, center, self.tissue.spacing_mm, self.free, self.spill,
+                    reluctance=self.tissue.reluctance,
+                )  # fmt: skip
                 if unit is not None and self._is_good(unit, units, anchors):
                     break
             else:
@@ -160,7 +189,7 @@ class _Placer:
         # The outermost voxel near the line from the unit's middle in that direction.
         aside_mm = np.sqrt(np.maximum((offsets_mm**2).sum(axis=1) - along_mm**2, 0))
         surface = voxels[(along_mm - 2 * aside_mm).argmax()] + [s.start for s in unit.box]
-        radius_mm = (3 * volume_mm3 / (4 * np.pi)) ** (1 / 3)
+        radius_mm = ball_radius_mm(volume_mm3)
         outward_mm = radius_mm * self.rng.uniform(0.6, 0.95)
         if gap:
             outward_mm = radius_mm * self.rng.uniform(0.8, 1.2) + 1.0
@@ -168,7 +197,7 @@ class _Placer:
 
     def _is_good(self, unit: Unit, units: list[Unit], anchors: list[Unit]) -> bool:
         """Whether a unit lies as the plan wants it."""
-        if self.compact and not unit.member[tuple(np.argwhere(unit.member).mean(axis=0).round().astype(int))]:
+        if not unit.member[tuple(np.argwhere(unit.member).mean(axis=0).round().astype(int))]:
             return False
         if units:
             return self._touches(unit)
@@ -176,10 +205,10 @@ class _Placer:
 
     def _touches(self, unit: Unit) -> bool:
         """Whether a unit shares enough faces with those of its component."""
-        own, count = self.own[unit.box], 0
+        count = 0
         for axis in range(3):
-            first, second = np.moveaxis(unit.member, axis, 0), np.moveaxis(own, axis, 0)
-            count += np.count_nonzero(first[1:] & second[:-1]) + np.count_nonzero(first[:-1] & second[1:])
+            first, second = (np.moveaxis(mask, axis, 0) for mask in (unit.member, self.own[unit.box]))
+            count += int(np.count_nonzero(first[1:] & second[:-1]) + np.count_nonzero(first[:-1] & second[1:]))
         return count >= MIN_CONTACT_FACES
 
     def _is_near(self, unit: Unit) -> bool:

@@ -1,15 +1,39 @@
 """Lesions and look-alikes painted into a FLAIR signal, and the scanner that images it."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 from scipy import ndimage
 
-from nnunetv2_conflunet.simulation.grid import Grid, smooth_field
-from nnunetv2_conflunet.simulation.growth import Unit
+from nnunetv2_conflunet.simulation.anatomy import Anatomy
+from nnunetv2_conflunet.simulation.growth import Unit, grow
+from nnunetv2_conflunet.simulation.image_grid import Grid, smooth_field
+from nnunetv2_conflunet.simulation.lesions import IrregularEllipsoid, random_shape
 
-# Larger lesions are brighter in the two FLAIR volumes of Lesjak et al. 2017 that this was compared with: volumes in
-# mm3 and the factors of their contrast.
-CONTRAST_BY_VOLUME = (14.0, 60.0, 250.0), (1.0, 1.15, 1.35)
+# Brain in a whole head, to scale the number of look-alikes to a crop.
+WHOLE_BRAIN_ML = 1400.0
 Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Look:
+    """How lesions and the image of a patient look: the lowest and the highest value of what differs between them.
+
+    Larger lesions are brighter in the two FLAIR volumes of Lesjak et al. 2017 that the defaults were compared with.
+
+    Attributes:
+        contrast: a patient's mean contrast to white matter in the middle of a small lesion.
+        contrast_by_volume: volumes in mm3 and the factors of the contrast, linear in between.
+        fading: share of its contrast to white matter that a lesion loses at its outline.
+        blur_mm: standard deviation of the scanner's Gaussian blur.
+        noise: standard deviation of its noise in 1 mm3 of white matter.
+    """
+
+    contrast: Range = (0.50, 0.75)
+    contrast_by_volume: tuple[tuple[float, ...], tuple[float, ...]] = ((14.0, 60.0, 250.0), (1.0, 1.15, 1.35))
+    fading: Range = (0.45, 0.8)
+    blur_mm: Range = (0.40, 0.60)
+    noise: Range = (0.03, 0.075)
 
 
 class Canvas:
@@ -27,13 +51,7 @@ class Canvas:
         self.weighted_signal = np.zeros(shape, np.float32)
 
     def add(self, unit: Unit, peak: float, fading: float) -> None:
-        """Add one unit.
-
-        Args:
-            unit: where it lies.
-            peak: signal in its middle; 1 is white matter.
-            fading: share of its contrast to white matter that is lost at its outline.
-        """
+        """Add a unit of a signal in its middle, of whose contrast to white matter (1) a share fades at its outline."""
         signal = 1 + (peak - 1) * (1 - fading * unit.depth**2)
         self.coverage[unit.box] += unit.coverage
         self.weighted_signal[unit.box] += unit.coverage * signal
@@ -45,59 +63,110 @@ class Canvas:
         return background * (1 - share) + np.maximum(signal, 0) * share
 
 
-def add_lesions(
-    canvas: Canvas,
-    units: list[Unit],
-    mean_contrast: float,
-    voxel_mm3: float,
-    rng: np.random.Generator,
-    *,
-    contrast_by_volume: tuple[tuple[float, ...], tuple[float, ...]] = CONTRAST_BY_VOLUME,
-    fading: Range = (0.45, 0.8),
-) -> None:
-    """Give every lesion its own brightness and add it.
-
-    Args:
-        canvas: what to paint on.
-        units: the lesions.
-        mean_contrast: contrast to white matter in the middle of a small lesion, the patient's mean.
-        voxel_mm3: volume of a voxel.
-        rng: source of the brightness of each lesion.
-        contrast_by_volume: volumes in mm3 and the factors of the contrast, linear in between.
-        fading: smallest and largest share of its contrast that a lesion loses at its outline.
-    """
+def add_lesions(canvas: Canvas, units: list[Unit], voxel_mm3: float, look: Look, rng: np.random.Generator) -> None:
+    """Draw the contrast of a patient and the brightness of each lesion, and add the lesions."""
+    mean_contrast = rng.uniform(*look.contrast)
     for unit in units:
-        size = float(np.interp(unit.member.sum() * voxel_mm3, *contrast_by_volume))
+        size = float(np.interp(unit.member.sum() * voxel_mm3, *look.contrast_by_volume))
         contrast = mean_contrast * size * float(np.exp(rng.normal(0, 0.18)))
-        canvas.add(unit, 1 + contrast, float(rng.uniform(*fading)))
+        canvas.add(unit, 1 + contrast, float(rng.uniform(*look.fading)))
 
 
-def scan(
-    signal: np.ndarray,
-    brain: np.ndarray,
-    grid: Grid,
-    rng: np.random.Generator,
-    *,
-    blur_mm: Range = (0.40, 0.60),
-    noise: Range = (0.03, 0.075),
-) -> np.ndarray:
+@dataclass(frozen=True)
+class LookAlike:
+    """One kind of what shines in a FLAIR and is no lesion.
+
+    Attributes:
+        tissue: where it lies, one of :data:`.anatomy.TISSUES`.
+        count: mean number in a whole brain.
+        volume_mm3: smallest and largest volume.
+        peak: smallest and largest signal in its middle; 1 is white matter.
+        is_tube: whether it is long and thin.
+    """
+
+    tissue: str
+    count: float
+    volume_mm3: Range
+    peak: Range
+    is_tube: bool = False
+
+
+LOOK_ALIKES = (
+    # Punctate hyperintensities: as bright as lesions and below the size at which one is counted.
+    LookAlike("white", 14, (2.0, 7.0), (1.25, 1.6)),
+    LookAlike("cortex", 10, (2.0, 8.0), (1.3, 1.6)),
+    # Vessels and perivascular spaces with bright walls.
+    LookAlike("white", 6, (5.0, 12.0), (1.15, 1.4), is_tube=True),
+    LookAlike("cortex", 10, (6.0, 20.0), (1.3, 1.6), is_tube=True),
+    # Patches of cortex, which FLAIR shows brighter near the insula and the cingulum.
+    LookAlike("cortex", 14, (30.0, 250.0), (1.2, 1.4)),
+    LookAlike("deep_gray", 3, (30.0, 200.0), (1.1, 1.25)),
+)
+CHOROID_PLEXUS = LookAlike("csf", 5, (40.0, 200.0), (1.0, 1.5))
+
+
+def add_look_alikes(canvas: Canvas, anatomy: Anatomy, instances: np.ndarray, rng: np.random.Generator) -> None:
+    """Paint what looks like lesions into tissue that no lesion of `instances`, (Z, Y, X), takes or touches."""
+    free = (anatomy.brain > 0.95) & ~ndimage.binary_dilation(instances > 0, iterations=2)
+    share = float(anatomy.brain.sum()) * anatomy.grid.voxel_volume_mm3 / 1000 / WHOLE_BRAIN_ML
+    for kind in LOOK_ALIKES:
+        _add_kind(canvas, anatomy, kind, free, share, rng)
+    # The plexus lies in the ventricles, of which a crop around them holds all.
+    _add_kind(canvas, anatomy, CHOROID_PLEXUS, free & (anatomy.ventricle_distance_mm < 0), 1.0, rng)
+
+
+def _add_kind(
+    canvas: Canvas, anatomy: Anatomy, kind: LookAlike, free: np.ndarray, share: float, rng: np.random.Generator
+) -> None:
+    """Draw the number of one kind and their places in its tissue, and add those that fit."""
+    allowed = free & (anatomy.tissues[kind.tissue] > 0.5)
+    candidates = np.flatnonzero(allowed)
+    count = rng.poisson(kind.count * share)
+    if len(candidates) == 0:
+        return
+    for _ in range(count):
+        center = np.array(np.unravel_index(candidates[rng.integers(len(candidates))], allowed.shape))
+        volume_mm3 = float(np.exp(rng.uniform(*np.log(kind.volume_mm3))))
+        shape = _tube(rng) if kind.is_tube else random_shape(rng)
+        unit = grow(
+            shape, volume_mm3, center, anatomy.grid.spacing_mm, allowed, allowed,
+            min_volume_mm3=0.5 * volume_mm3, min_extent_mm=0.0,
+        )  # fmt: skip
+        if unit is not None:
+            canvas.add(unit, float(rng.uniform(*kind.peak)), float(rng.uniform(0.3, 0.7)))
+
+
+def _tube(rng: np.random.Generator) -> IrregularEllipsoid:
+    """A straight thin ellipsoid."""
+    shape = random_shape(rng)
+    axes = np.array([rng.uniform(3.0, 6.0), 1.0, 1.0])
+    return replace(shape, axes=axes / np.prod(axes) ** (1 / 3), amplitudes=0.5 * shape.amplitudes)
+
+
+def scan(signal: np.ndarray, brain: np.ndarray, grid: Grid, look: Look, rng: np.random.Generator) -> np.ndarray:
     """Image a noiseless signal: blur, bias field, Rician noise, arbitrary scale.
 
     Args:
         signal: (Z, Y, X) float32, 1 is white matter.
         brain: (Z, Y, X) share of the voxel that is brain; below one half the image is 0, as after skull stripping.
         grid: the grid of both.
+        look: its blur and noise.
         rng: source of the scanner's properties and noise.
-        blur_mm: smallest and largest standard deviation of the Gaussian blur.
-        noise: smallest and largest standard deviation of the noise in 1 mm3 of white matter.
 
     Returns:
         (Z, Y, X) int16 image.
+
+    Example:
+        >>> white = np.ones((20, 20, 20), np.float32)
+        >>> grid = Grid(white.shape, (1, 1, 1), (0, 0, 0))
+        >>> image = scan(white, white, grid, Look(), np.random.default_rng(0))
+        >>> image.dtype, bool(image.std() < 0.2 * image.mean())
+        (dtype('int16'), True)
     """
-    width_mm = rng.uniform(*blur_mm)
-    image = ndimage.gaussian_filter(signal, [width_mm / d for d in grid.spacing_mm], mode="nearest")
+    width_mm = rng.uniform(*look.blur_mm)
+    image = ndimage.gaussian_filter(signal, [width_mm / mm for mm in grid.spacing_mm], mode="nearest")
     image *= np.exp(0.05 * smooth_field(grid, 55.0, rng))
-    sigma = rng.uniform(*noise)
+    sigma = rng.uniform(*look.noise)
     # Thicker slices collect more signal than 1 mm ones.
     sigma /= np.sqrt(max(1.0, grid.voxel_volume_mm3))
     real = image + sigma * rng.standard_normal(image.shape, dtype=np.float32)

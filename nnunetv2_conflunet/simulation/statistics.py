@@ -11,6 +11,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from nnunetv2_conflunet.imageio import CaseFolder, read_instances
+from nnunetv2_conflunet.simulation.image_grid import enlarged
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.nnunet_folders import TRAINING_INSTANCES
 
@@ -58,6 +59,10 @@ def measure_case(instances: np.ndarray, spacing_mm: tuple[float, ...]) -> CaseLe
 
     Returns:
         The figures; empty arrays and zeros without instances.
+
+    Example:
+        >>> measure_case(np.pad(np.ones((3, 3, 3), np.int32), 1), (2, 1, 1)).volumes_mm3
+        array([54.])
     """
     voxel_mm3 = float(np.prod(spacing_mm))
     foreground = instances > 0
@@ -65,19 +70,19 @@ def measure_case(instances: np.ndarray, spacing_mm: tuple[float, ...]) -> CaseLe
     pairs = np.unique(np.stack([components[foreground], instances[foreground]]).astype(np.int64), axis=1)
     units = np.bincount(pairs[0], minlength=1)
     boxes = ndimage.find_objects(instances)
-    extents_mm = [(s.stop - s.start) * d for box in boxes for s, d in zip(box, spacing_mm, strict=True)]
+    extents_mm = [(side.stop - side.start) * mm for box in boxes for side, mm in zip(box, spacing_mm, strict=True)]
     return CaseLesions(
         volumes_mm3=np.bincount(instances[foreground], minlength=1)[1:] * voxel_mm3,
         component_volumes_mm3=np.bincount(components[foreground], minlength=1)[1:] * voxel_mm3,
         confluent=int(units[units > 1].sum()),
-        near_misses=sum(_is_near_miss(instances, components, box, i) for i, box in enumerate(boxes, start=1)),
+        near_misses=sum(_is_near_miss(instances, components, box, label) for label, box in enumerate(boxes, start=1)),
         smallest_extent_mm=min(extents_mm, default=float("nan")),
     )
 
 
 def _is_near_miss(instances: np.ndarray, components: np.ndarray, box: tuple[slice, ...], label: int) -> bool:
     """Whether another component begins two voxels from an instance, so that one voxel lies between."""
-    box = tuple(slice(max(0, s.start - 2), s.stop + 2) for s in box)
+    box = enlarged(box, 2)
     own = instances[box] == label
     others = (components[box] > 0) & (components[box] != components[box][own][0])
     return bool((ndimage.binary_dilation(own, np.ones((5, 5, 5))) & others).any())
@@ -90,7 +95,7 @@ def measure_dataset(folder: str | os.PathLike) -> list[CaseLesions]:
         InputError: there are none, or one that would be left out or cannot be read.
     """
     folders = (Path(folder, name) for name in (TRAINING_INSTANCES, "instancesTs"))
-    splits = [CaseFolder.of(i, ENDING) for i in folders if i.is_dir()]
+    splits = [CaseFolder.of(split, ENDING) for split in folders if split.is_dir()]
     for split in splits:
         split.refuse_lost()
     paths = [path for split in splits for path in split.files.values()]
@@ -106,8 +111,13 @@ def measure_dataset(folder: str | os.PathLike) -> list[CaseLesions]:
 def statistics_table(cases: list[CaseLesions]) -> str:
     """A Markdown table of a cohort's figures beside those of patients.
 
-    Args:
-        cases: the cohort. Patients without lesions count as patients only.
+    Patients without lesions count as patients only.
+
+    Example:
+        >>> print(statistics_table([measure_case(np.zeros((4, 4, 4), np.int32), (1, 1, 1))]))
+        | | this cohort | patients |
+        | --- | --- | --- |
+        | Patients (without lesions) | 1 (1) | - |
     """
     affected = [case for case in cases if len(case.volumes_mm3)]
     counts = np.array([len(case.volumes_mm3) for case in affected])

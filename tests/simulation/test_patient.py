@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nnunetv2_conflunet.simulation.anatomy import simulate_anatomy
-from nnunetv2_conflunet.simulation.grid import Grid, block_mean, smooth_field
+from nnunetv2_conflunet.simulation.image_grid import Grid, block_mean, smooth_field
 from nnunetv2_conflunet.simulation.lesions import LesionStatistics
 from nnunetv2_conflunet.simulation.patient import lesion_share_of, simulate_patient
 from nnunetv2_conflunet.simulation.templates import load_templates
@@ -32,7 +32,7 @@ def test_ventricles_are_those_of_a_brain(grid: Grid):
     templates = load_templates()
     np.testing.assert_allclose(templates.ventricle_center_mm, CENTER_MM, atol=2)
     assert 5e3 < (templates.ventricle_distance_mm < 0).sum() < 4e4, "lateral ventricles have 5 to 40 mL"
-    assert 1.2e6 < (templates.tissues.sum(axis=0) > 0.5).sum() < 2.1e6
+    assert 1.2e6 < (templates.brain > 0.5).sum() < 2.1e6
 
 
 def test_lesions_are_brighter_than_white_matter_but_not_apart_from_all_tissue(grid: Grid):

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from nnunetv2_conflunet.simulation.growth import Tissue, grow
+from nnunetv2_conflunet.simulation.growth import grow
 from nnunetv2_conflunet.simulation.lesions import Component, LesionStatistics, draw_plan, random_shape
-from nnunetv2_conflunet.simulation.placement import place_lesions
+from nnunetv2_conflunet.simulation.placement import Tissue, place_lesions
 from nnunetv2_conflunet.simulation.statistics import measure_case
 
 SPACINGS = [(1.0, 1.0, 1.0), (3.0, 1.0, 1.0), (0.8, 0.7, 1.3)]
@@ -18,7 +18,6 @@ def plain_tissue(spacing_mm: tuple[float, ...], size_mm: float = 60.0) -> Tissue
     return Tissue(
         spacing_mm=spacing_mm,
         allowed=np.ones(shape, bool),
-        reluctance=np.zeros(shape, np.float32),
         densities=(np.ones(shape, np.float32),),
         choose_density=lambda *_: 0,
     )
@@ -104,7 +103,7 @@ def test_lesions_keep_to_allowed_voxels():
 def test_member_voxels_are_those_filled_by_more_than_half():
     tissue = plain_tissue((1.0, 1.0, 1.0), 40.0)
     shape = random_shape(np.random.default_rng(6))
-    unit = grow(shape, 200.0, np.full(3, 20.0), tissue, tissue.allowed, tissue.allowed)
+    unit = grow(shape, 200.0, np.full(3, 20.0), tissue.spacing_mm, tissue.allowed, tissue.allowed)
     assert unit is not None
     assert unit.coverage[unit.member].min() >= 0.5
     assert unit.coverage[~unit.member].max() <= 0.5
@@ -115,7 +114,7 @@ def test_member_voxels_are_those_filled_by_more_than_half():
 def test_an_off_grid_center_gives_no_lesion():
     tissue = plain_tissue((1.0, 1.0, 1.0), 20.0)
     shape = random_shape(np.random.default_rng(6))
-    assert grow(shape, 50.0, np.full(3, -90.0), tissue, tissue.allowed, tissue.allowed) is None
+    assert grow(shape, 50.0, np.full(3, -90.0), tissue.spacing_mm, tissue.allowed, tissue.allowed) is None
 
 
 def test_measured_figures_of_known_boxes():

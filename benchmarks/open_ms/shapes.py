@@ -7,14 +7,15 @@ import cc3d
 import numpy as np
 from scipy import ndimage
 
+from nnunetv2_conflunet.simulation.anatomy import signed_distance
 from nnunetv2_conflunet.simulation.lesions import (
     MAX_UNIT_VOLUME_MM3,
     MIN_EXTENT_MM,
     MIN_VOLUME_MM3,
     Shape,
+    ball_radius_mm,
     random_axes,
 )
-from nnunetv2_conflunet.simulation.templates import signed_distance
 from nnunetv2_conflunet.utilities.errors import InputError
 
 # A lesion takes its shape from one of so many components of about its volume.
@@ -103,8 +104,7 @@ class RealShape:
         # Beyond the box the level goes on rising.
         distance = distance + np.sqrt(((positions - inside) ** 2).sum(axis=-1))
         lowest = component.distance_mm[tuple(component.middle)]
-        radius_mm = (3 * volume_mm3 / (4 * np.pi)) ** (1 / 3)
-        ball = np.sqrt((offsets_mm**2).sum(axis=-1)) / radius_mm
+        ball = np.sqrt((offsets_mm**2).sum(axis=-1)) / ball_radius_mm(volume_mm3)
         return (1 - self.roundness) * (distance - lowest) / -lowest + self.roundness * ball
 
     def reach_mm(self, volume_mm3: float) -> float:
@@ -130,12 +130,9 @@ def shape_maker(components: list[RealComponent]) -> Callable[..., Shape]:
     chosen = tuple(sorted(components, key=lambda component: component.volume_mm3))
 
     def make_shape(rng: np.random.Generator, direction: np.ndarray | None = None, roundness: float = 0.0) -> Shape:
-        return RealShape(chosen, float(rng.random()), _axes_of_either_handedness(rng, direction), roundness)
+        choice, axes = float(rng.random()), random_axes(rng, direction)
+        # Half of them mirrored.
+        axes[:, 2] *= rng.choice([-1.0, 1.0])
+        return RealShape(chosen, choice, axes, roundness)
 
     return make_shape
-
-
-def _axes_of_either_handedness(rng: np.random.Generator, direction: np.ndarray | None) -> np.ndarray:
-    axes = random_axes(rng, direction)
-    axes[:, 2] *= rng.choice([-1.0, 1.0])
-    return axes

@@ -5,19 +5,18 @@ from dataclasses import replace
 import cc3d
 import numpy as np
 import pytest
-from open_ms.real_anatomy import deform_brain
-from open_ms.real_patient import occurrence_tissue, simulate_real_patient
-from open_ms.real_shapes import real_components, shape_maker
+from open_ms.anatomy import deform_brain
+from open_ms.patient import occurrence_tissue, simulate_real_patient
+from open_ms.shapes import real_components, shape_maker
+from open_ms_scenes import CENTER_MM, ball, box, hand_brain
 
-from nnunetv2_conflunet.simulation.grid import Grid
+from nnunetv2_conflunet.simulation.image_grid import Grid
 from nnunetv2_conflunet.simulation.lesions import LesionStatistics
 from nnunetv2_conflunet.simulation.statistics import measure_case
-from tests.benchmarks.open_ms.test_real_anatomy import hand_brain
-from tests.benchmarks.open_ms.test_real_shapes import ball, box
 
 pytestmark = pytest.mark.slow
 
-GRID = Grid.around((15.5, -16.5, 0.0), (48, 52, 56), (1.0, 1.0, 1.0))
+GRID = Grid.around(CENTER_MM, (48, 52, 56), (1.0, 1.0, 1.0))
 STATISTICS = LesionStatistics(mean_lesions=12, dispersion=1e6, confluent_share=0.3)
 
 

@@ -1,10 +1,15 @@
 """The voxel grid of a simulated image and smooth random fields on it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
 from scipy.interpolate import BSpline
+
+# SimpleITK's world is LPS and its axes are (x, y, z): to the right, to the front, to the top.
+DIRECTION = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
+Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -20,45 +25,45 @@ class Grid:
     """
 
     shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
-    origin_mm: tuple[float, float, float]
+    spacing_mm: Triple
+    origin_mm: Triple
 
     @classmethod
-    def around(
-        cls, center_mm: tuple[float, ...], size_mm: tuple[float, ...], spacing_mm: tuple[float, float, float]
-    ) -> "Grid":
-        """The grid of about `size_mm` whose middle is `center_mm`; the size is rounded to whole voxels."""
-        shape = tuple(max(1, round(s / d)) for s, d in zip(size_mm, spacing_mm, strict=True))
-        origin = tuple(float(c - d * (n - 1) / 2) for c, d, n in zip(center_mm, spacing_mm, shape, strict=True))
-        return cls(shape, tuple(float(d) for d in spacing_mm), origin)
+    def around(cls, center_mm: Triple, size_mm: Triple, spacing_mm: Triple) -> "Grid":
+        """The grid of about `size_mm` whose middle is `center_mm`; the size is rounded to whole voxels.
+
+        Example:
+            >>> Grid.around((0, 0, 10), (4, 6, 8), (2, 2, 2))
+            Grid(shape=(2, 3, 4), spacing_mm=(2.0, 2.0, 2.0), origin_mm=(-1.0, -2.0, 7.0))
+        """
+        z, y, x = (max(1, round(size / mm)) for size, mm in zip(size_mm, spacing_mm, strict=True))
+        spacing_mm = triple(spacing_mm)
+        origin = (c - mm * (n - 1) / 2 for c, mm, n in zip(center_mm, spacing_mm, (z, y, x), strict=True))
+        return cls((z, y, x), spacing_mm, triple(origin))
 
     @property
     def voxel_volume_mm3(self) -> float:
         """Volume of one voxel."""
         return float(np.prod(self.spacing_mm))
 
-    def refined(self, factors: tuple[int, ...]) -> "Grid":
+    def refined(self, factors: tuple[int, int, int]) -> "Grid":
         """The grid with every voxel cut into `factors` parts along each axis, covering the same box."""
-        spacing = tuple(d / f for d, f in zip(self.spacing_mm, factors, strict=True))
-        origin = tuple(o - d / 2 + s / 2 for o, d, s in zip(self.origin_mm, self.spacing_mm, spacing, strict=True))
-        return Grid(tuple(n * f for n, f in zip(self.shape, factors, strict=True)), spacing, origin)
+        spacing = triple(mm / factor for mm, factor in zip(self.spacing_mm, factors, strict=True))
+        origin = (o - mm / 2 + part / 2 for o, mm, part in zip(self.origin_mm, self.spacing_mm, spacing, strict=True))
+        z, y, x = (n * factor for n, factor in zip(self.shape, factors, strict=True))
+        return Grid((z, y, x), spacing, triple(origin))
 
     def axes_mm(self) -> tuple[np.ndarray, ...]:
         """World coordinates in mm of the voxel centers along each axis, one 1-D array an axis."""
-        return tuple(o + d * np.arange(n) for o, d, n in zip(self.origin_mm, self.spacing_mm, self.shape, strict=True))
+        return tuple(
+            o + mm * np.arange(n) for o, mm, n in zip(self.origin_mm, self.spacing_mm, self.shape, strict=True)
+        )
 
     def sitk_properties(self) -> dict:
         """What nnU-Net's SimpleITK reader would return for a file on this grid."""
         z, y, x = self.origin_mm
-        # SimpleITK's world is LPS and its order (x, y, z).
-        return {
-            "sitk_stuff": {
-                "spacing": self.spacing_mm[::-1],
-                "origin": (-x, -y, z),
-                "direction": (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0),
-            },
-            "spacing": self.spacing_mm,
-        }
+        stuff = {"spacing": self.spacing_mm[::-1], "origin": (-x, -y, z), "direction": DIRECTION}
+        return {"sitk_stuff": stuff, "spacing": self.spacing_mm}
 
     def sitk_image(self, array: np.ndarray) -> sitk.Image:
         """`array` (z, y, x) as a SimpleITK image with this geometry."""
@@ -68,6 +73,22 @@ class Grid:
         image.SetOrigin(stuff["origin"])
         image.SetDirection(stuff["direction"])
         return image
+
+
+def triple(values: Iterable[float]) -> Triple:
+    """Three numbers as a tuple of floats."""
+    z, y, x = map(float, values)
+    return z, y, x
+
+
+def enlarged(box: tuple[slice, ...], margin: int) -> tuple[slice, ...]:
+    """A box of an array with so many voxels more on each side, as far as the array goes.
+
+    Example:
+        >>> enlarged((slice(1, 4),), 2)
+        (slice(0, 6, None),)
+    """
+    return tuple(slice(max(0, side.start - margin), side.stop + margin) for side in box)
 
 
 def smooth_field(grid: Grid, scale_mm: float, rng: np.random.Generator) -> np.ndarray:
@@ -80,6 +101,11 @@ def smooth_field(grid: Grid, scale_mm: float, rng: np.random.Generator) -> np.nd
 
     Returns:
         (Z, Y, X) float32 with mean 0 and standard deviation of about 1.
+
+    Example:
+        >>> field = smooth_field(Grid((40, 40, 40), (1, 1, 1), (0, 0, 0)), 4.0, np.random.default_rng(0))
+        >>> field.shape, bool(0.8 < field.std() < 1.2)
+        ((40, 40, 40), True)
     """
     bases = []
     for axis_mm in grid.axes_mm():
@@ -94,9 +120,9 @@ def smooth_field(grid: Grid, scale_mm: float, rng: np.random.Generator) -> np.nd
     return (field / 0.479**1.5).astype(np.float32)
 
 
-def block_mean(values: np.ndarray, factors: tuple[int, ...]) -> np.ndarray:
+def block_mean(values: np.ndarray, factors: tuple[int, int, int]) -> np.ndarray:
     """Mean over blocks of `factors` voxels along the last three axes; the inverse of :meth:`Grid.refined`."""
-    if tuple(factors) == (1, 1, 1):
+    if factors == (1, 1, 1):
         return values
     *rest, z, y, x = values.shape
     a, b, c = factors

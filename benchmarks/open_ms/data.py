@@ -8,7 +8,7 @@ import numpy as np
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIOWithReorient
 
 from nnunetv2_conflunet.imageio import read_instances
-from nnunetv2_conflunet.simulation.grid import Grid
+from nnunetv2_conflunet.simulation.image_grid import DIRECTION, Grid, triple
 from nnunetv2_conflunet.utilities.errors import InputError
 
 SOURCE = (
@@ -29,7 +29,7 @@ FLAIR_PATIENTS = "patient07", "patient19"
 class OpenMS:
     """A folder with ``gold/<patient>.nii.gz`` (masks) and ``flair/<patient>.nii.gz``, all on one grid in MNI space.
 
-    Source: Lesjak et al. 2017, doi:10.1007/s12021-017-9348-7, licence CC-BY.
+    Source: Lesjak et al. 2017, doi:10.1007/s12021-017-9348-7, license CC-BY.
 
     Attributes:
         folder: the folder.
@@ -64,29 +64,38 @@ class OpenMS:
         return path
 
     def mask(self, patient: str) -> tuple[np.ndarray, Grid]:
-        """A patient's lesions, (Z, Y, X) bool, and their grid; see :meth:`flair` for the axes and errors."""
-        path = self.path("gold", patient)
-        mask, properties = read_instances(path, SimpleITKIOWithReorient())
-        return mask > 0, _grid(path, mask.shape, properties["sitk_stuff"])
+        """A patient's lesions, (Z, Y, X) bool, and their grid; see :func:`read_flair` for the axes and errors."""
+        instances, grid = read_map(self.path("gold", patient))
+        return instances > 0, grid
 
     def flair(self, patient: str) -> tuple[np.ndarray, Grid]:
-        """A patient's FLAIR, (Z, Y, X) float32: z to the top, y to the front, x to the right; and its grid.
-
-        Raises:
-            InputError: the file is missing or cannot be read.
-        """
-        path = self.path("flair", patient)
-        try:
-            flair, properties = SimpleITKIOWithReorient().read_images([str(path)])
-        except RuntimeError as error:
-            raise InputError(f"{path} cannot be read as an image.") from error
-        return flair[0], _grid(path, flair.shape[1:], properties["sitk_stuff"])
+        """A patient's FLAIR and its grid, see :func:`read_flair`."""
+        return read_flair(self.path("flair", patient))
 
 
-def _grid(path: Path, shape: tuple[int, ...], stuff: dict) -> Grid:
+def read_flair(path: Path) -> tuple[np.ndarray, Grid]:
+    """A FLAIR, (Z, Y, X) float32: z to the top, y to the front, x to the right; and its grid.
+
+    Raises:
+        InputError: the file cannot be read, or has not 1 mm in MNI space.
+    """
+    try:
+        images, properties = SimpleITKIOWithReorient().read_images([str(path)])
+    except RuntimeError as error:
+        raise InputError(f"{path} cannot be read as an image.") from error
+    return images[0], _grid(path, images[0], properties["sitk_stuff"])
+
+
+def read_map(path: Path) -> tuple[np.ndarray, Grid]:
+    """A mask or an instance map, (Z, Y, X) integers, and its grid; see :func:`read_flair` for the axes and errors."""
+    instances, properties = read_instances(path, SimpleITKIOWithReorient())
+    return instances, _grid(path, instances, properties["sitk_stuff"])
+
+
+def _grid(path: Path, array: np.ndarray, stuff: dict) -> Grid:
     x, y, z = stuff["origin"]
     # SimpleITK's world is LPS.
-    grid = Grid(shape, tuple(stuff["spacing"][::-1]), (z, -y, -x))
-    if not np.allclose(grid.spacing_mm, 1) or not np.allclose(stuff["direction"], np.diag([-1, -1, 1]).ravel()):
+    grid = Grid(array.shape, triple(stuff["spacing"][::-1]), (z, -y, -x))
+    if not np.allclose(grid.spacing_mm, 1) or not np.allclose(stuff["direction"], DIRECTION):
         raise InputError(f"{path} has spacing {grid.spacing_mm} mm or oblique axes; 1 mm in MNI space is needed.")
     return grid

@@ -8,17 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from open_ms.cohort import OpenMSSource, crop_to, occurrence_of, shape_patients, whole_voxels
 from open_ms.picture import draw_picture
-from open_ms.real_cohort import (
-    crop_to,
-    occurrence_of,
-    shape_patients,
-    whole_voxels,
-    write_real_case,
-)
 from support import assert_whole_or_as_before, write_nifti
 
-from nnunetv2_conflunet.simulation.grid import Grid
+from nnunetv2_conflunet.simulation.image_grid import Grid
 from nnunetv2_conflunet.simulation.statistics import measure_dataset
 
 pytestmark = pytest.mark.slow
@@ -126,7 +120,8 @@ class Patients:
 
 @pytest.mark.parametrize("room", [0, 4096])
 def test_on_a_full_disk_the_old_real_case_stands(disk, room):
-    assert_whole_or_as_before(disk, lambda: write_real_case(Patients(), disk.folder / "d", Patients.grid), room)
+    source = OpenMSSource(Patients())
+    assert_whole_or_as_before(disk, lambda: source.write_further(disk.folder / "d", Patients.grid), room)
 
 
 @pytest.mark.parametrize("room", [0, 4096])

@@ -2,23 +2,11 @@
 
 import numpy as np
 import pytest
-from open_ms.real_shapes import RealShape, real_components, shape_maker
-from simulation.test_placement import plain_tissue
+from open_ms.shapes import RealShape, real_components, shape_maker
+from open_ms_scenes import ball, box
 
-from nnunetv2_conflunet.simulation.lesions import Component
-from nnunetv2_conflunet.simulation.placement import place_lesions
+from nnunetv2_conflunet.simulation.growth import grow
 from nnunetv2_conflunet.utilities.errors import InputError
-
-
-def ball(radius: float, size: int = 30) -> np.ndarray:
-    axis = np.arange(size) - size // 2
-    return axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2 <= radius**2
-
-
-def box(*lengths: int) -> np.ndarray:
-    mask = np.zeros((30, 30, 30), bool)
-    mask[tuple(slice(5, 5 + n) for n in lengths)] = True
-    return mask
 
 
 @pytest.mark.parametrize(
@@ -119,12 +107,9 @@ def test_a_bent_component_gives_a_bent_lesion():
     # An L of two legs: voxels between the legs stay free, which no ellipsoid does.
     mask = np.zeros((30, 30, 30), bool)
     mask[10:14, 4:20, 4:8] = mask[10:14, 4:8, 4:20] = True
-    make_shape = shape_maker(real_components(mask))
-    placement = place_lesions(
-        [Component((float(mask.sum()),))], plain_tissue((1.0, 1.0, 1.0)), np.random.default_rng(0), make_shape,
-        compact=False,
-    )  # fmt: skip
-    member = placement.units[0].member
+    shape = shape_maker(real_components(mask))(np.random.default_rng(0))
+    free = np.ones((60, 60, 60), bool)
+    member = grow(shape, float(mask.sum()), np.full(3, 30.0), (1.0, 1.0, 1.0), free, free).member
     middle = np.argwhere(member).mean(axis=0).round().astype(int)
     assert not member[tuple(middle)]
     assert member.sum() == pytest.approx(mask.sum(), rel=0.05)

@@ -6,28 +6,30 @@ import numpy as np
 from scipy import ndimage
 
 from nnunetv2_conflunet.simulation.anatomy import Anatomy
-from nnunetv2_conflunet.simulation.grid import Grid, smooth_field
-from nnunetv2_conflunet.simulation.growth import Tissue
+from nnunetv2_conflunet.simulation.image_grid import Grid, smooth_field
 from nnunetv2_conflunet.simulation.lesions import LesionStatistics, Shape
-from nnunetv2_conflunet.simulation.patient import Patient, choose_density
-from nnunetv2_conflunet.simulation.placement import Placement, place_lesions
-from nnunetv2_conflunet.simulation.rendering import Canvas, add_lesions, scan
+from nnunetv2_conflunet.simulation.patient import Patient, allowed_voxels, choose_density, random_streams
+from nnunetv2_conflunet.simulation.placement import Placement, Tissue, place_lesions
+from nnunetv2_conflunet.simulation.rendering import Canvas, Look, add_lesions, scan
+from open_ms.anatomy import RealBrain, deform_brain
 from open_ms.filling import Texture
-from open_ms.real_anatomy import RealBrain, deform_brain
 from open_ms.sheets import draw_plan_with_sheets
 
-# Contrast of small lesions, its factor by volume in mm3, and the share that is lost at the outline: chosen so that the
-# signals by size are those of the two FLAIR volumes of Lesjak et al. 2017 (see docs/open_ms_cohort.md).
-MEAN_CONTRAST = 0.37, 0.45
-CONTRAST_BY_VOLUME = (14.0, 60.0, 250.0, 1000.0), (1.0, 1.3, 1.4, 1.3)
-FADING = 0.25, 0.6
+# Contrast and fading are chosen so that the signals by size are those of the two FLAIR volumes of Lesjak et al. 2017
+# (see docs/open_ms_cohort.md). The image has noise and blur already; the new ones vary them.
+LOOK = Look(
+    contrast=(0.37, 0.45),
+    contrast_by_volume=((14.0, 60.0, 250.0, 1000.0), (1.0, 1.3, 1.4, 1.3)),
+    fading=(0.25, 0.6),
+    blur_mm=(0.0, 0.35),
+    noise=(0.0, 0.02),
+)
+GAMMA = 0.9, 1.1
 # Patches within a lesion: standard deviation in units of white matter and size of half a patch.
 PATCHES, PATCH_MM = 0.05, 3.5
 # Noise inside the lesions of patient19, relative to that of white matter, and its width, which is larger there.
 NOISE_FACTOR, NOISE_MM = 0.85, 0.63
-# The image has noise and blur already; the new ones vary them.
-BLUR_MM, NOISE, GAMMA = (0.0, 0.35), (0.0, 0.02), (0.9, 1.1)
-# Large lesions keep to the ventricles: reluctance of tissue that is a millimetre farther away.
+# Large lesions keep to the ventricles: reluctance of tissue that is a millimeter farther away.
 RELUCTANCE_PER_MM, FARTHEST_MM = 0.15, 12.0
 # Distances at which the chance of periventricular lesions, and of further units of a sheet, has fallen to a third.
 PERIVENTRICULAR_MM, SHEET_MM = 5.0, 3.0
@@ -46,7 +48,7 @@ def simulate_real_patient(
 
     Args:
         brain: the background.
-        make_shape: shapes of the lesions, see :func:`.real_shapes.shape_maker`.
+        make_shape: shapes of the lesions, see :func:`.shapes.shape_maker`.
         grid: the grid of the image, 1 mm.
         statistics: what the lesions are drawn from; sheets come on top. None for a patient without lesions.
         seed: the same seed gives the same patient.
@@ -54,11 +56,7 @@ def simulate_real_patient(
     Returns:
         The patient.
     """
-    # One stream a part: the same brain whatever lesions are asked for.
-    brain_rng, plan_rng, place_rng, look_rng, scan_rng = (
-        np.random.default_rng(np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, part)))
-        for part in range(5)
-    )
+    brain_rng, plan_rng, place_rng, look_rng, scan_rng = random_streams(seed, 5)
     anatomy, occurrence = deform_brain(brain, grid, brain_rng)
     placement = Placement(np.zeros(grid.shape, np.int32))
     if statistics is not None:
@@ -66,7 +64,7 @@ def simulate_real_patient(
         placement = place_lesions(plan, occurrence_tissue(anatomy, occurrence), place_rng, make_shape)
     signal = paint(anatomy, placement, brain.texture, look_rng)
     signal **= np.float32(scan_rng.uniform(*GAMMA))
-    image = scan(signal, anatomy.brain, grid, scan_rng, blur_mm=BLUR_MM, noise=NOISE)
+    image = scan(signal, anatomy.brain, grid, LOOK, scan_rng)
     return Patient(image, placement.instances, placement.missed)
 
 
@@ -77,20 +75,19 @@ def occurrence_tissue(anatomy: Anatomy, occurrence: np.ndarray) -> Tissue:
         anatomy: the brain.
         occurrence: (2, Z, Y, X) float32, how often patients have a lesion here: all lesions, those up to 2 mL.
     """
-    distance = anatomy.ventricle_distance_mm
-    allowed = (anatomy.brain > 0.95) & (anatomy.tissues["csf"] < 0.3) & (distance > 0)
+    allowed = allowed_voxels(anatomy)
     white = np.where(allowed & (anatomy.tissues["white"] > 0.5), anatomy.tissues["white"], 0)
-    outside_mm = np.clip(distance, 0, None)
+    outside_mm = np.clip(anatomy.ventricle_distance_mm, 0, None)
     every, small = (where + OCCURRENCE_FLOOR * where[white > 0].mean() for where in occurrence)
     # The noise of single voxels must not shape a lesion.
     gray = ndimage.gaussian_filter(anatomy.tissues["cortex"] + anatomy.tissues["deep_gray"], 1.5)
     return Tissue(
         spacing_mm=anatomy.grid.spacing_mm,
         allowed=allowed,
-        reluctance=(gray + RELUCTANCE_PER_MM * np.minimum(outside_mm, FARTHEST_MM)).astype(np.float32),
         densities=(white * every * np.exp(-outside_mm / PERIVENTRICULAR_MM), white * small),
         choose_density=choose_density,
-        ventricle_distance_mm=distance,
+        reluctance=(gray + RELUCTANCE_PER_MM * np.minimum(outside_mm, FARTHEST_MM)).astype(np.float32),
+        ventricle_distance_mm=anatomy.ventricle_distance_mm,
         cluster_preference=white * np.exp(-outside_mm / SHEET_MM),
     )
 
@@ -106,15 +103,7 @@ def paint(anatomy: Anatomy, placement: Placement, texture: Texture, rng: np.rand
     """
     grid = anatomy.grid
     canvas = Canvas(grid.shape)
-    add_lesions(
-        canvas,
-        placement.units,
-        rng.uniform(*MEAN_CONTRAST),
-        grid.voxel_volume_mm3,
-        rng,
-        contrast_by_volume=CONTRAST_BY_VOLUME,
-        fading=FADING,
-    )
+    add_lesions(canvas, placement.units, grid.voxel_volume_mm3, LOOK, rng)
     noise = Texture(NOISE_FACTOR * texture.sd, NOISE_MM).sample(grid.shape, rng)
     inside = noise + PATCHES * smooth_field(grid, PATCH_MM, rng)
     signal = canvas.over(anatomy.signal) + np.clip(canvas.coverage, 0, 1) * inside

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from open_ms.real_data import FLAIR_PATIENTS, PATIENTS, OpenMS
+from open_ms.data import FLAIR_PATIENTS, PATIENTS, OpenMS
 
 from nnunetv2_conflunet.utilities.errors import InputError
 

@@ -1,0 +1,141 @@
+"""nnU-Net's three folders under one base, and its commands run there as a user types them."""
+
+import argparse
+import copy
+import math
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nnunetv2_conflunet.nnunet_plugin.search_path import nnunet_ext_path
+from nnunetv2_conflunet.utilities.files import read_json, write_json
+
+# One worker of each kind: on two cores more of them, each of which imports PyTorch, wait for each other.
+LIMITS = {
+    "nnUNet_def_n_proc": "1",
+    "nnUNet_n_proc_DA": "1",
+    "nnUNet_compile": "f",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "PYTHONUNBUFFERED": "1",
+}
+PATCH_MM = 48
+N_STAGES = 4
+
+
+class Project:
+    """nnU-Net's folders ``raw``, ``preprocessed`` and ``results`` under one folder.
+
+    Args:
+        base: the folder.
+        own_trainers: a folder with further trainers.
+        limits: further environment variables of every command.
+
+    Example:
+        >>> project = Project("/tmp/project", "/tmp/trainers")
+        >>> project.environment["nnUNet_raw"]
+        '/tmp/project/raw'
+        >>> project.fold("Dataset001_A", "nnUNetTrainer", "3d_fullres").name
+        'fold_0'
+    """
+
+    def __init__(
+        self, base: str | os.PathLike, own_trainers: str | os.PathLike, limits: Mapping[str, str] = LIMITS
+    ) -> None:
+        self.base = Path(base)
+        self.environment = {
+            **os.environ,
+            **limits,
+            **{f"nnUNet_{name}": str(self.base / name) for name in ("raw", "preprocessed", "results")},
+            "nnUNet_extTrainer": os.pathsep.join([str(nnunet_ext_path()), str(own_trainers)]),
+        }
+
+    def run(self, command: str, **variables: str) -> None:
+        """Run a command of this Python's environment, or of the search path, showing it and what it prints.
+
+        Args:
+            command: a line of a shell, without the shell's own features.
+            variables: further environment variables.
+        """
+        print(f"$ {command}", flush=True)
+        program, *arguments = shlex.split(command)
+        places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        executable = shutil.which(program, path=places) or sys.exit(f"{program} is not found in {places}")
+        subprocess.run([executable, *arguments], env={**self.environment, **variables}, check=True)
+
+    def fold(
+        self, dataset: str, trainer: str, configuration: str, fold: str = "0", results: Path | None = None
+    ) -> Path:
+        """The folder of one training; `results` stands for the project's own."""
+        model = f"{trainer}__nnUNetPlans__{configuration}"
+        return (results or self.base / "results") / dataset / model / f"fold_{fold}"
+
+    def train(self, fold: Path, options: str = "", **variables: str) -> None:
+        """Train, or go on where a training was stopped; nothing where one has been validated.
+
+        Args:
+            fold: its folder, from :meth:`fold`.
+            options: of nnUNetv2_train.
+            variables: further environment variables.
+        """
+        if (fold / "validation" / "summary.json").exists():
+            return
+        number = int(fold.parents[1].name.removeprefix("Dataset").partition("_")[0])
+        trainer, _, configuration = fold.parent.name.split("__")
+        again = " --c" if list(fold.glob("checkpoint_*.pth")) else ""
+        self.run(
+            f"nnUNetv2_train {number} {configuration} {fold.name.removeprefix('fold_')} -tr {trainer} {options}{again}",
+            nnUNet_results=str(fold.parents[2]),
+            **variables,
+        )
+
+    def add_configuration(self, dataset: str, name: str, make: Callable[[dict], dict]) -> None:
+        """Write ``make(3d_fullres)`` into a dataset's plans as a configuration."""
+        path = self.base / "preprocessed" / dataset / "nnUNetPlans.json"
+        plans = read_json(path)
+        plans["configurations"][name] = make(plans["configurations"]["3d_fullres"])
+        write_json(plans, path)
+
+
+def keep_settings(path: Path, args: argparse.Namespace, names: Iterable[str]) -> None:
+    """Write down the arguments on which the steps in a folder depend, and end a later run that asks for something else.
+
+    A step that has finished is skipped: with other settings it would stand for what it is not.
+    """
+    settings = {name: getattr(args, name) for name in names}
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(settings, path)
+    elif (before := read_json(path)) != settings:
+        sys.exit(f"{path}: this folder was begun with {before}, not with {settings}. Choose another folder.")
+
+
+def small_configuration(parent: dict[str, Any]) -> dict[str, Any]:
+    """A configuration that inherits from 3d_fullres: smaller patches, a network of 16 to 128 features.
+
+    Mask, heatmap and offsets share the last layer: with 8 features they are learned at each other's cost
+    (docs/experiments.md). One convolution instead of two at the full resolution makes up for most of the time.
+
+    Example:
+        >>> small_configuration({"spacing": [3, 1, 1], "architecture": {"arch_kwargs": {}}})["patch_size"]
+        [16, 48, 48]
+    """
+    patch = [16 * max(1, round(PATCH_MM / mm / 16)) for mm in parent["spacing"]]
+    # An axis of few, thick slices is halved only while more than 4 voxels of it are left.
+    strides = [[1, 1, 1]] + [[2 if size >> stage > 4 else 1 for size in patch] for stage in range(N_STAGES - 1)]
+    architecture = copy.deepcopy(parent["architecture"])
+    architecture["arch_kwargs"].update(
+        n_stages=N_STAGES,
+        features_per_stage=[16 * 2**stage for stage in range(N_STAGES)],
+        kernel_sizes=[[3, 3, 3]] * N_STAGES,
+        strides=strides,
+        n_conv_per_stage=[1] + [2] * (N_STAGES - 1),
+        n_conv_per_stage_decoder=[2] * (N_STAGES - 2) + [1],
+    )
+    # A step sees as many voxels whatever the spacing: with fewer of them the mask may not begin to be learned.
+    batch_size = max(2, round(2 * PATCH_MM**3 / math.prod(patch)))
+    return {"inherits_from": "3d_fullres", "patch_size": patch, "batch_size": batch_size, "architecture": architecture}
