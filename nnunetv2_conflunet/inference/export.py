@@ -4,8 +4,8 @@ Each function has the arguments of the one of nnU-Net it stands in for, and give
 channels only.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from nnunetv2_conflunet.imageio import declared_labels, read_labels
 from nnunetv2_conflunet.inference.case_files import case_files, write_case
 from nnunetv2_conflunet.inference.instances import instances_from_logits
 from nnunetv2_conflunet.inference.output_files import OutputFiles
+from nnunetv2_conflunet.nnunet_plugin.exports import replaced_exports
 from nnunetv2_conflunet.postprocessing.size_filter import describe_removed
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
@@ -137,3 +138,14 @@ def resample_and_save_semantic(
     resample_and_save(
         semantic, target_shape, output_file, plans_manager, configuration_manager, properties_dict, dataset_json, *args
     )
+
+
+def exporting_instances(export_case: Callable = export_prediction_with_instances) -> AbstractContextManager[None]:
+    """While open, nnU-Net's loops over cases hand each prediction to our export functions.
+
+    Other networks must not predict in the same process meanwhile.
+
+    Args:
+        export_case: what writes the files of a case.
+    """
+    return replaced_exports(export_case, convert_semantic_logits_to_segmentation, resample_and_save_semantic)

@@ -17,13 +17,12 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2_conflunet.imageio import Geometry
 from nnunetv2_conflunet.imageio.case_folder import refuse_macos_files
 from nnunetv2_conflunet.imageio.file_axes import array_to_file_index
-from nnunetv2_conflunet.inference.export import export_or_explain
+from nnunetv2_conflunet.inference.export import export_or_explain, exporting_instances
 from nnunetv2_conflunet.inference.instances import instances_from_logits
 from nnunetv2_conflunet.inference.lesion_table import lesion_table
 from nnunetv2_conflunet.inference.output_files import OutputFiles, check_distinct
-from nnunetv2_conflunet.networks import Heads, heads_of, unwrapped
+from nnunetv2_conflunet.networks import HeadChannels, heads_of, unwrapped
 from nnunetv2_conflunet.nnunet_plugin.search_path import ours_in_ext_trainer
-from nnunetv2_conflunet.nnunet_plugin.stock_exports import exporting_instances
 from nnunetv2_conflunet.utilities.errors import InputError
 
 
@@ -51,7 +50,7 @@ class ConfLUNetPredictor(nnUNetPredictor):
     """
 
     @property
-    def heads(self) -> Heads:
+    def heads(self) -> HeadChannels:
         """The layout of the network's output channels."""
         return heads_of(self.network)
 

@@ -12,19 +12,22 @@ from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunetv2_conflunet.networks.weights import shape_difference
 from nnunetv2_conflunet.utilities.errors import InputError
 
 ATTRIBUTE = "conflunet_heads"
 
 
 @dataclass(frozen=True)
-class Heads:
-    """Which output channels mean what.
+class HeadChannels:
+    """Which output channel holds what.
 
     Attributes:
         n_semantic: number of semantic channels, which come first.
         dim: number of spatial axes, 2 or 3.
+
+    >>> channels = HeadChannels(n_semantic=2, dim=3)
+    >>> channels.n_channels, channels.heatmap, channels.offset(axis=0)
+    (6, 2, 3)
     """
 
     n_semantic: int
@@ -51,7 +54,7 @@ class Heads:
         the heads are trained.
         """
         if isinstance(output, list | tuple):
-            scales, finest = [i[:, : self.n_semantic] for i in output], output[0]
+            scales, finest = [scale[:, : self.n_semantic] for scale in output], output[0]
         elif module.training_without_deep_supervision:
             scales, finest = [output[:, : self.n_semantic]], output
         else:
@@ -59,7 +62,7 @@ class Heads:
         return [*scales, finest[:, self.n_semantic :]]
 
 
-def widen_with_heads(network: nn.Module, heads: Heads) -> nn.Module:
+def widen_with_heads(network: nn.Module, heads: HeadChannels) -> nn.Module:
     """Make a stock network of ``heads.n_channels`` outputs hand its heads over, and start these at zero.
 
     At zero the heads have no gradient on the shared trunk until they have learned something themselves; started at
@@ -116,13 +119,15 @@ def output_layers(network: nn.Module) -> nn.ModuleList:
 
 
 def _refuse_other_weights(network: nn.Module, weights: dict, prefix: str, *_) -> None:
-    mine = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-    difference = shape_difference(network, mine)
-    if difference:
-        raise InputError(
-            f"The weights of the checkpoint do not fit this network with center and offset heads: {difference}. A "
-            "training can start from a model without heads by -pretrained_weights."
-        )
+    # Missing and surplus keys are left to torch, which knows whether loading is strict.
+    for name, parameter in network.state_dict().items():
+        saved = weights.get(prefix + name)
+        if saved is not None and saved.shape != parameter.shape:
+            raise InputError(
+                f"The weights of the checkpoint do not fit this network with center and offset heads: {name} has the "
+                f"shape {tuple(saved.shape)} instead of {tuple(parameter.shape)}. A training can start from a model "
+                "without heads by -pretrained_weights."
+            )
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
@@ -132,6 +137,6 @@ def unwrapped(network: nn.Module) -> nn.Module:
     return network._orig_mod if isinstance(network, OptimizedModule) else network
 
 
-def heads_of(network: nn.Module | None) -> Heads | None:
+def heads_of(network: nn.Module | None) -> HeadChannels | None:
     """The heads of a network that :func:`widen_with_heads` made, None of any other."""
     return None if network is None else getattr(unwrapped(network), ATTRIBUTE, None)

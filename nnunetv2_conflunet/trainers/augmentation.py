@@ -88,15 +88,17 @@ def _whole_instances(segmentation: torch.Tensor, ignore_label: int | None) -> In
 
     In nnU-Net's pseudo-2D augmentation the slices of the two channels stand one after the other.
     """
-    semantic, instances = (i[0] if len(i) == 1 else i for i in np.split(segmentation.numpy(), 2))
+    semantic, instances = (
+        channel[0] if len(channel) == 1 else channel for channel in np.split(segmentation.numpy(), 2)
+    )
     ignored = None if ignore_label is None else semantic == ignore_label
     return InstanceCenters.of(instances).without_cut(instances, ignored)
 
 
 class InstanceSpatialTransform(BasicTransform):
-    """nnU-Net's spatial transform: its own sampling of image and semantic channel, nearest neighbour for instances.
+    """nnU-Net's spatial transform: its own sampling of image and semantic channel, nearest neighbor for instances.
 
-    Its label-by-label interpolation costs one pass over the patch an instance, which nearest neighbour does not, and
+    Its label-by-label interpolation costs one pass over the patch an instance, which nearest neighbor does not, and
     the ids are no classes whose borders matter.
 
     Args:
@@ -117,12 +119,10 @@ class InstanceSpatialTransform(BasicTransform):
 
     def apply(self, data_dict: dict, **params) -> dict:
         """Move image, both segmentation channels and the centers."""
-        segmentation = data_dict.pop("segmentation")
-        per_channel = segmentation.shape[0] // 2
+        data_dict["segmentation"], instances = data_dict["segmentation"].chunk(2)
         data_dict = self.stock.apply(data_dict, **params)
-        semantic = self.stock._apply_to_segmentation(segmentation[:per_channel], **params)
-        instances = self.nearest._apply_to_segmentation(segmentation[per_channel:], **params)
-        data_dict["segmentation"] = torch.cat((semantic, instances))
+        instances = self.nearest.apply({"segmentation": instances}, **params)["segmentation"]
+        data_dict["segmentation"] = torch.cat((data_dict["segmentation"], instances))
         if params["elastic_offsets"] is None:
             data_dict[CENTERS] = self._moved(data_dict[CENTERS], params)
         else:
@@ -186,6 +186,6 @@ class InstanceTargetTransform(BasicTransform):
         semantic, instances = data_dict["segmentation"][:1], data_dict["segmentation"][1].numpy()
         ignored = None if self.ignore_label is None else semantic[0].numpy() == self.ignore_label
         coded = coded_targets(instances, data_dict.pop(CENTERS), ignored, self.spacing_mm, self.sigma_mm)
-        scales = [semantic] if self.downsample is None else self.downsample._apply_to_segmentation(semantic)
+        scales = [semantic] if self.downsample is None else self.downsample(segmentation=semantic)["segmentation"]
         data_dict["segmentation"] = [*scales, *map(torch.from_numpy, coded)]
         return data_dict

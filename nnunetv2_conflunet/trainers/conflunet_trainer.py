@@ -9,9 +9,15 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from nnunetv2_conflunet.networks import Heads, set_training_without_deep_supervision, widen_with_heads
-from nnunetv2_conflunet.nnunet_plugin.hand_over import install_hand_over
-from nnunetv2_conflunet.nnunet_plugin.stock_exports import exporting_instances
+from nnunetv2_conflunet.inference import ConfLUNetPredictor
+from nnunetv2_conflunet.inference.export import exporting_instances
+from nnunetv2_conflunet.networks import (
+    HeadChannels,
+    heads_of,
+    set_training_without_deep_supervision,
+    widen_with_heads,
+)
+from nnunetv2_conflunet.nnunet_plugin import hand_over
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.preprocessing.refusals import patch_spacing_mm, refuse_other_unit, refuse_unsupported
@@ -21,6 +27,7 @@ from nnunetv2_conflunet.trainers.mixing import refuse_to_replace, set_epochs
 from nnunetv2_conflunet.trainers.on_grid import instantiation_on_grid
 from nnunetv2_conflunet.trainers.progress import (
     MEASURED,
+    PHASES,
     add_loss_parts,
     describe_loss_parts,
     log_loss_parts,
@@ -39,7 +46,7 @@ from nnunetv2_conflunet.utilities.plans import (
 )
 
 # nnU-Net's predictor is constructed by its own commands; from here on it knows our networks.
-install_hand_over()
+hand_over.install(ConfLUNetPredictor, heads_of)
 
 
 class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
@@ -93,7 +100,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         """Also write the settings that inference needs into the plans."""
         super().initialize()
         spacing = patch_spacing_mm(self.configuration_manager)
-        settings = {i: getattr(self, i) for i in ("alpha", "center_focus", "beta", "warm_up", "sigma_mm")}
+        settings = {name: getattr(self, name) for name in ("alpha", "center_focus", "beta", "warm_up", "sigma_mm")}
         instantiation = instantiation_on_grid(self.instantiation, spacing, self.sigma_mm)
         settings[INSTANTIATION_KEY] = instantiation.to_dict()
         plans_file = join(self.output_folder_base, "plans.json")
@@ -124,7 +131,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         """The next class's network, its output widened by a heatmap channel and one offset channel an axis."""
-        heads = Heads(num_output_channels, len(configuration_manager.patch_size))
+        heads = HeadChannels(num_output_channels, len(configuration_manager.patch_size))
         network = super().build_network_architecture(
             plans_manager, configuration_manager, num_input_channels, heads.n_channels, enable_deep_supervision
         )
@@ -173,7 +180,9 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
     def on_train_epoch_start(self) -> None:
         """Also set what share of their weights the losses of the heads have in this epoch."""
         super().on_train_epoch_start()
-        self.loss.heads_weight = heads_weight(self.current_epoch, self.mask_began(), self.num_epochs, self.warm_up)
+        self.loss.heads_weight = heads_weight(
+            self.current_epoch, self.epoch_of_first_mask(), self.num_epochs, self.warm_up
+        )
 
     def _split_is_written(self) -> bool:
         if self.fold == "all":
@@ -201,7 +210,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
     def with_unpacked_targets(self, batch: dict) -> dict:
         """A batch of the loader with the targets of the heads, which are made on the trainer's device."""
         *scales, codes, centers = batch["target"]
-        codes, centers = (i.to(self.device, non_blocking=True) for i in (codes, centers))
+        codes, centers = (tensor.to(self.device, non_blocking=True) for tensor in (codes, centers))
         packed = unpack_targets(codes, centers, patch_spacing_mm(self.configuration_manager), self.sigma_mm)
         return {**batch, "target": [*scales, packed]}
 
@@ -222,7 +231,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
 
     def on_epoch_end(self) -> None:
         """Also print and plot the parts of the loss."""
-        for phase in ("train", "val"):
+        for phase in PHASES:
             self.print_to_log_file(f"{phase}_loss parts: {describe_loss_parts(self.logger, phase)}")
         super().on_epoch_end()
         if self.local_rank == 0:

@@ -5,10 +5,12 @@
 docs/reproduction.md says point by point what is alike and what is not.
 """
 
+from typing import Any
+
 import torch
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
@@ -17,9 +19,7 @@ from nnunetv2_conflunet.networks import output_layers
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.preprocessing.raw_dataset import refuse_regions
 from nnunetv2_conflunet.trainers.conflunet_trainer import nnUNetTrainerConfLUNet
-from nnunetv2_conflunet.trainers.focal_loss import FocalLoss
-from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss
-from nnunetv2_conflunet.trainers.mirroring import PredictsWithoutMirroring
+from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss, FocalLoss
 from nnunetv2_conflunet.trainers.mixing import (
     PAPER_EPOCHS,
     StandsBack,
@@ -27,6 +27,7 @@ from nnunetv2_conflunet.trainers.mixing import (
     set_epochs,
     set_unless_mixed_in,
 )
+from nnunetv2_conflunet.trainers.variants import PredictsWithoutMirroring
 
 # Paper: L_seg = focal + 0.5 Dice. Code: the focal loss's exponent.
 DICE_WEIGHT = 0.5
@@ -81,19 +82,14 @@ class RecipeISBI2024(PredictsWithoutMirroring):
         self.oversample_foreground_percent = share
 
     @classmethod
-    def build_network_architecture(
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
-        """The next class's network."""
-        network = super().build_network_architecture(
-            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
-        )
-        return with_one_output(network)
+    def build_network_architecture(cls, plans_manager: PlansManager, *args: Any, **kwargs: Any) -> nn.Module:
+        """The next class's network, with those outputs frozen that only deep supervision has.
+
+        nnU-Net builds them always. Several processes cannot train a parameter that takes no part in the loss.
+        """
+        network = super().build_network_architecture(plans_manager, *args, **kwargs)
+        output_layers(network)[:-1].requires_grad_(False)
+        return network
 
     @StandsBack
     def configure_optimizers(self) -> tuple[Optimizer, LRScheduler]:
@@ -147,18 +143,9 @@ class nnUNetTrainerConfLUNetISBI2024(nnUNetTrainerConfLUNet, RecipeISBI2024):
     )
 
     @classmethod
-    def build_network_architecture(
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
+    def build_network_architecture(cls, plans_manager: PlansManager, *args: Any, **kwargs: Any) -> nn.Module:
         """The next class's network with heads, whose channels start like all others (code), not at zero."""
-        network = super().build_network_architecture(
-            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
-        )
+        network = super().build_network_architecture(plans_manager, *args, **kwargs)
         output_layers(network).apply(network.initialize)
         return network
 
@@ -167,12 +154,3 @@ class nnUNetTrainerConfLUNetISBI2024(nnUNetTrainerConfLUNet, RecipeISBI2024):
         # The code averages over components what ConfLUNetLoss sums up.
         loss.beta = self.beta / len(self.configuration_manager.patch_size)
         return loss
-
-
-def with_one_output(network: nn.Module) -> nn.Module:
-    """The network, with those outputs frozen that only deep supervision has.
-
-    nnU-Net builds them always. Several processes cannot train a parameter that takes no part in the loss.
-    """
-    output_layers(network)[:-1].requires_grad_(False)
-    return network

@@ -1,17 +1,14 @@
 """The folder of a trained model: its validation cases, and the settings in its plans."""
 
-import inspect
-import pickle
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.postprocessing.remove_connected_components import remove_all_but_largest_component_from_segmentation
 from nnunetv2.utilities.file_path_utilities import folds_tuple_to_string
 
 from nnunetv2_conflunet.imageio.case_folder import CaseFolder
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
+from nnunetv2_conflunet.nnunet_plugin.postprocessing import Postprocessing, read_stock_postprocessing
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json
@@ -19,18 +16,6 @@ from nnunetv2_conflunet.utilities.nnunet_folders import RAW, nnunet_folder
 from nnunetv2_conflunet.utilities.plans import INSTANTIATION_KEY, SETTINGS_KEY, UNTUNED_KEY
 
 REFERENCE_SUBFOLDER = "instancesTr"
-# nnU-Net's postprocessing: functions of a segmentation, each with its keyword arguments.
-Postprocessing = list[tuple[Callable, dict]]
-
-
-class _StockUnpickler(pickle.Unpickler):
-    """Reads nnU-Net's postprocessing and nothing else: unpickling can run any program."""
-
-    def find_class(self, module: str, name: str) -> Callable:
-        function = remove_all_but_largest_component_from_segmentation
-        if (module, name) != (function.__module__, function.__name__):
-            raise pickle.UnpicklingError(f"{module}.{name} is no postprocessing of nnU-Net")
-        return function
 
 
 @dataclass(frozen=True)
@@ -133,18 +118,7 @@ class ModelFolder:
             InputError: the file cannot be read, or holds anything but nnU-Net's own function and its arguments.
         """
         path = self.folder / f"crossval_results_folds_{folds_tuple_to_string(folds)}" / "postprocessing.pkl"
-        if not path.is_file():
-            return []
-        try:
-            with path.open("rb") as file:
-                functions, arguments = _StockUnpickler(file).load()
-            for function, named in zip(functions, arguments, strict=True):
-                inspect.signature(function).bind(None, **named)
-            return list(zip(functions, arguments, strict=True))
-        except Exception as error:
-            raise InputError(
-                f"{path} cannot be read ({type(error).__name__}: {error}); determine nnU-Net's postprocessing again."
-            ) from error
+        return read_stock_postprocessing(path) if path.is_file() else []
 
     def _reference_folder(self, given: Path | None) -> Path:
         if given is None:

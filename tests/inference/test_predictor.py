@@ -18,14 +18,14 @@ from torch import nn
 
 from nnunetv2_conflunet.inference import ConfLUNetPredictor, export
 from nnunetv2_conflunet.inference.instantiate_folder import instantiate_folder
-from nnunetv2_conflunet.networks import Heads
+from nnunetv2_conflunet.networks import HeadChannels, heads_of
 from nnunetv2_conflunet.networks.heads import ATTRIBUTE
-from nnunetv2_conflunet.nnunet_plugin.hand_over import install_hand_over
+from nnunetv2_conflunet.nnunet_plugin import hand_over
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.trainers.targets import center_offset_targets
 from nnunetv2_conflunet.utilities.errors import InputError
 
-install_hand_over()
+hand_over.install(ConfLUNetPredictor, heads_of)
 CPU = torch.device("cpu")
 SPACING = (1.5, 1.0, 1.2)
 CENTERS = [(14, 12, 12), (14, 12, 18), (20, 22, 24)]
@@ -47,7 +47,7 @@ class Oracle(nn.Module):
     def __init__(self, axes=(0, 1, 2)):
         super().__init__()
         self.axes = axes
-        setattr(self, ATTRIBUTE, Heads(2, len(axes)))
+        setattr(self, ATTRIBUTE, HeadChannels(2, len(axes)))
 
     def forward(self, x):
         dim = x.ndim - 2
