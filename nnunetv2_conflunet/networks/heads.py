@@ -6,6 +6,7 @@ of the stock network.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -84,7 +85,7 @@ def widen_with_heads(network: nn.Module, heads: HeadChannels) -> nn.Module:
     setattr(network, ATTRIBUTE, heads)
     set_training_without_deep_supervision(network, False)
     # On the decoder, whose output is the network's: torch.compile takes a hook inside the network into its one graph.
-    network.decoder.register_forward_hook(heads.split)
+    network.get_submodule("decoder").register_forward_hook(heads.split)
     # nnU-Net loads weights in its own code, where only the network itself can say what does not fit.
     network._register_load_state_dict_pre_hook(_refuse_other_weights, with_module=True)
     return network
@@ -97,7 +98,7 @@ def set_training_without_deep_supervision(network: nn.Module, on: bool) -> bool:
         network: what :func:`widen_with_heads` made, wrapped or not.
         on: True in training, False in inference.
     """
-    decoder = unwrapped(network).decoder
+    decoder: Any = unwrapped(network).get_submodule("decoder")
     before = getattr(decoder, "training_without_deep_supervision", False)
     decoder.training_without_deep_supervision = on
     return before

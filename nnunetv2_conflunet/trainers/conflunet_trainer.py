@@ -1,22 +1,18 @@
 """The trainer: nnU-Net's, with center and offset heads."""
 
+from dataclasses import replace
 from os.path import join
 
-import numpy as np
 import torch
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
+import nnunetv2_conflunet.trainers.progress as progress
 from nnunetv2_conflunet.inference import ConfLUNetPredictor
 from nnunetv2_conflunet.inference.export import exporting_instances
-from nnunetv2_conflunet.networks import (
-    HeadChannels,
-    heads_of,
-    set_training_without_deep_supervision,
-    widen_with_heads,
-)
+from nnunetv2_conflunet.networks import HeadChannels, heads_of, set_training_without_deep_supervision, widen_with_heads
 from nnunetv2_conflunet.nnunet_plugin import hand_over
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
@@ -24,15 +20,7 @@ from nnunetv2_conflunet.preprocessing.refusals import patch_spacing_mm, refuse_o
 from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
 from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss
 from nnunetv2_conflunet.trainers.mixing import refuse_to_replace, set_epochs
-from nnunetv2_conflunet.trainers.on_grid import instantiation_on_grid
-from nnunetv2_conflunet.trainers.progress import (
-    MEASURED,
-    PHASES,
-    add_loss_parts,
-    describe_loss_parts,
-    log_loss_parts,
-    plot_loss_parts,
-)
+from nnunetv2_conflunet.trainers.targets import lowest_peak
 from nnunetv2_conflunet.trainers.unpacking import unpack_targets
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum, heads_weight
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -47,6 +35,8 @@ from nnunetv2_conflunet.utilities.plans import (
 
 # nnU-Net's predictor is constructed by its own commands; from here on it knows our networks.
 hand_over.install(ConfLUNetPredictor, heads_of)
+# A lower threshold of the heatmap would make a center of every ripple, on any grid.
+LOWEST_THRESHOLD = 0.05
 
 
 class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
@@ -79,6 +69,9 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
     instantiation: InstantiationSettings = InstantiationSettings(
         heatmap_threshold=0.3, window_mm=5.0, min_prominence=0.05, min_consistency=1.25
     )
+    # Set by nnU-Net's trainer.
+    enable_deep_supervision: bool
+    folder_with_segs_from_previous_stage: str | None
 
     def __init__(
         self,
@@ -94,7 +87,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         refuse_other_unit(manager, configuration, self.instantiation, self.sigma_mm)
         super().__init__(plans, configuration, fold, dataset_json, device)
         set_epochs(self)
-        add_loss_parts(self.logger)
+        progress.add_loss_parts(self.logger)
 
     def initialize(self) -> None:
         """Also write the settings that inference needs into the plans."""
@@ -195,7 +188,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
 
     def train_step(self, batch: dict) -> dict:
         """nnU-Net's step; its result also holds the parts of the loss."""
-        return {**super().train_step(self.with_unpacked_targets(batch)), **self._parts_of_loss()}
+        return {**super().train_step(self.with_unpacked_targets(batch)), **self.loss.logged_parts()}
 
     def validation_step(self, batch: dict) -> dict:
         """nnU-Net's step; its result also holds the parts of the loss."""
@@ -205,7 +198,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
             result = super().validation_step(self.with_unpacked_targets(batch))
         finally:
             self.enable_deep_supervision = deep_supervision
-        return {**result, **self._parts_of_loss()}
+        return {**result, **self.loss.logged_parts()}
 
     def with_unpacked_targets(self, batch: dict) -> dict:
         """A batch of the loader with the targets of the heads, which are made on the trainer's device."""
@@ -214,28 +207,23 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         packed = unpack_targets(codes, centers, patch_spacing_mm(self.configuration_manager), self.sigma_mm)
         return {**batch, "target": [*scales, packed]}
 
-    def _parts_of_loss(self) -> dict[str, np.ndarray]:
-        # One transfer for all of them.
-        values = torch.stack(list(self.loss.parts.values())).cpu().numpy()
-        return {**dict(zip(self.loss.parts, values, strict=True)), MEASURED: self.loss.measured.cpu().numpy()}
-
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """Also log the parts of the training loss."""
         super().on_train_epoch_end(train_outputs)
-        log_loss_parts(self.logger, "train", train_outputs, self.current_epoch, self.is_ddp)
+        progress.log_loss_parts(self.logger, "train", train_outputs, self.current_epoch, self.is_ddp)
 
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
         """Also log the parts of the validation loss."""
         super().on_validation_epoch_end(val_outputs)
-        log_loss_parts(self.logger, "val", val_outputs, self.current_epoch, self.is_ddp)
+        progress.log_loss_parts(self.logger, "val", val_outputs, self.current_epoch, self.is_ddp)
 
     def on_epoch_end(self) -> None:
         """Also print and plot the parts of the loss."""
-        for phase in PHASES:
-            self.print_to_log_file(f"{phase}_loss parts: {describe_loss_parts(self.logger, phase)}")
+        for phase in progress.PHASES:
+            self.print_to_log_file(f"{phase}_loss parts: {progress.describe_loss_parts(self.logger, phase)}")
         super().on_epoch_end()
         if self.local_rank == 0:
-            plot_loss_parts(self.logger, self.output_folder)
+            progress.plot_loss_parts(self.logger, self.output_folder)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """Load a checkpoint of this trainer.
@@ -260,3 +248,17 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         finally:
             self.folder_with_segs_from_previous_stage = instances_folder
             set_training_without_deep_supervision(self.network, in_training)
+
+
+def instantiation_on_grid(
+    settings: InstantiationSettings, spacing_mm: tuple[float, ...], sigma_mm: float
+) -> InstantiationSettings:
+    """A trainer's instantiation, whose threshold is at most half of the lowest peak that the targets can have.
+
+    On a coarse grid the target of a center between voxels is lower than on a fine one.
+
+    >>> instantiation_on_grid(nnUNetTrainerConfLUNet.instantiation, (6.0, 1.0, 1.0), sigma_mm=2.0).heatmap_threshold
+    0.152
+    """
+    half = max(round(lowest_peak(spacing_mm, sigma_mm) / 2, 3), LOWEST_THRESHOLD)
+    return replace(settings, heatmap_threshold=min(settings.heatmap_threshold, half))

@@ -50,6 +50,8 @@ class RecipeISBI2024(PredictsWithoutMirroring):
     epochs: int = PAPER_EPOCHS
     learning_rate: float = 1e-4
     adam_weight_decay: float = 5e-4
+    # Set by nnU-Net's trainer.
+    oversample_foreground_percent: float
 
     def __init__(
         self,
@@ -145,7 +147,7 @@ class nnUNetTrainerConfLUNetISBI2024(nnUNetTrainerConfLUNet, RecipeISBI2024):
     @classmethod
     def build_network_architecture(cls, plans_manager: PlansManager, *args: Any, **kwargs: Any) -> nn.Module:
         """The next class's network with heads, whose channels start like all others (code), not at zero."""
-        network = super().build_network_architecture(plans_manager, *args, **kwargs)
+        network: Any = super().build_network_architecture(plans_manager, *args, **kwargs)
         output_layers(network).apply(network.initialize)
         return network
 

@@ -1,5 +1,6 @@
 """L = L_seg + alpha * L_center + beta * L_offsets (Wynen et al., ISBI 2024)."""
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -7,6 +8,7 @@ from torch.nn.functional import cross_entropy
 from nnunetv2_conflunet.trainers.targets import HEATMAP, HEATMAP_AND_OFFSETS, HEATMAP_ONLY, OFFSETS, VALIDITY
 
 PARTS = ("seg", "center", "offsets")
+MEASURED = "measured"
 
 
 class ConfLUNetLoss(nn.Module):
@@ -53,6 +55,12 @@ class ConfLUNetLoss(nn.Module):
         terms = self.terms(outputs, targets)
         self.parts = {name: term.detach() for name, term in terms.items()}
         return terms["seg"] + self.heads_weight * (self.alpha * terms["center"] + self.beta * terms["offsets"])
+
+    def logged_parts(self) -> dict[str, np.ndarray]:
+        """:attr:`parts`, and :attr:`measured` under the key ``MEASURED``, for a step of nnU-Net's trainer to return."""
+        # One transfer from the device for all of them.
+        values = torch.stack(list(self.parts.values())).cpu().numpy()
+        return {**dict(zip(self.parts, values, strict=True)), MEASURED: self.measured.cpu().numpy()}
 
     def terms(self, outputs: list[torch.Tensor], targets: list[torch.Tensor]) -> dict[str, torch.Tensor]:
         """The three terms without their weights, by the names in ``PARTS``."""

@@ -8,12 +8,10 @@ from matplotlib.figure import Figure
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
 from nnunetv2_conflunet.nnunet_plugin.logger import add_log_keys
-from nnunetv2_conflunet.trainers.loss import PARTS
+from nnunetv2_conflunet.trainers.loss import MEASURED, PARTS
 from nnunetv2_conflunet.utilities.files import atomic_path
 
 PHASES = ("train", "val")
-# What a step returns beside the parts: which of them it has measured.
-MEASURED = "measured"
 UNITS = {"seg": "nnU-Net's loss", "center": "mean squared error", "offsets": "L1 error [mm]"}
 
 
@@ -37,7 +35,7 @@ def log_loss_parts(logger: MetaLogger, phase: str, steps: list[dict], epoch: int
     Args:
         logger: nnU-Net's logger.
         phase: ``train`` or ``val``.
-        steps: what the steps returned; each holds the parts by name, and (3,) bool under :data:`MEASURED`.
+        steps: what the steps returned; each holds the parts by name, and (3,) bool under ``MEASURED``.
         epoch: the epoch they belong to.
         is_ddp: whether other processes have steps of the same epoch.
     """

@@ -147,7 +147,7 @@ def coded_targets(
     known = np.isin(ids, centers.ids)
     if not known.all():
         leave_out_around(codes[0], tuple(axis[~known] for axis in index), 2 * sigma_mm / np.asarray(spacing_mm, float))
-    codes[(0, *(axis[known] for axis in index))] = centers.rows_of(ids[known]) + 1
+    codes[0][tuple(axis[known] for axis in index)] = centers.rows_of(ids[known]) + 1
     if ignored is not None:
         codes[0][ignored] = UNKNOWN
     return codes, rows
