@@ -1,8 +1,8 @@
 """Center and offset heads as further output channels of any nnU-Net network.
 
-The last convolution of a network gives its semantic channels, then one of the center heatmap, then one a spatial axis
-of the offsets in mm (Wynen et al., ISBI 2024, Fig. 1). No module is added, so the names in the state dict stay those
-of the stock network.
+The last convolution of a network returns the semantic channels, then the center heatmap, then the offsets in mm, one
+channel per spatial axis (Wynen et al., ISBI 2024, Fig. 1). No module is added, so the names in the state dict stay
+those of the stock network.
 """
 
 from dataclasses import dataclass
@@ -64,10 +64,10 @@ class HeadChannels:
 
 
 def widen_with_heads(network: nn.Module, heads: HeadChannels) -> nn.Module:
-    """Make a stock network of ``heads.n_channels`` outputs hand its heads over, and start these at zero.
+    """Let a stock network with ``heads.n_channels`` outputs return its heads apart in training; they start at zero.
 
     At zero the heads have no gradient on the shared trunk until they have learned something themselves; started at
-    random their error in the empty background, which is large at first, drowns the semantic part.
+    random, their error in the empty background, which is large at first, drowns the semantic part.
 
     Args:
         network: an nnU-Net network with a ``decoder`` whose ``seg_layers`` are its output convolutions.
@@ -78,6 +78,12 @@ def widen_with_heads(network: nn.Module, heads: HeadChannels) -> nn.Module:
 
     Raises:
         InputError: the network has no such layers.
+
+    >>> from dynamic_network_architectures.architectures.unet import PlainConvUNet
+    >>> heads = HeadChannels(n_semantic=2, dim=2)
+    >>> network = PlainConvUNet(1, 2, (4, 8), nn.Conv2d, 3, (1, 2), 1, heads.n_channels, 1, deep_supervision=True)
+    >>> [tuple(output.shape) for output in widen_with_heads(network, heads)(torch.zeros(1, 1, 8, 8))]
+    [(1, 2, 8, 8), (1, 3, 8, 8)]
     """
     with torch.no_grad():
         for parameter in (p for layer in output_layers(network) for p in layer.parameters()):
@@ -92,11 +98,14 @@ def widen_with_heads(network: nn.Module, heads: HeadChannels) -> nn.Module:
 
 
 def set_training_without_deep_supervision(network: nn.Module, on: bool) -> bool:
-    """Whether a network without deep supervision hands its heads over apart, as in training; return what held before.
+    """Choose whether a network without deep supervision returns its heads apart, as in training.
 
     Args:
         network: what :func:`widen_with_heads` made, wrapped or not.
         on: True in training, False in inference.
+
+    Returns:
+        The choice before.
     """
     decoder: Any = unwrapped(network).get_submodule("decoder")
     before = getattr(decoder, "training_without_deep_supervision", False)
@@ -132,12 +141,21 @@ def _refuse_other_weights(network: nn.Module, weights: dict, prefix: str, *_) ->
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
-    """The network inside DistributedDataParallel and torch.compile."""
+    """The network inside DistributedDataParallel and torch.compile.
+
+    >>> network = nn.Linear(1, 1)
+    >>> unwrapped(torch.compile(network)) is network
+    True
+    """
     if isinstance(network, DistributedDataParallel):
         network = network.module
     return network._orig_mod if isinstance(network, OptimizedModule) else network
 
 
 def heads_of(network: nn.Module | None) -> HeadChannels | None:
-    """The heads of a network that :func:`widen_with_heads` made, None of any other."""
+    """The channels of a network that :func:`widen_with_heads` made; None for any other network.
+
+    >>> heads_of(nn.Linear(1, 1)) is None
+    True
+    """
     return None if network is None else getattr(unwrapped(network), ATTRIBUTE, None)

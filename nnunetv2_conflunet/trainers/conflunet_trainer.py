@@ -40,10 +40,12 @@ LOWEST_THRESHOLD = 0.05
 
 
 class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
-    """Trains nnU-Net's network to tell instances apart (ConfLUNet, Wynen et al., ISBI 2024).
+    """Trains nnU-Net's network to separate instances (ConfLUNet, Wynen et al., ISBI 2024).
 
-    Subclasses change a setting in one line, as in ``class nnUNetTrainerMine(nnUNetTrainerConfLUNet): alpha = 50``; the
-    base class has one more, ``early_momentum``.
+    A subclass changes settings in one line; the base class has one more, ``early_momentum``.
+
+    >>> class nnUNetTrainerMine(nnUNetTrainerConfLUNet):
+    ...     alpha, beta = 20.0, 0.1
 
     Attributes:
         alpha: weight of the center loss.
@@ -123,7 +125,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """The next class's network, its output widened by a heatmap channel and one offset channel an axis."""
+        """The next class's network, its output widened by a heatmap channel and one offset channel per axis."""
         heads = HeadChannels(num_output_channels, len(configuration_manager.patch_size))
         network = super().build_network_architecture(
             plans_manager, configuration_manager, num_input_channels, heads.n_channels, enable_deep_supervision

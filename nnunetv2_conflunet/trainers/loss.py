@@ -86,13 +86,20 @@ def center_loss(heatmap: torch.Tensor, target: torch.Tensor, valid: torch.Tensor
         target: (B, ...) in [0, 1].
         valid: (B, ...) bool.
         focus: how much more a voxel at a center counts than one in the background; 0 is the paper's loss.
+
+    >>> center_loss(torch.tensor([[0.5, 0.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([[True, True]])).item()
+    0.125
     """
     weight = valid * (1 + focus * target)
     return ((heatmap - target).square() * weight).sum() / valid.sum().clamp(min=1)
 
 
 def offset_loss(offsets_mm: torch.Tensor, target_mm: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Mean over the valid voxels of the L1 norm of the vectors' error; (B, dim, ...), (B, dim, ...) and (B, ...)."""
+    """Mean over the valid voxels of the L1 norm of the vectors' error; (B, dim, ...), (B, dim, ...) and (B, ...).
+
+    >>> offset_loss(torch.zeros(1, 3, 2), torch.tensor([[[1.0, 0], [2, 0], [-3, 9]]]), torch.tensor([[1, 0]])).item()
+    6.0
+    """
     return ((offsets_mm - target_mm).abs().sum(dim=1) * valid).sum() / valid.sum().clamp(min=1)
 
 

@@ -57,7 +57,7 @@ def describe_loss_parts(logger: MetaLogger, phase: str) -> str:
 
 
 def plot_loss_parts(logger: MetaLogger, output_folder: str) -> None:
-    """Write ``progress_loss_parts.png`` beside nnU-Net's ``progress.png``, one panel a part."""
+    """Write ``progress_loss_parts.png`` beside nnU-Net's ``progress.png``, one panel per part."""
     figure = Figure(figsize=(10, 12), layout="constrained")
     for axes, part in zip(figure.subplots(len(PARTS), 1, sharex=True), PARTS, strict=True):
         for phase, color in zip(PHASES, ("b", "r"), strict=True):

@@ -135,6 +135,12 @@ def coded_targets(
         codes: (1, X, Y[, Z]) int16: ``BACKGROUND``, ``UNKNOWN``, or k + 1 for a lesion voxel of the center in row k.
         rows: (K, dim) float32 the centers in voxels, NaN beyond the last one. K depends on the patch's size
             only. Instances of further centers count as unknown.
+
+    >>> instances = np.zeros((6, 5), int)
+    >>> instances[1:4, 2] = 7
+    >>> codes, rows = coded_targets(instances, InstanceCenters.of(instances), None, (1.0, 1.0), sigma_mm=2.0)
+    >>> codes[0, :, 2].tolist(), rows[0].tolist()
+    ([0, 1, 1, 1, 0, 0], [2.0, 2.0])
     """
     n_rows = min(max(instances.size // SMALLEST_LESION**instances.ndim, 1), MOST_CENTERS)
     index, ids = lesion_voxels(instances)

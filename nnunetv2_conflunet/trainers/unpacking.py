@@ -1,7 +1,7 @@
-"""The targets of the heads, made on the device from what the loader hands over: ids of voxels and centers of ids.
+"""The targets of the heads, made on the device from what the loader passes: ids of voxels and centers of ids.
 
-Heatmap and offsets of a patch have four values a voxel, its ids one. What has to be copied from the loader's workers to
-the device is what a training on a fast GPU has no time for.
+Heatmap and offsets of a patch have four values per voxel, its ids one. On a fast GPU, copying from the loader's workers
+to the device is what limits a training.
 """
 
 import math
@@ -36,6 +36,11 @@ def unpack_targets(
 
     Returns:
         (B, 2 + dim, X, Y[, Z]) float32 on the device of `codes`, channels as in :mod:`.targets`.
+
+    >>> codes = torch.tensor([[[[0, 1, 1, 1, 0]]]], dtype=torch.int16)
+    >>> packed = unpack_targets(codes, torch.tensor([[[0.0, 2.0]]]), spacing_mm=(1.0, 3.0), sigma_mm=2.0)
+    >>> packed[0, 2, 0].tolist()  # the second component of the offsets, in mm
+    [0.0, 3.0, 0.0, -3.0, 0.0]
     """
     shape = codes.shape[2:]
     spacing = torch.tensor(spacing_mm, dtype=torch.float32, device=codes.device)

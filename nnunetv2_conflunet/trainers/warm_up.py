@@ -2,15 +2,14 @@
 
 Lesions are so small a part of a patch that a network first learns to call everything background. nnU-Net's momentum of
 0.99 carries it far beyond that point, where the mask has hardly a gradient and a small network may stay for hundreds of
-steps; with heads that are trained meanwhile it may stay there to the end (docs/training.md).
+steps; while the heads are trained as well, it may stay there until the end (docs/training.md).
 """
 
 import numpy as np
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from torch.optim import Optimizer
 
-# Pseudo Dice from which on the mask counts as being learned, and the share of the epochs after which nothing waits for
-# it any longer.
+# Pseudo Dice from which on the mask counts as being learned, and the share of the epochs after which it counts anyway.
 LEARNED_DICE, LATEST_BEGIN = 0.1, 0.5
 
 
