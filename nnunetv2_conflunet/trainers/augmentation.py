@@ -18,7 +18,8 @@ from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 
-from nnunetv2_conflunet.trainers.targets import InstanceCenters, coded_targets
+from nnunetv2_conflunet.postprocessing.encoding import InstanceCenters
+from nnunetv2_conflunet.trainers.targets import coded_targets
 
 # Key under which the centers travel through nnU-Net's transforms, which ignore it.
 CENTERS = "instance_centers"

@@ -15,13 +15,13 @@ from nnunetv2_conflunet.inference.export import exporting_instances
 from nnunetv2_conflunet.networks import HeadChannels, heads_of, set_training_without_deep_supervision, widen_with_heads
 from nnunetv2_conflunet.nnunet_plugin import hand_over
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.postprocessing.encoding import lowest_peak
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.preprocessing.refusals import patch_spacing_mm, refuse_other_unit, refuse_unsupported
 from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
 from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss
 from nnunetv2_conflunet.trainers.mixing import refuse_to_replace, set_epochs
-from nnunetv2_conflunet.trainers.targets import lowest_peak
-from nnunetv2_conflunet.trainers.unpacking import unpack_targets
+from nnunetv2_conflunet.trainers.targets import unpack_targets
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum, heads_weight
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json

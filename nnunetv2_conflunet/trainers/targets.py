@@ -1,30 +1,34 @@
-"""Targets of a patch, coded in the few bytes that a data loader can hand over fast."""
+"""What the losses of the heads compare with: coded by nnU-Net's loader, unpacked to heatmap and offsets on the device.
+
+Heatmap and offsets of a patch have four values per voxel, its codes one. On a fast GPU, copying from the loader's
+workers to the device is what limits a training.
+"""
+
+import math
 
 import numpy as np
+import torch
 from scipy.ndimage import maximum_filter
 
-from nnunetv2_conflunet.postprocessing.encoding import (
-    InstanceCenters,
-    center_offset_targets,
-    lesion_voxels,
-    lowest_peak,
-)
+from nnunetv2_conflunet.postprocessing.encoding import InstanceCenters, center_offset_targets, lesion_voxels
 
-__all__ = ["InstanceCenters", "center_offset_targets", "coded_targets", "lowest_peak"]
+__all__ = ["center_offset_targets", "coded_targets", "unpack_targets"]
 
 # Gaussians in patches for training are drawn out to this many sigmas, where they are below 0.0004.
 PATCH_RADIUS_SIGMAS = 4.0
 
-# Channels of what the loss compares the heads with: (B, 2 + dim, X, Y[, Z]), see :mod:`.unpacking`.
+# Channels of what the loss compares the heads with: (B, 2 + dim, X, Y[, Z]).
 HEATMAP = 0
 OFFSETS = slice(1, -1)
 VALIDITY = -1
 # Values of its last channel: no loss of the heads here, the heatmap's only, both.
 NOTHING, HEATMAP_ONLY, HEATMAP_AND_OFFSETS = 0, 1, 2
-# Codes of the voxels that the data loader hands over; above these stand the rows of the centers, from 1 on.
+# Codes of voxels; above these stand the rows of the centers, from 1 on.
 BACKGROUND, UNKNOWN = 0, -1
 # A patch may hold as many centers as lesions of this many voxels along each axis fit into it, and no more than int16.
 SMALLEST_LESION, MOST_CENTERS = 3, 2**15 - 1
+# Voxels of the windows around centers that are computed at once: some tens of MB.
+WINDOW_VOXELS = 2**21
 
 
 def coded_targets(
@@ -34,14 +38,13 @@ def coded_targets(
     spacing_mm: tuple[float, ...],
     sigma_mm: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Targets of a patch whose instances' centers are known from elsewhere, in the few bytes that a data loader can
-    hand over fast; :func:`.unpacking.unpack_targets` makes heatmap and offsets of them.
+    """Targets of a patch whose instances' centers are known from elsewhere, in few bytes; see :func:`unpack_targets`.
 
     Args:
         instances: (X, Y[, Z]) integer ids of the patch.
         centers: known centers in voxels of the patch, which may lie outside it. Instances without one are left out
             of both losses, together with the background around them where their peak may be.
-        ignored: (X, Y[, Z]) bool, voxels that nobody labelled; or None.
+        ignored: (X, Y[, Z]) bool, unlabeled voxels; or None.
         spacing_mm: voxel size in mm.
         sigma_mm: standard deviation of the heatmap's Gaussians in mm.
 
@@ -82,3 +85,63 @@ def leave_out_around(codes: np.ndarray, index: tuple[np.ndarray, ...], radius: n
     found = np.zeros(window.shape, np.uint8)
     found[tuple(axis - a for axis, a in zip(index, low, strict=True))] = 1
     window[maximum_filter(found, size=2 * margin + 1, mode="constant") > 0] = UNKNOWN
+
+
+def unpack_targets(
+    codes: torch.Tensor, centers: torch.Tensor, spacing_mm: tuple[float, ...], sigma_mm: float
+) -> torch.Tensor:
+    """Heatmap, offsets in mm and validity of a batch from what :func:`coded_targets` returned for its patches.
+
+    Args:
+        codes: (B, 1, X, Y[, Z]) int16.
+        centers: (B, K, dim) float32 positions in voxels of the patch, NaN in rows that are not used.
+        spacing_mm: voxel size of the patch in mm.
+        sigma_mm: standard deviation of the heatmap's Gaussians in mm.
+
+    Returns:
+        (B, 2 + dim, X, Y[, Z]) float32 on the device of `codes`; ``HEATMAP``, ``OFFSETS`` and ``VALIDITY`` are its
+        channels.
+
+    >>> codes = torch.tensor([[[[0, 1, 1, 1, 0]]]], dtype=torch.int16)
+    >>> packed = unpack_targets(codes, torch.tensor([[[0.0, 2.0]]]), spacing_mm=(1.0, 3.0), sigma_mm=2.0)
+    >>> packed[0, 2, 0].tolist()  # the second component of the offsets, in mm
+    [0.0, 3.0, 0.0, -3.0, 0.0]
+    """
+    shape = codes.shape[2:]
+    spacing = torch.tensor(spacing_mm, dtype=torch.float32, device=codes.device)
+    packed = torch.empty((len(codes), 2 + len(shape), *shape), dtype=torch.float32, device=codes.device)
+    code = codes[:, 0].long()
+    packed[:, VALIDITY] = torch.where(
+        code > 0, HEATMAP_AND_OFFSETS, torch.where(code == UNKNOWN, NOTHING, HEATMAP_ONLY)
+    )
+    packed[:, HEATMAP] = _heatmaps(centers, shape, spacing_mm, sigma_mm)
+    row = (code - 1).clamp(min=0)
+    batch = torch.arange(len(codes), device=codes.device).view(-1, *[1] * len(shape))
+    for axis, n in enumerate(shape):
+        position = torch.arange(n, device=codes.device).view(-1, *[1] * (len(shape) - 1 - axis))
+        offset_mm = (centers[batch, row, axis] - position) * spacing[axis]
+        packed[:, OFFSETS][:, axis] = torch.where(code > 0, offset_mm, 0)
+    return packed
+
+
+def _heatmaps(centers: torch.Tensor, shape: torch.Size, spacing_mm: tuple[float, ...], sigma_mm: float) -> torch.Tensor:
+    """(B, X, Y[, Z]): the highest of the Gaussians around the centers at each voxel."""
+    heatmaps = torch.zeros((len(centers), *shape), device=centers.device)
+    radius = [PATCH_RADIUS_SIGMAS * sigma_mm / i for i in spacing_mm]
+    # Wide enough on both sides of a center that lies between voxels.
+    width = [min(2 * math.ceil(r) + 1, n) for r, n in zip(radius, shape, strict=True)]
+    for some in centers.isfinite().all(dim=2).nonzero().split(max(WINDOW_VOXELS // math.prod(width), 1)):
+        index, value = some[:, 0] * heatmaps.stride(0), torch.ones((), device=centers.device)
+        for axis, n in enumerate(shape):
+            position = centers[some[:, 0], some[:, 1], axis, None]
+            # Each window lies within the patch, also that of a center outside.
+            first = (position.round().long() - math.ceil(radius[axis])).clamp(0, n - width[axis])
+            voxel = first + torch.arange(width[axis], device=centers.device)
+            distance = (voxel - position).abs()
+            gaussian = torch.exp(-0.5 * (distance * (spacing_mm[axis] / sigma_mm)).square())
+            gaussian = torch.where(distance <= radius[axis], gaussian, 0)
+            along = [len(some), *[1] * axis, width[axis]]
+            index = index[..., None] + (voxel * heatmaps.stride(axis + 1)).view(along)
+            value = value[..., None] * gaussian.view(along)
+        heatmaps.view(-1).scatter_reduce_(0, index.flatten(), value.flatten(), "amax")
+    return heatmaps
