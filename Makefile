@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: test demo parity clean
+.PHONY: test contract demo parity clean
 
 test: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -18,6 +18,12 @@ $(VENV)/.installed: pyproject.toml
 	# nnU-Net's search for trainers imports torchvision; its newer wheels do not load beside a CPU build of torch.
 	$(BIN)/python -c "import torchvision" 2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps torchvision==0.16.2
 	touch $@
+
+# Whether the newest nnunetv2, beyond the bound in pyproject.toml too, is still as this package relies on it.
+contract:
+	$(PYTHON) -m venv .venv-contract
+	.venv-contract/bin/python -m pip install --quiet --upgrade "$(TORCH)" nnunetv2 pytest
+	.venv-contract/bin/python -m pytest tests/nnunet_plugin/test_contract.py
 
 # make demo DEMO="--seed 1 --spacing 3 1 1" DEMO_OUTPUT=another_folder
 DEMO_OUTPUT ?= demo_output
@@ -33,4 +39,4 @@ parity: .venv-parity/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-parity build dist *.egg-info
+	rm -rf $(VENV) .venv-contract .venv-parity build dist *.egg-info

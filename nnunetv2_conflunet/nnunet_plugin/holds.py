@@ -1,7 +1,6 @@
 """All that this package relies on in nnU-Net's inside, in one list.
 
-``tests/nnunet_plugin/test_contract.py`` checks every hold on the nnU-Net that is installed. This module imports nothing
-of nnU-Net, so that the check can say what broke.
+``tests/nnunet_plugin/test_contract.py`` checks it on the installed nnU-Net, of which this module imports nothing.
 """
 
 from collections.abc import Mapping
@@ -116,6 +115,17 @@ HOLDS = (
          "instance maps on the preprocessed grid, instances back on the image's grid",
          "preprocessing.preprocessed inference.instances", source=("properties['bbox_used_for_cropping'] = bbox",
          "properties['shape_before_cropping'] =")),
+    Hold("grid of preprocessing",
+         "nnunetv2.preprocessing.resampling.default_resampling:resample_data_or_seg_to_shape",
+         "instance maps on the preprocessed grid", "preprocessing.resampling",
+         parameters="data new_shape current_spacing new_spacing is_seg order ...",
+         behavior="both grids cover the same extent"),
+    Hold("chunks of preprocessed files", "nnunetv2.training.dataloading.nnunet_dataset:comp_blosc2_params",
+         "instance maps that load as fast as labels", "preprocessing.preprocessed",
+         parameters="image_size patch_size bytes_per_pixel ...", behavior="blocks and chunks begin with the channel"),
+    Hold("cases of a raw dataset", "nnunetv2.utilities.utils", "instancesTr of each training case",
+         "preprocessing.raw_dataset", methods={"get_identifiers_from_splitted_dataset_folder": "folder file_ending",
+         "get_filenames_of_train_images_and_targets": "raw_dataset_folder dataset_json"}),
     Hold("augmentation of a trainer", "nnunetv2.training.nnUNetTrainer.nnUNetTrainer",
          "lesions keep their center through augmentation", "trainers.augmentation",
          behavior="of its transforms only the spatial one and the mirroring move voxels, the scales come last"),
@@ -214,13 +224,10 @@ HOLDS = (
          "inference.predictor",
          parameters="list_of_images list_of_segs_from_prev_stage list_of_image_properties truncated_ofnames "
          "plans_manager dataset_json configuration_manager num_threads_in_multithreaded verbose"),
-    Hold("nnU-Net's postprocessing",
-         "nnunetv2.postprocessing.remove_connected_components:remove_all_but_largest_component_from_segmentation",
-         "tuning on masks that nnU-Net postprocessed", "nnunet_plugin.postprocessing",
-         parameters="segmentation labels_or_regions background_label"),
-    Hold("file of nnU-Net's postprocessing",
-         "nnunetv2.postprocessing.remove_connected_components:determine_postprocessing",
+    Hold("nnU-Net's postprocessing", "nnunetv2.postprocessing.remove_connected_components",
          "tuning on masks that nnU-Net postprocessed", "nnunet_plugin.postprocessing tuning.model_folder",
+         methods={"remove_all_but_largest_component_from_segmentation": "segmentation labels_or_regions "
+         "background_label"},
          source=("save_pickle((pp_fns, pp_fn_kwargs), join(folder_predictions, 'postprocessing.pkl'))",)),
     Hold("geometry from SimpleITK's readers", "nnunetv2.imageio.simpleitk_reader_writer",
          "instance maps and lesions in the world's coordinates",
@@ -230,6 +237,9 @@ HOLDS = (
          "instance maps and lesions in the world's coordinates",
          "imageio.geometry imageio.instance_maps imageio.file_axes", source=("'nibabel_stuff': {", "'original_affine':",
          "'reoriented_affine': reoriented_affines[0]")),
+    Hold("geometry of TIFF files", "nnunetv2.imageio.tif_reader_writer:Tiff3DIO", "spacing of TIFF files",
+         "imageio.geometry imageio.instance_maps", source=("seg_fname[:-ending_length] + '.json'",
+         "save_json({'spacing': properties['spacing']}")),
     Hold("choice of a reader", "nnunetv2.imageio.reader_writer_registry", "folders are read as nnU-Net reads them",
          "imageio.readers imageio.case_folder",
          methods={"determine_reader_writer_from_dataset_json": "dataset_json_content example_file "

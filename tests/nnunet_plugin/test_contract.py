@@ -91,6 +91,18 @@ def compiled_knows_its_network(_):
     return torch.compile(network)._orig_mod is network
 
 
+def grids_cover_the_same_extent(resample):
+    """Linear resampling of positions gives the position of each new voxel's middle."""
+    positions = np.arange(16.0)[None, :, None, None] + np.zeros((1, 16, 4, 4))
+    found = resample(positions, (10, 4, 4), (1.0, 1.0, 1.0), (1.6, 1.0, 1.0), is_seg=False, order=1)
+    return np.allclose(found[0, :, 0, 0], (np.arange(10) + 0.5) * 1.6 - 0.5, atol=1e-3)
+
+
+def blocks_begin_with_the_channel(parameters):
+    blocks, chunks = parameters((1, 40, 50, 60), (16, 16, 16), 2)
+    return len(blocks) == len(chunks) == 4 and blocks[0] == chunks[0] == 1
+
+
 def only_two_transforms_move_voxels(module):
     still = tuple(
         resolve_name(f"{TRANSFORMS}.{name}")
@@ -159,6 +171,8 @@ BEHAVIORS = {
     "environment of the search": environment_is_read_late,
     "decoder of a U-Net": decoder_gives_scales,
     "torch's compiled module": compiled_knows_its_network,
+    "grid of preprocessing": grids_cover_the_same_extent,
+    "chunks of preprocessed files": blocks_begin_with_the_channel,
     "augmentation of a trainer": only_two_transforms_move_voxels,
     "spatial transform": affine_leads_to_the_crop,
     "mirroring transform": mirroring_flips_drawn_axes,
