@@ -38,6 +38,7 @@ class Hold:
     behavior: str = ""
 
 
+# Each begins with its name, place, what it carries and who uses it.
 # fmt: off
 HOLDS = (
     Hold("search for trainers", "nnunetv2.utilities.find_objects:recursive_find_trainer_class_by_name",

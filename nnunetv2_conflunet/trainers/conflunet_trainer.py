@@ -33,9 +33,9 @@ from nnunetv2_conflunet.utilities.plans import (
     with_tuned_instantiation,
 )
 
-# nnU-Net's predictor is constructed by its own commands; from here on it knows our networks.
+# nnU-Net's commands construct its own predictor; from here on it hands our networks over to ours.
 hand_over.install(ConfLUNetPredictor, heads_of)
-# A lower threshold of the heatmap would make a center of every ripple, on any grid.
+# On any grid, a lower threshold of the heatmap would make a center of every ripple.
 LOWEST_THRESHOLD = 0.05
 
 
@@ -115,7 +115,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
                 "A training writes that file at its start, for all folds; a validation alone does not."
             )
 
-    # A static method in nnU-Net: of a class it knows the next one, and it is called in the same ways.
+    # A static method in nnU-Net; a class method is called in the same ways and can call that of the next class.
     @classmethod
     def build_network_architecture(
         cls,
@@ -150,7 +150,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         return with_instance_targets(stock, spacing, self.sigma_mm, self.label_manager.ignore_label)
 
     def on_train_start(self) -> None:
-        """First make the instance maps that are missing or stale: one process does, all others wait."""
+        """First make the instance maps that are missing or stale; one process makes them while the others wait."""
         if not self.was_initialized:
             self.initialize()
         prepared = PreprocessedInstances(self.plans_manager, self.configuration_name, self.dataset_json)

@@ -22,7 +22,7 @@ from nnunetv2_conflunet.trainers.conflunet_trainer import nnUNetTrainerConfLUNet
 from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss, FocalLoss
 from nnunetv2_conflunet.trainers.mixing import (
     PAPER_EPOCHS,
-    StandsBack,
+    UnlessMixedIn,
     refuse_to_replace,
     set_epochs,
     set_unless_mixed_in,
@@ -72,13 +72,13 @@ class RecipeISBI2024(PredictsWithoutMirroring):
             self,
             initial_lr=self.learning_rate,
             weight_decay=self.adam_weight_decay,
-            # nnU-Net's fixed number of patches with foreground a batch has no 0.8 of 2.
+            # nnU-Net's fixed number of patches with foreground per batch cannot be 0.8 of 2.
             probabilistic_oversampling=True,
             oversample_foreground_percent=FOREGROUND_SHARE,
         )
 
     def _set_batch_size_and_oversample(self) -> None:
-        """nnU-Net shares the fixed number out among processes; a probability is the same in each."""
+        """nnU-Net divides a fixed number among processes; a probability is the same in each."""
         share = self.oversample_foreground_percent
         super()._set_batch_size_and_oversample()
         self.oversample_foreground_percent = share
@@ -93,13 +93,13 @@ class RecipeISBI2024(PredictsWithoutMirroring):
         output_layers(network)[:-1].requires_grad_(False)
         return network
 
-    @StandsBack
+    @UnlessMixedIn
     def configure_optimizers(self) -> tuple[Optimizer, LRScheduler]:
         """Adam (paper), its weight decay and the cosine to 0 over all epochs (code)."""
         optimizer = Adam(self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
         return optimizer, CosineAnnealingLR(optimizer, T_max=self.num_epochs)
 
-    @StandsBack
+    @UnlessMixedIn
     def _build_loss(self) -> DC_and_CE_loss:
         # nnU-Net's own compound, which knows the ignore label and several processes. Its Dice is the code's: of the
         # foreground, smoothed by 1e-5, less a constant 1.
@@ -110,7 +110,7 @@ class RecipeISBI2024(PredictsWithoutMirroring):
 
 
 class nnUNetTrainerConfLUNetISBI2024Semantic(RecipeISBI2024):
-    """The semantic U-Net on which the paper's baselines CC and ACLS stand: the same recipe without the heads."""
+    """The semantic U-Net of the paper's baselines CC and ACLS: the same recipe without the heads."""
 
 
 class nnUNetTrainerConfLUNetISBI2024(nnUNetTrainerConfLUNet, RecipeISBI2024):

@@ -25,7 +25,7 @@ STOCK_VALUES = {
 REPLACEABLE = ("__init__", "load_checkpoint", "_set_batch_size_and_oversample")
 
 
-class StandsBack:
+class UnlessMixedIn:
     """Decorator of a method that is skipped where a trainer that is mixed in behind it has its own.
 
     For what a recipe chooses instead of adding, such as the optimizer.
@@ -57,10 +57,10 @@ def refuse_to_replace(kind: type[nnUNetTrainer]) -> None:
         if not _is_ours(ours):
             continue
         for name, method in vars(ours).items():
-            if name in REPLACEABLE or isinstance(method, StandsBack) or not _goes_on(method):
+            if name in REPLACEABLE or isinstance(method, UnlessMixedIn) or not _calls_super(method):
                 continue
             for other in classes[:position]:
-                if name in vars(other) and not issubclass(other, ours) and not _goes_on(vars(other)[name]):
+                if name in vars(other) and not issubclass(other, ours) and not _calls_super(vars(other)[name]):
                     raise InputError(
                         f"{other.__name__}.{name} would replace that of {ours.__name__} in {kind.__name__}; name "
                         f"ConfLUNet's trainer first: {_other_order(kind, other)}."
@@ -93,7 +93,7 @@ def _after(kind: type, owner: type) -> tuple[type, ...]:
     return kind.__mro__[kind.__mro__.index(owner) + 1 :]
 
 
-def _goes_on(method: object) -> bool:
+def _calls_super(method: object) -> bool:
     """Whether a method calls super(), which its code shows."""
     function = getattr(method, "__func__", method)
     while function is not None:
