@@ -6,7 +6,6 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
 from nnunetv2_conflunet.imageio import Geometry
-from nnunetv2_conflunet.imageio.file_axes import REVERSED_AXES
 from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups, sizes_and_boxes
 from nnunetv2_conflunet.utilities.array_checks import check_connectivity, check_shape
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -23,7 +22,6 @@ def lesion_table(
     probability: np.ndarray | None = None,
     center_scores: np.ndarray | None = None,
     connectivity: int = 26,
-    file_index: np.ndarray = REVERSED_AXES,
 ) -> pd.DataFrame:
     """Describe every instance of a map.
 
@@ -38,8 +36,6 @@ def lesion_table(
         probability: (X, Y, Z) of the foreground.
         center_scores: (N,) of instance i at i - 1, see :class:`Instantiation`.
         connectivity: 6, 18 or 26 neighbours for `component` (in a plane 4, 8, 8).
-        file_index: (4, 4) array index to file index, see :func:`array_to_file_index`. Default: the reversed axes of
-            nnU-Net's readers that do not reorient.
 
     Returns:
         A row an instance, ascending by id, with the columns
@@ -78,8 +74,8 @@ def lesion_table(
     component_of_id = component[np.unique(member, return_index=True)[1]]
     in_component = np.bincount(component_of_id)
 
-    corners = np.stack([_moved(first, file_index), _moved(last, file_index)])
-    file_axis = np.abs(file_index[:3, :3])
+    corners = np.stack([_moved(first, geometry.file_index), _moved(last, geometry.file_index)])
+    file_axis = np.abs(geometry.file_index[:3, :3])
     extent_mm = (last - first + 1) * spacing_mm
     if planar:
         extent_mm[:, 0] = np.nan
@@ -91,7 +87,7 @@ def lesion_table(
         "n_voxels": n_voxels,
         "volume_mm3": np.full(n, np.nan) if planar else size,
         "area_mm2": size if planar else np.full(n, np.nan),
-        **_by_axis("centroid_voxel_{}", "ijk", _moved(centroid, file_index)),
+        **_by_axis("centroid_voxel_{}", "ijk", _moved(centroid, geometry.file_index)),
         **_by_axis("centroid_world_{}_mm", "xyz", geometry.to_world_mm(centroid)),
         "world_convention": np.full(n, geometry.world, dtype=object),
         **_by_axis("bbox_min_{}", "ijk", np.rint(corners.min(axis=0)).astype(np.int64)),

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -14,13 +15,10 @@ from nnunetv2.inference.export_prediction import convert_predicted_logits_to_seg
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 
-from nnunetv2_conflunet.imageio import Geometry
 from nnunetv2_conflunet.imageio.case_folder import refuse_macos_files
-from nnunetv2_conflunet.imageio.file_axes import array_to_file_index
+from nnunetv2_conflunet.inference.case_files import OutputFiles, check_distinct
 from nnunetv2_conflunet.inference.export import export_or_explain
-from nnunetv2_conflunet.inference.instances import instances_from_logits
-from nnunetv2_conflunet.inference.lesion_table import lesion_table
-from nnunetv2_conflunet.inference.output_files import OutputFiles, check_distinct
+from nnunetv2_conflunet.inference.network_output import instances_from_output
 from nnunetv2_conflunet.networks import Heads, heads_of, unwrapped
 from nnunetv2_conflunet.nnunet_plugin.search_path import ours_in_ext_trainer
 from nnunetv2_conflunet.nnunet_plugin.stock_exports import exporting_instances
@@ -53,7 +51,8 @@ class ConfLUNetPredictor(nnUNetPredictor):
     @property
     def heads(self) -> Heads:
         """The layout of the network's output channels."""
-        return heads_of(self.network)
+        # Without heads no predictor of this class is initialized.
+        return cast(Heads, heads_of(self.network))
 
     def initialize_from_trained_model_folder(self, *args, **kwargs) -> None:
         """As in nnU-Net; our trainers are found whether ``nnUNet_extTrainer`` names their folder or not.
@@ -63,7 +62,7 @@ class ConfLUNetPredictor(nnUNetPredictor):
         """
         with ours_in_ext_trainer():
             super().initialize_from_trained_model_folder(*args, **kwargs)
-        if self.heads is None:
+        if heads_of(self.network) is None:
             raise InputError(
                 f"The model was trained by {self.trainer_name}, which has no center and offset heads. Use nnU-Net's "
                 "nnUNetPredictor, and nnUNetv2_conflunet_instantiate on what it predicts."
@@ -72,7 +71,7 @@ class ConfLUNetPredictor(nnUNetPredictor):
     def manual_initialization(self, *args, **kwargs) -> None:
         """As in nnU-Net."""
         super().manual_initialization(*args, **kwargs)
-        if self.heads is None:
+        if heads_of(self.network) is None:
             raise InputError(f"A {type(unwrapped(self.network)).__name__} without heads cannot predict instances.")
 
     def predict_instances(self, image: np.ndarray, properties: dict) -> InstancePrediction:
@@ -87,20 +86,14 @@ class ConfLUNetPredictor(nnUNetPredictor):
             self.configuration_manager, num_threads_in_multithreaded=1, verbose=self.verbose,
         )  # fmt: skip
         preprocessed = next(adapter)
-        logits = self.predict_logits_from_preprocessed_data(preprocessed["data"]).cpu().numpy()
+        output = self.predict_logits_from_preprocessed_data(preprocessed["data"]).cpu().numpy()
         properties = preprocessed["data_properties"]
         segmentation = convert_predicted_logits_to_segmentation_with_correct_shape(
-            logits[: self.heads.n_semantic], self.plans_manager, self.configuration_manager, self.label_manager,
+            output[: self.heads.n_semantic], self.plans_manager, self.configuration_manager, self.label_manager,
             properties,
         )  # fmt: skip
-        found = instances_from_logits(segmentation, logits, properties, self.plans_manager, self.dataset_json)
-        geometry = Geometry.from_properties(segmentation.shape, properties)
-        table = lesion_table(
-            found.result.instances, geometry, labels=segmentation, probability=found.probability,
-            center_scores=found.result.center_score, connectivity=found.settings.connectivity,
-            file_index=array_to_file_index(segmentation.shape, properties),
-        )  # fmt: skip
-        return InstancePrediction(segmentation, found.result.instances, table)
+        made = instances_from_output(segmentation, output, properties, self.plans_manager, self.dataset_json)
+        return InstancePrediction(segmentation, made.result.instances, made.lesions)
 
     # nnU-Net's methods read their own signature, which ``wraps`` keeps.
     @wraps(nnUNetPredictor.predict_from_data_iterator)
@@ -229,7 +222,8 @@ class _HeadsGatherer:
 
     def clear(self) -> None:
         """Let go of the memory."""
-        self.sums = self.gaussian = None
+        self.sums.clear()
+        del self.gaussian
 
     def averaged(self, dtype: torch.dtype) -> list[torch.Tensor]:
         """1 + dim channels, each (1, X, Y, Z) of the given type; lets go of the sums one by one."""

@@ -24,7 +24,7 @@ from support import UNWRITABLE, files_of, said_of_a_full_disk, unwritable
 
 import nnunetv2_conflunet.inference.instantiate_folder as command
 from nnunetv2_conflunet.commands.instantiate import main
-from nnunetv2_conflunet.inference.case_files import case_is_done
+from nnunetv2_conflunet.inference.case_files import InstanceFiles
 from nnunetv2_conflunet.inference.instantiate_folder import instantiate_folder
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder, foreground_probability
 from nnunetv2_conflunet.postprocessing import (
@@ -534,10 +534,10 @@ def test_a_full_disk_leaves_cases_open_and_the_status_is_1(monkeypatch, capsys, 
     error = capsys.readouterr().err
     assert "of 3 cases failed" in error and "cannot be written whole" in error and "Is the disk full?" in error
     out = disk.folder / "out"
-    done = [i for i in CASES if case_is_done(out, i, ENDING)]
+    done = [i for i in CASES if InstanceFiles(out, i, ENDING).are_done()]
     assert sorted(i.name for i in out.glob("*ms*")) == sorted(f"{i}{e}" for i in done for e in (".csv", ENDING))
     assert run(monkeypatch, *arguments, "--min_extent_mm", 0) == 0
-    assert all(case_is_done(out, i, ENDING) for i in CASES)
+    assert all(InstanceFiles(out, i, ENDING).are_done() for i in CASES)
 
 
 def test_a_full_disk_takes_no_maps_of_other_settings_away(monkeypatch, capsys, disk, masks):
