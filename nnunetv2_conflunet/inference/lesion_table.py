@@ -29,6 +29,12 @@ def lesion_table(
     world. An image whose first array axis has length 1, as nnU-Net has 2D images, is a plane: `volume_mm3` and the
     extent across it are NaN and `area_mm2` holds the size; otherwise `area_mm2` is NaN.
 
+        >>> instances = np.zeros((3, 4, 5), int)
+        >>> instances[1, 1:3, 1:3] = 1
+        >>> geometry = Geometry.from_properties(instances.shape, {"spacing": (2.0, 1.0, 1.0)})
+        >>> lesion_table(instances, geometry)[["id", "n_voxels", "volume_mm3", "centroid_voxel_k"]].values.tolist()
+        [[1.0, 4.0, 8.0, 1.0]]
+
     Args:
         instances: (X, Y, Z) non-negative integers in nnU-Net's axis order, 0 is background.
         geometry: the grid of that array.
@@ -116,12 +122,9 @@ def _majority_label(
     if labels is None:
         return np.ones(n, np.int64)
     label = check_shape(labels, geometry.shape, "labels", "geometry")[at].astype(np.int64)
-    found = np.zeros(n, np.int64)
-    pairs, count = np.unique(np.stack([member, label])[:, label > 0], axis=1, return_counts=True)
-    # Written last wins: the most frequent label of each instance, the lowest among equals.
-    order = np.lexsort((-pairs[1], count))
-    found[pairs[0, order]] = pairs[1, order]
-    return found
+    counts = pd.DataFrame({"member": member, "label": label})[label > 0].value_counts().reset_index()
+    most_frequent = counts.sort_values(["count", "label"], ascending=[False, True]).drop_duplicates("member")
+    return most_frequent.set_index("member")["label"].reindex(range(n), fill_value=0).to_numpy(np.int64)
 
 
 def _mean(

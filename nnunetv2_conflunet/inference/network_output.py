@@ -65,7 +65,7 @@ def split_output(
     return output[:n_semantic], CaseHeads(output[n_semantic], output[components], box)
 
 
-def foreground_probability_at(mask: np.ndarray, logits: np.ndarray, box: np.ndarray) -> np.ndarray:
+def foreground_probability_at(mask: np.ndarray, logits: np.ndarray, heads_box: np.ndarray) -> np.ndarray:
     """1 - the softmax probability of background, at the voxels of a mask only.
 
     Logits are interpolated linearly, as nnU-Net's default resampling of them does.
@@ -77,7 +77,7 @@ def foreground_probability_at(mask: np.ndarray, logits: np.ndarray, box: np.ndar
     Args:
         mask: (X, Y, Z) bool on the image's grid.
         logits: (C, X', Y', Z') on the network's grid, axes in the image's order.
-        box: (3, 2) half-open range of the image's voxels that this grid covers.
+        heads_box: (3, 2) half-open range of the image's voxels that this grid covers.
 
     Returns:
         (X, Y, Z) float32, 0 outside the mask.
@@ -87,7 +87,7 @@ def foreground_probability_at(mask: np.ndarray, logits: np.ndarray, box: np.ndar
     for x in np.flatnonzero(mask.any(axis=(1, 2))):
         voxels = np.argwhere(mask[x : x + 1])
         voxels[:, 0] = x
-        probability[tuple(voxels.T)] = 1 - softmax(sample_maps(logits, box, voxels), axis=0)[0]
+        probability[tuple(voxels.T)] = 1 - softmax(sample_maps(logits, heads_box, voxels), axis=0)[0]
     return probability
 
 

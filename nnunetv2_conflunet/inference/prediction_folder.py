@@ -24,7 +24,7 @@ LEVELS_TO_MODEL = 2
 
 @dataclass(frozen=True)
 class PredictionFolder:
-    """A folder of segmentations.
+    """A folder of segmentations, with what prediction left beside them.
 
     Attributes:
         folder: the folder.
@@ -64,9 +64,8 @@ class PredictionFolder:
             if not path.is_dir():
                 raise InputError(f"{path} is not a folder; give the output folder of nnUNetv2_predict.")
         above = [parent for place in (folder, heads) for parent in place.resolve().parents[:LEVELS_TO_MODEL]]
-        dataset_file, plans_file = (
-            first_file([folder, heads, *above], name) for name in ("dataset.json", "plans.json")
-        )
+        dataset_file = first_file([folder, heads, *above], "dataset.json")
+        plans_file = first_file([folder, heads, *above], "plans.json")
         dataset_json: dict = read_dataset_json(dataset_file) if dataset_file else {"file_ending": _only_ending(folder)}
         plans = read_json(plans_file) if plans_file else {}
         segmentations = CaseFolder.of(folder, dataset_json["file_ending"])
@@ -160,6 +159,10 @@ class PredictionFolder:
 
 def foreground_probability(probabilities: np.ndarray, labels: dict) -> np.ndarray:
     """Probability of any foreground label.
+
+        >>> softmax = np.array([0.2, 0.5, 0.25]).reshape(3, 1, 1, 1)
+        >>> foreground_probability(softmax, {"background": 0, "edema": 1, "core": 2}).item()
+        0.75
 
     Args:
         probabilities: (C, X, Y, Z) as nnU-Net saves them: softmax with background first, or one sigmoid a region.

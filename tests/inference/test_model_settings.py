@@ -84,9 +84,9 @@ def test_what_an_earlier_version_stored_means_the_same(lacking):
 
 def test_settings_that_are_not_possible_are_named():
     with pytest.raises(InputError, match="Unknown instantiation settings sigma; known are"):
-        of_plans({"instantiation": {"sigma": 2}}).instantiation
+        assert of_plans({"instantiation": {"sigma": 2}}).instantiation
     with pytest.raises(InputError, match="window_mm is -1; it must be a positive number"):
-        of_plans({"instantiation": {"window_mm": -1}}).untuned
+        assert of_plans({"instantiation": {"window_mm": -1}}).untuned
 
 
 def test_plans_that_stay_half_written_are_named(tmp_path, monkeypatch):
