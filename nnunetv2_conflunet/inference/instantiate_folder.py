@@ -41,7 +41,7 @@ def instantiate_folder(
         overwrite: make every case again, and replace maps that this function has not written.
 
     Returns:
-        The account of each case that was made now (see :class:`Instantiation`), and the reason of each that failed.
+        The report of each case that was made now (see :class:`Instantiation`), and why each other one failed.
 
     Raises:
         InputError: no input for the method, or an output folder that holds something else.
@@ -58,13 +58,13 @@ def instantiate_folder(
         print(f"{len(cases) - len(left)} of {len(cases)} cases were done before.")
     results = run_cases(_make_case, [(prediction, files, settings) for files in left], num_processes, "Instances")
     of_case = {files.case: result for files, result in zip(left, results, strict=True)}
-    accounts = {case: result for case, result in of_case.items() if isinstance(result, dict)}
+    reports = {case: result for case, result in of_case.items() if isinstance(result, dict)}
     failures = {case: result for case, result in of_case.items() if isinstance(result, str)}
-    return accounts, failures
+    return reports, failures
 
 
 def _make_case(prediction: PredictionFolder, files: InstanceFiles, settings: InstantiationSettings) -> dict | str:
-    """The account of a case, or the reason why it failed: one broken case must not end the others."""
+    """The report of a case, or why it failed: one broken case must not end the others."""
     try:
         output = prediction.read_case(files.case, settings.method)
         refuse_limits(output.foreground.shape, output.properties["spacing"], **limits_of(settings))

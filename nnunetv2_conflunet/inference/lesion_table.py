@@ -25,7 +25,7 @@ def lesion_table(
 ) -> pd.DataFrame:
     """Describe every instance of a map.
 
-    i, j, k are voxel indices along the axes of the file, from 0, as viewers show them; x, y, z are millimetres in the
+    i, j, k are voxel indices along the axes of the file, from 0, as viewers show them; x, y, z are millimeters in the
     world. An image whose first array axis has length 1, as nnU-Net has 2D images, is a plane: `volume_mm3` and the
     extent across it are NaN and `area_mm2` holds the size; otherwise `area_mm2` is NaN.
 
@@ -41,7 +41,7 @@ def lesion_table(
         labels: (X, Y, Z) the semantic segmentation.
         probability: (X, Y, Z) of the foreground.
         center_scores: (N,) of instance i at i - 1, see :class:`Instantiation`.
-        connectivity: 6, 18 or 26 neighbours for `component` (in a plane 4, 8, 8).
+        connectivity: 6, 18 or 26 neighbors for `component` (in a plane 4, 8, 8).
 
     Returns:
         A row an instance, ascending by id, with the columns
@@ -53,7 +53,7 @@ def lesion_table(
           `world_convention`: ``RAS`` or ``none``, see :class:`Geometry`
         - `bbox_min_i/j/k`, `bbox_max_i/j/k` (both inclusive), `extent_i/j/k_mm` (whole voxels)
         - `largest_diameter_mm`: largest distance between two points of its surface, which runs halfway between its
-          voxels and their neighbours outside (the "maximum 3D diameter" of PyRadiomics): a single voxel measures its
+          voxels and their neighbors outside (the "maximum 3D diameter" of PyRadiomics): a single voxel measures its
           longest edge, n voxels in a row n edges
         - `mean_probability`, `center_score`: NaN where not given
         - `component`: its connected component in the union of all instances, 1..; `confluent`: whether it shares the
@@ -145,7 +145,7 @@ def _scores(ids: np.ndarray, center_scores: np.ndarray | None) -> np.ndarray:
 
 
 def _diameters_mm(voxels: Voxels, member: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """(n,) largest distance in mm between the points halfway to the neighbours of each instance's voxels."""
+    """(n,) largest distance in mm between the points halfway to the neighbors of each instance's voxels."""
     half = np.concatenate([np.diag(spacing_mm), -np.diag(spacing_mm)]) / 2
     found = []
     for _, mine in groups(member):

@@ -153,11 +153,11 @@ def determine_postprocessing(
         "metric": settings.metric,
         "dim": dim,
         "n_cases": len(cases),
-        **_account_of_choice(choice, found, position, chosen),
+        **_record_of_choice(choice, found, position, chosen),
         "merging": merging,
         "ends_reached": grid.ends_reached(points[choice.best], default),
         "grid": asdict(grid),
-        **_account_of_input(cases, folds, settings),
+        **_record_of_input(cases, folds, settings),
     }
     if not dry_run:
         write_texts(
@@ -196,7 +196,7 @@ def _score_cases(
 def _learn_merging(
     cases: list[ValidationCase], chosen: InstantiationSettings, settings: TuningSettings, num_processes: int
 ) -> tuple[MergeRule | None, dict[str, Any]]:
-    """A rule for the pieces that the chosen settings give, and an account; see :func:`.merging.choose_rule`."""
+    """A rule for the pieces that the chosen settings give, and what the record says of it; see :func:`.merging.choose_rule`."""
     arguments: list[tuple] = [(case, chosen, settings.scoring) for case in cases]
     touching = of_cases(touching_pieces_of_case, arguments, num_processes, "Comparing pieces")
     points = held_out_points(touching, chosen)
@@ -207,7 +207,7 @@ def _learn_merging(
     return choose_rule(touching, scores, settings.metric, settings.seed)
 
 
-def _account_of_choice(
+def _record_of_choice(
     choice: Choice, found: GridScores, default: int, chosen: InstantiationSettings
 ) -> dict[str, Any]:
     """What the record says of the choice; `default` is the position of the trainer's settings."""
@@ -223,7 +223,7 @@ def _account_of_choice(
     }
 
 
-def _account_of_input(cases: list[ValidationCase], folds: list[str], settings: TuningSettings) -> dict[str, Any]:
+def _record_of_input(cases: list[ValidationCase], folds: list[str], settings: TuningSettings) -> dict[str, Any]:
     """What the record says of the cases and of how they were scored."""
     return {
         "scoring": {name: getattr(settings.scoring, name) for name in SCORING_OPTIONS},

@@ -144,13 +144,13 @@ def test_cc_on_a_plain_folder_of_masks(monkeypatch, tmp_path, toys, masks):
 
 
 def test_two_processes(tmp_path, toys, masks):
-    accounts, failures = instantiate_folder(
+    reports, failures = instantiate_folder(
         masks, tmp_path / "out", InstantiationSettings(method="cc"), num_processes=2
     )
-    assert sorted(accounts) == CASES and not failures
+    assert sorted(reports) == CASES and not failures
     for case in CASES:
         expected = instantiate(truth(toys, case) > 0, SPACING, InstantiationSettings(method="cc"))
-        assert accounts[case] == expected.report
+        assert reports[case] == expected.report
 
 
 def test_settings_of_the_model_hold_unless_given(monkeypatch, tmp_path, ours):
@@ -179,12 +179,12 @@ def test_done_cases_are_left_alone_until_something_changes(monkeypatch, capsys, 
     os.utime(masks / "ms_003.nii.gz")
     later = (out / "ms_003.nii.gz").stat().st_mtime + 10
     os.utime(masks / "ms_003.nii.gz", (later, later))
-    accounts, _ = instantiate_folder(masks, out, InstantiationSettings(method="cc"), num_processes=1)
-    assert list(accounts) == ["ms_003"]
+    reports, _ = instantiate_folder(masks, out, InstantiationSettings(method="cc"), num_processes=1)
+    assert list(reports) == ["ms_003"]
 
     # Other settings.
-    accounts, _ = instantiate_folder(masks, out, InstantiationSettings(method="cc", connectivity=6), num_processes=1)
-    assert list(accounts) == CASES
+    reports, _ = instantiate_folder(masks, out, InstantiationSettings(method="cc", connectivity=6), num_processes=1)
+    assert list(reports) == CASES
 
 
 def test_maps_of_other_settings_are_gone_before_new_ones_come(tmp_path, masks, monkeypatch):
@@ -316,8 +316,8 @@ def other_probabilities(folder, toys):
 )
 def test_reasons_of_broken_cases(tmp_path, toys, ours, break_, reason):
     break_(ours, toys)
-    accounts, failures = instantiate_folder(ours, tmp_path / "out", InstantiationSettings(), num_processes=1)
-    assert list(accounts) == CASES[1:]
+    reports, failures = instantiate_folder(ours, tmp_path / "out", InstantiationSettings(), num_processes=1)
+    assert list(reports) == CASES[1:]
     assert list(failures) == ["ms_001"]
     assert re.search(reason, failures["ms_001"]), failures
 
@@ -477,8 +477,8 @@ def test_an_ignore_label_is_no_foreground(tmp_path, masks):
     content = np.asarray(image.dataobj).copy()
     content[content == 0] = 2
     nibabel.save(nibabel.Nifti1Image(content, image.affine), masks / "ms_001.nii.gz")
-    accounts, _ = instantiate_folder(masks, tmp_path / "out", InstantiationSettings(method="cc"), num_processes=1)
-    assert accounts["ms_001"]["n_voxels_foreground"] == (content == 1).sum()
+    reports, _ = instantiate_folder(masks, tmp_path / "out", InstantiationSettings(method="cc"), num_processes=1)
+    assert reports["ms_001"]["n_voxels_foreground"] == (content == 1).sum()
 
 
 def test_probability_of_any_foreground_label():
@@ -556,8 +556,8 @@ def test_a_map_that_an_earlier_version_left_half_is_made_again(tmp_path, masks):
     whole = read(out, "ms_002")
     for n in (0, 40):
         (out / "ms_002.nii.gz").write_bytes((out / "ms_002.nii.gz").read_bytes()[:n])
-        accounts, _ = instantiate_folder(masks, out, InstantiationSettings(method="cc"), num_processes=1)
-        assert list(accounts) == ["ms_002"]
+        reports, _ = instantiate_folder(masks, out, InstantiationSettings(method="cc"), num_processes=1)
+        assert list(reports) == ["ms_002"]
         assert np.array_equal(read(out, "ms_002"), whole)
 
 

@@ -464,8 +464,8 @@ def test_instances_are_made_again_of_a_case_with_such_a_name(files):
         (folder / f"oblique_{i:04d}.nii.gz").rename(folder / f"s.nii_{i:04d}.nii.gz")
     oblique_predictor("SimpleITKIO").predict_from_files_sequential(str(folder), str(folder / "out"), True)
     assert (folder / "out" / "instances" / "s.nii.gz").is_file()
-    accounts, failures = instantiate_folder(folder / "out", folder / "again", InstantiationSettings(), num_processes=1)
-    assert (list(accounts), failures) == (["s"], {})
+    reports, failures = instantiate_folder(folder / "out", folder / "again", InstantiationSettings(), num_processes=1)
+    assert (list(reports), failures) == (["s"], {})
     assert same_partition(np.asarray(nibabel.load(folder / "again" / "s.nii.gz").dataobj), lesions.transpose())
 
 

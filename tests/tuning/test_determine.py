@@ -86,8 +86,8 @@ def test_the_threshold_above_false_and_below_true_peaks(tmp_path, toys, referenc
 
 @pytest.mark.parametrize("name, values", [("window_mm", (3.0, 9.0, 17.0)), ("min_prominence", (0.0, 0.45, 0.99))])
 def test_the_middle_value_parts_false_peaks_from_lesions(tmp_path, toys, references, name, values):
-    # The second peak of every lesion lies 3 mm aside, the neighbour 7 mm; the ridge to it falls by 0.39 of its height,
-    # that to the neighbour by 0.989.
+    # The second peak of every lesion lies 3 mm aside, the neighbor 7 mm; the ridge to it falls by 0.39 of its height,
+    # that to the neighbor by 0.989.
     model = toys.write_model(tmp_path, [toys.scene(spurious=0.55) for _ in range(4)])
     record = determine(model, references, grid=replace(GRID, heatmap_threshold=(0.1,), **{name: values}))
     assert chosen(record) == replace(DEFAULT, **{name: values[1]})
@@ -155,8 +155,8 @@ def test_prediction_and_the_command_read_the_choice(tmp_path, toys, references):
     assert ModelSettings.from_plans(plans).instantiation == settings
     validation = PredictionFolder.open(model / "fold_0" / "validation")
     assert validation.settings() == settings
-    accounts, _ = instantiate_folder(validation.folder, tmp_path / "out", validation.settings(), num_processes=1)
-    assert [i["n_instances"] for i in accounts.values()] == [4, 4]
+    reports, _ = instantiate_folder(validation.folder, tmp_path / "out", validation.settings(), num_processes=1)
+    assert [i["n_instances"] for i in reports.values()] == [4, 4]
 
 
 def test_tuning_again_starts_from_the_trainers_settings(tmp_path, toys, references):
