@@ -196,7 +196,7 @@ def _score_cases(
 def _learn_merging(
     cases: list[ValidationCase], chosen: InstantiationSettings, settings: TuningSettings, num_processes: int
 ) -> tuple[MergeRule | None, dict[str, Any]]:
-    """A rule for the pieces that the chosen settings give, and what the record says of it; see :func:`.merging.choose_rule`."""
+    """A rule for the pieces that the chosen settings give, and its part of the record; see :func:`.choose_rule`."""
     arguments: list[tuple] = [(case, chosen, settings.scoring) for case in cases]
     touching = of_cases(touching_pieces_of_case, arguments, num_processes, "Comparing pieces")
     points = held_out_points(touching, chosen)
