@@ -85,14 +85,20 @@ def lesion_table(
     extent_mm = (last - first + 1) * spacing_mm
     if planar:
         extent_mm[:, 0] = np.nan
-    size = n_voxels * in_plane.prod()
+    size, unknown = n_voxels * in_plane.prod(), np.full(n, np.nan)
+    if labels is not None:
+        labels = check_shape(labels, geometry.shape, "labels", "geometry")[at].astype(np.int64)
+    if probability is not None:
+        probability = check_shape(probability, geometry.shape, "probability", "geometry")[at]
+    if center_scores is not None and len(center_scores) < ids.max(initial=0):
+        raise InputError(f"center_scores has {len(center_scores)} values but the highest id is {ids.max()}.")
 
     columns = {
         "id": ids.astype(np.int64),
-        "label": _majority_label(member, labels, geometry, at, n),
+        "label": np.ones(n, np.int64) if labels is None else _majority_label(member, labels, n),
         "n_voxels": n_voxels,
-        "volume_mm3": np.full(n, np.nan) if planar else size,
-        "area_mm2": size if planar else np.full(n, np.nan),
+        "volume_mm3": unknown if planar else size,
+        "area_mm2": size if planar else unknown,
         **_by_axis("centroid_voxel_{}", "ijk", _moved(centroid, geometry.file_index)),
         **_by_axis("centroid_world_{}_mm", "xyz", geometry.to_world_mm(centroid)),
         "world_convention": np.full(n, geometry.world, dtype=object),
@@ -100,8 +106,8 @@ def lesion_table(
         **_by_axis("bbox_max_{}", "ijk", np.rint(corners.max(axis=0)).astype(np.int64)),
         **_by_axis("extent_{}_mm", "ijk", extent_mm[:, file_axis.argmax(axis=1)]),
         "largest_diameter_mm": _diameters_mm(voxels, member, in_plane),
-        "mean_probability": _mean(member, probability, geometry, at, n_voxels),
-        "center_score": _scores(ids, center_scores),
+        "mean_probability": unknown if probability is None else np.bincount(member, probability, n) / n_voxels,
+        "center_score": unknown if center_scores is None else np.asarray(center_scores, float)[ids - 1],
         "component": component_of_id,
         "confluent": in_component[component_of_id] > 1,
     }
@@ -116,32 +122,10 @@ def _by_axis(name: str, axes: str, values: np.ndarray) -> dict[str, np.ndarray]:
     return {name.format(axis): values[:, i] for i, axis in enumerate(axes)}
 
 
-def _majority_label(
-    member: np.ndarray, labels: np.ndarray | None, geometry: Geometry, at: tuple[np.ndarray, ...], n: int
-) -> np.ndarray:
-    if labels is None:
-        return np.ones(n, np.int64)
-    label = check_shape(labels, geometry.shape, "labels", "geometry")[at].astype(np.int64)
-    counts = pd.DataFrame({"member": member, "label": label})[label > 0].value_counts().reset_index()
+def _majority_label(member: np.ndarray, labels: np.ndarray, n: int) -> np.ndarray:
+    counts = pd.DataFrame({"member": member, "label": labels})[labels > 0].value_counts().reset_index()
     most_frequent = counts.sort_values(["count", "label"], ascending=[False, True]).drop_duplicates("member")
     return most_frequent.set_index("member")["label"].reindex(range(n), fill_value=0).to_numpy(np.int64)
-
-
-def _mean(
-    member: np.ndarray, values: np.ndarray | None, geometry: Geometry, at: tuple[np.ndarray, ...], count: np.ndarray
-) -> np.ndarray:
-    if values is None:
-        return np.full(len(count), np.nan)
-    found = check_shape(values, geometry.shape, "probability", "geometry")[at]
-    return np.bincount(member, found, len(count)) / count
-
-
-def _scores(ids: np.ndarray, center_scores: np.ndarray | None) -> np.ndarray:
-    if center_scores is None:
-        return np.full(len(ids), np.nan)
-    if len(center_scores) < ids.max(initial=0):
-        raise InputError(f"center_scores has {len(center_scores)} values but the highest id is {ids.max()}.")
-    return np.asarray(center_scores, float)[ids - 1]
 
 
 def _diameters_mm(voxels: Voxels, member: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """nnU-Net's predictor for networks with center and offset heads."""
 
 import itertools
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
@@ -105,7 +106,7 @@ class ConfLUNetPredictor(nnUNetPredictor):
         """
         with exporting_instances(export_or_explain):
             results = super().predict_from_data_iterator(*args, **kwargs)
-        failures = [str(i) for i in results if isinstance(i, InputError)]
+        failures = [str(result) for result in results if isinstance(result, InputError)]
         if failures:
             raise InputError(f"{len(failures)} of {len(results)} cases failed: {' | '.join(failures)}")
         return results
@@ -171,67 +172,55 @@ class ConfLUNetPredictor(nnUNetPredictor):
         result is float16 again, as nnU-Net's: an offset below 32 mm is right to 0.008 mm.
         """
         device = self.device if do_on_device else torch.device("cpu")
-        gatherer = _HeadsGatherer(self, slicers, data.shape[1:], device)
+        n_heads = self.heads.n_channels - self.heads.n_semantic
+        sums = [torch.zeros(data.shape[1:], dtype=torch.float32, device=device) for _ in range(n_heads)]
+        gaussian = torch.ones((), device=self.device)
+        if self.use_gaussian:
+            patch_size = tuple(self.configuration_manager.patch_size)
+            # The weights of nnU-Net's own sum.
+            gaussian = compute_gaussian(patch_size, sigma_scale=1.0 / 8, value_scaling_factor=10, device=self.device)
         try:
-            with gatherer.taking_heads_from_tiles():
+            with self._heads_of_tiles_added_to(sums, slicers, gaussian):
                 semantic = super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
-            return torch.cat([semantic, *gatherer.averaged(semantic.dtype)])
+            return torch.cat([semantic, *_averages(sums, slicers, gaussian, semantic.dtype)])
         finally:
             # After an out-of-memory error nnU-Net predicts again while the traceback still holds this frame.
-            gatherer.clear()
-
-
-class _HeadsGatherer:
-    """Weighted average of the heads over the tiles of a sliding window, in the order in which nnU-Net visits them."""
-
-    def __init__(self, predictor: ConfLUNetPredictor, slicers: list[tuple], shape: torch.Size, device: torch.device):
-        self.predictor = predictor
-        self.slicers = slicers
-        self.n_semantic = predictor.heads.n_semantic
-        n_heads = predictor.heads.n_channels - self.n_semantic
-        self.sums = [torch.zeros(tuple(shape), dtype=torch.float32, device=device) for _ in range(n_heads)]
-        self.gaussian = torch.ones((), device=predictor.device)
-        if predictor.use_gaussian:
-            patch_size = tuple(predictor.configuration_manager.patch_size)
-            # The weights of nnU-Net's own sum.
-            self.gaussian = compute_gaussian(
-                patch_size, sigma_scale=1.0 / 8, value_scaling_factor=10, device=predictor.device
-            )
+            sums.clear()
 
     @contextmanager
-    def taking_heads_from_tiles(self):
-        """While open, the predictor's tiles come without their heads, which are added up here."""
-        predict = self.predictor._internal_maybe_mirror_and_predict
-        tiles = iter(self.slicers)
+    def _heads_of_tiles_added_to(
+        self, sums: list[torch.Tensor], slicers: list[tuple], gaussian: torch.Tensor
+    ) -> Iterator[None]:
+        """While open, tiles come without their heads, which are added to the sums in the order of the slicers."""
+        predict, n_semantic, tiles = self._internal_maybe_mirror_and_predict, self.heads.n_semantic, iter(slicers)
 
         def predict_semantic(x: torch.Tensor) -> torch.Tensor:
             prediction = predict(x)
             tile = next(tiles)[1:]
             # Weighted where the network is, so that sums on the CPU are left one transfer and one addition.
-            heads = prediction[0, self.n_semantic :].float().mul_(self.gaussian).to(self.sums[0].device)
-            for total, head in zip(self.sums, heads, strict=True):
+            heads = prediction[0, n_semantic:].float().mul_(gaussian).to(sums[0].device)
+            for total, head in zip(sums, heads, strict=True):
                 total[tile] += head
             # A copy, since nnU-Net holds it while the network runs again, and a view would hold the heads too.
-            return prediction[:, : self.n_semantic].clone()
+            return prediction[:, :n_semantic].clone()
 
-        self.predictor._internal_maybe_mirror_and_predict = predict_semantic
+        # nnU-Net calls it by name for each tile.
+        self._internal_maybe_mirror_and_predict = predict_semantic  # type: ignore[method-assign]
         try:
             yield
         finally:
-            del self.predictor._internal_maybe_mirror_and_predict
+            del self._internal_maybe_mirror_and_predict
 
-    def clear(self) -> None:
-        """Let go of the memory."""
-        self.sums.clear()
-        del self.gaussian
 
-    def averaged(self, dtype: torch.dtype) -> list[torch.Tensor]:
-        """1 + dim channels, each (1, X, Y, Z) of the given type; lets go of the sums one by one."""
-        weights = torch.zeros_like(self.sums[0])
-        gaussian = self.gaussian.to(weights.device)
-        for tile in self.slicers:
-            weights[tile[1:]] += gaussian
-        averages = []
-        while self.sums:
-            averages.append(self.sums.pop(0).div_(weights).to(dtype)[None])
-        return averages
+def _averages(
+    sums: list[torch.Tensor], slicers: list[tuple], gaussian: torch.Tensor, dtype: torch.dtype
+) -> list[torch.Tensor]:
+    """Each sum over tiles divided by that of their weights, (1, X, Y, Z) of the given type; empties the list."""
+    weights = torch.zeros_like(sums[0])
+    gaussian = gaussian.to(weights.device)
+    for tile in slicers:
+        weights[tile[1:]] += gaussian
+    averages = []
+    while sums:
+        averages.append(sums.pop(0).div_(weights).to(dtype)[None])
+    return averages

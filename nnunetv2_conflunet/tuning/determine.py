@@ -207,9 +207,7 @@ def _learn_merging(
     return choose_rule(touching, scores, settings.metric, settings.seed)
 
 
-def _record_of_choice(
-    choice: Choice, found: GridScores, default: int, chosen: InstantiationSettings
-) -> dict[str, Any]:
+def _record_of_choice(choice: Choice, found: GridScores, default: int, chosen: InstantiationSettings) -> dict[str, Any]:
     """What the record says of the choice; `default` is the position of the trainer's settings."""
     tuned = "tuned" if choice.chosen == choice.best else "default within the noise"
     return {
