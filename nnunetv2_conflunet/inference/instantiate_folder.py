@@ -53,11 +53,12 @@ def instantiate_folder(
         print(found.described(found.passed_over))
     cases = [InstanceFiles(output, case, prediction.file_ending) for case in found.files]
     _prepare_output(output, prediction, cases, settings, overwrite)
-    left = [files for files in cases if not _is_up_to_date(files, prediction)]
+    left = [case_files for case_files in cases if not _is_up_to_date(case_files, prediction)]
     if len(left) < len(cases):
         print(f"{len(cases) - len(left)} of {len(cases)} cases were done before.")
-    results = run_cases(_make_case, [(prediction, files, settings) for files in left], num_processes, "Instances")
-    of_case = {files.case: result for files, result in zip(left, results, strict=True)}
+    calls = [(prediction, case_files, settings) for case_files in left]
+    results = run_cases(_make_case, calls, num_processes, "Instances")
+    of_case = {case_files.case: result for case_files, result in zip(left, results, strict=True)}
     reports = {case: result for case, result in of_case.items() if isinstance(result, dict)}
     failures = {case: result for case, result in of_case.items() if isinstance(result, str)}
     return reports, failures
@@ -85,14 +86,14 @@ def _prepare_output(
     overwrite: bool,
 ) -> None:
     """Leave only maps made with these settings in the output folder, and say there what they are."""
-    if output.resolve() in (prediction.folder.resolve(), prediction.heads.resolve()):
+    if output.resolve() in (prediction.folder.resolve(), prediction.heads_folder.resolve()):
         raise InputError(f"-o {output} is the input folder; give another one, the maps have the names of the masks.")
     require_writable(output / SETTINGS_FILE)
-    sources = {"input": str(prediction.folder.resolve()), "heads": str(prediction.heads.resolve())}
-    record = {**sources, "settings": settings.to_dict(), "cases": [files.case for files in cases]}
+    sources = {"input": str(prediction.folder.resolve()), "heads": str(prediction.heads_folder.resolve())}
+    record = {**sources, "settings": settings.to_dict(), "cases": [case_files.case for case_files in cases]}
     path = output / SETTINGS_FILE
     before = _read_record(path) if path.is_file() else {}
-    foreign = [files.case for files in cases if files.map.exists()] if not before else []
+    foreign = [] if before else [case_files.case for case_files in cases if case_files.map.exists()]
     if foreign and not overwrite:
         raise InputError(
             f"{output} holds maps of {list_some(foreign)} but no {SETTINGS_FILE}: they were made by something else. "

@@ -54,7 +54,15 @@ class ModelSettings:
         Raises:
             InputError: the file is no JSON.
         """
-        return cls.from_plans(_read_while_others_write(plans_file)) if Path(plans_file).is_file() else cls()
+        if not Path(plans_file).is_file():
+            return cls()
+        # nnU-Net writes plans.json anew at the start of every fold, and not at once.
+        for _ in range(READING_ATTEMPTS - 1):
+            try:
+                return cls.from_plans(read_json(plans_file))
+            except InputError:
+                time.sleep(READING_PAUSE_S)
+        return cls.from_plans(read_json(plans_file))
 
     def put_into(self, plans: dict[str, Any]) -> None:
         """Replace the entry of plans."""
@@ -109,13 +117,3 @@ class ModelSettings:
     def _complete(self, key: str) -> dict[str, Any]:
         """A stored instantiation with the defaults of what an earlier version did not have."""
         return InstantiationSettings().to_dict() | self.stored.get(key, {})
-
-
-def _read_while_others_write(plans_file: str | os.PathLike) -> dict[str, Any]:
-    """nnU-Net writes plans.json anew at the start of every fold, and not at once."""
-    for _ in range(READING_ATTEMPTS - 1):
-        try:
-            return read_json(plans_file)
-        except InputError:
-            time.sleep(READING_PAUSE_S)
-    return read_json(plans_file)

@@ -32,7 +32,7 @@ class PredictionFolder:
         reader: class of nnU-Net's reader/writer.
         labels: of dataset.json, empty without one.
         plans: of the model, empty without them.
-        heads: the folder of the prediction that the segmentations come from, with its probabilities and heads; the
+        heads_folder: that of the prediction that the segmentations come from, with its probabilities and heads; the
             same folder unless the segmentations were postprocessed into another one.
     """
 
@@ -41,31 +41,31 @@ class PredictionFolder:
     reader: type[BaseReaderWriter]
     labels: dict
     plans: dict
-    heads: Path
+    heads_folder: Path
 
     @classmethod
-    def open(cls, folder: Path, heads: Path | None = None) -> "PredictionFolder":
+    def open(cls, folder: Path, heads_folder: Path | None = None) -> "PredictionFolder":
         """Find out how the files of a folder are read.
 
-        dataset.json and plans.json are those in the folder, in `heads`, or up to two levels above them (a fold's
+        dataset.json and plans.json are those in the folder, in `heads_folder`, or up to two levels above them (a fold's
         validation folder). Without dataset.json the folder must hold files of one image format.
 
         Args:
             folder: the segmentations.
-            heads: the folder of the original prediction, for segmentations that nnUNetv2_apply_postprocessing wrote
+            heads_folder: that of the original prediction, for segmentations that nnUNetv2_apply_postprocessing wrote
                 into a folder of their own. Default: `folder`.
 
         Raises:
             InputError: a folder does not exist or holds no segmentations, or several formats, or what looks like
                 further ones and cannot be taken.
         """
-        heads = folder if heads is None else heads
-        for path in (folder, heads):
+        places = folder, folder if heads_folder is None else heads_folder
+        for path in places:
             if not path.is_dir():
                 raise InputError(f"{path} is not a folder; give the output folder of nnUNetv2_predict.")
-        above = [parent for place in (folder, heads) for parent in place.resolve().parents[:LEVELS_TO_MODEL]]
-        dataset_file = first_file([folder, heads, *above], "dataset.json")
-        plans_file = first_file([folder, heads, *above], "plans.json")
+        above = [parent for place in places for parent in place.resolve().parents[:LEVELS_TO_MODEL]]
+        dataset_file = first_file([*places, *above], "dataset.json")
+        plans_file = first_file([*places, *above], "plans.json")
         dataset_json: dict = read_dataset_json(dataset_file) if dataset_file else {"file_ending": _only_ending(folder)}
         plans = read_json(plans_file) if plans_file else {}
         segmentations = CaseFolder.of(folder, dataset_json["file_ending"])
@@ -74,7 +74,7 @@ class PredictionFolder:
         if "image_reader_writer" in plans:
             dataset_json |= {"overwrite_image_reader_writer": plans["image_reader_writer"]}
         reader = find_reader(dataset_json, segmentations.files.values())
-        return cls(folder, segmentations.file_ending, reader, dataset_json.get("labels", {}), plans, heads)
+        return cls(folder, segmentations.file_ending, reader, dataset_json.get("labels", {}), plans, places[1])
 
     def case_folder(self) -> CaseFolder:
         """The segmentations as they are now."""
@@ -95,11 +95,11 @@ class PredictionFolder:
     def probability_file(self, case: str) -> Path:
         """Where --save_probabilities puts the probabilities of a case; an ensemble has its own beside its masks."""
         own = self.folder / f"{case}.npz"
-        return own if own.is_file() else self.heads / f"{case}.npz"
+        return own if own.is_file() else self.heads_folder / f"{case}.npz"
 
     def heads_file(self, case: str) -> Path:
         """Where --save_probabilities puts the heads of a case."""
-        return InstanceFiles(self.heads / INSTANCES_FOLDER, case, self.file_ending).heads
+        return InstanceFiles(self.heads_folder / INSTANCES_FOLDER, case, self.file_ending).heads
 
     def check_method(self, method: str) -> None:
         """Refuse a method that no case has the input for.
@@ -107,14 +107,14 @@ class PredictionFolder:
         Raises:
             InputError: naming the folder and what helps.
         """
-        cases = self.cases()
+        folder, cases = self.heads_folder, self.cases()
         if method == "acls" and not any(self.probability_file(case).is_file() for case in cases):
-            raise InputError(f"{self.heads} holds no probabilities; predict with --save_probabilities or use -m cc.")
+            raise InputError(f"{folder} holds no probabilities; predict with --save_probabilities or use -m cc.")
         if method == "center_offset" and not any(self.heads_file(case).is_file() for case in cases):
             raise InputError(
-                f"{self.heads} holds no heads; predict with a ConfLUNet trainer and --save_probabilities, or use "
-                "-m cc or -m acls. --heads names the prediction's folder where masks were postprocessed or ensembled "
-                "into another."
+                f"{folder} holds no heads; predict with a ConfLUNet trainer and --save_probabilities, or use -m cc or "
+                "-m acls. --heads names the prediction's folder where masks were postprocessed or ensembled into "
+                "another."
             )
 
     def read_case(self, case: str, method: str) -> CaseOutput:

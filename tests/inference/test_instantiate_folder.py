@@ -144,9 +144,7 @@ def test_cc_on_a_plain_folder_of_masks(monkeypatch, tmp_path, toys, masks):
 
 
 def test_two_processes(tmp_path, toys, masks):
-    reports, failures = instantiate_folder(
-        masks, tmp_path / "out", InstantiationSettings(method="cc"), num_processes=2
-    )
+    reports, failures = instantiate_folder(masks, tmp_path / "out", InstantiationSettings(method="cc"), num_processes=2)
     assert sorted(reports) == CASES and not failures
     for case in CASES:
         expected = instantiate(truth(toys, case) > 0, SPACING, InstantiationSettings(method="cc"))
