@@ -59,7 +59,8 @@ class PredictionFolder:
             InputError: a folder does not exist or holds no segmentations, or several formats, or what looks like
                 further ones and cannot be taken.
         """
-        places = folder, folder if heads_folder is None else heads_folder
+        heads_folder = heads_folder or folder
+        places = folder, heads_folder
         for path in places:
             if not path.is_dir():
                 raise InputError(f"{path} is not a folder; give the output folder of nnUNetv2_predict.")
@@ -74,7 +75,7 @@ class PredictionFolder:
         if "image_reader_writer" in plans:
             dataset_json |= {"overwrite_image_reader_writer": plans["image_reader_writer"]}
         reader = find_reader(dataset_json, segmentations.files.values())
-        return cls(folder, segmentations.file_ending, reader, dataset_json.get("labels", {}), plans, places[1])
+        return cls(folder, segmentations.file_ending, reader, dataset_json.get("labels", {}), plans, heads_folder)
 
     def case_folder(self) -> CaseFolder:
         """The segmentations as they are now."""
