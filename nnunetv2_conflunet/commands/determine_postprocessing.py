@@ -11,7 +11,13 @@ from nnunetv2.utilities.file_path_utilities import get_output_folder
 
 from nnunetv2_conflunet.evaluation.cohort.settings import Settings
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS
-from nnunetv2_conflunet.tuning.determine import RECORD_FILE, TABLE_FILE, default_grid, determine_postprocessing
+from nnunetv2_conflunet.tuning.determine import (
+    RECORD_FILE,
+    TABLE_FILE,
+    TuningSettings,
+    default_grid,
+    determine_postprocessing,
+)
 from nnunetv2_conflunet.tuning.model_folder import ModelFolder
 from nnunetv2_conflunet.tuning.scoring import METRICS
 from nnunetv2_conflunet.tuning.search import AREAS_PIXELS, SEARCHED, WITHOUT_EFFECT, Grid
@@ -27,19 +33,15 @@ def main() -> None:
 
 def _command(args: argparse.Namespace) -> None:
     model = _model_folder(args)
-    record = determine_postprocessing(
-        model,
-        args.f,
-        args.ref,
+    settings = TuningSettings(
         metric=args.metric,
         grid=replace(default_grid(ModelFolder(model)), **{k: v for k, v in vars(args).items() if k in SEARCHED}),
         scoring=Settings(iou_threshold=args.iou_threshold, **{name: getattr(args, f"score_{name}") for name in LIMITS}),
         with_stock_postprocessing=not args.ignore_stock_postprocessing,
-        num_processes=args.np,
-        seed=args.seed,
         with_merging=not args.no_merging,
-        dry_run=args.dry_run,
+        seed=args.seed,
     )
+    record = determine_postprocessing(model, args.f, args.ref, settings, num_processes=args.np, dry_run=args.dry_run)
     print("\n".join(describe(record)))
     if args.dry_run:
         print("Nothing was written (--dry_run).")

@@ -12,6 +12,7 @@ from torch import nn
 import nnunetv2_conflunet.trainers.progress as progress
 from nnunetv2_conflunet.inference import ConfLUNetPredictor
 from nnunetv2_conflunet.inference.export import exporting_instances
+from nnunetv2_conflunet.inference.model_settings import ModelSettings
 from nnunetv2_conflunet.networks import HeadChannels, heads_of, set_training_without_deep_supervision, widen_with_heads
 from nnunetv2_conflunet.nnunet_plugin import hand_over
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
@@ -25,13 +26,6 @@ from nnunetv2_conflunet.trainers.targets import unpack_targets
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum, heads_weight
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
-from nnunetv2_conflunet.utilities.plans import (
-    INSTANTIATION_KEY,
-    SETTINGS_KEY,
-    UNTUNED_KEY,
-    stored_settings,
-    with_tuned_instantiation,
-)
 
 # nnU-Net's commands construct its own predictor; from here on it hands our networks over to ours.
 hand_over.install(ConfLUNetPredictor, heads_of)
@@ -95,21 +89,14 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         """Also write the settings that inference needs into the plans."""
         super().initialize()
         spacing = patch_spacing_mm(self.configuration_manager)
-        settings = {name: getattr(self, name) for name in ("alpha", "center_focus", "beta", "warm_up", "sigma_mm")}
-        instantiation = instantiation_on_grid(self.instantiation, spacing, self.sigma_mm)
-        settings[INSTANTIATION_KEY] = instantiation.to_dict()
+        training = {name: getattr(self, name) for name in ("alpha", "center_focus", "beta", "warm_up", "sigma_mm")}
         plans_file = join(self.output_folder_base, "plans.json")
-        stored, defaults = stored_settings(plans_file), InstantiationSettings().to_dict()
-        settings = with_tuned_instantiation(settings, stored, defaults)
-        self.plans_manager.plans[SETTINGS_KEY] = settings
-        if stored:
-            self._say_what_differs(plans_file, defaults | stored.get(INSTANTIATION_KEY, {}), UNTUNED_KEY in stored)
-
-    def _say_what_differs(self, plans_file: str, before: dict, tuned: bool) -> None:
-        now = self.plans_manager.plans[SETTINGS_KEY][INSTANTIATION_KEY]
-        differing = [f"{name} {value}, not {before[name]}" for name, value in now.items() if value != before[name]]
-        if differing:
-            tune = "Those were tuned from other settings than the trainer has now: tune again. " if tuned else ""
+        before = ModelSettings.from_model(plans_file)
+        instantiation = instantiation_on_grid(self.instantiation, spacing, self.sigma_mm)
+        now = ModelSettings.of_trainer(instantiation, **training).keeping_tuning_of(before)
+        now.put_into(self.plans_manager.plans)
+        if before.stored and (differing := now.differences(before)):
+            tune = "Those were tuned from other settings than the trainer has now: tune again. " * before.is_tuned
             self.print_to_log_file(
                 f"Instances are made with {'; '.join(differing)} as in {plans_file}, where prediction reads how. {tune}"
                 "A training writes that file at its start, for all folds; a validation alone does not."
@@ -167,7 +154,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         self.print_to_log_file(
             f"ConfLUNet: alpha {self.alpha}, center focus {self.center_focus}, beta {self.beta}, "
             f"warm-up {self.warm_up}, sigma {self.sigma_mm} mm, "
-            f"instances {self.plans_manager.plans[SETTINGS_KEY][INSTANTIATION_KEY]}"
+            f"instances {ModelSettings.from_plans(self.plans_manager.plans).instantiation.to_dict()}"
         )
         if self.label_manager.has_ignore_label:
             self.print_to_log_file("Lesions beside the ignore label may go on there; the heads do not learn from them.")

@@ -350,7 +350,7 @@ def test_old_maps_and_heads_never_stand_beside_a_new_segmentation(files, monkeyp
     def fail(*args, **kwargs):
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr("nnunetv2_conflunet.inference.export.instances_from_logits", fail)
+    monkeypatch.setattr("nnunetv2_conflunet.inference.export.instances_from_output", fail)
     with pytest.raises(RuntimeError, match="power cut"):
         made.predict_from_files_sequential(source, [str(folder / "out" / "a")])
     assert (folder / "out" / "a.nii.gz").exists()
@@ -464,8 +464,8 @@ def test_instances_are_made_again_of_a_case_with_such_a_name(files):
         (folder / f"oblique_{i:04d}.nii.gz").rename(folder / f"s.nii_{i:04d}.nii.gz")
     oblique_predictor("SimpleITKIO").predict_from_files_sequential(str(folder), str(folder / "out"), True)
     assert (folder / "out" / "instances" / "s.nii.gz").is_file()
-    accounts, failures = instantiate_folder(folder / "out", folder / "again", InstantiationSettings(), num_processes=1)
-    assert (list(accounts), failures) == (["s"], {})
+    reports, failures = instantiate_folder(folder / "out", folder / "again", InstantiationSettings(), num_processes=1)
+    assert (list(reports), failures) == (["s"], {})
     assert same_partition(np.asarray(nibabel.load(folder / "again" / "s.nii.gz").dataobj), lesions.transpose())
 
 
@@ -519,7 +519,7 @@ def test_on_a_full_disk_a_case_is_not_done(files, filling, monkeypatch, capsys, 
     folder, _, _ = files
     fill_at, out, empty = filling
     source, output, made = [channels_of(folder)], [str(out / "a")], oblique_predictor("SimpleITKIO")
-    fill_at("instances_from_logits")
+    fill_at("instances_from_output")
     first = "npz" if save_probabilities else r"nii\.gz"
     with pytest.raises(InputError, match=rf"instances/a\.{first} cannot be written whole"):
         made.predict_from_files_sequential(source, output, save_probabilities)
