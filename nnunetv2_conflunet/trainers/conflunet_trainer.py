@@ -1,6 +1,5 @@
 """The trainer: nnU-Net's, with center and offset heads."""
 
-from dataclasses import replace
 from os.path import join
 
 import torch
@@ -16,21 +15,18 @@ from nnunetv2_conflunet.inference.model_settings import ModelSettings
 from nnunetv2_conflunet.networks import HeadChannels, heads_of, set_training_without_deep_supervision, widen_with_heads
 from nnunetv2_conflunet.nnunet_plugin import hand_over
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
-from nnunetv2_conflunet.postprocessing.encoding import lowest_peak
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.preprocessing.refusals import patch_spacing_mm, refuse_other_unit, refuse_unsupported
 from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
 from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss
 from nnunetv2_conflunet.trainers.mixing import refuse_to_replace, set_epochs
-from nnunetv2_conflunet.trainers.targets import unpack_targets
+from nnunetv2_conflunet.trainers.targets import instantiation_on_grid, unpack_targets
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum, heads_weight
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
 
 # nnU-Net's commands construct its own predictor; from here on it hands our networks over to ours.
 hand_over.install(ConfLUNetPredictor, heads_of)
-# On any grid, a lower threshold of the heatmap would make a center of every ripple.
-LOWEST_THRESHOLD = 0.05
 
 
 class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
@@ -162,9 +158,8 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
     def on_train_epoch_start(self) -> None:
         """Also set what share of their weights the losses of the heads have in this epoch."""
         super().on_train_epoch_start()
-        self.loss.heads_weight = heads_weight(
-            self.current_epoch, self.epoch_of_first_mask(), self.num_epochs, self.warm_up
-        )
+        first_mask = self.epoch_of_first_mask()
+        self.loss.heads_weight = heads_weight(self.current_epoch, first_mask, self.num_epochs, self.warm_up)
 
     def _split_is_written(self) -> bool:
         if self.fold == "all":
@@ -237,17 +232,3 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         finally:
             self.folder_with_segs_from_previous_stage = instances_folder
             set_training_without_deep_supervision(self.network, in_training)
-
-
-def instantiation_on_grid(
-    settings: InstantiationSettings, spacing_mm: tuple[float, ...], sigma_mm: float
-) -> InstantiationSettings:
-    """A trainer's instantiation, whose threshold is at most half of the lowest peak that the targets can have.
-
-    On a coarse grid the target of a center between voxels is lower than on a fine one.
-
-    >>> instantiation_on_grid(nnUNetTrainerConfLUNet.instantiation, (6.0, 1.0, 1.0), sigma_mm=2.0).heatmap_threshold
-    0.152
-    """
-    half = max(round(lowest_peak(spacing_mm, sigma_mm) / 2, 3), LOWEST_THRESHOLD)
-    return replace(settings, heatmap_threshold=min(settings.heatmap_threshold, half))

@@ -5,14 +5,21 @@ workers to the device is what limits a training.
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
 from scipy.ndimage import maximum_filter
 
-from nnunetv2_conflunet.postprocessing.encoding import InstanceCenters, center_offset_targets, lesion_voxels
+from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.postprocessing.encoding import (
+    InstanceCenters,
+    center_offset_targets,
+    lesion_voxels,
+    lowest_peak,
+)
 
-__all__ = ["center_offset_targets", "coded_targets", "unpack_targets"]
+__all__ = ["center_offset_targets", "coded_targets", "instantiation_on_grid", "unpack_targets"]
 
 # Gaussians in patches for training are drawn out to this many sigmas, where they are below 0.0004.
 PATCH_RADIUS_SIGMAS = 4.0
@@ -29,6 +36,8 @@ BACKGROUND, UNKNOWN = 0, -1
 SMALLEST_LESION, MOST_CENTERS = 3, 2**15 - 1
 # Voxels of the windows around centers that are computed at once: some tens of MB.
 WINDOW_VOXELS = 2**21
+# On any grid, a lower threshold of the heatmap would make a center of every ripple.
+LOWEST_THRESHOLD = 0.05
 
 
 def coded_targets(
@@ -145,3 +154,18 @@ def _heatmaps(centers: torch.Tensor, shape: torch.Size, spacing_mm: tuple[float,
             value = value[..., None] * gaussian.view(along)
         heatmaps.view(-1).scatter_reduce_(0, index.flatten(), value.flatten(), "amax")
     return heatmaps
+
+
+def instantiation_on_grid(
+    settings: InstantiationSettings, spacing_mm: tuple[float, ...], sigma_mm: float
+) -> InstantiationSettings:
+    """A trainer's instantiation, whose threshold is at most half of the lowest peak that the targets can have.
+
+    On a coarse grid the target of a center between voxels is lower than on a fine one.
+
+    >>> settings = InstantiationSettings(heatmap_threshold=0.3)
+    >>> instantiation_on_grid(settings, spacing_mm=(6.0, 1.0, 1.0), sigma_mm=2.0).heatmap_threshold
+    0.152
+    """
+    half = max(round(lowest_peak(spacing_mm, sigma_mm) / 2, 3), LOWEST_THRESHOLD)
+    return replace(settings, heatmap_threshold=min(settings.heatmap_threshold, half))
