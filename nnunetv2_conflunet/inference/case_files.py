@@ -21,13 +21,13 @@ INSTANCES_FOLDER = "instances"
 class InstanceFiles:
     """The files of the instances of one case.
 
-        >>> InstanceFiles(Path("out/instances"), "ms_001", ".nii.gz").map.name
-        'ms_001.nii.gz'
-
     Attributes:
         folder: where they lie.
         case: their name without endings.
         file_ending: of the map, such as ``.nii.gz``.
+
+    >>> InstanceFiles(Path("out/instances"), "ms_001", ".nii.gz").map.name
+    'ms_001.nii.gz'
     """
 
     folder: Path
@@ -77,10 +77,6 @@ class OutputFiles:
     def of(cls, output_file_truncated: str, file_ending: str, writer: type[BaseReaderWriter]) -> "OutputFiles":
         """The files of the case that nnU-Net is told to write to ``<output_file_truncated><file_ending>``.
 
-            >>> files = OutputFiles.of("out/ms_001", ".nii.gz", SimpleITKIO)
-            >>> str(files.segmentation), str(files.instances.table)
-            ('out/ms_001.nii.gz', 'out/instances/ms_001.csv')
-
         Args:
             output_file_truncated: as nnU-Net's methods take it.
             file_ending: the dataset's.
@@ -88,6 +84,10 @@ class OutputFiles:
 
         Raises:
             InputError: the writer makes another format of that name.
+
+        >>> files = OutputFiles.of("out/ms_001", ".nii.gz", SimpleITKIO)
+        >>> str(files.segmentation), str(files.instances.table)
+        ('out/ms_001.nii.gz', 'out/instances/ms_001.csv')
         """
         folder, name = Path(output_file_truncated).parent, Path(output_file_truncated).name
         written = _written_name(folder, name, file_ending, writer)

@@ -16,7 +16,7 @@ from nnunetv2_conflunet.utilities.files import atomic_path
 
 @dataclass(frozen=True, eq=False)
 class CaseHeads:
-    """The heads of one case on the network's grid, axes in the image's order, as :func:`instantiate` takes them.
+    """The heads of one case as :func:`instantiate` takes and checks them: on the network's grid, in the image's axes.
 
     Attributes:
         heatmap: (X', Y', Z').
@@ -95,15 +95,15 @@ class CaseInstances:
 def instances_of_case(output: CaseOutput, settings: InstantiationSettings) -> CaseInstances:
     """Make the instances of a case and describe them in a table.
 
-        >>> mask = np.zeros((4, 5, 6), bool)
-        >>> mask[1:4, 1:4, 1:3] = True
-        >>> output = CaseOutput(mask.astype(int), mask, {"spacing": (1.0, 1.0, 1.0)}, None, None)
-        >>> made = instances_of_case(output, InstantiationSettings(method="cc", min_extent_mm=2.0))
-        >>> made.lesions["volume_mm3"].tolist()
-        [18.0]
-
     Raises:
         InputError: what the method needs is missing, shapes that differ, NaN or infinite heads.
+
+    >>> mask = np.zeros((4, 5, 6), bool)
+    >>> mask[1:4, 1:4, 1:3] = True
+    >>> output = CaseOutput(mask.astype(int), mask, {"spacing": (1.0, 1.0, 1.0)}, None, None)
+    >>> made = instances_of_case(output, InstantiationSettings(method="cc", min_extent_mm=2.0))
+    >>> made.lesions["volume_mm3"].tolist()
+    [18.0]
     """
     heads = {} if output.heads is None else vars(output.heads)
     spacing_mm = output.properties["spacing"]

@@ -29,12 +29,6 @@ def lesion_table(
     world. An image whose first array axis has length 1, as nnU-Net has 2D images, is a plane: `volume_mm3` and the
     extent across it are NaN and `area_mm2` holds the size; otherwise `area_mm2` is NaN.
 
-        >>> instances = np.zeros((3, 4, 5), int)
-        >>> instances[1, 1:3, 1:3] = 1
-        >>> geometry = Geometry.from_properties(instances.shape, {"spacing": (2.0, 1.0, 1.0)})
-        >>> lesion_table(instances, geometry)[["id", "n_voxels", "volume_mm3", "centroid_voxel_k"]].values.tolist()
-        [[1.0, 4.0, 8.0, 1.0]]
-
     Args:
         instances: (X, Y, Z) non-negative integers in nnU-Net's axis order, 0 is background.
         geometry: the grid of that array.
@@ -61,6 +55,12 @@ def lesion_table(
 
     Raises:
         InputError: arrays that are not on the grid of `geometry`, or fewer center scores than ids.
+
+    >>> instances = np.zeros((3, 4, 5), int)
+    >>> instances[1, 1:3, 1:3] = 1
+    >>> geometry = Geometry.from_properties(instances.shape, {"spacing": (2.0, 1.0, 1.0)})
+    >>> lesion_table(instances, geometry)[["id", "n_voxels", "volume_mm3", "centroid_voxel_k"]].values.tolist()
+    [[1.0, 4.0, 8.0, 1.0]]
     """
     instances = check_shape(instances, geometry.shape, "instances", "geometry")
     planar = geometry.shape[0] == 1

@@ -22,17 +22,16 @@ READING_ATTEMPTS, READING_PAUSE_S = 30, 0.1
 class ModelSettings:
     """The entry ``"conflunet"`` of a model's plans.
 
-        >>> from nnunetv2_conflunet.postprocessing import InstantiationSettings
-        >>> trained = ModelSettings.of_trainer(InstantiationSettings(), alpha=10.0)
-        >>> tuned = trained.tuned_to(InstantiationSettings(window_mm=5.0))
-        >>> tuned.put_into(plans := {})
-        >>> ModelSettings.from_plans(plans).instantiation.window_mm, tuned.untuned.window_mm
-        (5.0, 3.0)
-
     Attributes:
         stored: the entry as JSON has it: ``instantiation`` and, after tuning, ``instantiation_before_tuning``, in the
             form of :meth:`.InstantiationSettings.to_dict` or of an earlier version that had fewer settings; and what
             the trainer keeps for the record, such as ``alpha``. Read when it is asked for.
+
+    >>> trained = ModelSettings.of_trainer(InstantiationSettings(), alpha=10.0)
+    >>> tuned = trained.tuned_to(InstantiationSettings(window_mm=5.0))
+    >>> tuned.put_into(plans := {})
+    >>> ModelSettings.from_plans(plans).instantiation.window_mm, tuned.untuned.window_mm
+    (5.0, 3.0)
     """
 
     stored: dict[str, Any] = field(default_factory=dict)

@@ -70,10 +70,6 @@ def foreground_probability_at(mask: np.ndarray, logits: np.ndarray, heads_box: n
 
     Logits are interpolated linearly, as nnU-Net's default resampling of them does.
 
-        >>> logits = np.stack([np.zeros((1, 2, 2)), np.full((1, 2, 2), np.log(3))])
-        >>> foreground_probability_at(np.array([[[True, False]]]), logits, np.array([(0, 1), (0, 1), (0, 2)])).tolist()
-        [[[0.75, 0.0]]]
-
     Args:
         mask: (X, Y, Z) bool on the image's grid.
         logits: (C, X', Y', Z') on the network's grid, axes in the image's order.
@@ -81,6 +77,10 @@ def foreground_probability_at(mask: np.ndarray, logits: np.ndarray, heads_box: n
 
     Returns:
         (X, Y, Z) float32, 0 outside the mask.
+
+    >>> logits = np.stack([np.zeros((1, 2, 2)), np.full((1, 2, 2), np.log(3))])
+    >>> foreground_probability_at(np.array([[[True, False]]]), logits, np.array([(0, 1), (0, 1), (0, 2)])).tolist()
+    [[[0.75, 0.0]]]
     """
     probability = np.zeros(mask.shape, np.float32)
     # One slice at a time, since positions and logits take far more memory than the result.

@@ -161,16 +161,16 @@ class PredictionFolder:
 def foreground_probability(probabilities: np.ndarray, labels: dict) -> np.ndarray:
     """Probability of any foreground label.
 
-        >>> softmax = np.array([0.2, 0.5, 0.25]).reshape(3, 1, 1, 1)
-        >>> foreground_probability(softmax, {"background": 0, "edema": 1, "core": 2}).item()
-        0.75
-
     Args:
         probabilities: (C, X, Y, Z) as nnU-Net saves them: softmax with background first, or one sigmoid a region.
         labels: of dataset.json; nnU-Net has regions where a label is a list of several.
 
     Returns:
         (X, Y, Z): the sum over the foreground channels, or the maximum over regions.
+
+    >>> softmax = np.array([0.2, 0.5, 0.25]).reshape(3, 1, 1, 1)
+    >>> foreground_probability(softmax, {"background": 0, "edema": 1, "core": 2}).item()
+    0.75
     """
     if any(isinstance(label, (list, tuple)) and len(label) > 1 for label in labels.values()):
         return probabilities.max(axis=0)

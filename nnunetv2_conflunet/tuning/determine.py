@@ -34,9 +34,6 @@ SCORING_OPTIONS = ("matching", "iou_threshold", *LIMITS)
 class TuningSettings:
     """What is tried, and what decides.
 
-        >>> TuningSettings(metric="F1", grid=Grid(window_mm=(3, 5))).metric
-        'F1'
-
     Attributes:
         metric: ``"PQ"`` or ``"F1"``.
         grid: what to try, the default's values are added; None takes :func:`default_grid`.
@@ -49,6 +46,9 @@ class TuningSettings:
 
     Raises:
         InputError: an unknown metric.
+
+    >>> TuningSettings(metric="F1", grid=Grid(window_mm=(3, 5))).metric
+    'F1'
     """
 
     metric: str = "PQ"
