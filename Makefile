@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: test test-fast style types docs wheel-test demo parity clean
+.PHONY: test test-fast style types docs wheel-test contract demo parity clean
 
 # nnU-Net imports nnunet_ext by itself; the tests of the commands cover it.
 test: style types
@@ -61,4 +61,4 @@ parity: .venv-parity/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-parity .venv-wheel build dist site *.egg-info
+	rm -rf $(VENV) .venv-contract .venv-parity .venv-wheel build dist site *.egg-info

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from heads_training import make_trainer
 
-from nnunetv2_conflunet.trainers.targets import HEATMAP_AND_OFFSETS, OFFSETS, VALIDITY, InstanceCenters
+from nnunetv2_conflunet.postprocessing.encoding import InstanceCenters
+from nnunetv2_conflunet.trainers.targets import HEATMAP_AND_OFFSETS, OFFSETS, VALIDITY
 
 
 def main():

@@ -43,17 +43,11 @@ from nnunetv2_conflunet.evaluation import evaluate_case
 from nnunetv2_conflunet.inference import ConfLUNetPredictor
 from nnunetv2_conflunet.nnunet_plugin.project import keep_settings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate, remove_small_instances
+from nnunetv2_conflunet.postprocessing.encoding import InstanceCenters
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
 from nnunetv2_conflunet.trainers.augmentation import CENTERS
 from nnunetv2_conflunet.trainers.loss import PARTS, ConfLUNetLoss, center_loss, offset_loss
-from nnunetv2_conflunet.trainers.targets import (
-    HEATMAP,
-    HEATMAP_AND_OFFSETS,
-    HEATMAP_ONLY,
-    OFFSETS,
-    VALIDITY,
-    InstanceCenters,
-)
+from nnunetv2_conflunet.trainers.targets import HEATMAP, HEATMAP_AND_OFFSETS, HEATMAP_ONLY, OFFSETS, VALIDITY
 from nnunetv2_conflunet.utilities.files import atomic_path, read_json
 
 FIGURES = ("pseudo_dice", "val_center", "val_offsets")

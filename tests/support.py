@@ -292,6 +292,6 @@ def unpacked(coded, spacing_mm, sigma_mm):
     """(2 + dim, X, Y[, Z]) float32: what the loss compares the heads with, of the codes and centers of one patch."""
     import torch
 
-    from nnunetv2_conflunet.trainers.unpacking import unpack_targets
+    from nnunetv2_conflunet.trainers.targets import unpack_targets
 
     return unpack_targets(*(torch.as_tensor(i)[None] for i in coded), spacing_mm, sigma_mm)[0].numpy()

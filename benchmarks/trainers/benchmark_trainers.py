@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet, nnUNetTrainerConfLUNetISBI2024
-from nnunetv2_conflunet.trainers.mirroring import PredictsWithoutMirroring
+from nnunetv2_conflunet.trainers.variants import PredictsWithoutMirroring
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum
 
 

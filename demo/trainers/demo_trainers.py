@@ -5,7 +5,7 @@ from functools import wraps
 import torch
 
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
-from nnunetv2_conflunet.trainers.mirroring import PredictsWithoutMirroring
+from nnunetv2_conflunet.trainers.variants import PredictsWithoutMirroring
 
 
 class nnUNetTrainerConfLUNetDemo(PredictsWithoutMirroring, nnUNetTrainerConfLUNet):

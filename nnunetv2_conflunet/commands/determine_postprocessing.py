@@ -10,7 +10,13 @@ from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS
 from nnunetv2_conflunet.tuning.description import describe
-from nnunetv2_conflunet.tuning.determine import RECORD_FILE, TABLE_FILE, default_grid, determine_postprocessing
+from nnunetv2_conflunet.tuning.determine import (
+    RECORD_FILE,
+    TABLE_FILE,
+    TuningSettings,
+    default_grid,
+    determine_postprocessing,
+)
 from nnunetv2_conflunet.tuning.model_folder import ModelFolder
 from nnunetv2_conflunet.tuning.scoring import METRICS
 from nnunetv2_conflunet.tuning.search import AREAS_PIXELS, SEARCHED, Grid
@@ -29,19 +35,15 @@ def determine(args: argparse.Namespace) -> None:
     """Determine a model's settings and print what was found."""
     model = _model_folder(args)
     tried = {name: values for name, values in vars(args).items() if name in SEARCHED}
-    record = determine_postprocessing(
-        model,
-        args.f,
-        args.ref,
+    settings = TuningSettings(
         metric=args.metric,
         grid=replace(default_grid(ModelFolder(model)), **tried),
         scoring=EvaluationSettings(iou_threshold=args.iou_threshold, **chosen(EvaluationSettings, args, "score_")),
         with_stock_postprocessing=not args.ignore_stock_postprocessing,
-        num_processes=args.np,
-        seed=args.seed,
         with_merging=not args.no_merging,
-        dry_run=args.dry_run,
+        seed=args.seed,
     )
+    record = determine_postprocessing(model, args.f, args.ref, settings, num_processes=args.np, dry_run=args.dry_run)
     print("\n".join(describe(record)))
     if args.dry_run:
         print("Nothing was written (--dry_run).")

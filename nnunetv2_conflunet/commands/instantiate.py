@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from nnunetv2_conflunet.inference.instantiate_folder import SETTINGS_FILE, instantiate_folder
+from nnunetv2_conflunet.inference.model_settings import ModelSettings
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS
@@ -63,7 +64,7 @@ def _settings_of_model(prediction: PredictionFolder, settings_from: Path | None)
     plans_file = settings_from / "plans.json"
     if not plans_file.is_file():
         raise InputError(f"{plans_file} does not exist; give a model folder, or the output of nnUNetv2_predict.")
-    return InstantiationSettings.from_plans(read_json(plans_file))
+    return ModelSettings.from_plans(read_json(plans_file)).instantiation
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,11 +1,17 @@
 """Where the voxels of an image lie in the world, for each of nnU-Net's readers."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
+from nibabel.orientations import (
+    apply_orientation,
+    axcodes2ornt,
+    inv_ornt_aff,
+    io_orientation,
+    ornt_transform,
+)
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
@@ -15,6 +21,8 @@ from nnunetv2_conflunet.utilities.errors import InputError
 # than this share and their direction cosines by less than this: above the rounding of float32 headers.
 TOLERANCE = 1e-2, 1e-3, 1e-3
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+# The readers reverse the axes of the file: array index (i, j, k) is (k, j, i) in the file.
+REVERSED_AXES = np.eye(4)[[2, 1, 0, 3]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +39,15 @@ class Geometry:
 
     >>> Geometry.from_properties((4, 5, 6), {"spacing": (3.0, 1.0, 1.0)}).to_world_mm([[1, 0, 0]]).tolist()
     [[0.0, 0.0, 3.0]]
+        file_index: (4, 4) of -1, 0, 1 and shifts, array index -> index (i, j, k) of that voxel in the file, as viewers
+            show it. Default: the reversed axes of nnU-Net's readers that do not reorient.
     """
 
     shape: tuple[int, ...]
     spacing_mm: tuple[float, ...]
     affine: np.ndarray
     world: str
+    file_index: np.ndarray = field(default_factory=REVERSED_AXES.copy)
 
     @classmethod
     def from_properties(cls, shape: tuple[int, ...], properties: dict) -> "Geometry":
@@ -56,8 +67,7 @@ class Geometry:
         else:
             # In the files' own order, which the reversal below turns into array order.
             affine, world = np.diag([*spacing_mm[::-1], 1.0]), "none"
-        # The readers reverse the axes of the file: array index (i, j, k) is (k, j, i) in the file.
-        return cls(shape, spacing_mm, affine[:, [2, 1, 0, 3]], world)
+        return cls(shape, spacing_mm, affine[:, [2, 1, 0, 3]], world, _file_index(shape, affine, properties))
 
     @property
     def direction(self) -> np.ndarray:
@@ -130,14 +140,29 @@ def in_file_order(array: np.ndarray, properties: dict) -> np.ndarray:
         array: (X, Y, Z) as a reader gave it.
         properties: the dictionary of the reader.
     """
-    if "reoriented_affine" in properties.get("nibabel_stuff", {}):
-        orientation = io_orientation(properties["nibabel_stuff"]["original_affine"])
-    elif "original_orientation" in properties.get("sitk_stuff", {}):
-        orientation = axcodes2ornt(properties["sitk_stuff"]["original_orientation"])
-    else:
+    orientation = _original_orientation(properties)
+    if orientation is None:
         return array
     turned = apply_orientation(array.T, ornt_transform(axcodes2ornt("RAS"), orientation))
     return turned.T
+
+
+def _original_orientation(properties: dict) -> np.ndarray | None:
+    """How the axes of the file lay, as nibabel writes orientations; None where a reader did not turn the image."""
+    if "reoriented_affine" in properties.get("nibabel_stuff", {}):
+        return io_orientation(properties["nibabel_stuff"]["original_affine"])
+    if "original_orientation" in properties.get("sitk_stuff", {}):
+        return axcodes2ornt(properties["sitk_stuff"]["original_orientation"])
+    return None
+
+
+def _file_index(shape: tuple[int, ...], affine: np.ndarray, properties: dict) -> np.ndarray:
+    """See :class:`Geometry`; `affine` is that of the reader's image with its axes in file order."""
+    orientation = _original_orientation(properties)
+    if orientation is None:
+        return REVERSED_AXES
+    to_original = ornt_transform(io_orientation(affine), orientation)
+    return np.rint(np.linalg.inv(inv_ornt_aff(to_original, shape[::-1]))) @ REVERSED_AXES
 
 
 def _affine_of_sitk(stuff: dict) -> np.ndarray:

@@ -4,8 +4,8 @@ Each function has the arguments of the one of nnU-Net it stands in for, and give
 channels only.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,9 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 from nnunetv2_conflunet.imageio import declared_labels, read_labels
-from nnunetv2_conflunet.inference.case_files import case_files, write_case
-from nnunetv2_conflunet.inference.instances import instances_from_logits
-from nnunetv2_conflunet.inference.output_files import OutputFiles
+from nnunetv2_conflunet.inference.case_files import OutputFiles
+from nnunetv2_conflunet.inference.network_output import instances_from_output
+from nnunetv2_conflunet.nnunet_plugin.exports import replaced_exports
 from nnunetv2_conflunet.postprocessing.size_filter import describe_removed
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
@@ -51,38 +51,25 @@ def export_prediction_with_instances(
     dataset_json = dataset_json_dict_or_file
     if isinstance(dataset_json, str):
         dataset_json = read_json(dataset_json)
-    n_semantic = plans_manager.get_label_manager(dataset_json).num_segmentation_heads
     reader = plans_manager.image_reader_writer_class()
     files = OutputFiles.of(output_file_truncated, dataset_json["file_ending"], type(reader))
-    for older in (*case_files(files.folder, files.case, files.file_ending), files.heads):
-        older.unlink(missing_ok=True)
+    files.instances.remove()
+    files.instances.heads.unlink(missing_ok=True)
+    semantic = _semantic_only(predicted_array_or_file, plans_manager.get_label_manager(dataset_json))
     with _written_whole([files.segmentation, *([files.probabilities] if save_probabilities else [])]):
         export_prediction_from_logits(
-            predicted_array_or_file[:n_semantic], properties_dict, configuration_manager, plans_manager, dataset_json,
-            output_file_truncated, save_probabilities, num_threads_torch,
+            semantic, properties_dict, configuration_manager, plans_manager, dataset_json, output_file_truncated,
+            save_probabilities, num_threads_torch,
         )  # fmt: skip
 
     segmentation, _ = read_labels(files.segmentation, reader, declared_labels(dataset_json["labels"]))
+    output = np.asarray(predicted_array_or_file)
     try:
-        found = instances_from_logits(
-            segmentation, predicted_array_or_file, properties_dict, plans_manager, dataset_json
-        )
+        made = instances_from_output(segmentation, output, properties_dict, plans_manager, dataset_json)
     except InputError as error:
-        raise InputError(f"Case {files.case} has no instances: {error}") from error
-    print(f"{files.case}: {describe_removed(found.result.report, found.settings.limits)}")
-    if save_probabilities:
-        found.maps.save(files.heads)
-    write_case(
-        found.result,
-        files.folder,
-        files.case,
-        properties_dict,
-        reader,
-        files.file_ending,
-        labels=segmentation,
-        probability=found.probability,
-        connectivity=found.settings.connectivity,
-    )
+        raise InputError(f"Case {files.instances.case} has no instances: {error}") from error
+    print(f"{files.instances.case}: {describe_removed(made.result.report, made.settings.limits)}")
+    made.write(files.instances, reader, with_heads=save_probabilities)
 
 
 def export_or_explain(*args, **kwargs) -> InputError | None:
@@ -102,12 +89,12 @@ def _written_whole(files: list[Path]) -> Iterator[None]:
         yield
     except (OSError, RuntimeError) as raised:
         error = raised
-    stumps = [i for i in files if i.is_file() and not is_whole(i)]
+    stumps = [file for file in files if file.is_file() and not is_whole(file)]
     for stump in stumps:
         stump.unlink()
     if error is not None and not (stumps or isinstance(error, OSError)):
         raise error
-    missing = [i for i in files if not i.is_file()]
+    missing = [file for file in files if not file.is_file()]
     if error is not None or missing:
         raise InputError(
             f"nnU-Net could not write {(missing or files)[0]} whole{f' ({error})' if error else ''}, so its case has "
@@ -137,3 +124,14 @@ def resample_and_save_semantic(
     resample_and_save(
         semantic, target_shape, output_file, plans_manager, configuration_manager, properties_dict, dataset_json, *args
     )
+
+
+def exporting_instances(export_case: Callable = export_prediction_with_instances) -> AbstractContextManager[None]:
+    """While open, nnU-Net's loops over cases hand each prediction to our export functions.
+
+    Other networks must not predict in the same process meanwhile.
+
+    Args:
+        export_case: what writes the files of a case.
+    """
+    return replaced_exports(export_case, convert_semantic_logits_to_segmentation, resample_and_save_semantic)

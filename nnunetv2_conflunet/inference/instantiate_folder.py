@@ -4,9 +4,9 @@ from pathlib import Path
 
 from nnunetv2.configuration import default_num_processes
 
-from nnunetv2_conflunet.inference.case_files import case_files, case_is_done, write_case
+from nnunetv2_conflunet.inference.case_files import InstanceFiles
+from nnunetv2_conflunet.inference.instances import instances_of_case
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
-from nnunetv2_conflunet.postprocessing.pipeline import instantiate
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.size_filter import refuse_limits
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
@@ -40,7 +40,7 @@ def instantiate_folder(
         overwrite: make every case again, and replace maps that this function has not written.
 
     Returns:
-        The account of each case that was made now (see :class:`Instantiation`), and the reason of each that failed.
+        The report of each case that was made now (see :class:`Instantiation`), and why each other one failed.
 
     Raises:
         InputError: no input for the method, or an output folder that holds something else.
@@ -48,51 +48,43 @@ def instantiate_folder(
     prediction = PredictionFolder.open(folder, heads)
     prediction.check_method(settings.method)
     found = prediction.case_folder()
-    cases = list(found.files)
     if found.note:
         print(found.note)
+    cases = [InstanceFiles(output, case, prediction.file_ending) for case in found.files]
     _prepare_output(output, prediction, cases, settings, overwrite)
-    left = [case for case in cases if not _is_up_to_date(output, prediction, case)]
+    left = [case_files for case_files in cases if not _is_up_to_date(case_files, prediction)]
     if len(left) < len(cases):
         print(f"{len(cases) - len(left)} of {len(cases)} cases were done before.")
     # One broken case must not end the others.
-    calls = {case: (prediction, output, case, settings) for case in left}
+    calls = {case_files.case: (prediction, case_files, settings) for case_files in left}
     return try_cases(_make_case, calls, num_processes, "Instances", survived=Exception)
 
 
-def _make_case(prediction: PredictionFolder, output: Path, case: str, settings: InstantiationSettings) -> dict:
-    """Write the files of a case and return its account."""
-    given = prediction.read_case(case, settings.method)
-    refuse_limits(given.foreground.shape, given.properties["spacing"], settings.limits)
-    result = instantiate(
-        given.foreground, given.properties["spacing"], settings, probability=given.probability, **given.heads
-    )
-    write_case(
-        result,
-        output,
-        case,
-        given.properties,
-        prediction.reader(),
-        prediction.file_ending,
-        labels=given.segmentation,
-        probability=given.probability,
-        connectivity=settings.connectivity,
-    )
-    return result.report
+def _make_case(prediction: PredictionFolder, files: InstanceFiles, settings: InstantiationSettings) -> dict:
+    """Write the files of a case and return its report."""
+    output = prediction.read_case(files.case, settings.method)
+    refuse_limits(output.foreground.shape, output.properties["spacing"], settings.limits)
+    made = instances_of_case(output, settings)
+    made.write(files, prediction.reader())
+    return made.result.report
 
 
 def _prepare_output(
-    output: Path, prediction: PredictionFolder, cases: list[str], settings: InstantiationSettings, overwrite: bool
+    output: Path,
+    prediction: PredictionFolder,
+    cases: list[InstanceFiles],
+    settings: InstantiationSettings,
+    overwrite: bool,
 ) -> None:
     """Leave only maps made with these settings in the output folder, and say there what they are."""
-    if output.resolve() in (prediction.folder.resolve(), prediction.heads.resolve()):
+    if output.resolve() in (prediction.folder.resolve(), prediction.heads_folder.resolve()):
         raise InputError(f"-o {output} is the input folder; give another one, the maps have the names of the masks.")
     require_writable(output / SETTINGS_FILE)
-    sources = {"input": str(prediction.folder.resolve()), "heads": str(prediction.heads.resolve())}
-    record = {**sources, "settings": settings.to_dict(), "cases": cases}
+    sources = {"input": str(prediction.folder.resolve()), "heads": str(prediction.heads_folder.resolve())}
+    record = {**sources, "settings": settings.to_dict(), "cases": [case_files.case for case_files in cases]}
     path = output / SETTINGS_FILE
     before = _read_record(path) if path.is_file() else {}
-    foreign = [i for i in cases if case_files(output, i, prediction.file_ending)[0].exists()] if not before else []
+    foreign = [] if before else [case_files.case for case_files in cases if case_files.map.exists()]
     if foreign and not overwrite:
         raise InputError(
             f"{output} holds maps of {list_some(foreign)} but no {SETTINGS_FILE}: they were made by something else. "
@@ -104,9 +96,8 @@ def _prepare_output(
         # Before anything is removed, so that a full disk takes nothing away.
         temporary.write_text(json_text(record), encoding="utf-8")
         if overwrite or any(before.get(key) != record[key] for key in (*sources, "settings")):
-            for case in {*before.get("cases", []), *foreign, *cases}:
-                for file in case_files(output, case, prediction.file_ending)[::-1]:
-                    file.unlink(missing_ok=True)
+            for case in {*before.get("cases", []), *record["cases"]}:
+                InstanceFiles(output, case, prediction.file_ending).remove()
 
 
 def _read_record(path: Path) -> dict:
@@ -119,9 +110,9 @@ def _read_record(path: Path) -> dict:
     raise InputError(f"{path} is no record of this command; give another folder, or remove that file.")
 
 
-def _is_up_to_date(output: Path, prediction: PredictionFolder, case: str) -> bool:
-    if not case_is_done(output, case, prediction.file_ending):
+def _is_up_to_date(files: InstanceFiles, prediction: PredictionFolder) -> bool:
+    if not files.are_done():
         return False
-    made = case_files(output, case, prediction.file_ending)[0].stat().st_mtime
+    made, case = files.map.stat().st_mtime, files.case
     sources = prediction.segmentation_file(case), prediction.probability_file(case), prediction.heads_file(case)
     return all(source.stat().st_mtime <= made for source in sources if source.is_file())

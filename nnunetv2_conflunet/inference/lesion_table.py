@@ -6,7 +6,6 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
 from nnunetv2_conflunet.imageio import Geometry
-from nnunetv2_conflunet.imageio.file_axes import REVERSED_AXES
 from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups, sizes_and_boxes
 from nnunetv2_conflunet.utilities.array_checks import check_connectivity, check_shape
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -23,11 +22,10 @@ def lesion_table(
     probability: np.ndarray | None = None,
     center_scores: np.ndarray | None = None,
     connectivity: int = 26,
-    file_index: np.ndarray = REVERSED_AXES,
 ) -> pd.DataFrame:
     """Describe every instance of a map.
 
-    i, j, k are voxel indices along the axes of the file, from 0, as viewers show them; x, y, z are millimetres in the
+    i, j, k are voxel indices along the axes of the file, from 0, as viewers show them; x, y, z are millimeters in the
     world. An image whose first array axis has length 1, as nnU-Net has 2D images, is a plane: `volume_mm3` and the
     extent across it are NaN and `area_mm2` holds the size; otherwise `area_mm2` is NaN.
 
@@ -37,9 +35,7 @@ def lesion_table(
         labels: (X, Y, Z) the semantic segmentation.
         probability: (X, Y, Z) of the foreground.
         center_scores: (N,) of instance i at i - 1, see :class:`Instantiation`.
-        connectivity: 6, 18 or 26 neighbours for `component` (in a plane 4, 8, 8).
-        file_index: (4, 4) array index to file index, see :func:`array_to_file_index`. Default: the reversed axes of
-            nnU-Net's readers that do not reorient.
+        connectivity: 6, 18 or 26 neighbors for `component` (in a plane 4, 8, 8).
 
     Returns:
         A row an instance, ascending by id, with the columns
@@ -51,7 +47,7 @@ def lesion_table(
           `world_convention`: ``RAS`` or ``none``, see :class:`Geometry`
         - `bbox_min_i/j/k`, `bbox_max_i/j/k` (both inclusive), `extent_i/j/k_mm` (whole voxels)
         - `largest_diameter_mm`: largest distance between two points of its surface, which runs halfway between its
-          voxels and their neighbours outside (the "maximum 3D diameter" of PyRadiomics): a single voxel measures its
+          voxels and their neighbors outside (the "maximum 3D diameter" of PyRadiomics): a single voxel measures its
           longest edge, n voxels in a row n edges
         - `mean_probability`, `center_score`: NaN where not given
         - `component`: its connected component in the union of all instances, 1..; `confluent`: whether it shares the
@@ -59,6 +55,12 @@ def lesion_table(
 
     Raises:
         InputError: arrays that are not on the grid of `geometry`, or fewer center scores than ids.
+
+    >>> instances = np.zeros((3, 4, 5), int)
+    >>> instances[1, 1:3, 1:3] = 1
+    >>> geometry = Geometry.from_properties(instances.shape, {"spacing": (2.0, 1.0, 1.0)})
+    >>> lesion_table(instances, geometry)[["id", "n_voxels", "volume_mm3", "centroid_voxel_k"]].values.tolist()
+    [[1.0, 4.0, 8.0, 1.0]]
     """
     instances = check_shape(instances, geometry.shape, "instances", "geometry")
     planar = geometry.shape[0] == 1
@@ -78,28 +80,34 @@ def lesion_table(
     component_of_id = component[np.unique(member, return_index=True)[1]]
     in_component = np.bincount(component_of_id)
 
-    corners = np.stack([_moved(first, file_index), _moved(last, file_index)])
-    file_axis = np.abs(file_index[:3, :3])
+    corners = np.stack([_moved(first, geometry.file_index), _moved(last, geometry.file_index)])
+    file_axis = np.abs(geometry.file_index[:3, :3])
     extent_mm = (last - first + 1) * spacing_mm
     if planar:
         extent_mm[:, 0] = np.nan
-    size = n_voxels * in_plane.prod()
+    size, unknown = n_voxels * in_plane.prod(), np.full(n, np.nan)
+    if labels is not None:
+        labels = check_shape(labels, geometry.shape, "labels", "geometry")[at].astype(np.int64)
+    if probability is not None:
+        probability = check_shape(probability, geometry.shape, "probability", "geometry")[at]
+    if center_scores is not None and len(center_scores) < ids.max(initial=0):
+        raise InputError(f"center_scores has {len(center_scores)} values but the highest id is {ids.max()}.")
 
     columns = {
         "id": ids.astype(np.int64),
-        "label": _majority_label(member, labels, geometry, at, n),
+        "label": np.ones(n, np.int64) if labels is None else _majority_label(member, labels, n),
         "n_voxels": n_voxels,
-        "volume_mm3": np.full(n, np.nan) if planar else size,
-        "area_mm2": size if planar else np.full(n, np.nan),
-        **_by_axis("centroid_voxel_{}", "ijk", _moved(centroid, file_index)),
+        "volume_mm3": unknown if planar else size,
+        "area_mm2": size if planar else unknown,
+        **_by_axis("centroid_voxel_{}", "ijk", _moved(centroid, geometry.file_index)),
         **_by_axis("centroid_world_{}_mm", "xyz", geometry.to_world_mm(centroid)),
         "world_convention": np.full(n, geometry.world, dtype=object),
         **_by_axis("bbox_min_{}", "ijk", np.rint(corners.min(axis=0)).astype(np.int64)),
         **_by_axis("bbox_max_{}", "ijk", np.rint(corners.max(axis=0)).astype(np.int64)),
         **_by_axis("extent_{}_mm", "ijk", extent_mm[:, file_axis.argmax(axis=1)]),
         "largest_diameter_mm": _diameters_mm(voxels, member, in_plane),
-        "mean_probability": _mean(member, probability, geometry, at, n_voxels),
-        "center_score": _scores(ids, center_scores),
+        "mean_probability": unknown if probability is None else np.bincount(member, probability, n) / n_voxels,
+        "center_score": unknown if center_scores is None else np.asarray(center_scores, float)[ids - 1],
         "component": component_of_id,
         "confluent": in_component[component_of_id] > 1,
     }
@@ -114,39 +122,14 @@ def _by_axis(name: str, axes: str, values: np.ndarray) -> dict[str, np.ndarray]:
     return {name.format(axis): values[:, i] for i, axis in enumerate(axes)}
 
 
-def _majority_label(
-    member: np.ndarray, labels: np.ndarray | None, geometry: Geometry, at: tuple[np.ndarray, ...], n: int
-) -> np.ndarray:
-    if labels is None:
-        return np.ones(n, np.int64)
-    label = check_shape(labels, geometry.shape, "labels", "geometry")[at].astype(np.int64)
-    found = np.zeros(n, np.int64)
-    pairs, count = np.unique(np.stack([member, label])[:, label > 0], axis=1, return_counts=True)
-    # Written last wins: the most frequent label of each instance, the lowest among equals.
-    order = np.lexsort((-pairs[1], count))
-    found[pairs[0, order]] = pairs[1, order]
-    return found
-
-
-def _mean(
-    member: np.ndarray, values: np.ndarray | None, geometry: Geometry, at: tuple[np.ndarray, ...], count: np.ndarray
-) -> np.ndarray:
-    if values is None:
-        return np.full(len(count), np.nan)
-    found = check_shape(values, geometry.shape, "probability", "geometry")[at]
-    return np.bincount(member, found, len(count)) / count
-
-
-def _scores(ids: np.ndarray, center_scores: np.ndarray | None) -> np.ndarray:
-    if center_scores is None:
-        return np.full(len(ids), np.nan)
-    if len(center_scores) < ids.max(initial=0):
-        raise InputError(f"center_scores has {len(center_scores)} values but the highest id is {ids.max()}.")
-    return np.asarray(center_scores, float)[ids - 1]
+def _majority_label(member: np.ndarray, labels: np.ndarray, n: int) -> np.ndarray:
+    counts = pd.DataFrame({"member": member, "label": labels})[labels > 0].value_counts().reset_index()
+    most_frequent = counts.sort_values(["count", "label"], ascending=[False, True]).drop_duplicates("member")
+    return most_frequent.set_index("member")["label"].reindex(range(n), fill_value=0).to_numpy(np.int64)
 
 
 def _diameters_mm(voxels: Voxels, member: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """(n,) largest distance in mm between the points halfway to the neighbours of each instance's voxels."""
+    """(n,) largest distance in mm between the points halfway to the neighbors of each instance's voxels."""
     half = np.concatenate([np.diag(spacing_mm), -np.diag(spacing_mm)]) / 2
     found = []
     for _, mine in groups(member):

@@ -11,7 +11,9 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2_conflunet.imageio import declared_labels, find_reader, read_labels
 from nnunetv2_conflunet.imageio.case_folder import CaseFolder, endings_of, first_file, read_dataset_json
 from nnunetv2_conflunet.imageio.stored import refuse_beyond_memory
-from nnunetv2_conflunet.inference.case_files import INSTANCES_FOLDER
+from nnunetv2_conflunet.inference.case_files import INSTANCES_FOLDER, InstanceFiles
+from nnunetv2_conflunet.inference.instances import CaseHeads, CaseOutput
+from nnunetv2_conflunet.inference.model_settings import ModelSettings
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json
@@ -20,28 +22,9 @@ from nnunetv2_conflunet.utilities.files import read_json
 LEVELS_TO_MODEL = 2
 
 
-@dataclass(frozen=True, eq=False)
-class CaseInput:
-    """What instances of one case are made of, arrays in nnU-Net's axis order.
-
-    Attributes:
-        segmentation: (X, Y, Z) int32 labels.
-        foreground: (X, Y, Z) bool.
-        properties: what the reader returned for the segmentation.
-        probability: (X, Y, Z) of the foreground, None where none was saved.
-        heads: `heatmap`, `offsets_mm` and `heads_box` as :func:`instantiate` takes them; empty where not asked for.
-    """
-
-    segmentation: np.ndarray
-    foreground: np.ndarray
-    properties: dict
-    probability: np.ndarray | None
-    heads: dict[str, np.ndarray]
-
-
 @dataclass(frozen=True)
 class PredictionFolder:
-    """A folder of segmentations.
+    """A folder of segmentations, with what prediction left beside them.
 
     Attributes:
         folder: the folder.
@@ -49,7 +32,7 @@ class PredictionFolder:
         reader: class of nnU-Net's reader/writer.
         labels: of dataset.json, empty without one.
         plans: of the model, empty without them.
-        heads: the folder of the prediction that the segmentations come from, with its probabilities and heads; the
+        heads_folder: that of the prediction that the segmentations come from, with its probabilities and heads; the
             same folder unless the segmentations were postprocessed into another one.
     """
 
@@ -58,31 +41,33 @@ class PredictionFolder:
     reader: type[BaseReaderWriter]
     labels: dict
     plans: dict
-    heads: Path
+    heads_folder: Path
 
     @classmethod
-    def open(cls, folder: Path, heads: Path | None = None) -> "PredictionFolder":
+    def open(cls, folder: Path, heads_folder: Path | None = None) -> "PredictionFolder":
         """Find out how the files of a folder are read.
 
-        dataset.json and plans.json are those in the folder, in `heads`, or up to two levels above them (a fold's
+        dataset.json and plans.json are those in the folder, in `heads_folder`, or up to two levels above them (a fold's
         validation folder). Without dataset.json the folder must hold files of one image format.
 
         Args:
             folder: the segmentations.
-            heads: the folder of the original prediction, for segmentations that nnUNetv2_apply_postprocessing wrote
+            heads_folder: that of the original prediction, for segmentations that nnUNetv2_apply_postprocessing wrote
                 into a folder of their own. Default: `folder`.
 
         Raises:
             InputError: a folder does not exist or holds no segmentations, or several formats, or what looks like
                 further ones and cannot be taken.
         """
-        heads = folder if heads is None else heads
-        for path in (folder, heads):
+        heads_folder = heads_folder or folder
+        places = folder, heads_folder
+        for path in places:
             if not path.is_dir():
                 raise InputError(f"{path} is not a folder; give the output folder of nnUNetv2_predict.")
-        places = [folder, heads, *(above for i in (folder, heads) for above in i.resolve().parents[:LEVELS_TO_MODEL])]
-        dataset_file, plans_file = (first_file(places, name) for name in ("dataset.json", "plans.json"))
-        dataset_json = read_dataset_json(dataset_file) if dataset_file else {"file_ending": _only_ending(folder)}
+        above = [parent for place in places for parent in place.resolve().parents[:LEVELS_TO_MODEL]]
+        dataset_file = first_file([*places, *above], "dataset.json")
+        plans_file = first_file([*places, *above], "plans.json")
+        dataset_json: dict = read_dataset_json(dataset_file) if dataset_file else {"file_ending": _only_ending(folder)}
         plans = read_json(plans_file) if plans_file else {}
         segmentations = CaseFolder.of(folder, dataset_json["file_ending"])
         segmentations.require_cases("give the output of nnUNetv2_predict.")
@@ -90,7 +75,7 @@ class PredictionFolder:
         if "image_reader_writer" in plans:
             dataset_json |= {"overwrite_image_reader_writer": plans["image_reader_writer"]}
         reader = find_reader(dataset_json, segmentations.files.values())
-        return cls(folder, segmentations.file_ending, reader, dataset_json.get("labels", {}), plans, heads)
+        return cls(folder, segmentations.file_ending, reader, dataset_json.get("labels", {}), plans, heads_folder)
 
     def case_folder(self) -> CaseFolder:
         """The segmentations as they are now."""
@@ -102,7 +87,7 @@ class PredictionFolder:
 
     def settings(self) -> InstantiationSettings:
         """The settings of the model that predicted, the defaults for a model that has none."""
-        return InstantiationSettings.from_plans(self.plans)
+        return ModelSettings.from_plans(self.plans).instantiation
 
     def segmentation_file(self, case: str) -> Path:
         """The segmentation of a case."""
@@ -111,11 +96,11 @@ class PredictionFolder:
     def probability_file(self, case: str) -> Path:
         """Where --save_probabilities puts the probabilities of a case; an ensemble has its own beside its masks."""
         own = self.folder / f"{case}.npz"
-        return own if own.is_file() else self.heads / f"{case}.npz"
+        return own if own.is_file() else self.heads_folder / f"{case}.npz"
 
     def heads_file(self, case: str) -> Path:
         """Where --save_probabilities puts the heads of a case."""
-        return self.heads / INSTANCES_FOLDER / f"{case}.npz"
+        return InstanceFiles(self.heads_folder / INSTANCES_FOLDER, case, self.file_ending).heads
 
     def check_method(self, method: str) -> None:
         """Refuse a method that no case has the input for.
@@ -123,17 +108,17 @@ class PredictionFolder:
         Raises:
             InputError: naming the folder and what helps.
         """
-        cases = self.cases()
-        if method == "acls" and not any(self.probability_file(i).is_file() for i in cases):
-            raise InputError(f"{self.heads} holds no probabilities; predict with --save_probabilities or use -m cc.")
-        if method == "center_offset" and not any(self.heads_file(i).is_file() for i in cases):
+        folder, cases = self.heads_folder, self.cases()
+        if method == "acls" and not any(self.probability_file(case).is_file() for case in cases):
+            raise InputError(f"{folder} holds no probabilities; predict with --save_probabilities or use -m cc.")
+        if method == "center_offset" and not any(self.heads_file(case).is_file() for case in cases):
             raise InputError(
-                f"{self.heads} holds no heads; predict with a ConfLUNet trainer and --save_probabilities, or use "
-                "-m cc or -m acls. --heads names the prediction's folder where masks were postprocessed or ensembled "
-                "into another."
+                f"{folder} holds no heads; predict with a ConfLUNet trainer and --save_probabilities, or use -m cc or "
+                "-m acls. --heads names the prediction's folder where masks were postprocessed or ensembled into "
+                "another."
             )
 
-    def read_case(self, case: str, method: str) -> CaseInput:
+    def read_case(self, case: str, method: str) -> CaseOutput:
         """Read what a method needs, and the probabilities where there are some.
 
         Raises:
@@ -142,15 +127,15 @@ class PredictionFolder:
         segmentation, properties = self.read_segmentation(case)
         probability = None
         if method == "acls" or self.probability_file(case).is_file():
-            channels = _read_npz(self.probability_file(case), ["probabilities"])["probabilities"]
+            (channels,) = _read_npz(self.probability_file(case), ["probabilities"])
             if channels.shape[1:] != segmentation.shape:
                 raise InputError(
                     f"{self.probability_file(case)} holds probabilities of shape {channels.shape[1:]} but the "
                     f"segmentation has {segmentation.shape}; both must be of one prediction."
                 )
             probability = foreground_probability(channels, self.labels)
-        heads = self.read_heads(case) if method == "center_offset" else {}
-        return CaseInput(segmentation, self.foreground(segmentation), properties, probability, heads)
+        heads = self.read_heads(case) if method == "center_offset" else None
+        return CaseOutput(segmentation, self.foreground(segmentation), properties, probability, heads)
 
     def read_segmentation(self, case: str) -> tuple[np.ndarray, dict]:
         """The segmentation of a case, (X, Y, Z) int32, and what the reader returned for it.
@@ -164,14 +149,13 @@ class PredictionFolder:
         """Where a segmentation has a label that is neither background nor the dataset's ignore label."""
         return (segmentation != 0) & (segmentation != self.labels.get("ignore", 0))
 
-    def read_heads(self, case: str) -> dict[str, np.ndarray]:
-        """`heatmap`, `offsets_mm` and `heads_box` of a case as :func:`instantiate` takes them.
+    def read_heads(self, case: str) -> CaseHeads:
+        """The heads of a case as --save_probabilities keeps them.
 
         Raises:
             InputError: the file is missing or broken.
         """
-        stored = _read_npz(self.heads_file(case), ["heatmap", "offsets_mm", "crop"])
-        return {"heatmap": stored["heatmap"], "offsets_mm": stored["offsets_mm"], "heads_box": stored["crop"]}
+        return CaseHeads(*_read_npz(self.heads_file(case), ["heatmap", "offsets_mm", "crop"]))
 
 
 def foreground_probability(probabilities: np.ndarray, labels: dict) -> np.ndarray:
@@ -183,20 +167,25 @@ def foreground_probability(probabilities: np.ndarray, labels: dict) -> np.ndarra
 
     Returns:
         (X, Y, Z): the sum over the foreground channels, or the maximum over regions.
+
+    >>> softmax = np.array([0.2, 0.5, 0.25]).reshape(3, 1, 1, 1)
+    >>> foreground_probability(softmax, {"background": 0, "edema": 1, "core": 2}).item()
+    0.75
     """
     if any(isinstance(label, (list, tuple)) and len(label) > 1 for label in labels.values()):
         return probabilities.max(axis=0)
     return probabilities[1:].sum(axis=0)
 
 
-def _read_npz(path: Path, names: list[str]) -> dict[str, np.ndarray]:
+def _read_npz(path: Path, names: list[str]) -> list[np.ndarray]:
+    """The arrays of these names."""
     if not path.is_file():
         raise InputError(f"{path} does not exist; predict with --save_probabilities.")
     try:
         # Pickled objects, which could run any program, are refused by default too; here it must stay so.
         with np.load(path, allow_pickle=False) as stored:
-            refuse_beyond_memory(path, sum(i.file_size for i in stored.zip.infolist()), "arrays")
-            return {name: stored[name] for name in names}
+            refuse_beyond_memory(path, sum(array.file_size for array in stored.zip.infolist()), "arrays")
+            return [stored[name] for name in names]
     except InputError:
         raise
     except (KeyError, ValueError, EOFError, OSError, MemoryError, BadZipFile, zlib.error) as error:

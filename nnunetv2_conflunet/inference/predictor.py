@@ -1,10 +1,12 @@
 """nnU-Net's predictor for networks with center and offset heads."""
 
 import itertools
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -14,16 +16,12 @@ from nnunetv2.inference.export_prediction import convert_predicted_logits_to_seg
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 
-from nnunetv2_conflunet.imageio import Geometry
 from nnunetv2_conflunet.imageio.case_folder import refuse_macos_files
-from nnunetv2_conflunet.imageio.file_axes import array_to_file_index
-from nnunetv2_conflunet.inference.export import export_or_explain
-from nnunetv2_conflunet.inference.instances import instances_from_logits
-from nnunetv2_conflunet.inference.lesion_table import lesion_table
-from nnunetv2_conflunet.inference.output_files import OutputFiles, check_distinct
-from nnunetv2_conflunet.networks import Heads, heads_of, unwrapped
+from nnunetv2_conflunet.inference.case_files import OutputFiles, check_distinct
+from nnunetv2_conflunet.inference.export import export_or_explain, exporting_instances
+from nnunetv2_conflunet.inference.network_output import instances_from_output
+from nnunetv2_conflunet.networks import HeadChannels, heads_of, unwrapped
 from nnunetv2_conflunet.nnunet_plugin.search_path import ours_in_ext_trainer
-from nnunetv2_conflunet.nnunet_plugin.stock_exports import exporting_instances
 from nnunetv2_conflunet.utilities.errors import InputError
 
 
@@ -51,9 +49,10 @@ class ConfLUNetPredictor(nnUNetPredictor):
     """
 
     @property
-    def heads(self) -> Heads:
+    def heads(self) -> HeadChannels:
         """The layout of the network's output channels."""
-        return heads_of(self.network)
+        # Without heads no predictor of this class is initialized.
+        return cast(HeadChannels, heads_of(self.network))
 
     def initialize_from_trained_model_folder(self, *args, **kwargs) -> None:
         """As in nnU-Net; our trainers are found whether ``nnUNet_extTrainer`` names their folder or not.
@@ -63,7 +62,7 @@ class ConfLUNetPredictor(nnUNetPredictor):
         """
         with ours_in_ext_trainer():
             super().initialize_from_trained_model_folder(*args, **kwargs)
-        if self.heads is None:
+        if heads_of(self.network) is None:
             raise InputError(
                 f"The model was trained by {self.trainer_name}, which has no center and offset heads. Use nnU-Net's "
                 "nnUNetPredictor, and nnUNetv2_conflunet_instantiate on what it predicts."
@@ -72,7 +71,7 @@ class ConfLUNetPredictor(nnUNetPredictor):
     def manual_initialization(self, *args, **kwargs) -> None:
         """As in nnU-Net."""
         super().manual_initialization(*args, **kwargs)
-        if self.heads is None:
+        if heads_of(self.network) is None:
             raise InputError(f"A {type(unwrapped(self.network)).__name__} without heads cannot predict instances.")
 
     def predict_instances(self, image: np.ndarray, properties: dict) -> InstancePrediction:
@@ -87,20 +86,14 @@ class ConfLUNetPredictor(nnUNetPredictor):
             self.configuration_manager, num_threads_in_multithreaded=1, verbose=self.verbose,
         )  # fmt: skip
         preprocessed = next(adapter)
-        logits = self.predict_logits_from_preprocessed_data(preprocessed["data"]).cpu().numpy()
+        output = self.predict_logits_from_preprocessed_data(preprocessed["data"]).cpu().numpy()
         properties = preprocessed["data_properties"]
         segmentation = convert_predicted_logits_to_segmentation_with_correct_shape(
-            logits[: self.heads.n_semantic], self.plans_manager, self.configuration_manager, self.label_manager,
+            output[: self.heads.n_semantic], self.plans_manager, self.configuration_manager, self.label_manager,
             properties,
         )  # fmt: skip
-        found = instances_from_logits(segmentation, logits, properties, self.plans_manager, self.dataset_json)
-        geometry = Geometry.from_properties(segmentation.shape, properties)
-        table = lesion_table(
-            found.result.instances, geometry, labels=segmentation, probability=found.probability,
-            center_scores=found.result.center_score, connectivity=found.settings.connectivity,
-            file_index=array_to_file_index(segmentation.shape, properties),
-        )  # fmt: skip
-        return InstancePrediction(segmentation, found.result.instances, table)
+        made = instances_from_output(segmentation, output, properties, self.plans_manager, self.dataset_json)
+        return InstancePrediction(segmentation, made.result.instances, made.lesions)
 
     # nnU-Net's methods read their own signature, which ``wraps`` keeps.
     @wraps(nnUNetPredictor.predict_from_data_iterator)
@@ -112,7 +105,7 @@ class ConfLUNetPredictor(nnUNetPredictor):
         """
         with exporting_instances(export_or_explain):
             results = super().predict_from_data_iterator(*args, **kwargs)
-        failures = [str(i) for i in results if isinstance(i, InputError)]
+        failures = [str(result) for result in results if isinstance(result, InputError)]
         if failures:
             raise InputError(f"{len(failures)} of {len(results)} cases failed: {' | '.join(failures)}")
         return results
@@ -178,66 +171,55 @@ class ConfLUNetPredictor(nnUNetPredictor):
         result is float16 again, as nnU-Net's: an offset below 32 mm is right to 0.008 mm.
         """
         device = self.device if do_on_device else torch.device("cpu")
-        gatherer = _HeadsGatherer(self, slicers, data.shape[1:], device)
+        n_heads = self.heads.n_channels - self.heads.n_semantic
+        sums = [torch.zeros(data.shape[1:], dtype=torch.float32, device=device) for _ in range(n_heads)]
+        gaussian = torch.ones((), device=self.device)
+        if self.use_gaussian:
+            patch_size = tuple(self.configuration_manager.patch_size)
+            # The weights of nnU-Net's own sum.
+            gaussian = compute_gaussian(patch_size, sigma_scale=1.0 / 8, value_scaling_factor=10, device=self.device)
         try:
-            with gatherer.taking_heads_from_tiles():
+            with self._heads_of_tiles_added_to(sums, slicers, gaussian):
                 semantic = super()._internal_predict_sliding_window_return_logits(data, slicers, do_on_device)
-            return torch.cat([semantic, *gatherer.averaged(semantic.dtype)])
+            return torch.cat([semantic, *_averages(sums, slicers, gaussian, semantic.dtype)])
         finally:
             # After an out-of-memory error nnU-Net predicts again while the traceback still holds this frame.
-            gatherer.clear()
-
-
-class _HeadsGatherer:
-    """Weighted average of the heads over the tiles of a sliding window, in the order in which nnU-Net visits them."""
-
-    def __init__(self, predictor: ConfLUNetPredictor, slicers: list[tuple], shape: torch.Size, device: torch.device):
-        self.predictor = predictor
-        self.slicers = slicers
-        self.n_semantic = predictor.heads.n_semantic
-        n_heads = predictor.heads.n_channels - self.n_semantic
-        self.sums = [torch.zeros(tuple(shape), dtype=torch.float32, device=device) for _ in range(n_heads)]
-        self.gaussian = torch.ones((), device=predictor.device)
-        if predictor.use_gaussian:
-            patch_size = tuple(predictor.configuration_manager.patch_size)
-            # The weights of nnU-Net's own sum.
-            self.gaussian = compute_gaussian(
-                patch_size, sigma_scale=1.0 / 8, value_scaling_factor=10, device=predictor.device
-            )
+            sums.clear()
 
     @contextmanager
-    def taking_heads_from_tiles(self):
-        """While open, the predictor's tiles come without their heads, which are added up here."""
-        predict = self.predictor._internal_maybe_mirror_and_predict
-        tiles = iter(self.slicers)
+    def _heads_of_tiles_added_to(
+        self, sums: list[torch.Tensor], slicers: list[tuple], gaussian: torch.Tensor
+    ) -> Iterator[None]:
+        """While open, tiles come without their heads, which are added to the sums in the order of the slicers."""
+        predict, n_semantic, tiles = self._internal_maybe_mirror_and_predict, self.heads.n_semantic, iter(slicers)
 
         def predict_semantic(x: torch.Tensor) -> torch.Tensor:
             prediction = predict(x)
             tile = next(tiles)[1:]
             # Weighted where the network is, so that sums on the CPU are left one transfer and one addition.
-            heads = prediction[0, self.n_semantic :].float().mul_(self.gaussian).to(self.sums[0].device)
-            for total, head in zip(self.sums, heads, strict=True):
+            heads = prediction[0, n_semantic:].float().mul_(gaussian).to(sums[0].device)
+            for total, head in zip(sums, heads, strict=True):
                 total[tile] += head
             # A copy, since nnU-Net holds it while the network runs again, and a view would hold the heads too.
-            return prediction[:, : self.n_semantic].clone()
+            return prediction[:, :n_semantic].clone()
 
-        self.predictor._internal_maybe_mirror_and_predict = predict_semantic
+        # nnU-Net calls it by name for each tile.
+        self._internal_maybe_mirror_and_predict = predict_semantic  # type: ignore[method-assign]
         try:
             yield
         finally:
-            del self.predictor._internal_maybe_mirror_and_predict
+            del self._internal_maybe_mirror_and_predict
 
-    def clear(self) -> None:
-        """Let go of the memory."""
-        self.sums = self.gaussian = None
 
-    def averaged(self, dtype: torch.dtype) -> list[torch.Tensor]:
-        """1 + dim channels, each (1, X, Y, Z) of the given type; lets go of the sums one by one."""
-        weights = torch.zeros_like(self.sums[0])
-        gaussian = self.gaussian.to(weights.device)
-        for tile in self.slicers:
-            weights[tile[1:]] += gaussian
-        averages = []
-        while self.sums:
-            averages.append(self.sums.pop(0).div_(weights).to(dtype)[None])
-        return averages
+def _averages(
+    sums: list[torch.Tensor], slicers: list[tuple], gaussian: torch.Tensor, dtype: torch.dtype
+) -> list[torch.Tensor]:
+    """Each sum over tiles divided by that of their weights, (1, X, Y, Z) of the given type; empties the list."""
+    weights = torch.zeros_like(sums[0])
+    gaussian = gaussian.to(weights.device)
+    for tile in slicers:
+        weights[tile[1:]] += gaussian
+    averages = []
+    while sums:
+        averages.append(sums.pop(0).div_(weights).to(dtype)[None])
+    return averages

@@ -1,7 +1,7 @@
 """nnU-Net's networks with the channels of the center and offset heads."""
 
 from nnunetv2_conflunet.networks.heads import (
-    Heads,
+    HeadChannels,
     heads_of,
     output_layers,
     set_training_without_deep_supervision,
@@ -10,7 +10,7 @@ from nnunetv2_conflunet.networks.heads import (
 )
 
 __all__ = [
-    "Heads",
+    "HeadChannels",
     "heads_of",
     "output_layers",
     "set_training_without_deep_supervision",

@@ -1,30 +1,34 @@
 """Center and offset heads as further output channels of any nnU-Net network.
 
-The last convolution of a network gives its semantic channels, then one of the center heatmap, then one a spatial axis
-of the offsets in mm (Wynen et al., ISBI 2024, Fig. 1). No module is added, so the names in the state dict stay those
-of the stock network.
+The last convolution of a network returns the semantic channels, then the center heatmap, then the offsets in mm, one
+channel per spatial axis (Wynen et al., ISBI 2024, Fig. 1). No module is added, so the names in the state dict stay
+those of the stock network.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 from torch._dynamo import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
-from nnunetv2_conflunet.networks.weights import shape_difference
 from nnunetv2_conflunet.utilities.errors import InputError
 
 ATTRIBUTE = "conflunet_heads"
 
 
 @dataclass(frozen=True)
-class Heads:
-    """Which output channels mean what.
+class HeadChannels:
+    """Which output channel holds what.
 
     Attributes:
         n_semantic: number of semantic channels, which come first.
         dim: number of spatial axes, 2 or 3.
+
+    >>> channels = HeadChannels(n_semantic=2, dim=3)
+    >>> channels.n_channels, channels.heatmap, channels.offset(axis=0)
+    (6, 2, 3)
     """
 
     n_semantic: int
@@ -51,7 +55,7 @@ class Heads:
         the heads are trained.
         """
         if isinstance(output, list | tuple):
-            scales, finest = [i[:, : self.n_semantic] for i in output], output[0]
+            scales, finest = [scale[:, : self.n_semantic] for scale in output], output[0]
         elif module.training_without_deep_supervision:
             scales, finest = [output[:, : self.n_semantic]], output
         else:
@@ -59,11 +63,11 @@ class Heads:
         return [*scales, finest[:, self.n_semantic :]]
 
 
-def widen_with_heads(network: nn.Module, heads: Heads) -> nn.Module:
-    """Make a stock network of ``heads.n_channels`` outputs hand its heads over, and start these at zero.
+def widen_with_heads(network: nn.Module, heads: HeadChannels) -> nn.Module:
+    """Let a stock network with ``heads.n_channels`` outputs return its heads apart in training; they start at zero.
 
     At zero the heads have no gradient on the shared trunk until they have learned something themselves; started at
-    random their error in the empty background, which is large at first, drowns the semantic part.
+    random, their error in the empty background, which is large at first, drowns the semantic part.
 
     Args:
         network: an nnU-Net network with a ``decoder`` whose ``seg_layers`` are its output convolutions.
@@ -74,6 +78,12 @@ def widen_with_heads(network: nn.Module, heads: Heads) -> nn.Module:
 
     Raises:
         InputError: the network has no such layers.
+
+    >>> from dynamic_network_architectures.architectures.unet import PlainConvUNet
+    >>> heads = HeadChannels(n_semantic=2, dim=2)
+    >>> network = PlainConvUNet(1, 2, (4, 8), nn.Conv2d, 3, (1, 2), 1, heads.n_channels, 1, deep_supervision=True)
+    >>> [tuple(output.shape) for output in widen_with_heads(network, heads)(torch.zeros(1, 1, 8, 8))]
+    [(1, 2, 8, 8), (1, 3, 8, 8)]
     """
     with torch.no_grad():
         for parameter in (p for layer in output_layers(network) for p in layer.parameters()):
@@ -81,20 +91,23 @@ def widen_with_heads(network: nn.Module, heads: Heads) -> nn.Module:
     setattr(network, ATTRIBUTE, heads)
     set_training_without_deep_supervision(network, False)
     # On the decoder, whose output is the network's: torch.compile takes a hook inside the network into its one graph.
-    network.decoder.register_forward_hook(heads.split)
+    network.get_submodule("decoder").register_forward_hook(heads.split)
     # nnU-Net loads weights in its own code, where only the network itself can say what does not fit.
     network._register_load_state_dict_pre_hook(_refuse_other_weights, with_module=True)
     return network
 
 
 def set_training_without_deep_supervision(network: nn.Module, on: bool) -> bool:
-    """Whether a network without deep supervision hands its heads over apart, as in training; return what held before.
+    """Choose whether a network without deep supervision returns its heads apart, as in training.
 
     Args:
         network: what :func:`widen_with_heads` made, wrapped or not.
         on: True in training, False in inference.
+
+    Returns:
+        The choice before.
     """
-    decoder = unwrapped(network).decoder
+    decoder: Any = unwrapped(network).get_submodule("decoder")
     before = getattr(decoder, "training_without_deep_supervision", False)
     decoder.training_without_deep_supervision = on
     return before
@@ -116,22 +129,33 @@ def output_layers(network: nn.Module) -> nn.ModuleList:
 
 
 def _refuse_other_weights(network: nn.Module, weights: dict, prefix: str, *_) -> None:
-    mine = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-    difference = shape_difference(network, mine)
-    if difference:
-        raise InputError(
-            f"The weights of the checkpoint do not fit this network with center and offset heads: {difference}. A "
-            "training can start from a model without heads by -pretrained_weights."
-        )
+    # Missing and surplus keys are left to torch, which knows whether loading is strict.
+    for name, parameter in network.state_dict().items():
+        saved = weights.get(prefix + name)
+        if saved is not None and saved.shape != parameter.shape:
+            raise InputError(
+                f"The weights of the checkpoint do not fit this network with center and offset heads: {name} has the "
+                f"shape {tuple(saved.shape)} instead of {tuple(parameter.shape)}. A training can start from a model "
+                "without heads by -pretrained_weights."
+            )
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
-    """The network inside DistributedDataParallel and torch.compile."""
+    """The network inside DistributedDataParallel and torch.compile.
+
+    >>> network = nn.Linear(1, 1)
+    >>> unwrapped(torch.compile(network)) is network
+    True
+    """
     if isinstance(network, DistributedDataParallel):
         network = network.module
     return network._orig_mod if isinstance(network, OptimizedModule) else network
 
 
-def heads_of(network: nn.Module | None) -> Heads | None:
-    """The heads of a network that :func:`widen_with_heads` made, None of any other."""
+def heads_of(network: nn.Module | None) -> HeadChannels | None:
+    """The channels of a network that :func:`widen_with_heads` made; None for any other network.
+
+    >>> heads_of(nn.Linear(1, 1)) is None
+    True
+    """
     return None if network is None else getattr(unwrapped(network), ATTRIBUTE, None)

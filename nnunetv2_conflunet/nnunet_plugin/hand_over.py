@@ -5,12 +5,13 @@ the trainer of a model, and so import this package, before they predict. From th
 network first; a network without heads is predicted by nnU-Net as before.
 """
 
+from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from torch import nn
 
-from nnunetv2_conflunet.inference.predictor import ConfLUNetPredictor
-from nnunetv2_conflunet.networks import heads_of
 from nnunetv2_conflunet.utilities.errors import InputError
 
 # Where prediction enters the predictor.
@@ -26,25 +27,31 @@ ENTRIES = (
 MARK = "hands_over_to_conflunet"
 
 
-def install_hand_over() -> None:
-    """Wrap nnU-Net's entry methods, once a process. The stock methods read their own signature, which stays."""
+def install(predictor: type[nnUNetPredictor], heads_of: Callable[[nn.Module | None], object | None]) -> None:
+    """Wrap nnU-Net's entry methods, once per process: all that importing this package changes in nnU-Net.
+
+    Args:
+        predictor: takes over from ``nnUNetPredictor``.
+        heads_of: None for a network that nnU-Net predicts itself.
+    """
     for name in ENTRIES:
         method = getattr(nnUNetPredictor, name)
         if not hasattr(method, MARK):
-            setattr(nnUNetPredictor, name, _handing_over(method))
+            setattr(nnUNetPredictor, name, _handing_over(method, predictor, heads_of))
 
 
-def _handing_over(method):
+def _handing_over(method: Callable, predictor: type[nnUNetPredictor], heads_of: Callable) -> Callable:
+    # nnU-Net's methods read their own signature, which ``wraps`` keeps.
     @wraps(method)
-    def entry(self, *args, **kwargs):
-        if isinstance(self, ConfLUNetPredictor) or heads_of(self.network) is None:
+    def entry(self: nnUNetPredictor, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(self, predictor) or heads_of(self.network) is None:
             return method(self, *args, **kwargs)
         if type(self) is not nnUNetPredictor:
             raise InputError(
                 f"{type(self).__name__} cannot predict a network with center and offset heads; derive it from "
                 "nnunetv2_conflunet.inference.ConfLUNetPredictor."
             )
-        self.__class__ = ConfLUNetPredictor
+        self.__class__ = predictor
         return getattr(self, method.__name__)(*args, **kwargs)
 
     setattr(entry, MARK, True)

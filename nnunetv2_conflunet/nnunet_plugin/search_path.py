@@ -9,13 +9,22 @@ NAME = "nnUNet_extTrainer"
 
 
 def nnunet_ext_path() -> Path:
-    """The folder that holds one module with the names of the trainers, for nnU-Net's search by class name."""
+    """The folder that holds one module with the names of the trainers, for nnU-Net's search by class name.
+
+    >>> nnunet_ext_path().name
+    'nnunet_ext'
+    """
     return Path(__file__).resolve().parents[1] / "nnunet_ext"
 
 
 @contextmanager
 def ours_in_ext_trainer() -> Iterator[None]:
-    """While open, ``nnUNet_extTrainer`` names the folder of our trainers too; the user's own entries come first."""
+    """While open, ``nnUNet_extTrainer`` names the folder of our trainers too; the user's own entries come first.
+
+    >>> with ours_in_ext_trainer():
+    ...     str(nnunet_ext_path()) in os.environ["nnUNet_extTrainer"]
+    True
+    """
     users = os.environ.get(NAME)
     paths = [path for path in (users or "").split(os.pathsep) if path]
     if str(nnunet_ext_path()) not in paths:

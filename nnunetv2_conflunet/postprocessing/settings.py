@@ -9,7 +9,6 @@ from nnunetv2_conflunet.postprocessing.size_filter import LIMITS, SizeLimits, li
 from nnunetv2_conflunet.utilities.array_checks import check_not_negative, check_positive, check_share
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.options import option
-from nnunetv2_conflunet.utilities.plans import INSTANTIATION_KEY, SETTINGS_KEY
 
 METHODS = ("center_offset", "cc", "acls")
 
@@ -102,15 +101,6 @@ class InstantiationSettings:
             raise InputError(f"Unknown instantiation settings {', '.join(unknown)}; known are {', '.join(known)}.")
         merge = values.get("merge")
         return cls(**{**values, "merge": None if merge is None else MergeRule.from_dict(merge)})
-
-    @classmethod
-    def from_plans(cls, plans: dict[str, Any]) -> "InstantiationSettings":
-        """The settings that a trainer left in a model's plans; the defaults for plans without any.
-
-        Raises:
-            InputError: an unknown key, or a value that is not possible.
-        """
-        return cls.from_dict(plans.get(SETTINGS_KEY, {}).get(INSTANTIATION_KEY, {}))
 
 
 def check_top_k(top_k: int | None) -> int | None:

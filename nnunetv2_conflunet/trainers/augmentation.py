@@ -1,7 +1,7 @@
 """nnU-Net's augmentation with an instance channel, and the targets of the heads made after it.
 
-nnU-Net's loader hands the instance map over as the second segmentation channel. Whole instances have their center of
-mass found in the loaded crop, which has a margin around the patch; the spatial transforms move these centers with the
+nnU-Net's loader passes the instance map as the second segmentation channel. The center of mass of each whole instance
+is found in the loaded crop, which has a margin around the patch; the spatial transforms move these centers with the
 image, so that a lesion cut by the border of the patch still points to its true center.
 """
 
@@ -18,7 +18,8 @@ from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 
-from nnunetv2_conflunet.trainers.targets import InstanceCenters, coded_targets
+from nnunetv2_conflunet.postprocessing.encoding import InstanceCenters
+from nnunetv2_conflunet.trainers.targets import coded_targets
 
 # Key under which the centers travel through nnU-Net's transforms, which ignore it.
 CENTERS = "instance_centers"
@@ -37,8 +38,8 @@ def with_instance_targets(
     """nnU-Net's transforms of a training or validation patch, made to carry instances and to end in their targets.
 
     Args:
-        stock: what nnU-Net's trainer returns. A transform in it that moves voxels in a way this function does not
-            know has the centers found anew in its result.
+        stock: what nnU-Net's trainer returns. After a transform that this function does not know, and that may move
+            voxels, the centers are found again.
         spacing_mm: of the patch.
         sigma_mm: standard deviation of the heatmap's Gaussians.
         ignore_label: of the semantic labels, or None.
@@ -79,35 +80,30 @@ class FindInstanceCenters(BasicTransform):
 
     def apply(self, data_dict: dict, **params) -> dict:
         """Add the centers in voxels of the crop."""
-        data_dict[CENTERS] = _whole_instances(data_dict["segmentation"], self.ignore_label)
+        # In nnU-Net's pseudo-2D augmentation each of the two channels is replaced by its slices.
+        semantic, instances = (
+            channel[0] if len(channel) == 1 else channel for channel in np.split(data_dict["segmentation"].numpy(), 2)
+        )
+        ignored = None if self.ignore_label is None else semantic == self.ignore_label
+        data_dict[CENTERS] = InstanceCenters.of(instances).without_cut(instances, ignored)
         return data_dict
 
 
-def _whole_instances(segmentation: torch.Tensor, ignore_label: int | None) -> InstanceCenters:
-    """Centers of the instances that are whole, from the channels (semantic, instances).
-
-    In nnU-Net's pseudo-2D augmentation the slices of the two channels stand one after the other.
-    """
-    semantic, instances = (i[0] if len(i) == 1 else i for i in np.split(segmentation.numpy(), 2))
-    ignored = None if ignore_label is None else semantic == ignore_label
-    return InstanceCenters.of(instances).without_cut(instances, ignored)
-
-
 class InstanceSpatialTransform(BasicTransform):
-    """nnU-Net's spatial transform: its own sampling of image and semantic channel, nearest neighbour for instances.
+    """nnU-Net's spatial transform: its own sampling of image and semantic channel, nearest neighbor for instances.
 
-    Its label-by-label interpolation costs one pass over the patch an instance, which nearest neighbour does not, and
-    the ids are no classes whose borders matter.
+    The stock interpolation costs one pass over the patch per label, that is per instance; nearest neighbor costs one in
+    all, and ids are no classes whose borders matter.
 
     Args:
-        stock: the transform to follow; its random numbers are drawn in its own order.
+        stock: the transform to follow; it draws its own random numbers in its own order.
         ignore_label: of the semantic labels, or None.
     """
 
     def __init__(self, stock: SpatialTransform, ignore_label: int | None = None):
         super().__init__()
         self.stock = stock
-        self.ignore_label = ignore_label
+        self.find_again = FindInstanceCenters(ignore_label)
         self.nearest = copy(stock)
         self.nearest.mode_seg = "nearest"
 
@@ -117,17 +113,14 @@ class InstanceSpatialTransform(BasicTransform):
 
     def apply(self, data_dict: dict, **params) -> dict:
         """Move image, both segmentation channels and the centers."""
-        segmentation = data_dict.pop("segmentation")
-        per_channel = segmentation.shape[0] // 2
+        data_dict["segmentation"], instances = data_dict["segmentation"].chunk(2)
         data_dict = self.stock.apply(data_dict, **params)
-        semantic = self.stock._apply_to_segmentation(segmentation[:per_channel], **params)
-        instances = self.nearest._apply_to_segmentation(segmentation[per_channel:], **params)
-        data_dict["segmentation"] = torch.cat((semantic, instances))
-        if params["elastic_offsets"] is None:
-            data_dict[CENTERS] = self._moved(data_dict[CENTERS], params)
-        else:
-            # An elastic deformation has no closed inverse: keep to what is whole in the patch.
-            data_dict[CENTERS] = _whole_instances(data_dict["segmentation"], self.ignore_label)
+        instances = self.nearest.apply({"segmentation": instances}, **params)["segmentation"]
+        data_dict["segmentation"] = torch.cat((data_dict["segmentation"], instances))
+        if params["elastic_offsets"] is not None:
+            # An elastic deformation has no closed-form inverse: keep the instances that are whole in the patch.
+            return self.find_again(**data_dict)
+        data_dict[CENTERS] = self._moved(data_dict[CENTERS], params)
         return data_dict
 
     def _moved(self, centers: InstanceCenters, params: dict) -> InstanceCenters:
@@ -186,6 +179,6 @@ class InstanceTargetTransform(BasicTransform):
         semantic, instances = data_dict["segmentation"][:1], data_dict["segmentation"][1].numpy()
         ignored = None if self.ignore_label is None else semantic[0].numpy() == self.ignore_label
         coded = coded_targets(instances, data_dict.pop(CENTERS), ignored, self.spacing_mm, self.sigma_mm)
-        scales = [semantic] if self.downsample is None else self.downsample._apply_to_segmentation(semantic)
+        scales = [semantic] if self.downsample is None else self.downsample(segmentation=semantic)["segmentation"]
         data_dict["segmentation"] = [*scales, *map(torch.from_numpy, coded)]
         return data_dict

@@ -2,51 +2,40 @@
 
 from os.path import join
 
-import numpy as np
 import torch
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import nn
 
-from nnunetv2_conflunet.networks import Heads, set_training_without_deep_supervision, widen_with_heads
-from nnunetv2_conflunet.nnunet_plugin.hand_over import install_hand_over
-from nnunetv2_conflunet.nnunet_plugin.stock_exports import exporting_instances
+import nnunetv2_conflunet.trainers.progress as progress
+from nnunetv2_conflunet.inference import ConfLUNetPredictor
+from nnunetv2_conflunet.inference.export import exporting_instances
+from nnunetv2_conflunet.inference.model_settings import ModelSettings
+from nnunetv2_conflunet.networks import HeadChannels, heads_of, set_training_without_deep_supervision, widen_with_heads
+from nnunetv2_conflunet.nnunet_plugin import hand_over
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.preprocessing.refusals import patch_spacing_mm, refuse_other_unit, refuse_unsupported
 from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
 from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss
 from nnunetv2_conflunet.trainers.mixing import refuse_to_replace, set_epochs
-from nnunetv2_conflunet.trainers.on_grid import instantiation_on_grid
-from nnunetv2_conflunet.trainers.progress import (
-    MEASURED,
-    add_loss_parts,
-    describe_loss_parts,
-    log_loss_parts,
-    plot_loss_parts,
-)
-from nnunetv2_conflunet.trainers.unpacking import unpack_targets
+from nnunetv2_conflunet.trainers.targets import instantiation_on_grid, unpack_targets
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum, heads_weight
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
-from nnunetv2_conflunet.utilities.plans import (
-    INSTANTIATION_KEY,
-    SETTINGS_KEY,
-    UNTUNED_KEY,
-    stored_settings,
-    with_tuned_instantiation,
-)
 
-# nnU-Net's predictor is constructed by its own commands; from here on it knows our networks.
-install_hand_over()
+# nnU-Net's commands construct its own predictor; from here on it hands our networks over to ours.
+hand_over.install(ConfLUNetPredictor, heads_of)
 
 
 class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
-    """Trains nnU-Net's network to tell instances apart (ConfLUNet, Wynen et al., ISBI 2024).
+    """Trains nnU-Net's network to separate instances (ConfLUNet, Wynen et al., ISBI 2024).
 
-    Subclasses change a setting in one line, as in ``class nnUNetTrainerMine(nnUNetTrainerConfLUNet): alpha = 50``; the
-    base class has one more, ``early_momentum``.
+    A subclass changes settings in one line; the base class has one more, ``early_momentum``.
+
+    >>> class nnUNetTrainerMine(nnUNetTrainerConfLUNet):
+    ...     alpha, beta = 20.0, 0.1
 
     Attributes:
         alpha: weight of the center loss.
@@ -72,6 +61,9 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
     instantiation: InstantiationSettings = InstantiationSettings(
         heatmap_threshold=0.3, window_mm=5.0, min_prominence=0.05, min_consistency=1.25
     )
+    # Set by nnU-Net's trainer.
+    enable_deep_supervision: bool
+    folder_with_segs_from_previous_stage: str | None
 
     def __init__(
         self,
@@ -87,33 +79,26 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         refuse_other_unit(manager, configuration, self.instantiation, self.sigma_mm)
         super().__init__(plans, configuration, fold, dataset_json, device)
         set_epochs(self)
-        add_loss_parts(self.logger)
+        progress.add_loss_parts(self.logger)
 
     def initialize(self) -> None:
         """Also write the settings that inference needs into the plans."""
         super().initialize()
         spacing = patch_spacing_mm(self.configuration_manager)
-        settings = {i: getattr(self, i) for i in ("alpha", "center_focus", "beta", "warm_up", "sigma_mm")}
-        instantiation = instantiation_on_grid(self.instantiation, spacing, self.sigma_mm)
-        settings[INSTANTIATION_KEY] = instantiation.to_dict()
+        training = {name: getattr(self, name) for name in ("alpha", "center_focus", "beta", "warm_up", "sigma_mm")}
         plans_file = join(self.output_folder_base, "plans.json")
-        stored, defaults = stored_settings(plans_file), InstantiationSettings().to_dict()
-        settings = with_tuned_instantiation(settings, stored, defaults)
-        self.plans_manager.plans[SETTINGS_KEY] = settings
-        if stored:
-            self._say_what_differs(plans_file, defaults | stored.get(INSTANTIATION_KEY, {}), UNTUNED_KEY in stored)
-
-    def _say_what_differs(self, plans_file: str, before: dict, tuned: bool) -> None:
-        now = self.plans_manager.plans[SETTINGS_KEY][INSTANTIATION_KEY]
-        differing = [f"{name} {value}, not {before[name]}" for name, value in now.items() if value != before[name]]
-        if differing:
-            tune = "Those were tuned from other settings than the trainer has now: tune again. " if tuned else ""
+        before = ModelSettings.from_model(plans_file)
+        instantiation = instantiation_on_grid(self.instantiation, spacing, self.sigma_mm)
+        now = ModelSettings.of_trainer(instantiation, **training).keeping_tuning_of(before)
+        now.put_into(self.plans_manager.plans)
+        if before.stored and (differing := now.differences(before)):
+            tune = "Those were tuned from other settings than the trainer has now: tune again. " * before.is_tuned
             self.print_to_log_file(
                 f"Instances are made with {'; '.join(differing)} as in {plans_file}, where prediction reads how. {tune}"
                 "A training writes that file at its start, for all folds; a validation alone does not."
             )
 
-    # A static method in nnU-Net: of a class it knows the next one, and it is called in the same ways.
+    # A static method in nnU-Net; a class method is called in the same ways and can call that of the next class.
     @classmethod
     def build_network_architecture(
         cls,
@@ -123,8 +108,8 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """The next class's network, its output widened by a heatmap channel and one offset channel an axis."""
-        heads = Heads(num_output_channels, len(configuration_manager.patch_size))
+        """The next class's network, its output widened by a heatmap channel and one offset channel per axis."""
+        heads = HeadChannels(num_output_channels, len(configuration_manager.patch_size))
         network = super().build_network_architecture(
             plans_manager, configuration_manager, num_input_channels, heads.n_channels, enable_deep_supervision
         )
@@ -148,7 +133,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         return with_instance_targets(stock, spacing, self.sigma_mm, self.label_manager.ignore_label)
 
     def on_train_start(self) -> None:
-        """First make the instance maps that are missing or stale: one process does, all others wait."""
+        """First make the instance maps that are missing or stale; one process makes them while the others wait."""
         if not self.was_initialized:
             self.initialize()
         prepared = PreprocessedInstances(self.plans_manager, self.configuration_name, self.dataset_json)
@@ -165,7 +150,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         self.print_to_log_file(
             f"ConfLUNet: alpha {self.alpha}, center focus {self.center_focus}, beta {self.beta}, "
             f"warm-up {self.warm_up}, sigma {self.sigma_mm} mm, "
-            f"instances {self.plans_manager.plans[SETTINGS_KEY][INSTANTIATION_KEY]}"
+            f"instances {ModelSettings.from_plans(self.plans_manager.plans).instantiation.to_dict()}"
         )
         if self.label_manager.has_ignore_label:
             self.print_to_log_file("Lesions beside the ignore label may go on there; the heads do not learn from them.")
@@ -173,7 +158,8 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
     def on_train_epoch_start(self) -> None:
         """Also set what share of their weights the losses of the heads have in this epoch."""
         super().on_train_epoch_start()
-        self.loss.heads_weight = heads_weight(self.current_epoch, self.mask_began(), self.num_epochs, self.warm_up)
+        first_mask = self.epoch_of_first_mask()
+        self.loss.heads_weight = heads_weight(self.current_epoch, first_mask, self.num_epochs, self.warm_up)
 
     def _split_is_written(self) -> bool:
         if self.fold == "all":
@@ -186,7 +172,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
 
     def train_step(self, batch: dict) -> dict:
         """nnU-Net's step; its result also holds the parts of the loss."""
-        return {**super().train_step(self.with_unpacked_targets(batch)), **self._parts_of_loss()}
+        return {**super().train_step(self.with_unpacked_targets(batch)), **self.loss.logged_parts()}
 
     def validation_step(self, batch: dict) -> dict:
         """nnU-Net's step; its result also holds the parts of the loss."""
@@ -196,37 +182,32 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
             result = super().validation_step(self.with_unpacked_targets(batch))
         finally:
             self.enable_deep_supervision = deep_supervision
-        return {**result, **self._parts_of_loss()}
+        return {**result, **self.loss.logged_parts()}
 
     def with_unpacked_targets(self, batch: dict) -> dict:
         """A batch of the loader with the targets of the heads, which are made on the trainer's device."""
         *scales, codes, centers = batch["target"]
-        codes, centers = (i.to(self.device, non_blocking=True) for i in (codes, centers))
+        codes, centers = (tensor.to(self.device, non_blocking=True) for tensor in (codes, centers))
         packed = unpack_targets(codes, centers, patch_spacing_mm(self.configuration_manager), self.sigma_mm)
         return {**batch, "target": [*scales, packed]}
-
-    def _parts_of_loss(self) -> dict[str, np.ndarray]:
-        # One transfer for all of them.
-        values = torch.stack(list(self.loss.parts.values())).cpu().numpy()
-        return {**dict(zip(self.loss.parts, values, strict=True)), MEASURED: self.loss.measured.cpu().numpy()}
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         """Also log the parts of the training loss."""
         super().on_train_epoch_end(train_outputs)
-        log_loss_parts(self.logger, "train", train_outputs, self.current_epoch, self.is_ddp)
+        progress.log_loss_parts(self.logger, "train", train_outputs, self.current_epoch, self.is_ddp)
 
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
         """Also log the parts of the validation loss."""
         super().on_validation_epoch_end(val_outputs)
-        log_loss_parts(self.logger, "val", val_outputs, self.current_epoch, self.is_ddp)
+        progress.log_loss_parts(self.logger, "val", val_outputs, self.current_epoch, self.is_ddp)
 
     def on_epoch_end(self) -> None:
         """Also print and plot the parts of the loss."""
-        for phase in ("train", "val"):
-            self.print_to_log_file(f"{phase}_loss parts: {describe_loss_parts(self.logger, phase)}")
+        for phase in progress.PHASES:
+            self.print_to_log_file(f"{phase}_loss parts: {progress.describe_loss_parts(self.logger, phase)}")
         super().on_epoch_end()
         if self.local_rank == 0:
-            plot_loss_parts(self.logger, self.output_folder)
+            progress.plot_loss_parts(self.logger, self.output_folder)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """Load a checkpoint of this trainer.

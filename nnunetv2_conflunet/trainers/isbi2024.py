@@ -5,10 +5,12 @@
 docs/reproduction.md says point by point what is alike and what is not.
 """
 
+from typing import Any
+
 import torch
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
@@ -18,16 +20,15 @@ from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.size_filter import PAPER_LIMITS
 from nnunetv2_conflunet.preprocessing.raw_dataset import refuse_regions
 from nnunetv2_conflunet.trainers.conflunet_trainer import nnUNetTrainerConfLUNet
-from nnunetv2_conflunet.trainers.focal_loss import FocalLoss
-from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss
-from nnunetv2_conflunet.trainers.mirroring import PredictsWithoutMirroring
+from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss, FocalLoss
 from nnunetv2_conflunet.trainers.mixing import (
     PAPER_EPOCHS,
-    StandsBack,
+    UnlessMixedIn,
     refuse_to_replace,
     set_epochs,
     set_unless_mixed_in,
 )
+from nnunetv2_conflunet.trainers.variants import PredictsWithoutMirroring
 
 # Paper: L_seg = focal + 0.5 Dice. Code: the focal loss's exponent.
 DICE_WEIGHT = 0.5
@@ -50,6 +51,8 @@ class RecipeISBI2024(PredictsWithoutMirroring):
     epochs: int = PAPER_EPOCHS
     learning_rate: float = 1e-4
     adam_weight_decay: float = 5e-4
+    # Set by nnU-Net's trainer.
+    oversample_foreground_percent: float
 
     def __init__(
         self,
@@ -70,39 +73,34 @@ class RecipeISBI2024(PredictsWithoutMirroring):
             self,
             initial_lr=self.learning_rate,
             weight_decay=self.adam_weight_decay,
-            # nnU-Net's fixed number of patches with foreground a batch has no 0.8 of 2.
+            # nnU-Net's fixed number of patches with foreground per batch cannot be 0.8 of 2.
             probabilistic_oversampling=True,
             oversample_foreground_percent=FOREGROUND_SHARE,
         )
 
     def _set_batch_size_and_oversample(self) -> None:
-        """nnU-Net shares the fixed number out among processes; a probability is the same in each."""
+        """nnU-Net divides a fixed number among processes; a probability is the same in each."""
         share = self.oversample_foreground_percent
         super()._set_batch_size_and_oversample()
         self.oversample_foreground_percent = share
 
     @classmethod
-    def build_network_architecture(
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
-        """The next class's network."""
-        network = super().build_network_architecture(
-            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
-        )
-        return with_one_output(network)
+    def build_network_architecture(cls, plans_manager: PlansManager, *args: Any, **kwargs: Any) -> nn.Module:
+        """The next class's network, with those outputs frozen that only deep supervision has.
 
-    @StandsBack
+        nnU-Net builds them always. Several processes cannot train a parameter that takes no part in the loss.
+        """
+        network = super().build_network_architecture(plans_manager, *args, **kwargs)
+        output_layers(network)[:-1].requires_grad_(False)
+        return network
+
+    @UnlessMixedIn
     def configure_optimizers(self) -> tuple[Optimizer, LRScheduler]:
         """Adam (paper), its weight decay and the cosine to 0 over all epochs (code)."""
         optimizer = Adam(self.network.parameters(), self.initial_lr, weight_decay=self.weight_decay)
         return optimizer, CosineAnnealingLR(optimizer, T_max=self.num_epochs)
 
-    @StandsBack
+    @UnlessMixedIn
     def _build_loss(self) -> DC_and_CE_loss:
         # nnU-Net's own compound, which knows the ignore label and several processes. Its Dice is the code's: of the
         # foreground, smoothed by 1e-5, less a constant 1.
@@ -113,7 +111,7 @@ class RecipeISBI2024(PredictsWithoutMirroring):
 
 
 class nnUNetTrainerConfLUNetISBI2024Semantic(RecipeISBI2024):
-    """The semantic U-Net on which the paper's baselines CC and ACLS stand: the same recipe without the heads."""
+    """The semantic U-Net of the paper's baselines CC and ACLS: the same recipe without the heads."""
 
 
 class nnUNetTrainerConfLUNetISBI2024(nnUNetTrainerConfLUNet, RecipeISBI2024):
@@ -148,18 +146,9 @@ class nnUNetTrainerConfLUNetISBI2024(nnUNetTrainerConfLUNet, RecipeISBI2024):
     )
 
     @classmethod
-    def build_network_architecture(
-        cls,
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
-        num_input_channels: int,
-        num_output_channels: int,
-        enable_deep_supervision: bool = True,
-    ) -> nn.Module:
+    def build_network_architecture(cls, plans_manager: PlansManager, *args: Any, **kwargs: Any) -> nn.Module:
         """The next class's network with heads, whose channels start like all others (code), not at zero."""
-        network = super().build_network_architecture(
-            plans_manager, configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
-        )
+        network: Any = super().build_network_architecture(plans_manager, *args, **kwargs)
         output_layers(network).apply(network.initialize)
         return network
 
@@ -168,12 +157,3 @@ class nnUNetTrainerConfLUNetISBI2024(nnUNetTrainerConfLUNet, RecipeISBI2024):
         # The code averages over components what ConfLUNetLoss sums up.
         loss.beta = self.beta / len(self.configuration_manager.patch_size)
         return loss
-
-
-def with_one_output(network: nn.Module) -> nn.Module:
-    """The network, with those outputs frozen that only deep supervision has.
-
-    nnU-Net builds them always. Several processes cannot train a parameter that takes no part in the loss.
-    """
-    output_layers(network)[:-1].requires_grad_(False)
-    return network

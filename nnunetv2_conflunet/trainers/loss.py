@@ -1,17 +1,20 @@
 """L = L_seg + alpha * L_center + beta * L_offsets (Wynen et al., ISBI 2024)."""
 
+import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from nnunetv2_conflunet.trainers.targets import HEATMAP, HEATMAP_AND_OFFSETS, HEATMAP_ONLY, OFFSETS, VALIDITY
 
 PARTS = ("seg", "center", "offsets")
+MEASURED = "measured"
 
 
 class ConfLUNetLoss(nn.Module):
     """The semantic loss of nnU-Net plus those of the two heads, computed in float32.
 
-    L_center is the squared error of the heatmap, weighted towards the centers, over all voxels that are labelled.
+    L_center is the squared error of the heatmap, weighted towards the centers, over all voxels that are labeled.
     L_offsets is the L1 norm of the error of the offset vector in mm, averaged over the lesion voxels of the batch, 0
     where there are none.
 
@@ -53,6 +56,12 @@ class ConfLUNetLoss(nn.Module):
         self.parts = {name: term.detach() for name, term in terms.items()}
         return terms["seg"] + self.heads_weight * (self.alpha * terms["center"] + self.beta * terms["offsets"])
 
+    def logged_parts(self) -> dict[str, np.ndarray]:
+        """:attr:`parts`, and :attr:`measured` under the key ``MEASURED``, for a step of nnU-Net's trainer to return."""
+        # One transfer from the device for all of them.
+        values = torch.stack(list(self.parts.values())).cpu().numpy()
+        return {**dict(zip(self.parts, values, strict=True)), MEASURED: self.measured.cpu().numpy()}
+
     def terms(self, outputs: list[torch.Tensor], targets: list[torch.Tensor]) -> dict[str, torch.Tensor]:
         """The three terms without their weights, by the names in ``PARTS``."""
         *logits, heads = outputs
@@ -60,11 +69,11 @@ class ConfLUNetLoss(nn.Module):
         semantic = self.semantic(logits, labels) if self.deep_supervision else self.semantic(logits[0], labels[0])
         heads, packed = heads.float(), packed.float()
         validity = packed[:, VALIDITY]
-        labelled, inside = validity >= HEATMAP_ONLY, validity == HEATMAP_AND_OFFSETS
-        self.measured = torch.stack([labelled.new_ones(()), labelled.any(), inside.any()])
+        labeled, inside = validity >= HEATMAP_ONLY, validity == HEATMAP_AND_OFFSETS
+        self.measured = torch.stack([labeled.new_ones(()), labeled.any(), inside.any()])
         return {
             "seg": semantic,
-            "center": center_loss(heads[:, 0], packed[:, HEATMAP], labelled, self.center_focus),
+            "center": center_loss(heads[:, 0], packed[:, HEATMAP], labeled, self.center_focus),
             "offsets": offset_loss(heads[:, 1:], packed[:, OFFSETS], inside),
         }
 
@@ -77,11 +86,52 @@ def center_loss(heatmap: torch.Tensor, target: torch.Tensor, valid: torch.Tensor
         target: (B, ...) in [0, 1].
         valid: (B, ...) bool.
         focus: how much more a voxel at a center counts than one in the background; 0 is the paper's loss.
+
+    >>> center_loss(torch.tensor([[0.5, 0.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([[True, True]])).item()
+    0.125
     """
     weight = valid * (1 + focus * target)
     return ((heatmap - target).square() * weight).sum() / valid.sum().clamp(min=1)
 
 
 def offset_loss(offsets_mm: torch.Tensor, target_mm: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Mean over the valid voxels of the L1 norm of the vectors' error; (B, dim, ...), (B, dim, ...) and (B, ...)."""
+    """Mean over the valid voxels of the L1 norm of the vectors' error; (B, dim, ...), (B, dim, ...) and (B, ...).
+
+    >>> offset_loss(torch.zeros(1, 3, 2), torch.tensor([[[1.0, 0], [2, 0], [-3, 9]]]), torch.tensor([[1, 0]])).item()
+    6.0
+    """
     return ((offsets_mm - target_mm).abs().sum(dim=1) * valid).sum() / valid.sum().clamp(min=1)
+
+
+class FocalLoss(nn.Module):
+    """Cross-entropy times (1 - p)^gamma, p the probability of the true label, averaged over the labeled voxels.
+
+    Lin et al., ICCV 2017, eq. 4, with the softmax for p, where PyTorch and torchvision have the sigmoid: voxels that
+    are already right count little.
+
+    Args:
+        gamma: exponent, 0 (the cross-entropy) or at least 1: between them a certain voxel's gradient is infinite.
+        ignore_label: voxels of this label take no part; None: every voxel does.
+
+    >>> FocalLoss(gamma=2.0)(torch.zeros(1, 2, 1), torch.ones(1, 1)).item()  # (1 - 1/2)^2 * log 2
+    0.1732867956161499
+    """
+
+    def __init__(self, gamma: float = 2.0, ignore_label: int | None = None):
+        super().__init__()
+        self.gamma = gamma
+        self.ignore_label = ignore_label
+
+    def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The mean, computed in float32; 0 where no voxel is labeled.
+
+        Args:
+            logits: (B, C, ...) of any floating dtype.
+            labels: (B, ...) of any dtype, whole numbers below C, or the ignore label.
+        """
+        # cross_entropy's own default, which no label has.
+        ignored = -100 if self.ignore_label is None else self.ignore_label
+        labels = labels.long()
+        entropy = cross_entropy(logits.float(), labels, reduction="none", ignore_index=ignored)
+        focal = (1 - torch.exp(-entropy)) ** self.gamma * entropy
+        return focal.sum() / (labels != ignored).sum().clamp(min=1)

@@ -1,7 +1,7 @@
 """Mixing with nnU-Net's other trainers, as in ``class X(nnUNetTrainerConfLUNet, nnUNetTrainerBN)``.
 
-Every method of ours builds on the next class's, so that behind ours each trainer of nnU-Net takes effect. Most of these
-do not go on to the next class, so that before ours they would take a part of it away; this is refused.
+Every method of ours calls that of the next class, so that behind ours each trainer of nnU-Net takes effect. Most of
+these do not call the next class, so that before ours they would remove a part of it; this is refused.
 """
 
 from collections.abc import Callable
@@ -25,10 +25,10 @@ STOCK_VALUES = {
 REPLACEABLE = ("__init__", "load_checkpoint", "_set_batch_size_and_oversample")
 
 
-class StandsBack:
-    """A method that stands back where a trainer that is mixed in behind it has its own.
+class UnlessMixedIn:
+    """Decorator of a method that is skipped where a trainer that is mixed in behind it has its own.
 
-    Used as a decorator, for what a recipe chooses and does not add, such as the optimizer.
+    For what a recipe chooses instead of adding, such as the optimizer.
     """
 
     def __init__(self, method: Callable):
@@ -41,13 +41,13 @@ class StandsBack:
         if trainer is None:
             return self.method
         following = _after(kind, self.owner)
-        if next(i for i in following if self.name in vars(i)) is nnUNetTrainer:
+        if next(other for other in following if self.name in vars(other)) is nnUNetTrainer:
             return self.method.__get__(trainer, kind)
         return getattr(super(self.owner, trainer), self.name)
 
 
 def refuse_to_replace(kind: type[nnUNetTrainer]) -> None:
-    """Refuse a trainer in which one of nnU-Net's takes away what ours adds.
+    """Refuse a trainer in which one of nnU-Net's removes what ours adds.
 
     Raises:
         InputError: it names both classes and the order in which they work together.
@@ -57,10 +57,10 @@ def refuse_to_replace(kind: type[nnUNetTrainer]) -> None:
         if not _is_ours(ours):
             continue
         for name, method in vars(ours).items():
-            if name in REPLACEABLE or isinstance(method, StandsBack) or not _goes_on(method):
+            if name in REPLACEABLE or isinstance(method, UnlessMixedIn) or not _calls_super(method):
                 continue
             for other in classes[:position]:
-                if name in vars(other) and not issubclass(other, ours) and not _goes_on(vars(other)[name]):
+                if name in vars(other) and not issubclass(other, ours) and not _calls_super(vars(other)[name]):
                     raise InputError(
                         f"{other.__name__}.{name} would replace that of {ours.__name__} in {kind.__name__}; name "
                         f"ConfLUNet's trainer first: {_other_order(kind, other)}."
@@ -68,7 +68,7 @@ def refuse_to_replace(kind: type[nnUNetTrainer]) -> None:
 
 
 def set_epochs(trainer: nnUNetTrainer) -> None:
-    """Let a training have the epochs of its class; those of a trainer that is mixed in stand before our defaults.
+    """Set the epochs of a training to those of its class; those of a trainer that is mixed in come before our defaults.
 
     Raises:
         InputError: both have a number of their own.
@@ -93,8 +93,8 @@ def _after(kind: type, owner: type) -> tuple[type, ...]:
     return kind.__mro__[kind.__mro__.index(owner) + 1 :]
 
 
-def _goes_on(method: object) -> bool:
-    """Whether a method calls super(), which leaves a trace in its code."""
+def _calls_super(method: object) -> bool:
+    """Whether a method calls super(), which its code shows."""
     function = getattr(method, "__func__", method)
     while function is not None:
         code = getattr(function, "__code__", None)
@@ -106,13 +106,13 @@ def _goes_on(method: object) -> bool:
 
 def _other_order(kind: type, other: type) -> str:
     """The first line of the class that mixes `other` with ours, as it should be."""
-    mixing = next(i for i in reversed(kind.__mro__) if issubclass(i, other) and _has_ours(i))
-    bases = sorted(mixing.__bases__, key=lambda i: issubclass(i, other) and not _has_ours(i))
-    return f"class {mixing.__name__}({', '.join(i.__name__ for i in bases)})"
+    mixing = next(each for each in reversed(kind.__mro__) if issubclass(each, other) and _has_ours(each))
+    bases = sorted(mixing.__bases__, key=lambda base: issubclass(base, other) and not _has_ours(base))
+    return f"class {mixing.__name__}({', '.join(base.__name__ for base in bases)})"
 
 
 def _has_ours(kind: type) -> bool:
-    return any(_is_ours(i) for i in kind.__mro__)
+    return any(_is_ours(each) for each in kind.__mro__)
 
 
 def _is_ours(kind: type) -> bool:

@@ -7,24 +7,26 @@ import torch.distributed as dist
 from matplotlib.figure import Figure
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
-from nnunetv2_conflunet.trainers.loss import PARTS
+from nnunetv2_conflunet.nnunet_plugin.logger import add_log_keys
+from nnunetv2_conflunet.trainers.loss import MEASURED, PARTS
 from nnunetv2_conflunet.utilities.files import atomic_path
 
-# What a step returns beside the parts: which of them it has measured.
-MEASURED = "measured"
+PHASES = ("train", "val")
 UNITS = {"seg": "nnU-Net's loss", "center": "mean squared error", "offsets": "L1 error [mm]"}
 
 
 def log_key(phase: str, part: str) -> str:
-    """Name in nnU-Net's log of a part of the loss in a phase, ``train`` or ``val``."""
+    """Name in nnU-Net's log of a part of the loss in a phase, ``train`` or ``val``.
+
+    >>> log_key("val", "center")
+    'val_losses_center'
+    """
     return f"{phase}_losses_{part}"
 
 
 def add_loss_parts(logger: MetaLogger) -> None:
-    """Let nnU-Net's logger, which knows its own names only, take the parts of the loss."""
-    for phase in ("train", "val"):
-        for part in PARTS:
-            logger.local_logger.my_fantastic_logging.setdefault(log_key(phase, part), [])
+    """Let nnU-Net's logger take the parts of the loss."""
+    add_log_keys(logger, [log_key(phase, part) for phase in PHASES for part in PARTS])
 
 
 def log_loss_parts(logger: MetaLogger, phase: str, steps: list[dict], epoch: int, is_ddp: bool) -> None:
@@ -33,16 +35,17 @@ def log_loss_parts(logger: MetaLogger, phase: str, steps: list[dict], epoch: int
     Args:
         logger: nnU-Net's logger.
         phase: ``train`` or ``val``.
-        steps: what the steps returned; each holds the parts by name, and (3,) bool under :data:`MEASURED`.
+        steps: what the steps returned; each holds the parts by name, and (3,) bool under ``MEASURED``.
         epoch: the epoch they belong to.
         is_ddp: whether other processes have steps of the same epoch.
     """
     means = np.array([np.mean([step[part] for step in steps]) for part in PARTS])
     measured = np.any([step[MEASURED] for step in steps], axis=0)
     if is_ddp:
-        of_all = [None] * dist.get_world_size()
+        of_all: list = [None] * dist.get_world_size()
         dist.all_gather_object(of_all, (means, measured))
-        means, measured = np.mean([i for i, _ in of_all], axis=0), np.any([i for _, i in of_all], axis=0)
+        all_means, all_measured = zip(*of_all, strict=True)
+        means, measured = np.mean(all_means, axis=0), np.any(all_measured, axis=0)
     for part, mean in zip(PARTS, np.where(measured, means, np.nan), strict=True):
         logger.log(log_key(phase, part), float(mean), epoch)
 
@@ -50,14 +53,14 @@ def log_loss_parts(logger: MetaLogger, phase: str, steps: list[dict], epoch: int
 def describe_loss_parts(logger: MetaLogger, phase: str) -> str:
     """The parts of the last epoch in a line; a part for which no voxel had a target is not 0."""
     values = {part: logger.get_value(log_key(phase, part), step=-1) for part in PARTS}
-    return ", ".join(f"{part} {'not measured' if np.isnan(i) else f'{i:.4f}'}" for part, i in values.items())
+    return ", ".join(f"{part} {'not measured' if np.isnan(x) else f'{x:.4f}'}" for part, x in values.items())
 
 
 def plot_loss_parts(logger: MetaLogger, output_folder: str) -> None:
-    """Write ``progress_loss_parts.png`` beside nnU-Net's ``progress.png``, one panel a part."""
+    """Write ``progress_loss_parts.png`` beside nnU-Net's ``progress.png``, one panel per part."""
     figure = Figure(figsize=(10, 12), layout="constrained")
     for axes, part in zip(figure.subplots(len(PARTS), 1, sharex=True), PARTS, strict=True):
-        for phase, color in (("train", "b"), ("val", "r")):
+        for phase, color in zip(PHASES, ("b", "r"), strict=True):
             values = logger.get_value(log_key(phase, part), step=None)
             axes.plot(range(len(values)), values, color=color, label=f"{part} ({phase})")
         axes.set_ylabel(f"{part}: {UNITS[part]}")

@@ -1,62 +1,80 @@
-"""What is done with one validation case after the other, in worker processes."""
+"""The validation cases of a model, and what is done with one after the other, in worker processes."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.imageio import Geometry, read_instances, refuse_other_grid
+from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.tuning.merging import TouchingPieces, touching_pieces
-from nnunetv2_conflunet.tuning.model_folder import Postprocessing, ValidationCase
 from nnunetv2_conflunet.tuning.scoring import score_grid
 from nnunetv2_conflunet.utilities.errors import InputError, join_faults
 from nnunetv2_conflunet.utilities.parallel import try_cases
 
 
+@dataclass(frozen=True)
+class ValidationCase:
+    """One case of the cross-validation.
+
+    Attributes:
+        case: its name.
+        prediction: the validation folder that holds its segmentation and its heads.
+        reference: the file of its reference instances.
+        stock: nnU-Net's postprocessing, which acts on the segmentation first: functions with their keyword arguments.
+    """
+
+    case: str
+    prediction: PredictionFolder
+    reference: Path
+    stock: list[tuple[Callable, dict]] = field(default_factory=list)
+
+    def read(self) -> tuple[np.ndarray, np.ndarray, tuple[float, ...], dict[str, np.ndarray]]:
+        """Foreground, reference, spacing in mm and heads, as :func:`.score_grid` takes them.
+
+        Raises:
+            InputError: a file is broken, or segmentation and reference do not lie on one grid.
+        """
+        reader = self.prediction.reader()
+        segmentation, properties = self.prediction.read_segmentation(self.case)
+        reference, reference_properties = read_instances(self.reference, reader)
+        geometry = Geometry.from_properties(segmentation.shape, properties)
+        reference_grid = Geometry.from_properties(reference.shape, reference_properties)
+        file = self.prediction.segmentation_file(self.case)
+        refuse_other_grid(file, geometry, self.reference, reference_grid, reader)
+        for function, arguments in self.stock:
+            segmentation = function(segmentation, **arguments)
+        foreground = self.prediction.foreground(segmentation)
+        return foreground, reference, geometry.spacing_mm, vars(self.prediction.read_heads(self.case))
+
+
 def of_cases(function: Callable, arguments: list[tuple], num_processes: int, description: str) -> list[Any]:
-    """What a function gives for each case, whose name its error gets.
+    """What a function gives for each case, the first of its arguments, in order.
 
     Raises:
-        InputError: of all cases that have one.
+        InputError: of all cases that have one, after their names.
     """
-    results, faults = try_cases(function, {i[0].case: i for i in arguments}, num_processes, description)
+    results, faults = try_cases(
+        function, {of_case[0].case: of_case for of_case in arguments}, num_processes, description
+    )
     if faults:
         raise InputError(join_faults(faults))
     return list(results.values())
 
 
 def score_case(
-    case: ValidationCase, points: list[InstantiationSettings], scoring: EvaluationSettings, stock: Postprocessing
+    case: ValidationCase, points: list[InstantiationSettings], scoring: EvaluationSettings
 ) -> tuple[np.ndarray, int]:
-    """Read one case and score it at every point; see :func:`.scoring.score_grid` and :func:`read_case`."""
-    return score_grid(*read_case(case, stock), points, scoring)
+    """Read one case and score it at every point; see :func:`.scoring.score_grid`."""
+    return score_grid(*case.read(), points, scoring)
 
 
 def touching_pieces_of_case(
-    case: ValidationCase, settings: InstantiationSettings, scoring: EvaluationSettings, stock: Postprocessing
+    case: ValidationCase, settings: InstantiationSettings, scoring: EvaluationSettings
 ) -> TouchingPieces:
-    """Read one case and compare its pieces; see :func:`.merging.touching_pieces` and :func:`read_case`."""
-    return touching_pieces(*read_case(case, stock), settings, scoring)
-
-
-def read_case(
-    case: ValidationCase, stock: Postprocessing
-) -> tuple[np.ndarray, np.ndarray, tuple[float, ...], dict[str, np.ndarray]]:
-    """Foreground, reference, spacing in mm and heads of a case.
-
-    Raises:
-        InputError: a file is broken, or segmentation and reference do not lie on one grid.
-    """
-    reader = case.prediction.reader()
-    segmentation, properties = case.prediction.read_segmentation(case.case)
-    reference, reference_properties = read_instances(case.reference, reader)
-    geometry = Geometry.from_properties(segmentation.shape, properties)
-    reference_grid = Geometry.from_properties(reference.shape, reference_properties)
-    file = case.prediction.segmentation_file(case.case)
-    refuse_other_grid(file, geometry, case.reference, reference_grid, reader)
-    for function, arguments in stock:
-        segmentation = function(segmentation, **arguments)
-    foreground = case.prediction.foreground(segmentation)
-    return foreground, reference, geometry.spacing_mm, case.prediction.read_heads(case.case)
+    """Read one case and compare its pieces; see :func:`.merging.touching_pieces`."""
+    return touching_pieces(*case.read(), settings, scoring)

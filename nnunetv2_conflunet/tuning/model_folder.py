@@ -1,44 +1,20 @@
 """The folder of a trained model: its validation cases, and the settings in its plans."""
 
-import inspect
-import pickle
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.postprocessing.remove_connected_components import remove_all_but_largest_component_from_segmentation
 from nnunetv2.utilities.file_path_utilities import folds_tuple_to_string
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_conflunet.imageio.case_folder import CaseFolder
+from nnunetv2_conflunet.inference.model_settings import SETTINGS_KEY, ModelSettings
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
+from nnunetv2_conflunet.nnunet_plugin.postprocessing import Postprocessing, read_stock_postprocessing
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.tuning.cases import ValidationCase
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json
 from nnunetv2_conflunet.utilities.nnunet_folders import RAW, TRAINING_INSTANCES, nnunet_folder
-from nnunetv2_conflunet.utilities.plans import INSTANTIATION_KEY, SETTINGS_KEY, UNTUNED_KEY
-
-# nnU-Net's postprocessing: functions of a segmentation, each with its keyword arguments.
-Postprocessing = list[tuple[Callable, dict]]
-
-
-class _StockUnpickler(pickle.Unpickler):
-    """Reads nnU-Net's postprocessing and nothing else: unpickling can run any program."""
-
-    def find_class(self, module: str, name: str) -> Callable:
-        function = remove_all_but_largest_component_from_segmentation
-        if (module, name) != (function.__module__, function.__name__):
-            raise pickle.UnpicklingError(f"{module}.{name} is no postprocessing of nnU-Net")
-        return function
-
-
-@dataclass(frozen=True)
-class ValidationCase:
-    """One case of the cross-validation: what predicted it and its reference."""
-
-    case: str
-    prediction: PredictionFolder
-    reference: Path
 
 
 class ModelFolder:
@@ -60,28 +36,36 @@ class ModelFolder:
                 "nnUNet_results/Dataset/Trainer__Plans__Configuration."
             )
 
-    def untuned_settings(self) -> InstantiationSettings:
-        """How the trainer wants instances made, whether they were tuned since or not.
+    def plans(self) -> dict[str, Any]:
+        """What its plans.json holds now."""
+        return read_json(self.plans_file)
+
+    def settings(self) -> ModelSettings:
+        """How its instances are made.
 
         Raises:
-            InputError: the plans hold no such settings, or settings that are not possible.
+            InputError: the plans hold no such settings.
         """
-        stored = read_json(self.plans_file).get(SETTINGS_KEY)
-        if stored is None:
+        plans = self.plans()
+        if SETTINGS_KEY not in plans:
             raise InputError(
                 f"{self.plans_file} has no '{SETTINGS_KEY}'; only models of ConfLUNet trainers have heads."
             )
-        return InstantiationSettings.from_dict(stored.get(UNTUNED_KEY, stored.get(INSTANTIATION_KEY, {})))
+        return ModelSettings.from_plans(plans)
 
-    def plans_with(self, settings: InstantiationSettings) -> dict[str, Any]:
-        """The plans with settings where prediction reads them; those of the trainer take a tuned choice away."""
-        untuned = self.untuned_settings()
-        plans = read_json(self.plans_file)
-        plans[SETTINGS_KEY][INSTANTIATION_KEY] = settings.to_dict()
-        plans[SETTINGS_KEY].pop(UNTUNED_KEY, None)
-        if settings != untuned:
-            plans[SETTINGS_KEY][UNTUNED_KEY] = untuned.to_dict()
+    def plans_tuned_to(self, instantiation: InstantiationSettings) -> dict[str, Any]:
+        """Its plans with a choice for prediction to read, see :meth:`.ModelSettings.tuned_to`."""
+        plans = self.plans()
+        self.settings().tuned_to(instantiation).put_into(plans)
         return plans
+
+    def spacing_mm(self) -> list[float]:
+        """Voxel size of the network's grid; a folder as nnU-Net names it ends with the name of the configuration."""
+        plans = PlansManager(self.plans())
+        spacings = {name: plans.get_configuration(name).spacing for name in plans.available_configurations}
+        own_name = self.folder.resolve().name.split("__")[-1]
+        # Volumes have a configuration for planes, too, but our trainers refuse it.
+        return spacings[own_name] if own_name in spacings else max(spacings.values(), key=len)
 
     def validation_cases(self, folds: list[str], reference: Path | None) -> list[ValidationCase]:
         """The cases of the folds' validation, sorted, each with its heads and its reference.
@@ -129,23 +113,12 @@ class ModelFolder:
             InputError: the file cannot be read, or holds anything but nnU-Net's own function and its arguments.
         """
         path = self.folder / f"crossval_results_folds_{folds_tuple_to_string(folds)}" / "postprocessing.pkl"
-        if not path.is_file():
-            return []
-        try:
-            with path.open("rb") as file:
-                functions, arguments = _StockUnpickler(file).load()
-            for function, named in zip(functions, arguments, strict=True):
-                inspect.signature(function).bind(None, **named)
-            return list(zip(functions, arguments, strict=True))
-        except Exception as error:
-            raise InputError(
-                f"{path} cannot be read ({type(error).__name__}: {error}); determine nnU-Net's postprocessing again."
-            ) from error
+        return read_stock_postprocessing(path) if path.is_file() else []
 
     def _reference_folder(self, given: Path | None) -> Path:
         if given is None:
             raw = nnunet_folder(RAW, "name the folder of the reference instance maps with -ref.")
-            given = raw / read_json(self.plans_file)["dataset_name"]
+            given = raw / self.plans()["dataset_name"]
         found = given / TRAINING_INSTANCES if (given / TRAINING_INSTANCES).is_dir() else given
         if not found.is_dir():
             raise InputError(f"{found} is not a folder; name the folder of the reference instance maps with -ref.")

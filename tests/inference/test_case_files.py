@@ -1,136 +1,74 @@
-"""The files of a case, through nnU-Net's readers and writers."""
+"""The names of a case's files, against what nnU-Net's writers make of them."""
 
-import nibabel
 import numpy as np
-import pandas as pd
 import pytest
-import SimpleITK as sitk
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO, SimpleITKIOWithReorient
-from skimage import io
-from support import assert_whole_or_as_before
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
-from nnunetv2_conflunet.imageio import read_instances
-from nnunetv2_conflunet.inference.case_files import case_is_done, write_case
-from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate
+from nnunetv2_conflunet.inference.case_files import OutputFiles, check_distinct
 from nnunetv2_conflunet.utilities.errors import InputError
 
-CC = InstantiationSettings(method="cc", min_volume_mm3=0, min_extent_mm=0)
-READERS = [NibabelIO, NibabelIOWithReorient, SimpleITKIO, SimpleITKIOWithReorient]
+WRITERS = SimpleITKIO, SimpleITKIOWithReorient, NibabelIO, NibabelIOWithReorient, NaturalImage2DIO, Tiff3DIO
+PROPERTIES = {
+    "spacing": (1, 1, 1),
+    "sitk_stuff": {
+        "spacing": (1, 1, 1),
+        "origin": (0, 0, 0),
+        "direction": (1, 0, 0, 0, 1, 0, 0, 0, 1),
+        "original_orientation": "LPS",
+    },
+    "nibabel_stuff": {"original_affine": np.eye(4), "reoriented_affine": np.eye(4)},
+}
+NAMES = "t", "t.nii.gz", "s.nii", "s.NII", "a.nii.gz.nii.gz", "a.b", "v1.2.nrrd", "x.mha.gz", "p.png"
 
 
-def oblique_affine(axes):
-    """Voxels of 1 x 2 x 3 mm, tilted by 0.2 rad, file axes along the world's in the given order and direction."""
-    c, s = np.cos(0.2), np.sin(0.2)
-    affine = np.eye(4)
-    affine[:3, :3] = np.array(axes) @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ np.diag([1.0, 2.0, 3.0])
-    affine[:3, 3] = 5, -6, 7
-    return affine
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("writer", WRITERS)
+def test_the_segmentation_is_where_the_writer_puts_it(tmp_path, writer, name):
+    for ending in writer.supported_file_endings:
+        folder = tmp_path / ending.replace(".", "_")
+        folder.mkdir()
+        writer().write_seg(np.ones((1, 5, 6), np.uint8), str(folder / name) + ending, PROPERTIES)
+        found = OutputFiles.of(str(folder / name), ending, writer)
+        assert found.segmentation in folder.iterdir()
+        instances = found.instances
+        assert instances.case + instances.file_ending == instances.map.name == found.segmentation.name
+        assert instances.file_ending.lower() == ending
+        assert found.probabilities == folder / f"{name}.npz"
+        assert instances.heads == folder / "instances" / f"{instances.case}.npz"
 
 
-@pytest.mark.parametrize("axes", [np.eye(3), -np.eye(3), [[0, -1, 0], [0, 0, 1], [1, 0, 0]]])
-@pytest.mark.parametrize("reader", READERS)
-def test_map_and_table_lie_where_the_input_lies(tmp_path, reader, axes):
-    mask = np.zeros((10, 12, 14), np.uint8)
-    mask[2:5, 3:8, 7:12] = 1
-    mask[7:9, 9:11, 1:4] = 2
-    affine = oblique_affine(axes)
-    nibabel.save(nibabel.Nifti1Image(mask, affine), tmp_path / "case.nii.gz")
-    semantic, properties = read_instances(tmp_path / "case.nii.gz", reader())
-    result = instantiate(semantic, properties["spacing"], CC)
-    folder = tmp_path / "instances"
-    assert not case_is_done(folder, "case", ".nii.gz")
-    write_case(result, folder, "case", properties, reader(), ".nii.gz", labels=semantic)
-    assert case_is_done(folder, "case", ".nii.gz")
-    assert sorted(p.name for p in folder.iterdir()) == ["case.csv", "case.nii.gz"]
-
-    written = nibabel.load(folder / "case.nii.gz")
-    assert np.allclose(written.affine, affine, atol=1e-4)
-    ids = np.asarray(written.dataobj)
-    assert np.array_equal(ids > 0, mask > 0)
-    table = pd.read_csv(folder / "case.csv")
-    assert len(table) == 2
-    for row in table.itertuples():
-        at = np.argwhere(ids == row.id)
-        centroid = at.mean(axis=0)
-        assert row.label == mask[tuple(at[0])]
-        assert (row.centroid_voxel_i, row.centroid_voxel_j, row.centroid_voxel_k) == pytest.approx(centroid)
-        assert (row.bbox_min_i, row.bbox_min_j, row.bbox_min_k) == tuple(at.min(axis=0))
-        assert (row.bbox_max_i, row.bbox_max_j, row.bbox_max_k) == tuple(at.max(axis=0))
-        extent = (at.max(axis=0) - at.min(axis=0) + 1) * (1, 2, 3)
-        assert (row.extent_i_mm, row.extent_j_mm, row.extent_k_mm) == pytest.approx(extent, rel=1e-5)
-        world = (affine @ [*centroid, 1])[:3]
-        found = (row.centroid_world_x_mm, row.centroid_world_y_mm, row.centroid_world_z_mm)
-        assert found == pytest.approx(world, abs=1e-3)
-        # SimpleITK's own way from voxel to point, in LPS.
-        image = sitk.ReadImage(str(folder / "case.nii.gz"))
-        lps = image.TransformContinuousIndexToPhysicalPoint([float(i) for i in centroid])
-        assert found == pytest.approx(np.array(lps) * (-1, -1, 1), abs=1e-3)
+@pytest.mark.parametrize(
+    ("name", "case", "ending"),
+    [
+        ("t.nii.gz", "t", ".nii.gz"),
+        ("s.nii", "s", ".nii.gz"),
+        ("s.NII", "s", ".NII.GZ"),
+        ("a.nii.gz.nii.gz", "a.nii.gz", ".nii.gz"),
+        ("a.b", "a.b", ".nii.gz"),
+    ],
+)
+def test_names_that_itk_folds(tmp_path, name, case, ending):
+    found = OutputFiles.of(str(tmp_path / name), ".nii.gz", SimpleITKIO).instances
+    assert (found.case, found.file_ending) == (case, ending)
 
 
-def test_a_png(tmp_path):
-    mask = np.zeros((20, 30), np.uint8)
-    mask[3:8, 4:10] = mask[12:18, 20:26] = 1
-    io.imsave(tmp_path / "case.png", mask, check_contrast=False)
-    semantic, properties = read_instances(tmp_path / "case.png", NaturalImage2DIO())
-    result = instantiate(semantic, properties["spacing"], InstantiationSettings(method="cc"))
-    table = write_case(result, tmp_path / "out", "case", properties, NaturalImage2DIO(), ".png")
-    assert np.array_equal(io.imread(tmp_path / "out" / "case.png"), result.instances[0])
-    assert table["area_mm2"].tolist() == [30.0, 36.0]
-    assert table["centroid_voxel_i"].tolist() == [6.5, 22.5]
-    assert table["centroid_voxel_j"].tolist() == [5.0, 14.5]
+def test_a_name_of_another_format_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"case 's\.hdr' to s\.hdr\.gz, which is no \.nii\.gz file. Rename"):
+        OutputFiles.of(str(tmp_path / "s.hdr"), ".nii.gz", SimpleITKIO)
+    # ITK finds the ".gz" of the folder, and compresses nothing.
+    folder = tmp_path / "unpacked.gz"
+    folder.mkdir()
+    SimpleITKIO().write_seg(np.ones((1, 5, 6), np.uint8), str(folder / "s.nii.nii.gz"), PROPERTIES)
+    assert [i.name for i in folder.iterdir()] == ["s.nii"]
+    with pytest.raises(InputError, match=r"case 's\.nii' to s\.nii, which is no \.nii\.gz file"):
+        OutputFiles.of(str(folder / "s.nii"), ".nii.gz", SimpleITKIO)
 
 
-def test_an_empty_case_has_a_table_without_rows(tmp_path):
-    nibabel.save(nibabel.Nifti1Image(np.zeros((5, 6, 7), np.uint8), np.eye(4)), tmp_path / "case.nii.gz")
-    semantic, properties = read_instances(tmp_path / "case.nii.gz", SimpleITKIO())
-    result = instantiate(semantic, properties["spacing"], CC)
-    write_case(result, tmp_path / "out", "case", properties, SimpleITKIO(), ".nii.gz")
-    table = pd.read_csv(tmp_path / "out" / "case.csv")
-    assert len(table) == 0 and "largest_diameter_mm" in table
-
-
-def test_a_map_that_cannot_be_written_leaves_the_case_open(tmp_path, monkeypatch):
-    nibabel.save(nibabel.Nifti1Image(np.ones((5, 6, 7), np.uint8), np.eye(4)), tmp_path / "case.nii.gz")
-    semantic, properties = read_instances(tmp_path / "case.nii.gz", SimpleITKIO())
-    result = instantiate(semantic, properties["spacing"], CC)
-
-    def full_disk(*_):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(sitk, "WriteImage", full_disk)
-    with pytest.raises(InputError, match=r"case\.nii\.gz cannot be written whole \(No space"):
-        write_case(result, tmp_path / "out", "case", properties, SimpleITKIO(), ".nii.gz")
-    assert not case_is_done(tmp_path / "out", "case", ".nii.gz")
-    assert list((tmp_path / "out").iterdir()) == []
-
-
-@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
-@pytest.mark.parametrize("room", [0, 4096])
-def test_on_a_full_disk_neither_map_nor_table_is_replaced(disk, tmp_path, room, ending):
-    # Specks, which do not compress.
-    mask = (np.random.default_rng(0).random((20, 24, 28)) < 0.05).astype(np.uint8)
-    nibabel.save(nibabel.Nifti1Image(mask, np.eye(4)), tmp_path / "case.nii.gz")
-    semantic, properties = read_instances(tmp_path / "case.nii.gz", SimpleITKIO())
-    result = instantiate(semantic, properties["spacing"], CC)
-
-    def write():
-        write_case(result, disk.folder, "case", properties, SimpleITKIO(), ending)
-
-    with disk.room(room), pytest.raises(InputError):
-        write()
-    assert not case_is_done(disk.folder, "case", ending)
-    assert_whole_or_as_before(disk, write, room)
-    assert case_is_done(disk.folder, "case", ending)
-
-
-@pytest.mark.parametrize("name", ["case.csv", "case.nii.gz"])
-@pytest.mark.parametrize("share", [0, 0.3, 0.9])
-def test_a_case_of_which_a_file_is_cut_off_is_not_done(tmp_path, name, share):
-    nibabel.save(nibabel.Nifti1Image(np.eye(30, dtype=np.uint8)[None], np.eye(4)), tmp_path / "case.nii.gz")
-    (tmp_path / "case.csv").write_text("id,label,n_voxels\n1,1,20\n")
-    assert case_is_done(tmp_path, "case", ".nii.gz")
-    content = (tmp_path / name).read_bytes()
-    (tmp_path / name).write_bytes(content[: int(share * len(content))])
-    assert not case_is_done(tmp_path, "case", ".nii.gz")
+def test_two_cases_in_one_file_are_refused():
+    files = [OutputFiles.of(f"o/{i}", ".nii.gz", SimpleITKIO) for i in ("a", "s", "s.nii")]
+    check_distinct(files[:2])
+    with pytest.raises(InputError, match=r"Two cases would be written to o/s\.nii\.gz; rename one"):
+        check_distinct(files)

@@ -24,7 +24,7 @@ from support import UNWRITABLE, files_of, said_of_a_full_disk, unwritable
 
 import nnunetv2_conflunet.inference.instantiate_folder as command
 from nnunetv2_conflunet.commands.instantiate import main
-from nnunetv2_conflunet.inference.case_files import case_is_done
+from nnunetv2_conflunet.inference.case_files import InstanceFiles
 from nnunetv2_conflunet.inference.instantiate_folder import instantiate_folder
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder, foreground_probability
 from nnunetv2_conflunet.postprocessing import (
@@ -144,13 +144,11 @@ def test_cc_on_a_plain_folder_of_masks(monkeypatch, tmp_path, toys, masks):
 
 
 def test_two_processes(tmp_path, toys, masks):
-    accounts, failures = instantiate_folder(
-        masks, tmp_path / "out", InstantiationSettings(method="cc"), num_processes=2
-    )
-    assert sorted(accounts) == CASES and not failures
+    reports, failures = instantiate_folder(masks, tmp_path / "out", InstantiationSettings(method="cc"), num_processes=2)
+    assert sorted(reports) == CASES and not failures
     for case in CASES:
         expected = instantiate(truth(toys, case) > 0, SPACING, InstantiationSettings(method="cc"))
-        assert accounts[case] == expected.report
+        assert reports[case] == expected.report
 
 
 def test_settings_of_the_model_hold_unless_given(monkeypatch, tmp_path, ours):
@@ -179,12 +177,12 @@ def test_done_cases_are_left_alone_until_something_changes(monkeypatch, capsys, 
     os.utime(masks / "ms_003.nii.gz")
     later = (out / "ms_003.nii.gz").stat().st_mtime + 10
     os.utime(masks / "ms_003.nii.gz", (later, later))
-    accounts, _ = instantiate_folder(masks, out, InstantiationSettings(method="cc"), num_processes=1)
-    assert list(accounts) == ["ms_003"]
+    reports, _ = instantiate_folder(masks, out, InstantiationSettings(method="cc"), num_processes=1)
+    assert list(reports) == ["ms_003"]
 
     # Other settings.
-    accounts, _ = instantiate_folder(masks, out, InstantiationSettings(method="cc", connectivity=6), num_processes=1)
-    assert list(accounts) == CASES
+    reports, _ = instantiate_folder(masks, out, InstantiationSettings(method="cc", connectivity=6), num_processes=1)
+    assert list(reports) == CASES
 
 
 def test_maps_of_other_settings_are_gone_before_new_ones_come(tmp_path, masks, monkeypatch):
@@ -316,8 +314,8 @@ def other_probabilities(folder, toys):
 )
 def test_reasons_of_broken_cases(tmp_path, toys, ours, break_, reason):
     break_(ours, toys)
-    accounts, failures = instantiate_folder(ours, tmp_path / "out", InstantiationSettings(), num_processes=1)
-    assert list(accounts) == CASES[1:]
+    reports, failures = instantiate_folder(ours, tmp_path / "out", InstantiationSettings(), num_processes=1)
+    assert list(reports) == CASES[1:]
     assert list(failures) == ["ms_001"]
     assert re.search(reason, failures["ms_001"]), failures
 
@@ -477,8 +475,8 @@ def test_an_ignore_label_is_no_foreground(tmp_path, masks):
     content = np.asarray(image.dataobj).copy()
     content[content == 0] = 2
     nibabel.save(nibabel.Nifti1Image(content, image.affine), masks / "ms_001.nii.gz")
-    accounts, _ = instantiate_folder(masks, tmp_path / "out", InstantiationSettings(method="cc"), num_processes=1)
-    assert accounts["ms_001"]["n_voxels_foreground"] == (content == 1).sum()
+    reports, _ = instantiate_folder(masks, tmp_path / "out", InstantiationSettings(method="cc"), num_processes=1)
+    assert reports["ms_001"]["n_voxels_foreground"] == (content == 1).sum()
 
 
 def test_probability_of_any_foreground_label():
@@ -534,10 +532,10 @@ def test_a_full_disk_leaves_cases_open_and_the_status_is_1(monkeypatch, capsys, 
     error = capsys.readouterr().err
     assert "of 3 cases failed" in error and "cannot be written whole" in error and "Is the disk full?" in error
     out = disk.folder / "out"
-    done = [i for i in CASES if case_is_done(out, i, ENDING)]
+    done = [i for i in CASES if InstanceFiles(out, i, ENDING).are_done()]
     assert sorted(i.name for i in out.glob("*ms*")) == sorted(f"{i}{e}" for i in done for e in (".csv", ENDING))
     assert run(monkeypatch, *arguments, "--min_extent_mm", 0) == 0
-    assert all(case_is_done(out, i, ENDING) for i in CASES)
+    assert all(InstanceFiles(out, i, ENDING).are_done() for i in CASES)
 
 
 def test_a_full_disk_takes_no_maps_of_other_settings_away(monkeypatch, capsys, disk, masks):
@@ -556,8 +554,8 @@ def test_a_map_that_an_earlier_version_left_half_is_made_again(tmp_path, masks):
     whole = read(out, "ms_002")
     for n in (0, 40):
         (out / "ms_002.nii.gz").write_bytes((out / "ms_002.nii.gz").read_bytes()[:n])
-        accounts, _ = instantiate_folder(masks, out, InstantiationSettings(method="cc"), num_processes=1)
-        assert list(accounts) == ["ms_002"]
+        reports, _ = instantiate_folder(masks, out, InstantiationSettings(method="cc"), num_processes=1)
+        assert list(reports) == ["ms_002"]
         assert np.array_equal(read(out, "ms_002"), whole)
 
 

@@ -18,16 +18,16 @@ from torch import nn
 
 from nnunetv2_conflunet.inference import ConfLUNetPredictor, export
 from nnunetv2_conflunet.inference.instantiate_folder import instantiate_folder
-from nnunetv2_conflunet.networks import Heads
+from nnunetv2_conflunet.networks import HeadChannels, heads_of
 from nnunetv2_conflunet.networks.heads import ATTRIBUTE
-from nnunetv2_conflunet.nnunet_plugin.hand_over import install_hand_over
+from nnunetv2_conflunet.nnunet_plugin import hand_over
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.trainers.targets import center_offset_targets
 from nnunetv2_conflunet.utilities.errors import InputError
 
 pytestmark = pytest.mark.slow
 
-install_hand_over()
+hand_over.install(ConfLUNetPredictor, heads_of)
 CPU = torch.device("cpu")
 SPACING = (1.5, 1.0, 1.2)
 CENTERS = [(14, 12, 12), (14, 12, 18), (20, 22, 24)]
@@ -49,7 +49,7 @@ class Oracle(nn.Module):
     def __init__(self, axes=(0, 1, 2)):
         super().__init__()
         self.axes = axes
-        setattr(self, ATTRIBUTE, Heads(2, len(axes)))
+        setattr(self, ATTRIBUTE, HeadChannels(2, len(axes)))
 
     def forward(self, x):
         dim = x.ndim - 2
@@ -352,7 +352,7 @@ def test_old_maps_and_heads_never_stand_beside_a_new_segmentation(files, monkeyp
     def fail(*args, **kwargs):
         raise RuntimeError("power cut")
 
-    monkeypatch.setattr("nnunetv2_conflunet.inference.export.instances_from_logits", fail)
+    monkeypatch.setattr("nnunetv2_conflunet.inference.export.instances_from_output", fail)
     with pytest.raises(RuntimeError, match="power cut"):
         made.predict_from_files_sequential(source, [str(folder / "out" / "a")])
     assert (folder / "out" / "a.nii.gz").exists()
@@ -466,8 +466,8 @@ def test_instances_are_made_again_of_a_case_with_such_a_name(files):
         (folder / f"oblique_{i:04d}.nii.gz").rename(folder / f"s.nii_{i:04d}.nii.gz")
     oblique_predictor("SimpleITKIO").predict_from_files_sequential(str(folder), str(folder / "out"), True)
     assert (folder / "out" / "instances" / "s.nii.gz").is_file()
-    accounts, failures = instantiate_folder(folder / "out", folder / "again", InstantiationSettings(), num_processes=1)
-    assert (list(accounts), failures) == (["s"], {})
+    reports, failures = instantiate_folder(folder / "out", folder / "again", InstantiationSettings(), num_processes=1)
+    assert (list(reports), failures) == (["s"], {})
     assert same_partition(np.asarray(nibabel.load(folder / "again" / "s.nii.gz").dataobj), lesions.transpose())
 
 
@@ -521,7 +521,7 @@ def test_on_a_full_disk_a_case_is_not_done(files, filling, monkeypatch, capsys, 
     folder, _, _ = files
     fill_at, out, empty = filling
     source, output, made = [channels_of(folder)], [str(out / "a")], oblique_predictor("SimpleITKIO")
-    fill_at("instances_from_logits")
+    fill_at("instances_from_output")
     first = "npz" if save_probabilities else r"nii\.gz"
     with pytest.raises(InputError, match=rf"instances/a\.{first} cannot be written whole"):
         made.predict_from_files_sequential(source, output, save_probabilities)

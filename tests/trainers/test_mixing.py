@@ -31,8 +31,7 @@ from nnunetv2_conflunet.trainers import (
     nnUNetTrainerConfLUNetISBI2024,
     nnUNetTrainerConfLUNetISBI2024Semantic,
 )
-from nnunetv2_conflunet.trainers.focal_loss import FocalLoss
-from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss
+from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss, FocalLoss
 from nnunetv2_conflunet.trainers.mixing import STOCK_EPOCHS, STOCK_VALUES
 from nnunetv2_conflunet.utilities.errors import InputError
 

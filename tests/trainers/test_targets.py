@@ -1,103 +1,79 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+import torch
+from hypothesis import given
 from hypothesis import strategies as st
-from support import balls, unpacked
+from hypothesis.extra.numpy import arrays
+from support import unpacked
 
-from nnunetv2_conflunet.postprocessing import instantiate_center_offset
+from nnunetv2_conflunet.postprocessing.encoding import InstanceCenters, center_offset_targets
+from nnunetv2_conflunet.trainers import targets
 from nnunetv2_conflunet.trainers.targets import (
     HEATMAP,
     HEATMAP_AND_OFFSETS,
     HEATMAP_ONLY,
     NOTHING,
     OFFSETS,
+    PATCH_RADIUS_SIGMAS,
     VALIDITY,
-    InstanceCenters,
-    center_offset_targets,
     coded_targets,
-    lowest_peak,
+    unpack_targets,
 )
 
-
-def obvious_targets(instances, spacing_mm, sigma_mm):
-    """The definition, voxel by voxel: a Gaussian at each center of mass, their maximum, and vectors to it."""
-    spacing = np.array(spacing_mm)
-    positions = np.stack(np.meshgrid(*map(np.arange, instances.shape), indexing="ij")) * spacing.reshape(
-        -1, *[1] * instances.ndim
-    )
-    heatmap = np.zeros(instances.shape)
-    offsets = np.zeros((instances.ndim, *instances.shape))
-    for i in np.unique(instances[instances > 0]):
-        mine = instances == i
-        center = positions[:, mine].mean(axis=1).reshape(-1, *[1] * instances.ndim)
-        heatmap = np.maximum(heatmap, np.exp(-((positions - center) ** 2).sum(0) / (2 * sigma_mm**2)))
-        offsets[:, mine] = (center - positions)[:, mine]
-    return heatmap, offsets
+# In patches the Gaussians end where they are below this.
+TAIL = np.exp(-(PATCH_RADIUS_SIGMAS**2) / 2)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.int64])
-@pytest.mark.parametrize(
-    "shape, spacing_mm",
-    [((14, 15, 16), (1.0, 1.0, 1.0)), ((8, 20, 18), (3.0, 1.0, 0.7)), ((22, 19), (0.5, 1.2))],
-)
-def test_against_the_definition(shape, spacing_mm, dtype):
-    rng = np.random.default_rng(1)
-    centers = rng.uniform(3, np.array(shape) - 3, (4, len(shape)))
-    instances = (balls(shape, centers, 3.5, spacing_mm) * 11).astype(dtype)
-    before = instances.copy()
-    heatmap, offsets_mm = center_offset_targets(instances, spacing_mm, sigma_mm=1.7)
-    expected_heatmap, expected_offsets = obvious_targets(instances, spacing_mm, 1.7)
-    assert heatmap.dtype == offsets_mm.dtype == np.float32
-    np.testing.assert_allclose(heatmap, expected_heatmap, atol=1e-6)
-    np.testing.assert_allclose(offsets_mm, expected_offsets, atol=1e-5)
-    np.testing.assert_array_equal(instances, before)
+def batch_of(maps, spacing_mm, sigma_mm=2.0):
+    coded = [coded_targets(i, InstanceCenters.of(i), None, spacing_mm, sigma_mm) for i in maps]
+    return [torch.from_numpy(np.stack(i)) for i in zip(*coded, strict=True)]
 
 
-def test_by_hand():
-    instances = np.zeros((3, 3, 3), np.int16)
-    instances[0, 0, 0] = instances[2, 0, 0] = 4
-    heatmap, offsets_mm = center_offset_targets(instances, (2.0, 1.0, 1.0), sigma_mm=2.0)
-    # The center of mass lies in the background voxel between, 2 mm from either.
-    assert heatmap[1, 0, 0] == 1
-    assert heatmap[0, 0, 0] == pytest.approx(np.exp(-0.5))
-    assert offsets_mm[:, 0, 0, 0].tolist() == [2, 0, 0]
-    assert offsets_mm[:, 2, 0, 0].tolist() == [-2, 0, 0]
-    assert not offsets_mm[:, 1].any()
+def check(maps, spacing_mm, sigma_mm=2.0, device=None):
+    codes, centers = (i.to(device) for i in batch_of(maps, spacing_mm, sigma_mm))
+    packed = unpack_targets(codes, centers, spacing_mm, sigma_mm).cpu().numpy()
+    for found, instances in zip(packed, maps, strict=True):
+        heatmap, offsets_mm = center_offset_targets(instances, spacing_mm, sigma_mm)
+        np.testing.assert_allclose(found[HEATMAP], heatmap, atol=TAIL * 1.01)
+        np.testing.assert_allclose(found[OFFSETS], offsets_mm, atol=1e-4)
+        np.testing.assert_array_equal(found[VALIDITY], np.where(instances > 0, HEATMAP_AND_OFFSETS, HEATMAP_ONLY))
 
 
-def test_no_instance():
-    heatmap, offsets_mm = center_offset_targets(np.zeros((3, 4, 5), np.int16), (1, 1, 1))
-    assert heatmap.shape == (3, 4, 5) and offsets_mm.shape == (3, 3, 4, 5)
-    assert not heatmap.any() and not offsets_mm.any()
+@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (3.0, 0.9, 1.1), (0.5, 0.5), (2.0, 1.0)])
+def test_a_batch_has_the_targets_of_its_maps(spacing_mm, device):
+    rng = np.random.default_rng(0)
+    shape = (14, 22, 18)[-len(spacing_mm) :]
+    maps = []
+    for _ in range(3):
+        instances = np.zeros(shape, np.int32)
+        for i in range(1, 6):
+            corner = [rng.integers(0, n - 4) for n in shape]
+            instances[tuple(slice(c, c + rng.integers(2, 5)) for c in corner)] = 10 * i
+        maps.append(instances)
+    check([*maps, np.zeros(shape, np.int32)], spacing_mm, device=device)
 
 
-@pytest.mark.parametrize("spacing_mm", [(1, 1), (1, 0, 1), (1, -1, 1)])
-def test_a_wrong_spacing_is_refused(spacing_mm):
-    with pytest.raises(ValueError, match="spacing_mm must be 3 positive numbers"):
-        center_offset_targets(np.zeros((3, 3, 3), int), spacing_mm)
+@given(arrays(np.int16, (5, 6, 7), elements=st.integers(0, 4)))
+def test_any_map_has_the_targets_of_the_public_function(instances):
+    check([instances], (1.5, 1.0, 0.7))
 
 
-def test_a_wrong_sigma_is_refused():
-    with pytest.raises(ValueError, match="sigma_mm must be positive"):
-        center_offset_targets(np.zeros((3, 3, 3), int), (1, 1, 1), sigma_mm=0)
+def test_many_centers_are_drawn_in_parts(monkeypatch):
+    monkeypatch.setattr(targets, "WINDOW_VOXELS", 1)
+    instances = np.zeros((12, 30), np.int16)
+    for i in range(8):
+        instances[3:6, 4 * i : 4 * i + 3] = i + 1
+    check([instances, np.fliplr(instances)], (1.0, 1.0))
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from([(1.0, 1.0, 1.0), (3.0, 1.0, 1.0), (1.0, 1.0)]))
-def test_perfect_heads_give_the_instances_back(seed, spacing_mm):
-    """Targets as the network's output: touching balls come out as they went in."""
-    rng = np.random.default_rng(seed)
-    shape = (24, 26, 28)[: len(spacing_mm)]
-    centers = []
-    while len(centers) < 4:
-        center = rng.uniform(5, np.array(shape) - 5)
-        if all(np.linalg.norm((center - c) * spacing_mm) > 5.5 for c in centers):
-            centers.append(center)
-    instances = balls(shape, centers, 4.0, spacing_mm)
-    heatmap, offsets_mm = center_offset_targets(instances, spacing_mm)
-    found = instantiate_center_offset(instances > 0, heatmap, offsets_mm, spacing_mm)
-    pairs = {(a, b) for a, b in zip(instances.ravel(), found.ravel(), strict=True)}
-    assert len(pairs) == len(np.unique(instances)) == len(np.unique(found))
+def test_a_patch_narrower_than_a_gaussian_sees_all_of_a_center_outside():
+    whole = np.zeros((12, 40), np.int16)
+    whole[5:8, 17:20] = 1
+    centers, patch = InstanceCenters.of(whole), slice(22, 26)
+    coded = coded_targets(whole[:, patch], InstanceCenters(centers.ids, centers.voxels - [0, 22]), None, (1, 0.5), 2.0)
+    found = unpack_targets(*(torch.from_numpy(i)[None] for i in coded), (1, 0.5), 2.0)[0, HEATMAP]
+    expected, _ = center_offset_targets(whole, (1, 0.5))
+    np.testing.assert_allclose(found, expected[:, patch], atol=TAIL * 1.01)
 
 
 def test_coded_targets_leave_out_what_is_not_known():
@@ -148,47 +124,3 @@ def test_centers_that_do_not_fit_into_the_rows_are_unknown():
     beside = InstanceCenters(np.array([1, 2]), np.array([[-9.0, 0.0], [1.0, 3.0]]))
     codes, rows = coded_targets(np.where(instances == 1, 0, instances), beside, None, (1, 1), 0.5)
     assert rows.tolist() == [[1, 3]] and codes.tolist() == [[[0, 0, 0, 0], [0, 0, 0, 1]]]
-
-
-@pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.int32, np.int64])
-def test_the_highest_id_of_every_dtype(dtype):
-    highest = 1 if dtype is np.bool_ else np.iinfo(dtype).max
-    instances = np.zeros((4, 4, 4), dtype)
-    instances[1, 1, 1:3] = highest
-    heatmap, offsets_mm = center_offset_targets(instances, (1, 1, 1))
-    assert offsets_mm[:, 1, 1, 1].tolist() == [0, 0, 0.5]
-    assert heatmap[1, 1, 1] == pytest.approx(np.exp(-0.25 / 8))
-
-
-def test_fractional_ids_are_refused():
-    with pytest.raises(ValueError, match="instances must be integers, got float32"):
-        center_offset_targets(np.zeros((3, 3, 3), np.float32), (1, 1, 1))
-
-
-def test_instances_at_the_border_are_not_known_to_be_whole():
-    instances = np.zeros((5, 6, 7), np.int16)
-    instances[2, 3, 3], instances[4, 3, 3], instances[2, 0, 3], instances[2, 3, 6] = 1, 2, 3, 4
-    centers = InstanceCenters.of(instances).without_cut(instances)
-    assert centers.ids.tolist() == [1]
-    assert centers.voxels.tolist() == [[2, 3, 3]]
-
-
-def test_instances_beside_unlabelled_voxels_are_not_known_to_be_whole():
-    instances = np.zeros((5, 6, 9), np.int16)
-    instances[2, 2, 2:4], instances[2, 2, 6] = 1, 2
-    ignored = np.zeros(instances.shape, bool)
-    ignored[:, :, 8] = True
-    assert InstanceCenters.of(instances).without_cut(instances, ignored).ids.tolist() == [1, 2]
-    ignored[:, :, 7] = True
-    assert InstanceCenters.of(instances).without_cut(instances, ignored).ids.tolist() == [1]
-    ignored[2, 1, 2] = True
-    assert InstanceCenters.of(instances).without_cut(instances, ignored).ids.tolist() == []
-
-
-@pytest.mark.parametrize("spacing_mm", [(1.0, 1.0, 1.0), (6.0, 0.5, 0.5), (5.0, 1.0)])
-def test_the_lowest_peak_is_that_of_a_center_between_voxels(spacing_mm):
-    # A block of two voxels along every axis has its center between all of them.
-    instances = np.zeros((6,) * len(spacing_mm), np.uint8)
-    instances[(slice(2, 4),) * len(spacing_mm)] = 1
-    heatmap, _ = center_offset_targets(instances, spacing_mm)
-    assert lowest_peak(spacing_mm, 2.0) == pytest.approx(heatmap.max())

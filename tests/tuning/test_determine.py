@@ -26,16 +26,16 @@ from support import (
 
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.inference.instantiate_folder import instantiate_folder
+from nnunetv2_conflunet.inference.model_settings import SETTINGS_KEY, UNTUNED_KEY, ModelSettings
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
-from nnunetv2_conflunet.tuning import Grid, determine_postprocessing
+from nnunetv2_conflunet.tuning import Grid, TuningSettings, determine_postprocessing
 from nnunetv2_conflunet.tuning.description import describe
 from nnunetv2_conflunet.tuning.determine import default_grid
 from nnunetv2_conflunet.tuning.model_folder import ModelFolder
 from nnunetv2_conflunet.tuning.search import SEARCHED
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json, write_json
-from nnunetv2_conflunet.utilities.plans import SETTINGS_KEY, UNTUNED_KEY, stored_settings, with_tuned_instantiation
 
 pytestmark = pytest.mark.slow
 
@@ -52,8 +52,9 @@ GRID = Grid(
 )
 
 
-def determine(model, references, folds=("0", "1"), grid=GRID, **options):
-    return determine_postprocessing(model, list(folds), references, grid=grid, num_processes=1, **options)
+def determine(model, references, folds=("0", "1"), grid=GRID, dry_run=False, **settings):
+    settings = TuningSettings(grid=grid, **settings)
+    return determine_postprocessing(model, list(folds), references, settings, num_processes=1, dry_run=dry_run)
 
 
 def stored(model):
@@ -87,8 +88,8 @@ def test_the_threshold_above_false_and_below_true_peaks(tmp_path, toys, referenc
 
 @pytest.mark.parametrize("name, values", [("window_mm", (3.0, 9.0, 17.0)), ("min_prominence", (0.0, 0.45, 0.99))])
 def test_the_middle_value_parts_false_peaks_from_lesions(tmp_path, toys, references, name, values):
-    # The second peak of every lesion lies 3 mm aside, the neighbour 7 mm; the ridge to it falls by 0.39 of its height,
-    # that to the neighbour by 0.989.
+    # The second peak of every lesion lies 3 mm aside, the neighbor 7 mm; the ridge to it falls by 0.39 of its height,
+    # that to the neighbor by 0.989.
     model = toys.write_model(tmp_path, [toys.scene(spurious=0.55) for _ in range(4)])
     record = determine(model, references, grid=replace(GRID, heatmap_threshold=(0.1,), **{name: values}))
     assert chosen(record) == replace(DEFAULT, **{name: values[1]})
@@ -153,11 +154,11 @@ def test_prediction_and_the_command_read_the_choice(tmp_path, toys, references):
     plans = json.loads((model / "plans.json").read_text())
     assert {k: v for k, v in plans.items() if k != SETTINGS_KEY} == others
     assert (plans[SETTINGS_KEY]["alpha"], plans[SETTINGS_KEY]["sigma_mm"]) == (20, 2)
-    assert InstantiationSettings.from_plans(plans) == settings
+    assert ModelSettings.from_plans(plans).instantiation == settings
     validation = PredictionFolder.open(model / "fold_0" / "validation")
     assert validation.settings() == settings
-    accounts, _ = instantiate_folder(validation.folder, tmp_path / "out", validation.settings(), num_processes=1)
-    assert [i["n_instances"] for i in accounts.values()] == [4, 4]
+    reports, _ = instantiate_folder(validation.folder, tmp_path / "out", validation.settings(), num_processes=1)
+    assert [i["n_instances"] for i in reports.values()] == [4, 4]
 
 
 def test_tuning_again_starts_from_the_trainers_settings(tmp_path, toys, references):
@@ -173,24 +174,24 @@ def test_tuning_again_starts_from_the_trainers_settings(tmp_path, toys, referenc
 
 def test_a_trainer_keeps_a_choice_that_was_tuned_from_its_settings(tmp_path, toys, references):
     model = toys.write_model(tmp_path, [toys.scene(spurious=0.3) for _ in range(3)])
-    mine = {"alpha": 5.0, "instantiation": DEFAULT.to_dict()}
+    mine = ModelSettings.of_trainer(DEFAULT, alpha=5.0)
 
     def kept_of(settings, plans_file=model / "plans.json"):
-        return with_tuned_instantiation(settings, stored_settings(plans_file), DEFAULT.to_dict())
+        return settings.keeping_tuning_of(ModelSettings.from_model(plans_file))
 
     assert kept_of(mine) == mine
     assert kept_of(mine, model / "none.json") == mine
     settings = chosen(determine(model, references))
     kept = {"alpha": 5.0, "instantiation": settings.to_dict(), UNTUNED_KEY: DEFAULT.to_dict()}
-    assert kept_of(mine) == kept
-    other = {"alpha": 5.0, "instantiation": InstantiationSettings(window_mm=5.0).to_dict()}
+    assert kept_of(mine).stored == kept
+    other = ModelSettings.of_trainer(InstantiationSettings(window_mm=5.0), alpha=5.0)
     assert kept_of(other) == other
     # As an earlier version stored it, which had fewer settings.
     plans = read_json(model / "plans.json")
     for key in ("instantiation", UNTUNED_KEY):
         del plans[SETTINGS_KEY][key]["min_consistency"]
     write_json(plans, model / "plans.json")
-    assert kept_of(mine) == kept
+    assert kept_of(mine).stored == kept
 
 
 def test_a_dry_run_writes_nothing(tmp_path, toys, references):

@@ -5,15 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from nnunetv2_conflunet.inference.model_settings import ModelSettings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate
 from nnunetv2_conflunet.postprocessing.merging import FEATURES
-from nnunetv2_conflunet.tuning import Grid, determine_postprocessing
+from nnunetv2_conflunet.tuning import Grid, TuningSettings, determine_postprocessing
 from nnunetv2_conflunet.tuning.description import describe
 from nnunetv2_conflunet.tuning.merging import FEWEST_PAIRS, TouchingPieces, learn_rule
 from nnunetv2_conflunet.utilities.files import read_json
 
 # The default only, so that nothing but merging can help.
-GRID = Grid((0.1,), (3.0,), (0.0,), (0.0,), (14.0,), (3.0,), (0.0,))
+SETTINGS = TuningSettings(grid=Grid((0.1,), (3.0,), (0.0,), (0.0,), (14.0,), (3.0,), (0.0,)))
 
 
 def two_peaks_a_lesion(toys, n_cases):
@@ -28,13 +29,13 @@ def two_peaks_a_lesion(toys, n_cases):
 def test_pieces_of_one_lesion_are_merged_where_the_model_has_shown_them(tmp_path, toys, references):
     made = two_peaks_a_lesion(toys, 8)
     model = toys.write_model(tmp_path, made)
-    record = determine_postprocessing(model, ["0", "1"], references, grid=GRID, num_processes=1)
+    record = determine_postprocessing(model, ["0", "1"], references, SETTINGS, num_processes=1)
     merging = record["merging"]
     assert merging["decision"] == "merging"
     # Without merging every ball is in two pieces, and with it every one of a case held out is right.
     assert merging["without"]["F1"] < 0.8 and (merging["best"]["F1"], merging["best"]["PQ"]) == (1, 1)
     assert merging["n_pairs_of_one_lesion"] == 4 * 8
-    stored = InstantiationSettings.from_plans(read_json(model / "plans.json"))
+    stored = ModelSettings.from_plans(read_json(model / "plans.json")).instantiation
     assert stored.merge is not None and replace(stored, merge=None) == InstantiationSettings()
     for case in made:
         heads = {"heatmap": case.heatmap, "offsets_mm": np.zeros((3, *toys.shape))}
@@ -46,22 +47,23 @@ def test_pieces_of_one_lesion_are_merged_where_the_model_has_shown_them(tmp_path
 
 def test_few_touching_pieces_teach_nothing(tmp_path, toys, references):
     model = toys.write_model(tmp_path, two_peaks_a_lesion(toys, 2))
-    record = determine_postprocessing(model, ["0", "1"], references, grid=GRID, num_processes=1)
+    record = determine_postprocessing(model, ["0", "1"], references, SETTINGS, num_processes=1)
     assert record["merging"]["decision"] == "too few pairs"
-    assert InstantiationSettings.from_plans(read_json(model / "plans.json")).merge is None
+    assert ModelSettings.from_plans(read_json(model / "plans.json")).instantiation.merge is None
     assert "too few to learn" in describe(record)[-1]
 
 
 def test_where_pieces_are_right_nothing_is_merged(tmp_path, toys, references):
     model = toys.write_model(tmp_path, [toys.scene() for _ in range(3)])
-    record = determine_postprocessing(model, ["0", "1"], references, grid=GRID, num_processes=1)
+    record = determine_postprocessing(model, ["0", "1"], references, SETTINGS, num_processes=1)
     assert record["merging"]["n_pairs_of_one_lesion"] == 0
     assert record["chosen"]["merge"] is None
 
 
 def test_merging_can_be_left_out(tmp_path, toys, references):
     model = toys.write_model(tmp_path, two_peaks_a_lesion(toys, 8))
-    record = determine_postprocessing(model, ["0", "1"], references, grid=GRID, num_processes=1, with_merging=False)
+    settings = replace(SETTINGS, with_merging=False)
+    record = determine_postprocessing(model, ["0", "1"], references, settings, num_processes=1)
     assert record["merging"] is None and record["chosen"]["merge"] is None
 
 

@@ -8,7 +8,6 @@ import pytest
 from matplotlib.figure import Figure
 from support import assert_whole_or_as_before
 
-from nnunetv2_conflunet.utilities import plans
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import atomic_path, is_file_name, read_json, write_json, write_texts
@@ -56,20 +55,6 @@ def test_broken_json_is_named(tmp_path, content, reason):
     (tmp_path / "dataset.json").write_bytes(content)
     with pytest.raises(InputError, match=rf"dataset\.json is not valid JSON \(.*{reason}.*; correct it and save it as"):
         read_json(tmp_path / "dataset.json")
-
-
-def test_plans_that_stay_half_written_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(plans, "READING_PAUSE_S", 0)
-    (tmp_path / "plans.json").write_text('{"conflunet": {')
-    with pytest.raises(InputError, match=r"plans\.json is not valid JSON"):
-        plans.stored_settings(tmp_path / "plans.json")
-
-
-def test_plans_that_become_whole_meanwhile_are_read(tmp_path, monkeypatch):
-    (tmp_path / "plans.json").write_text('{"conflunet": {')
-    whole = '{"conflunet": {"alpha": 1}}'
-    monkeypatch.setattr(plans.time, "sleep", lambda _: (tmp_path / "plans.json").write_text(whole))
-    assert plans.stored_settings(tmp_path / "plans.json") == {"alpha": 1}
 
 
 def _write_heads(path):

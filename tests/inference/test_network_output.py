@@ -1,0 +1,73 @@
+"""The foreground probability on the image's grid, and ACLS at prediction."""
+
+import numpy as np
+import pytest
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from scipy.special import softmax
+from skimage.transform import resize
+from support import balls, dataset_json, small_plans
+
+from nnunetv2_conflunet.inference.network_output import foreground_probability_at, instances_from_output
+from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate
+
+SHAPE, SPACING = (30, 34, 38), (1.5, 1.0, 1.2)
+BOX = np.array([(0, n) for n in SHAPE])
+GRIDS = [SHAPE, (15, 34, 19), (45, 30, 38)]
+
+
+def output_of(lesions, grid_shape):
+    """Logits of two classes on another grid over the same extent, with heads of zeros."""
+    noise = np.random.default_rng(0).normal(0, 2, SHAPE)
+    logit = resize((lesions > 0) * 6.0 - 3 + noise, grid_shape, order=1)
+    return np.concatenate([np.stack([-logit, logit]), np.zeros((4, *grid_shape))]).astype(np.float32)
+
+
+def probability_everywhere(output):
+    """Of the whole image, by scikit-image."""
+    logits = np.stack([resize(i, SHAPE, order=1, mode="edge", anti_aliasing=False) for i in output[:2]])
+    return 1 - softmax(logits, axis=0)[0]
+
+
+@pytest.mark.parametrize("grid_shape", GRIDS)
+def test_the_probability_is_that_of_resized_logits_inside_the_mask_and_0_outside(grid_shape):
+    lesions = balls(SHAPE, [(14, 12, 12), (20, 22, 24)], 4.0, SPACING)
+    output = output_of(lesions, grid_shape)
+    mask = np.random.default_rng(1).random(SHAPE) < 0.3
+    mask[5] = False
+    found = foreground_probability_at(mask, output[:2], BOX)
+    assert found.dtype == np.float32
+    assert not found[~mask].any()
+    np.testing.assert_allclose(found[mask], probability_everywhere(output)[mask], atol=1e-6)
+    # No value depends on which others are asked for.
+    np.testing.assert_array_equal(found[mask], foreground_probability_at(np.ones(SHAPE, bool), output[:2], BOX)[mask])
+
+
+@pytest.mark.parametrize("preset", ["lou2021", "dworkin2018"])
+@pytest.mark.parametrize("grid_shape", GRIDS)
+def test_acls_finds_what_it_finds_with_the_probability_of_the_whole_image(grid_shape, preset):
+    # One lesion reaches the border of the image, another stands alone.
+    lesions = balls(SHAPE, [(14, 12, 12), (14, 12, 17), (2, 16, 20), (18, 14, 28)], 4.0, SPACING)
+    plans = small_plans(spacing_mm=SPACING)
+    settings = InstantiationSettings(method="acls", acls_preset=preset, min_volume_mm3=0, min_extent_mm=0)
+    plans["conflunet"] = {"instantiation": settings.to_dict()}
+    output = output_of(lesions, grid_shape)
+    properties = {
+        "spacing": SPACING,
+        "bbox_used_for_cropping": [(0, n) for n in SHAPE],
+        "shape_before_cropping": SHAPE,
+    }
+    found = instances_from_output(
+        (lesions > 0).astype(np.int32), output, properties, PlansManager(plans), dataset_json()
+    )
+    probability = foreground_probability_at(np.ones(SHAPE, bool), output[:2], BOX)
+    expected = instantiate(lesions > 0, SPACING, settings, probability=probability)
+    assert expected.report["n_centers"] >= 4
+    np.testing.assert_array_equal(found.result.instances, expected.instances)
+    # Four sigmas of 1.2 mm and two voxels for the differences; nothing where the preset masks the probability.
+    reach = {"lou2021": (0, 0, 0), "dworkin2018": (5, 7, 6)}[preset]
+    at = np.argwhere(lesions)
+    needed = np.zeros(SHAPE, bool)
+    needed[tuple(slice(max(a - r, 0), b + r + 1) for a, b, r in zip(at.min(0), at.max(0), reach, strict=True))] = True
+    needed &= (lesions > 0) | (preset == "dworkin2018")
+    assert not needed.all()
+    np.testing.assert_array_equal(found.output.probability, np.where(needed, probability, 0))
