@@ -8,7 +8,7 @@ from scipy import ndimage
 from nnunetv2_conflunet.simulation.anatomy import Anatomy
 from nnunetv2_conflunet.simulation.image_grid import Grid, smooth_field
 from nnunetv2_conflunet.simulation.lesions import LesionStatistics, Shape
-from nnunetv2_conflunet.simulation.patient import Patient, allowed_voxels, choose_density, random_streams
+from nnunetv2_conflunet.simulation.patient import Patient, allowed_voxels, random_streams
 from nnunetv2_conflunet.simulation.placement import Placement, Tissue, place_lesions
 from nnunetv2_conflunet.simulation.rendering import Canvas, Look, add_lesions, scan
 from open_ms.anatomy import RealBrain, deform_brain
@@ -58,10 +58,8 @@ def simulate_real_patient(
     """
     brain_rng, plan_rng, place_rng, look_rng, scan_rng = random_streams(seed, 5)
     anatomy, occurrence = deform_brain(brain, grid, brain_rng)
-    placement = Placement(np.zeros(grid.shape, np.int32))
-    if statistics is not None:
-        plan = draw_plan_with_sheets(statistics, plan_rng)
-        placement = place_lesions(plan, occurrence_tissue(anatomy, occurrence), place_rng, make_shape)
+    plan = [] if statistics is None else draw_plan_with_sheets(statistics, plan_rng)
+    placement = place_lesions(plan, occurrence_tissue(anatomy, occurrence), place_rng, make_shape)
     signal = paint(anatomy, placement, brain.texture, look_rng)
     signal **= np.float32(scan_rng.uniform(*GAMMA))
     image = scan(signal, anatomy.brain, grid, LOOK, scan_rng)
@@ -85,7 +83,6 @@ def occurrence_tissue(anatomy: Anatomy, occurrence: np.ndarray) -> Tissue:
         spacing_mm=anatomy.grid.spacing_mm,
         allowed=allowed,
         densities=(white * every * np.exp(-outside_mm / PERIVENTRICULAR_MM), white * small),
-        choose_density=choose_density,
         reluctance=(gray + RELUCTANCE_PER_MM * np.minimum(outside_mm, FARTHEST_MM)).astype(np.float32),
         ventricle_distance_mm=anatomy.ventricle_distance_mm,
         cluster_preference=white * np.exp(-outside_mm / SHEET_MM),

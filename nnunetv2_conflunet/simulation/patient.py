@@ -7,11 +7,10 @@ import numpy as np
 from nnunetv2_conflunet.simulation.anatomy import Anatomy, Head, simulate_anatomy
 from nnunetv2_conflunet.simulation.image_grid import Grid
 from nnunetv2_conflunet.simulation.lesions import LesionStatistics, draw_plan
-from nnunetv2_conflunet.simulation.placement import Placement, Tissue, place_lesions
+from nnunetv2_conflunet.simulation.placement import Tissue, place_lesions
 from nnunetv2_conflunet.simulation.rendering import Canvas, Look, add_lesions, add_look_alikes, scan
 from nnunetv2_conflunet.simulation.templates import load_templates
 
-PERIVENTRICULAR, WHITE_MATTER = 0, 1
 # Below this height in MNI space lie the brain stem and the cerebellum, where lesions are rarer.
 INFRATENTORIAL_MM = -18.0
 
@@ -63,9 +62,8 @@ def simulate_patient(grid: Grid, statistics: LesionStatistics | None, seed: int 
     """
     brain_rng, plan_rng, place_rng, look_rng, distractor_rng, scan_rng = random_streams(seed, 6)
     anatomy, look = simulate_anatomy(load_templates(), grid, brain_rng), Look()
-    placement = Placement(np.zeros(grid.shape, np.int32))
-    if statistics is not None:
-        placement = place_lesions(draw_plan(statistics, plan_rng), white_matter_tissue(anatomy), place_rng)
+    plan = [] if statistics is None else draw_plan(statistics, plan_rng)
+    placement = place_lesions(plan, white_matter_tissue(anatomy), place_rng)
     canvas = Canvas(grid.shape)
     add_lesions(canvas, placement.units, grid.voxel_volume_mm3, look, look_rng)
     add_look_alikes(canvas, anatomy, placement.instances, distractor_rng)
@@ -86,7 +84,6 @@ def white_matter_tissue(anatomy: Anatomy) -> Tissue:
         spacing_mm=anatomy.grid.spacing_mm,
         allowed=allowed,
         densities=_densities(white, anatomy.ventricle_distance_mm, anatomy.height_mm),
-        choose_density=choose_density,
         reluctance=anatomy.tissues["cortex"] + anatomy.tissues["deep_gray"],
         ventricle_distance_mm=anatomy.ventricle_distance_mm,
     )
@@ -111,13 +108,3 @@ def _densities(white: np.ndarray, distance_mm: np.ndarray, height_mm: np.ndarray
     # Few lesions below the tentorium.
     above = 0.15 + 0.85 / (1 + np.exp(-(height_mm - INFRATENTORIAL_MM) / 4.0))
     return white * np.exp(-outside_mm / 4.0), white * np.exp(-outside_mm / 25.0) * above
-
-
-def choose_density(volume_mm3: float, is_cluster: bool, rng: np.random.Generator) -> int:
-    """The density of a lesion's middle: large lesions and clusters more often lie beside the ventricles.
-
-    In the masks of Lesjak et al. 2017 5 % of the components below 30 mm3, 21 % of those of 100-500 mm3 and 96 % of
-    those above 2 mL come within 3 mm of the ventricles.
-    """
-    share = np.interp(np.log(volume_mm3), np.log([14, 100, 500, 2000]), [0.08, 0.15, 0.35, 0.6])
-    return PERIVENTRICULAR if rng.random() < share + 0.25 * is_cluster else WHITE_MATTER
