@@ -10,7 +10,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2_conflunet.imageio import Geometry, write_instances
 from nnunetv2_conflunet.imageio.file_axes import array_to_file_index
 from nnunetv2_conflunet.inference.lesion_table import lesion_table
-from nnunetv2_conflunet.postprocessing.pipeline import Instantiation
+from nnunetv2_conflunet.postprocessing import Instantiation
 from nnunetv2_conflunet.utilities.whole_files import is_whole
 
 # Beside nnU-Net's segmentations: the instance maps, lesion tables and saved heads of a prediction.

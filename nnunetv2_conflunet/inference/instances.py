@@ -10,7 +10,7 @@ from scipy.special import softmax
 
 from nnunetv2_conflunet.postprocessing import Instantiation, InstantiationSettings, instantiate
 from nnunetv2_conflunet.postprocessing.acls import PRESETS, reach_voxels
-from nnunetv2_conflunet.postprocessing.sampling import sample_maps
+from nnunetv2_conflunet.postprocessing.heads import sample_maps
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 from nnunetv2_conflunet.utilities.files import atomic_path
 

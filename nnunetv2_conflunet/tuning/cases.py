@@ -10,7 +10,7 @@ from nnunetv2_conflunet.imageio import Geometry, grid_fault, read_instances
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.tuning.merging import TouchingPieces, touching_pieces
 from nnunetv2_conflunet.tuning.model_folder import Postprocessing, ValidationCase
-from nnunetv2_conflunet.tuning.scoring import score_grid
+from nnunetv2_conflunet.tuning.scoring import CaseArrays, score_grid
 from nnunetv2_conflunet.utilities.errors import InputError, join_faults
 from nnunetv2_conflunet.utilities.parallel import run_cases
 
@@ -39,20 +39,18 @@ def score_case(
     case: ValidationCase, points: list[InstantiationSettings], scoring: Settings, stock: Postprocessing
 ) -> tuple[np.ndarray, int]:
     """Read one case and score it at every point; see :func:`.scoring.score_grid` and :func:`read_case`."""
-    return score_grid(*read_case(case, stock), points, scoring)
+    return score_grid(read_case(case, stock), points, scoring)
 
 
 def touching_pieces_of_case(
     case: ValidationCase, settings: InstantiationSettings, scoring: Settings, stock: Postprocessing
 ) -> TouchingPieces:
     """Read one case and compare its pieces; see :func:`.merging.touching_pieces` and :func:`read_case`."""
-    return touching_pieces(*read_case(case, stock), settings, scoring)
+    return touching_pieces(read_case(case, stock), settings, scoring)
 
 
-def read_case(
-    case: ValidationCase, stock: Postprocessing
-) -> tuple[np.ndarray, np.ndarray, tuple[float, ...], dict[str, np.ndarray]]:
-    """Foreground, reference, spacing in mm and heads of a case.
+def read_case(case: ValidationCase, stock: Postprocessing) -> CaseArrays:
+    """The arrays of a case.
 
     Raises:
         InputError: a file is broken, or segmentation and reference do not lie on one grid.
@@ -69,4 +67,4 @@ def read_case(
     for function, arguments in stock:
         segmentation = function(segmentation, **arguments)
     foreground = case.prediction.foreground(segmentation)
-    return foreground, reference, geometry.spacing_mm, case.prediction.read_heads(case.case)
+    return CaseArrays(foreground, reference, geometry.spacing_mm, case.prediction.read_heads(case.case))

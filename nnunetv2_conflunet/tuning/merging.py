@@ -10,9 +10,9 @@ from sklearn.preprocessing import StandardScaler
 
 from nnunetv2_conflunet.evaluation.cohort.settings import Settings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
-from nnunetv2_conflunet.postprocessing.merging import FEATURES, MergeRule, PieceGraph, main_lesions
+from nnunetv2_conflunet.postprocessing.merging import FEATURES, MergeRule, PieceGraph
 from nnunetv2_conflunet.tuning.choice import Choice, choose, means
-from nnunetv2_conflunet.tuning.scoring import METRICS, InstancesAtPoints
+from nnunetv2_conflunet.tuning.scoring import METRICS, CaseArrays, InstancesAtPoints
 
 # What is tried; 0 merges all that touch, as connected components do.
 THRESHOLDS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
@@ -37,21 +37,33 @@ class TouchingPieces:
     of_one_lesion: np.ndarray
 
 
-def touching_pieces(
-    foreground: np.ndarray,
-    reference: np.ndarray,
-    spacing_mm: tuple[float, ...],
-    heads: dict[str, np.ndarray],
-    settings: InstantiationSettings,
-    scoring: Settings,
-) -> TouchingPieces:
-    """Compare the pieces of a case with its reference; the arguments are those of :func:`.scoring.score_grid`."""
-    at_points = InstancesAtPoints.of(foreground, reference, spacing_mm, heads, [settings], scoring)
+def touching_pieces(case: CaseArrays, settings: InstantiationSettings, scoring: Settings) -> TouchingPieces:
+    """Compare the pieces that some settings make of a case with its reference, as filtered by the evaluator."""
+    at_points = InstancesAtPoints(case, [settings], scoring)
     piece = at_points.pieces(settings).instance - 1
     graph = PieceGraph(at_points.voxels, piece, at_points.heads, at_points.connectivity)
     pairs = graph.pairs()
     first, second = main_lesions(piece, at_points.both.reference[at_points.inside])[pairs].T
     return TouchingPieces(graph.features(pairs), (first == second) & (first > 0))
+
+
+def main_lesions(piece: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """(K,) the lesion that has most voxels of each piece, 0 for none; of equally large ones that of the lowest id.
+
+    Args:
+        piece: (N,) 0..K-1.
+        reference: (N,) ids of the reference at the same voxels, 0 is background.
+
+    >>> main_lesions(np.array([0, 0, 0, 1, 1]), np.array([5, 7, 7, 0, 0]))
+    array([7, 0])
+    """
+    main = np.zeros(piece.max(initial=-1) + 1, np.int64)
+    inside = reference > 0
+    (member, lesion), count = np.unique(np.stack([piece[inside], reference[inside]]), axis=1, return_counts=True)
+    # What comes last stays: the most voxels, of equally many the lowest id.
+    order = np.lexsort((-lesion, count))
+    main[member[order]] = lesion[order]
+    return main
 
 
 def learn_rule(cases: Sequence[TouchingPieces], threshold: float) -> MergeRule | None:
