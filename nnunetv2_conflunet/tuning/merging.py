@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from nnunetv2_conflunet.evaluation.cohort.settings import Settings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.merging import FEATURES, MergeRule, PieceGraph
-from nnunetv2_conflunet.tuning.choice import Choice, choose, means
+from nnunetv2_conflunet.tuning.choice import choose, means
 from nnunetv2_conflunet.tuning.scoring import METRICS, CaseArrays, InstancesAtPoints
 
 # What is tried; 0 merges all that touch, as connected components do.
@@ -68,8 +68,8 @@ def main_lesions(piece: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 def learn_rule(cases: Sequence[TouchingPieces], threshold: float) -> MergeRule | None:
     """Logistic regression over the pairs of some cases; None where they hold too few pairs of either kind."""
-    features = np.concatenate([np.zeros((0, len(FEATURES))), *(i.features for i in cases)])
-    of_one_lesion = np.concatenate([np.zeros(0, bool), *(i.of_one_lesion for i in cases)])
+    features = np.concatenate([np.zeros((0, len(FEATURES))), *(case.features for case in cases)])
+    of_one_lesion = np.concatenate([np.zeros(0, bool), *(case.of_one_lesion for case in cases)])
     if min(np.count_nonzero(of_one_lesion), np.count_nonzero(~of_one_lesion)) < FEWEST_PAIRS:
         return None
     scaler = StandardScaler().fit(features)
@@ -89,10 +89,11 @@ def held_out_points(
     group = np.arange(len(cases)) % MOST_GROUPS
     points = []
     for own in group:
-        rule = learn_rule([i for i, other in zip(cases, group, strict=True) if other != own], THRESHOLDS[0])
+        rule = learn_rule([case for case, other in zip(cases, group, strict=True) if other != own], THRESHOLDS[0])
         if rule is None:
             return None
-        points.append([settings, *(replace(settings, merge=replace(rule, threshold=i)) for i in THRESHOLDS)])
+        rules = [replace(rule, threshold=threshold) for threshold in THRESHOLDS]
+        points.append([settings, *(replace(settings, merge=rule) for rule in rules)])
     return points
 
 
@@ -108,19 +109,19 @@ def choose_rule(
         seed: of the bootstrap.
 
     Returns:
-        The rule that all cases have taught, None to merge nothing; and an account of the choice.
+        The rule that all cases have taught, None to merge nothing; and the record of the choice.
     """
     # Nothing is preferred to something, and of thresholds that which merges least.
     preference = [0, *range(len(THRESHOLDS), 0, -1)]
-    choice: Choice = choose(scores[:, :, METRICS.index(metric)], 0, preference, seed)
-    rules = [None, *(learn_rule(cases, i) for i in THRESHOLDS)]
+    choice = choose(scores[:, :, METRICS.index(metric)], 0, preference, seed)
+    rules = [None, *(learn_rule(cases, threshold) for threshold in THRESHOLDS)]
     rule, best = rules[choice.chosen], rules[choice.best]
-    of_point = [dict(zip(METRICS, map(float, means(scores[:, i])), strict=True)) for i in range(len(rules))]
+    of_point = [dict(zip(METRICS, map(float, point), strict=True)) for point in means(scores)]
     return rule, {
         **account_of_pairs(cases),
         "without": of_point[0],
         "best": {**of_point[choice.best], "rule": best and asdict(best)},
-        "by_threshold": {str(i): of_point[1 + k] for k, i in enumerate(THRESHOLDS)},
+        "by_threshold": dict(zip(map(str, THRESHOLDS), of_point[1:], strict=True)),
         "difference": choice.difference,
         "interval_95": [choice.low, choice.high],
         "decision": "merging" if rule else "no merging is best" if best is None else "no merging within the noise",
@@ -129,6 +130,6 @@ def choose_rule(
 
 def account_of_pairs(cases: Sequence[TouchingPieces]) -> dict[str, Any]:
     """How many pairs there are, and what stands in a record where they are too few to learn from."""
-    of_one_lesion = sum(int(np.count_nonzero(i.of_one_lesion)) for i in cases)
-    n_pairs = sum(len(i.of_one_lesion) for i in cases)
+    of_one_lesion = sum(int(np.count_nonzero(case.of_one_lesion)) for case in cases)
+    n_pairs = sum(len(case.of_one_lesion) for case in cases)
     return {"n_pairs": n_pairs, "n_pairs_of_one_lesion": of_one_lesion, "decision": "too few pairs"}
