@@ -131,12 +131,12 @@ def _summits(
     last = np.minimum(coordinates.max(axis=0) + margin, np.array(probability.shape) - 1 + REACH)
     before, after = np.maximum(-first, 0), np.maximum(last + 1 - probability.shape, 0)
     box = tuple(slice(start, end) for start, end in zip(first + before, last + 1 - after, strict=True))
-    inside = probability[box] if mask is None else np.where(mask[box], probability[box], 0)
-    padded = np.pad(
-        inside.astype(np.float64), np.column_stack([before, after]), mode="edge" if mask is None else "constant"
-    )
-    beyond = "nearest" if mask is None else "constant"
-    smooth = gaussian_filter(padded, sigma, mode=beyond, truncate=TRUNCATE)
+    inside, beyond = probability[box].astype(np.float64), np.column_stack([before, after])
+    if mask is None:
+        smooth = gaussian_filter(np.pad(inside, beyond, "edge"), sigma, mode="nearest", truncate=TRUNCATE)
+    else:
+        padded = np.pad(np.where(mask[box], inside, 0), beyond)
+        smooth = gaussian_filter(padded, sigma, mode="constant", truncate=TRUNCATE)
     at = np.ravel_multi_index(tuple((coordinates - first).T), smooth.shape)
     step = np.array(smooth.strides) // smooth.itemsize
     value = smooth.ravel()

@@ -101,39 +101,32 @@ class PieceGraph:
         self.n_voxels = np.bincount(piece, minlength=n).astype(float)
         self.votes_mm = np.stack([np.bincount(piece, axis, n) for axis in votes_mm.T], axis=1)
         self.squared_mm2 = np.bincount(piece, (votes_mm**2).sum(axis=1), n)
-        # The first voxel in C order of equally high ones.
-        order = np.lexsort((np.arange(len(piece)), -height, piece))
+        # The first voxel in C order of equally high ones, as the sort is stable.
+        order = np.lexsort((-height, piece))
         highest = order[np.flatnonzero(np.diff(piece[order], prepend=-1))]
         self.height, self.peak = height[highest].astype(np.float64), voxels.coordinates[highest]
         self.peak_offset_mm = np.linalg.norm(offsets_mm[highest], axis=1)
         # Of each piece those that it touches: how many pairs of voxels do, and the sum of their votes' distances in mm.
         self.contacts: list[dict[int, np.ndarray]] = [{} for _ in range(n)]
         one, other = voxels.contacts(piece, connectivity)
-        touching, inverse, count = np.unique(
-            np.minimum(piece[one], piece[other]) * n + np.maximum(piece[one], piece[other]),
-            return_inverse=True,
-            return_counts=True,
-        )
+        pair = np.minimum(piece[one], piece[other]) * n + np.maximum(piece[one], piece[other])
+        touching, inverse, count = np.unique(pair, return_inverse=True, return_counts=True)
         jump_mm = np.bincount(inverse, np.linalg.norm(votes_mm[one] - votes_mm[other], axis=1), len(touching))
-        for pair, contact in zip(touching.tolist(), np.column_stack([count, jump_mm]), strict=True):
-            self.contacts[pair // n][pair % n] = self.contacts[pair % n][pair // n] = contact
+        for number, contact in zip(touching.tolist(), np.column_stack([count, jump_mm]), strict=True):
+            a, b = divmod(number, n)
+            self.contacts[a][b] = self.contacts[b][a] = contact
 
-    def pairs(self) -> np.ndarray:
-        """(P, 2) pieces that touch, the lower number first, ascending."""
-        found = [self.pairs_of(one) for one in range(len(self.contacts))]
-        pairs = np.concatenate([np.zeros((0, 2), np.int64), *found])
-        return pairs[pairs[:, 0] < pairs[:, 1]]
-
-    def pairs_of(self, piece: int) -> np.ndarray:
-        """(P, 2) the piece with each of those that it touches, ascending."""
-        others = np.array(sorted(self.contacts[piece]), np.int64)
-        return np.column_stack([np.full(len(others), piece), others])
+    def pairs(self, of: int | None = None) -> np.ndarray:
+        """(P, 2) pieces that touch, of one piece or of all, the lower number first, ascending."""
+        pieces = range(len(self.contacts)) if of is None else (of,)
+        pairs = {(min(one, other), max(one, other)) for one in pieces for other in self.contacts[one]}
+        return np.array(sorted(pairs), np.int64).reshape(-1, 2)
 
     def features(self, pairs: np.ndarray) -> np.ndarray:
         """(P, 2) pairs that touch to (P, features), see :class:`MergeRule`."""
         one, other = pairs.T
         low = np.where(self.height[one] <= self.height[other], one, other)
-        count, jump_mm = np.array([self.contacts[i][j] for i, j in pairs]).reshape(-1, 2).T
+        count, jump_mm = np.array([self.contacts[a][b] for a, b in pairs.tolist()]).reshape(-1, 2).T
         mean = self.votes_mm / self.n_voxels[:, None]
         spread_mm2 = np.maximum(self.squared_mm2 / self.n_voxels - (mean**2).sum(axis=1), 0)
         apart_mm = np.linalg.norm(mean[one] - mean[other], axis=1)
@@ -210,6 +203,6 @@ def merge_regions(voxels: Voxels, regions: Regions, heads: HeadMaps, rule: Merge
             continue
         stays, goes = graph.merge(one, other)
         owner[owner == goes] = stays
-        judge(np.sort(graph.pairs_of(stays), axis=1))
+        judge(graph.pairs(of=stays))
     instance = in_scan_order(owner[piece])
     return replace(regions, instance=instance, center=regions.center[owner[piece[first_voxels(instance)]]])

@@ -20,6 +20,9 @@ class Voxels:
 
     Attributes:
         coordinates: (N, dim) array index of each voxel.
+
+    >>> Voxels.of(np.array([[True, False, True, True]])).components(8)
+    array([1, 2, 2])
     """
 
     coordinates: np.ndarray
