@@ -11,11 +11,11 @@ from scipy.spatial import cKDTree
 
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
 from nnunetv2_conflunet.postprocessing.pieces import TIE_MM, Assignment, nearest_label
-from nnunetv2_conflunet.postprocessing.prominence import is_prominent, relative_prominence
+from nnunetv2_conflunet.postprocessing.prominence import relative_prominence
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups
 
-# Above the rounding of spacings in mm and of squared distances in mm2, far below a voxel.
+# Above the rounding of spacings in mm, squared distances in mm2 and shares of a float32 height, far below a voxel.
 ROUNDING = 1e-6
 # Voxels of a window from which on passes over the image cost less than a look at each of them.
 WIDE = 50_000
@@ -68,7 +68,7 @@ class CenterFinder:
         peaks, prominence = self._peaks_in_window(settings.window_mm)
         # Neither whether a voxel is a peak nor its prominence depends on the threshold.
         high = peaks.scores >= np.float32(settings.heatmap_threshold)
-        peaks = peaks[high & is_prominent(prominence, settings.min_prominence)]
+        peaks = peaks[high & (prominence >= settings.min_prominence - ROUNDING)]
         key = peaks.indices.tobytes(), settings.min_consistency
         if key not in self._consistent:
             offsets_mm = self.heads.offsets_mm[(slice(None), *peaks.indices.T)].T

@@ -7,9 +7,6 @@ from scipy.cluster.hierarchy import DisjointSet
 
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 
-# Of a share of a float32 height.
-ROUNDING = 1e-6
-
 
 def relative_prominence(heatmap: np.ndarray, peaks: np.ndarray, largest: float) -> np.ndarray:
     """Of each peak, by which share of its height every path to a higher peak falls at least.
@@ -57,11 +54,6 @@ def relative_prominence(heatmap: np.ndarray, peaks: np.ndarray, largest: float) 
             # The pass may be the higher: where a basin's summit is no peak, a shoulder of it stands for the basin.
             prominence[lower] = max(0, 1 - saddle / height[lower])
     return np.where(prominence > largest, 1, prominence)
-
-
-def is_prominent(prominence: np.ndarray, least: float) -> np.ndarray:
-    """Whether a prominence is at least `least`, up to the rounding of float32."""
-    return prominence >= least - ROUNDING
 
 
 def _ridges(heatmap: np.ndarray, peaks: np.ndarray, lowest: np.float32) -> tuple[Voxels, list[tuple[int, int]]]:
