@@ -22,10 +22,9 @@ from scipy.spatial.distance import cdist
 from skimage.feature import hessian_matrix, hessian_matrix_eigvals
 
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate
-from nnunetv2_conflunet.postprocessing.center_offset import assign_by_offsets
-from nnunetv2_conflunet.postprocessing.heads import Heads
+from nnunetv2_conflunet.postprocessing.centers import assign_by_offsets, find_peaks
+from nnunetv2_conflunet.postprocessing.heads import HeadMaps
 from nnunetv2_conflunet.postprocessing.merging import MergeRule
-from nnunetv2_conflunet.postprocessing.peaks import find_peaks
 from nnunetv2_conflunet.postprocessing.pieces import Assignment, connected_regions
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 
@@ -98,9 +97,9 @@ def whole_method(name: str) -> Callable[[Scene], np.ndarray]:
 def assignment_only(scene: Scene) -> np.ndarray:
     """The center of each foreground voxel by this package's sparse search, peaks included."""
     voxels = Voxels.of(scene["foreground"])
-    box = np.array([(0, n) for n in scene["foreground"].shape])
-    heads = Heads(scene["heatmap"], scene["offsets_mm"], box, np.array(SPACING_MM))
-    centers = find_peaks(heads.heatmap, heads.spacing_mm, threshold=0.1, window_mm=3.0, min_prominence=0)
+    heads_box = np.array([(0, n) for n in scene["foreground"].shape])
+    heads = HeadMaps(scene["heatmap"], scene["offsets_mm"], heads_box, np.array(SPACING_MM))
+    centers = find_peaks(heads.heatmap, heads.spacing_mm, threshold=0.1, window_mm=3.0)
     center = assign_by_offsets(voxels, heads, centers).center
     return _painted(scene, center)
 

@@ -8,7 +8,7 @@ from nnunetv2_conflunet.inference.instances import CaseHeads, CaseInstances, Cas
 from nnunetv2_conflunet.inference.model_settings import ModelSettings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.acls import PRESETS, reach_voxels
-from nnunetv2_conflunet.postprocessing.sampling import sample_maps
+from nnunetv2_conflunet.postprocessing.heads import sample_maps
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 
 

@@ -1,13 +1,11 @@
 """ACLS, Automated Confluent Lesion Splitting: centers are where the lesion probability is curved like a summit."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from nnunetv2_conflunet.postprocessing.nearest import nearest_label
-from nnunetv2_conflunet.postprocessing.pieces import Assignment
+from nnunetv2_conflunet.postprocessing.pieces import Assignment, nearest_label
 from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups, in_scan_order
 
 # scipy.ndimage.gaussian_filter's default: the kernel ends at this many sigmas.
@@ -26,7 +24,7 @@ class AclsPreset:
         masked: set the probability to zero outside the foreground before smoothing.
         sigma: standard deviation of the smoothing Gaussian, in voxels or in mm.
         sigma_in_mm: whether `sigma` is in mm.
-        full_connectivity: centers are connected by 26 neighbours (8 in a plane) instead of 6 (4).
+        full_connectivity: centers are connected by 26 neighbors (8 in a plane) instead of 6 (4).
         min_center_mm3: smaller centers are dropped (mm2 in a plane).
         inside_component: a voxel goes to the nearest center of its own connected component only.
     """
@@ -69,14 +67,17 @@ def assign_by_curvature(
     n = len(voxels)
     is_center = np.zeros(n, bool)
     sigma = _sigma_voxels(preset, spacing_mm)
-    field = _masked_field(voxels, probability) if preset.masked else _plain_field(probability)
+    mask = None
+    if preset.masked:
+        mask = np.zeros(probability.shape, bool)
+        mask[tuple(voxels.coordinates.T)] = True
     # Smoothed by a Gaussian, no probability is curved by more than 1 / sigma^2.
     if (FLAT * sigma**2 < 1).all():
         for _, members in groups(component):
-            is_center[members] = _summits(field, voxels.coordinates[members], sigma)
+            is_center[members] = _summits(probability, voxels.coordinates[members], sigma, mask)
     seed_of = np.flatnonzero(is_center)
     seeds = Voxels(voxels.coordinates[seed_of])
-    seed_label = seeds.components((26 if voxels.dim == 3 else 8) if preset.full_connectivity else 2 * voxels.dim)
+    seed_label = seeds.components(3**voxels.dim - 1 if preset.full_connectivity else 2 * voxels.dim)
     if preset.min_center_mm3 and len(seeds):
         large = np.bincount(seed_label) * spacing_mm.prod() >= preset.min_center_mm3 * (1 - FLAT)
         seed_of, seed_label = seed_of[large[seed_label]], in_scan_order(seed_label[large[seed_label]])
@@ -100,7 +101,11 @@ def assign_by_curvature(
 
 
 def reach_voxels(preset: AclsPreset, spacing_mm: np.ndarray) -> np.ndarray:
-    """(dim,) how many voxels around the foreground ACLS looks at the probability; 0 for a preset that masks it."""
+    """(dim,) how many voxels around the foreground ACLS looks at the probability; 0 for a preset that masks it.
+
+    >>> reach_voxels(PRESETS["dworkin2018"], np.array([1.5, 1.0, 1.2])).tolist()
+    [5, 7, 6]
+    """
     return np.zeros(len(spacing_mm), np.int64) if preset.masked else _margin(_sigma_voxels(preset, spacing_mm))
 
 
@@ -113,51 +118,25 @@ def _margin(sigma: np.ndarray) -> np.ndarray:
     return (TRUNCATE * sigma + 0.5).astype(np.int64) + REACH
 
 
-@dataclass(frozen=True, eq=False)
-class _Field:
-    """What is smoothed.
+def _summits(
+    probability: np.ndarray, coordinates: np.ndarray, sigma: np.ndarray, mask: np.ndarray | None = None
+) -> np.ndarray:
+    """(n,) bool: whether the Hessian of the smoothed probability is negative definite at each voxel.
 
-    Attributes:
-        cut: from the first and last voxel of a box, which may reach over the border, to the values in it.
-        shape: of the image.
-        beyond: mode in which SciPy's filters go on over the border, as `cut` does.
+    Outside the mask the probability counts as zero. Without a mask its outermost values go on beyond the border.
     """
-
-    cut: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    shape: np.ndarray
-    beyond: str
-
-
-def _plain_field(probability: np.ndarray) -> _Field:
-    """The probability; beyond the border the outermost value holds."""
-    return _Field(lambda first, last: _cut(probability, first, last, "edge"), np.array(probability.shape), "nearest")
-
-
-def _masked_field(voxels: Voxels, probability: np.ndarray) -> _Field:
-    """The probability inside the foreground, zero elsewhere."""
-    mask = np.zeros(probability.shape, bool)
-    mask[tuple(voxels.coordinates.T)] = True
-
-    def cut(first: np.ndarray, last: np.ndarray) -> np.ndarray:
-        return np.where(_cut(mask, first, last, "constant"), _cut(probability, first, last, "constant"), 0)
-
-    return _Field(cut, np.array(probability.shape), "constant")
-
-
-def _cut(array: np.ndarray, first: np.ndarray, last: np.ndarray, mode: str) -> np.ndarray:
-    before = np.maximum(-first, 0)
-    after = np.maximum(last + 1 - array.shape, 0)
-    inside = array[tuple(slice(a + b, z + 1 - e) for a, z, b, e in zip(first, last, before, after, strict=True))]
-    return np.pad(inside, list(zip(before, after, strict=True)), mode=mode) if (before + after).any() else inside
-
-
-def _summits(field: _Field, coordinates: np.ndarray, sigma: np.ndarray) -> np.ndarray:
-    """(n,) bool: whether the Hessian of the smoothed probability is negative definite at each voxel."""
     margin = _margin(sigma)
     # Wide enough that cutting out changes nothing at the voxels; beyond the border the filter goes on by itself.
     first = np.maximum(coordinates.min(axis=0) - margin, -REACH)
-    last = np.minimum(coordinates.max(axis=0) + margin, field.shape - 1 + REACH)
-    smooth = gaussian_filter(field.cut(first, last).astype(np.float64), sigma, mode=field.beyond, truncate=TRUNCATE)
+    last = np.minimum(coordinates.max(axis=0) + margin, np.array(probability.shape) - 1 + REACH)
+    before, after = np.maximum(-first, 0), np.maximum(last + 1 - probability.shape, 0)
+    box = tuple(slice(start, end) for start, end in zip(first + before, last + 1 - after, strict=True))
+    inside, beyond = probability[box].astype(np.float64), np.column_stack([before, after])
+    if mask is None:
+        smooth = gaussian_filter(np.pad(inside, beyond, "edge"), sigma, mode="nearest", truncate=TRUNCATE)
+    else:
+        padded = np.pad(np.where(mask[box], inside, 0), beyond)
+        smooth = gaussian_filter(padded, sigma, mode="constant", truncate=TRUNCATE)
     at = np.ravel_multi_index(tuple((coordinates - first).T), smooth.shape)
     step = np.array(smooth.strides) // smooth.itemsize
     value = smooth.ravel()

@@ -100,7 +100,8 @@ def center_offset_targets(
     offsets_mm = np.zeros((instances.ndim, *instances.shape), np.float32)
     index, ids = lesion_voxels(instances)
     to_center_mm = (centers.voxels[centers.rows_of(ids)] - np.stack(index, axis=1)) * spacing
-    offsets_mm[(slice(None), *index)] = to_center_mm.T
+    for component, along_axis in zip(offsets_mm, to_center_mm.T, strict=True):
+        component[index] = along_axis
     return heatmap, offsets_mm
 
 

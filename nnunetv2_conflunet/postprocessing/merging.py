@@ -1,10 +1,10 @@
-"""Merging: touching pieces of a component that the heads do not tell apart become one instance again.
+"""Merging: touching pieces of a component that the heads do not separate become one instance again.
 
 A network that knows the centers of a large lesion only roughly gives it several pieces. Whether two touching pieces are
 one lesion is judged by a logistic rule that is learned on a model's own validation, see :mod:`.tuning.merging`.
 """
 
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from heapq import heappop, heappush
 from math import isfinite
 from typing import Any
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from nnunetv2_conflunet.postprocessing.heads import Heads
+from nnunetv2_conflunet.postprocessing.heads import HeadMaps
 from nnunetv2_conflunet.postprocessing.pieces import Regions
-from nnunetv2_conflunet.postprocessing.voxels import Voxels, first_voxels, groups, in_scan_order, neighbour_shifts
+from nnunetv2_conflunet.postprocessing.voxels import Voxels, first_voxels, in_scan_order
 from nnunetv2_conflunet.utilities.errors import InputError
 
 # Heights and distances that are divided by are at least this: far below a peak, far below a voxel in mm.
@@ -40,6 +40,9 @@ class MergeRule:
 
     Raises:
         InputError: a value that is not finite, or a threshold outside [0, 1].
+
+    >>> MergeRule(0.5, -1.0, 2.0, *[0.0] * 5).probability(np.array([[0.5, 0.0, 0.0, 0.0, 0.0, 0.0]]))
+    array([0.5])
     """
 
     threshold: float
@@ -51,7 +54,7 @@ class MergeRule:
     peak_offset_mm: float
     contact: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
                 raise InputError(f"merge: {name} is {value!r}; it must be a finite number.")
@@ -86,10 +89,10 @@ class PieceGraph:
         voxels: the foreground.
         piece: (N,) 0..K-1, the piece of each voxel.
         heads: heatmap and offsets.
-        connectivity: neighbours that make voxels touch, of the image's dimension.
+        connectivity: neighbors that make voxels touch, of the image's dimension.
     """
 
-    def __init__(self, voxels: Voxels, piece: np.ndarray, heads: Heads, connectivity: int):
+    def __init__(self, voxels: Voxels, piece: np.ndarray, heads: HeadMaps, connectivity: int):
         self.heads, self.dim = heads, voxels.dim
         offsets_mm = heads.offsets_at(voxels.coordinates).astype(np.float64)
         votes_mm = voxels.coordinates * heads.image_spacing_mm + offsets_mm
@@ -98,31 +101,32 @@ class PieceGraph:
         self.n_voxels = np.bincount(piece, minlength=n).astype(float)
         self.votes_mm = np.stack([np.bincount(piece, axis, n) for axis in votes_mm.T], axis=1)
         self.squared_mm2 = np.bincount(piece, (votes_mm**2).sum(axis=1), n)
-        # The first voxel in C order of equally high ones.
-        order = np.lexsort((np.arange(len(piece)), -height, piece))
+        # The first voxel in C order of equally high ones, as the sort is stable.
+        order = np.lexsort((-height, piece))
         highest = order[np.flatnonzero(np.diff(piece[order], prepend=-1))]
         self.height, self.peak = height[highest].astype(np.float64), voxels.coordinates[highest]
         self.peak_offset_mm = np.linalg.norm(offsets_mm[highest], axis=1)
+        # Of each piece those that it touches: how many pairs of voxels do, and the sum of their votes' distances in mm.
         self.contacts: list[dict[int, np.ndarray]] = [{} for _ in range(n)]
-        for one, other, count, jump_mm in zip(*_contacts(voxels, piece, votes_mm, connectivity), strict=True):
-            self.contacts[one][other] = self.contacts[other][one] = np.array([count, jump_mm])
+        one, other = voxels.contacts(piece, connectivity)
+        pair = np.minimum(piece[one], piece[other]) * n + np.maximum(piece[one], piece[other])
+        touching, inverse, count = np.unique(pair, return_inverse=True, return_counts=True)
+        jump_mm = np.bincount(inverse, np.linalg.norm(votes_mm[one] - votes_mm[other], axis=1), len(touching))
+        for number, contact in zip(touching.tolist(), np.column_stack([count, jump_mm]), strict=True):
+            a, b = divmod(number, n)
+            self.contacts[a][b] = self.contacts[b][a] = contact
 
-    def pairs(self) -> np.ndarray:
-        """(P, 2) pieces that touch, the lower number first, ascending."""
-        found = [self.pairs_of(one) for one in range(len(self.contacts))]
-        pairs = np.concatenate([np.zeros((0, 2), np.int64), *found])
-        return pairs[pairs[:, 0] < pairs[:, 1]]
-
-    def pairs_of(self, piece: int) -> np.ndarray:
-        """(P, 2) the piece with each of those that it touches, ascending."""
-        others = np.array(sorted(self.contacts[piece]), np.int64)
-        return np.column_stack([np.full(len(others), piece), others])
+    def pairs(self, of: int | None = None) -> np.ndarray:
+        """(P, 2) pieces that touch, of one piece or of all, the lower number first, ascending."""
+        pieces = range(len(self.contacts)) if of is None else (of,)
+        pairs = {(min(one, other), max(one, other)) for one in pieces for other in self.contacts[one]}
+        return np.array(sorted(pairs), np.int64).reshape(-1, 2)
 
     def features(self, pairs: np.ndarray) -> np.ndarray:
         """(P, 2) pairs that touch to (P, features), see :class:`MergeRule`."""
         one, other = pairs.T
         low = np.where(self.height[one] <= self.height[other], one, other)
-        count, jump_mm = np.array([self.contacts[i][j] for i, j in pairs]).reshape(-1, 2).T
+        count, jump_mm = np.array([self.contacts[a][b] for a, b in pairs.tolist()]).reshape(-1, 2).T
         mean = self.votes_mm / self.n_voxels[:, None]
         spread_mm2 = np.maximum(self.squared_mm2 / self.n_voxels - (mean**2).sum(axis=1), 0)
         apart_mm = np.linalg.norm(mean[one] - mean[other], axis=1)
@@ -144,11 +148,11 @@ class PieceGraph:
         stays, goes = (one, other) if self.height[one] >= self.height[other] else (other, one)
         for values in (self.n_voxels, self.votes_mm, self.squared_mm2):
             values[stays] += values[goes]
-        for neighbour, contact in self.contacts[goes].items():
-            del self.contacts[neighbour][goes]
-            if neighbour != stays:
-                total = self.contacts[stays].get(neighbour, 0) + contact
-                self.contacts[stays][neighbour] = self.contacts[neighbour][stays] = total
+        for neighbor, contact in self.contacts[goes].items():
+            del self.contacts[neighbor][goes]
+            if neighbor != stays:
+                total = self.contacts[stays].get(neighbor, 0) + contact
+                self.contacts[stays][neighbor] = self.contacts[neighbor][stays] = total
         self.contacts[goes] = {}
         return stays, goes
 
@@ -165,8 +169,8 @@ class PieceGraph:
         return lowest
 
 
-def merge_regions(voxels: Voxels, regions: Regions, heads: Heads, rule: MergeRule, connectivity: int) -> Regions:
-    """Merge the surest pair, judge its neighbours anew, and so on until no probability is above the threshold.
+def merge_regions(voxels: Voxels, regions: Regions, heads: HeadMaps, rule: MergeRule, connectivity: int) -> Regions:
+    """Merge the surest pair, judge its neighbors anew, and so on until no probability is above the threshold.
 
     Of equally sure pairs the one with the lowest numbers comes first. A merged instance has the center of the piece
     with the highest voxel.
@@ -176,73 +180,29 @@ def merge_regions(voxels: Voxels, regions: Regions, heads: Heads, rule: MergeRul
         regions: of :func:`.pieces.connected_regions`.
         heads: heatmap and offsets.
         rule: when two pieces are one.
-        connectivity: neighbours that make voxels touch, of the image's dimension.
+        connectivity: neighbors that make voxels touch, of the image's dimension.
     """
     if not len(voxels):
         return regions
     piece = regions.instance - 1
     graph = PieceGraph(voxels, piece, heads, connectivity)
     owner = np.arange(len(regions.center))
-    # What was judged anew stays in the queue and is passed over.
+    # What was judged anew or merged stays in the queue and is passed over.
     now: dict[tuple[int, int], float] = {}
     queue: list[tuple[float, tuple[int, int]]] = []
 
     def judge(pairs: np.ndarray) -> None:
-        if len(pairs):
-            for pair, probability in zip(
-                map(tuple, pairs.tolist()), rule.probability(graph.features(pairs)), strict=True
-            ):
-                now[pair] = float(probability)
-                heappush(queue, (-now[pair], pair))
+        for pair, probability in zip(pairs.tolist(), rule.probability(graph.features(pairs)).tolist(), strict=True):
+            now[tuple(pair)] = probability
+            heappush(queue, (-probability, tuple(pair)))
 
     judge(graph.pairs())
     while queue and -queue[0][0] > rule.threshold:
-        unsure, pair = heappop(queue)
-        if now.get(pair) != -unsure:
+        unsure, (one, other) = heappop(queue)
+        if other not in graph.contacts[one] or now[one, other] != -unsure:
             continue
-        stays, goes = graph.merge(*pair)
+        stays, goes = graph.merge(one, other)
         owner[owner == goes] = stays
-        for gone in [i for i in now if goes in i]:
-            del now[gone]
-        judge(np.sort(graph.pairs_of(stays), axis=1))
+        judge(graph.pairs(of=stays))
     instance = in_scan_order(owner[piece])
-    return Regions(
-        instance,
-        regions.center[owner[piece[first_voxels(instance)]]],
-        regions.n_reattached_pieces,
-        regions.n_reattached_voxels,
-    )
-
-
-def main_lesions(piece: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """(K,) the lesion that has most voxels of each piece, 0 for none; of equally large ones that of the lowest id.
-
-    Args:
-        piece: (N,) 0..K-1.
-        reference: (N,) ids of the reference at the same voxels, 0 is background.
-    """
-    return np.array([_most_frequent(reference[members]) for _, members in groups(piece)], np.int64)
-
-
-def _most_frequent(ids: np.ndarray) -> int:
-    found, counts = np.unique(ids[ids > 0], return_counts=True)
-    return int(found[counts.argmax()]) if len(found) else 0
-
-
-def _contacts(
-    voxels: Voxels, piece: np.ndarray, votes_mm: np.ndarray, connectivity: int
-) -> tuple[list[int], list[int], list[float], list[float]]:
-    """Of each two pieces that touch: both, how many pairs of voxels touch, and the sum of their votes' distances."""
-    if not len(voxels):
-        return [], [], [], []
-    shifts = neighbour_shifts(connectivity, voxels.dim)
-    keys, jumps_mm, n = [], [], int(piece.max(initial=-1)) + 1
-    # The other half leads back.
-    for one, other in voxels.neighbours(np.arange(len(voxels)), shifts[: len(shifts) // 2]):
-        apart = piece[one] != piece[other]
-        one, other = one[apart], other[apart]
-        keys.append(np.minimum(piece[one], piece[other]) * n + np.maximum(piece[one], piece[other]))
-        jumps_mm.append(np.linalg.norm(votes_mm[one] - votes_mm[other], axis=1))
-    key, inverse, count = np.unique(np.concatenate(keys), return_inverse=True, return_counts=True)
-    jump_mm = np.bincount(inverse, np.concatenate(jumps_mm), len(key))
-    return (key // n).tolist(), (key % n).tolist(), count.tolist(), jump_mm.tolist()
+    return replace(regions, instance=instance, center=regions.center[owner[piece[first_voxels(instance)]]])

@@ -1,10 +1,18 @@
-"""From voxels and their nearest centers to connected instances that cover the whole foreground."""
+"""From voxels and centers to connected instances that cover the whole foreground."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from scipy.spatial import cKDTree
 
-from nnunetv2_conflunet.postprocessing.voxels import Voxels, first_voxels, in_scan_order, neighbour_shifts
+from nnunetv2_conflunet.postprocessing.voxels import Voxels, first_voxels, in_scan_order
+
+# Sites whose distances differ by less are equally near: above the rounding of float64 positions in mm, far below a
+# voxel.
+TIE_MM = 1e-6
+# Sites to look at first: seldom are more equally near.
+FIRST_SITES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +46,70 @@ class Regions:
     n_reattached_pieces: int
     n_reattached_voxels: int
 
+    def painted(self, voxels: Voxels, kept: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """The int32 map of the instances that stay, and their (K,) centers.
+
+        Args:
+            voxels: those of all instances.
+            kept: (N,) bool, the voxels of the instances that stay.
+            shape: of the map.
+        """
+        # Whole instances go, so that the others stay in the order of their first voxels.
+        stays = kept[first_voxels(self.instance)]
+        instances = np.zeros(shape, np.int32)
+        flat = np.ravel_multi_index(tuple(voxels.coordinates.T), shape)
+        instances.reshape(-1)[flat[kept]] = np.cumsum(stays)[self.instance[kept] - 1]
+        return instances, self.center[stays]
+
+
+@dataclass(frozen=True, eq=False)
+class Instantiation:
+    """The instances of one image.
+
+    Attributes:
+        instances: int32, shape of the foreground; ids 1..N in the order in which the instances' first voxels come when
+            the array is read in C order (last axis fastest), 0 is background.
+        center_score: (N,) float32, of instance i at i - 1: the heatmap at the peak that claimed it, NaN for an instance
+            without such a peak.
+        report: what happened: `method`, `n_voxels_foreground`, `n_centers` (found, with and without voxels),
+            `n_instances`, `n_instances_without_center`, `n_pieces_merged`, `n_pieces_reattached`,
+            `n_voxels_reattached`, `n_instances_removed`, `n_voxels_removed` and `removed_mm3` (`removed_mm2` in a
+            plane), the last three by the size filter. `n_instances` and `n_instances_without_center` count after it.
+    """
+
+    instances: np.ndarray
+    center_score: np.ndarray
+    report: dict[str, Any]
+
+
+def nearest_label(points_mm: np.ndarray, sites_mm: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Label of the site nearest to each point; among equally near sites the lowest label.
+
+    Args:
+        points_mm: (N, dim) positions in mm.
+        sites_mm: (K, dim) positions in mm, K >= 1.
+        labels: (K,) integers.
+
+    Returns:
+        (N,) labels and (N,) distances in mm.
+
+    >>> nearest_label(np.array([[1.0, 0.0]]), np.array([[0.0, 0.0], [2.0, 0.0]]), np.array([7, 5]))
+    (array([5]), array([1.]))
+    """
+    # Balancing takes longer than it saves.
+    tree = cKDTree(sites_mm, balanced_tree=False, compact_nodes=False)
+    found, nearest_mm = np.zeros(len(points_mm), labels.dtype), np.zeros(len(points_mm))
+    open_points, k = np.arange(len(points_mm)), min(FIRST_SITES, len(sites_mm))
+    while len(open_points):
+        distance, site = tree.query(points_mm[open_points], k=np.arange(1, k + 1))
+        tied = distance <= distance[:, :1] + TIE_MM
+        found[open_points] = np.where(tied, labels[site], np.iinfo(labels.dtype).max).min(axis=1)
+        nearest_mm[open_points] = distance[:, 0]
+        # Where even the last of the k sites is tied there may be more.
+        open_points = open_points[tied[:, -1] & (k < len(sites_mm))]
+        k = min(4 * k, len(sites_mm))
+    return found, nearest_mm
+
 
 def connected_regions(
     voxels: Voxels, assignment: Assignment, connectivity: int, component: np.ndarray | None = None
@@ -48,14 +120,18 @@ def connected_regions(
        the voxels assigned to it. Its instance is its largest connected piece there (of equally large ones the piece
        nearest to the center, then the first in C order).
     2. A component that no center claims is one instance of its own.
-    3. Any other piece joins the instance that it shares most pairs of neighbouring voxels with (of equal ones that
-       with the higher peak). Pieces that touch no instance yet wait for their neighbours to join one.
+    3. Any other piece joins the instance that it shares most pairs of neighboring voxels with (of equal ones that
+       with the higher peak). Pieces that touch no instance yet wait for their neighbors to join one.
 
     Args:
         voxels: the foreground.
         assignment: the center of each voxel.
-        connectivity: number of neighbours, of the image's dimension.
+        connectivity: number of neighbors, of the image's dimension.
         component: (N,) what ``voxels.components(connectivity)`` gave, where it is known.
+
+    >>> voxels = Voxels.of(np.array([[True, True, False, True]]))
+    >>> connected_regions(voxels, Assignment(np.array([1, 2, 2]), np.zeros(3), np.ones(2)), 4).instance
+    array([1, 2, 3])
     """
     if not len(voxels):
         return Regions(np.zeros(0, np.int64), np.zeros(0, np.int64), 0, 0)
@@ -78,7 +154,9 @@ def connected_regions(
     owner[main] = center[main]
     cut_off = owner == 0
     if cut_off.any():
-        _join(owner, *_contacts(voxels, piece, cut_off, connectivity))
+        one, other = voxels.contacts(piece, connectivity, np.flatnonzero(cut_off[piece]))
+        touching, count = np.unique(piece[one] * len(owner) + piece[other], return_counts=True)
+        _join(owner, touching // len(owner), touching % len(owner), count)
 
     # Pieces are in the order of their first voxels, and so are the instances that they make.
     instance = in_scan_order(owner)
@@ -89,38 +167,22 @@ def connected_regions(
 
 def _main_pieces(center: np.ndarray, home: np.ndarray, size: np.ndarray, distance_mm: np.ndarray) -> np.ndarray:
     """The piece of each center that is its instance."""
-    number = np.arange(len(center))
-    nearest = _first_of_each(center, np.lexsort((number, distance_mm, center)))
+    nearest = _first_of_each(center, np.lexsort((distance_mm, center)))
     claimed = np.zeros(center.max() + 1, np.int64)
     claimed[center[nearest]] = home[nearest]
     at_home = np.flatnonzero((center > 0) & (home == claimed[center]))
-    order = np.lexsort((at_home, distance_mm[at_home], -size[at_home], center[at_home]))
+    order = np.lexsort((distance_mm[at_home], -size[at_home], center[at_home]))
     return _first_of_each(center, at_home[order])
 
 
-def _contacts(
-    voxels: Voxels, piece: np.ndarray, cut_off: np.ndarray, connectivity: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of a piece that was cut off and a piece it touches, and how many pairs of voxels touch."""
-    n, keys, counts = len(cut_off), [], []
-    shifts = neighbour_shifts(connectivity, voxels.dim)
-    for voxel, neighbour in voxels.neighbours(np.flatnonzero(cut_off[piece]), shifts):
-        mine, other = piece[voxel], piece[neighbour]
-        key, count = np.unique((mine * n + other)[mine != other], return_counts=True)
-        keys.append(key)
-        counts.append(count)
-    key, inverse = np.unique(np.concatenate(keys), return_inverse=True)
-    return key // n, key % n, np.bincount(inverse, np.concatenate(counts), len(key)).astype(np.int64)
-
-
-def _join(owner: np.ndarray, loose: np.ndarray, neighbour: np.ndarray, count: np.ndarray) -> None:
+def _join(owner: np.ndarray, loose: np.ndarray, neighbor: np.ndarray, count: np.ndarray) -> None:
     """Give every piece of owner 0 an owner, in place; all pieces of a round see the owners of the round before."""
     n_owners = owner.max() + 1
     while True:
-        possible = (owner[loose] == 0) & (owner[neighbour] > 0)
+        possible = (owner[loose] == 0) & (owner[neighbor] > 0)
         if not possible.any():
             return
-        key, inverse = np.unique(loose[possible] * n_owners + owner[neighbour[possible]], return_inverse=True)
+        key, inverse = np.unique(loose[possible] * n_owners + owner[neighbor[possible]], return_inverse=True)
         total = np.bincount(inverse, count[possible])
         piece, candidate = key // n_owners, key % n_owners
         chosen = _first_of_each(piece, np.lexsort((candidate, -total, piece)))

@@ -4,20 +4,20 @@ centers -> assignment -> connected pieces -> re-attachment -> merging -> size fi
 methods differ in the first two stages, and only center-offset merges.
 """
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from nnunetv2_conflunet.postprocessing.acls import PRESETS, assign_by_curvature
-from nnunetv2_conflunet.postprocessing.center_offset import assign_by_offsets, find_centers
-from nnunetv2_conflunet.postprocessing.heads import check_heads
+from nnunetv2_conflunet.postprocessing.centers import CenterFinder, assign_by_offsets
+from nnunetv2_conflunet.postprocessing.heads import HeadMaps
 from nnunetv2_conflunet.postprocessing.merging import merge_regions
-from nnunetv2_conflunet.postprocessing.pieces import Assignment, connected_regions
+from nnunetv2_conflunet.postprocessing.pieces import Assignment, Instantiation, connected_regions
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.size_filter import large_enough
-from nnunetv2_conflunet.postprocessing.voxels import Voxels, first_voxels
+from nnunetv2_conflunet.postprocessing.voxels import Voxels
 from nnunetv2_conflunet.utilities.array_checks import (
     check_connectivity,
     check_mask,
@@ -28,25 +28,8 @@ from nnunetv2_conflunet.utilities.array_checks import (
 )
 from nnunetv2_conflunet.utilities.errors import InputError
 
-
-@dataclass(frozen=True, eq=False)
-class Instantiation:
-    """The instances of one image.
-
-    Attributes:
-        instances: int32, shape of the foreground; ids 1..N in the order in which the instances' first voxels come when
-            the array is read in C order (last axis fastest), 0 is background.
-        center_score: (N,) float32, of instance i at i - 1: the heatmap at the peak that claimed it, NaN for an instance
-            without such a peak.
-        report: what happened: `method`, `n_voxels_foreground`, `n_centers` (found, with and without voxels),
-            `n_instances`, `n_instances_without_center`, `n_pieces_merged`, `n_pieces_reattached`,
-            `n_voxels_reattached`, `n_instances_removed`, `n_voxels_removed` and `removed_mm3` (`removed_mm2` in a
-            plane), the last three by the size filter. `n_instances` and `n_instances_without_center` count after it.
-    """
-
-    instances: np.ndarray
-    center_score: np.ndarray
-    report: dict[str, Any]
+# Of the methods as functions on arrays.
+UNFILTERED = InstantiationSettings(min_volume_mm3=0.0, min_extent_mm=0.0)
 
 
 def instantiate(
@@ -65,14 +48,16 @@ def instantiate(
         foreground: (X, Y, Z), (1, Y, X) or (Y, X) bool or integers; foreground is where it is not zero.
         spacing_mm: voxel size in mm along each axis of `foreground`; that of a first axis of length 1 plays no part.
         settings: the method and its parameters; None takes the defaults.
-        heatmap: ``center_offset``: see :func:`instantiate_center_offset`.
-        offsets_mm: ``center_offset``: likewise.
-        heads_box: ``center_offset``: likewise.
-        probability: ``acls``: of the foreground, in [0, 1], shape of `foreground`.
+        heatmap, offsets_mm, heads_box: for ``center_offset``, see :func:`instantiate_center_offset`.
+        probability: for ``acls``, of the foreground, in [0, 1], shape of `foreground`.
 
     Raises:
         InputError: an input that the method needs is missing; shapes that differ; NaN or infinite heads; probabilities
             outside [0, 1]; a spacing that is not positive or of another length.
+
+    >>> found = instantiate(np.eye(3) > 0, (1.0, 1.0), InstantiationSettings(method="cc"))
+    >>> int(found.instances.max()), found.report["n_instances"]
+    (1, 1)
     """
     settings = settings or InstantiationSettings()
     mask = check_mask(foreground, "foreground")
@@ -87,16 +72,13 @@ def instantiate(
     if settings.method == "center_offset":
         if heatmap is None or offsets_mm is None:
             raise InputError("Method center_offset needs heatmap and offsets_mm; use cc or acls without them.")
-        heads = check_heads(heatmap, offsets_mm, shape, spacing, heads_box)
-        centers = find_centers(
-            heads,
-            heatmap_threshold=settings.heatmap_threshold,
-            window_mm=settings.window_mm,
-            min_prominence=settings.min_prominence,
-            min_consistency=settings.min_consistency,
-            top_k=settings.top_k,
-        )
-        assignment = assign_by_offsets(voxels, heads, centers)
+        heads = HeadMaps.of(heatmap, offsets_mm, shape, spacing, heads_box)
+        centers = CenterFinder(heads, [settings]).centers(settings)
+        if settings.top_k is not None and len(centers.scores) > settings.top_k:
+            warnings.warn(
+                f"{len(centers.scores)} centers found; top_k keeps the {settings.top_k} highest.", stacklevel=2
+            )
+        assignment = assign_by_offsets(voxels, heads, centers[: settings.top_k])
     elif settings.method == "acls":
         if probability is None:
             raise InputError("Method acls needs probability; use cc without it.")
@@ -113,12 +95,7 @@ def instantiate(
     if settings.method == "center_offset" and settings.merge is not None:
         regions = merge_regions(voxels, regions, heads, settings.merge, connectivity)
     large, removed = large_enough(voxels, regions.instance, spacing, settings.limits)
-    # Whole instances go, so that the others stay in the order of their first voxels.
-    stays = large[first_voxels(regions.instance)]
-    center = regions.center[stays]
-    instances = np.zeros(mask.shape, np.int32)
-    flat = np.ravel_multi_index(tuple(voxels.coordinates.T), mask.shape)
-    instances.reshape(-1)[flat[large]] = np.cumsum(stays)[regions.instance[large] - 1]
+    instances, center = regions.painted(voxels, large, mask.shape)
     report = {
         "method": settings.method,
         "n_voxels_foreground": len(voxels),
@@ -133,3 +110,139 @@ def instantiate(
     # Index 0 stands for no center.
     score = np.append(np.float32(np.nan), assignment.scores)[center]
     return Instantiation(instances.reshape(shape), score.astype(np.float32), report)
+
+
+def instantiate_center_offset(
+    foreground: np.ndarray,
+    heatmap: np.ndarray,
+    offsets_mm: np.ndarray,
+    spacing_mm: Sequence[float],
+    *,
+    heatmap_threshold: float = 0.1,
+    window_mm: float = 3.0,
+    min_prominence: float = 0.0,
+    min_consistency: float = 0.0,
+    top_k: int | None = None,
+    connectivity: int = 26,
+    heads_box: np.ndarray | None = None,
+) -> np.ndarray:
+    """Instances from a center heatmap and offsets (Wynen et al., ISBI 2024; Panoptic-DeepLab, Cheng et al. 2020).
+
+    A center is a voxel of the heatmap at or above the threshold that nothing in the window around it exceeds; a
+    plateau is one center. A foreground voxel belongs to the center nearest (mm) to where its offset points; of equally
+    near centers the higher one, then the first in C order. Every instance is connected and every foreground voxel is in
+    one: a connected component that no center claims is an instance of its own, a piece cut off from its instance joins
+    the instance it touches most. `docs/instantiation.md` has every rule.
+
+    Args:
+        foreground: (X, Y, Z), (1, Y, X) or (Y, X) bool or integers; foreground is where it is not zero.
+        heatmap: (X', Y', Z') floating point. Another shape than the foreground's is another grid over the same extent;
+            centers are found on the heatmap's grid, and voxels sample the offsets at their own position.
+        offsets_mm: (dim, X', Y', Z') from a voxel to its center in mm, one component an axis in the axes' order. A
+            single slice (1, Y, X) has two components.
+        spacing_mm: voxel size of the foreground in mm along each axis.
+        heatmap_threshold: lowest value of a center.
+        window_mm: full width of the window; along each axis the largest odd number of voxels that fits, at least 3.
+        min_prominence: in [0, 1): a center is left out if a path over the heatmap leads from it to a higher one (of
+            equally high ones the first in C order is the higher) and falls by a smaller share of its height. Paths lead
+            over 26 neighbors, in a plane 8. 0, the paper's, keeps all.
+        min_consistency: not negative: a center is left out if the offset at it ends nearer to another center than this
+            many times its distance from itself, the lowest centers judged first. 0, the paper's, keeps all.
+        top_k: keep this many of the highest centers, with a warning when that leaves some out.
+        connectivity: 6, 18 or 26 (in a plane these mean 4, 8, 8).
+        heads_box: (dim, 2) half-open range of foreground voxels that the heads cover. Default: all of them.
+
+    Returns:
+        int32 instances, shape of `foreground`; ids 1..N in the order of their first voxels (C order).
+
+    Raises:
+        InputError: shapes that do not belong together, NaN or infinite heads, a spacing that is not positive or of
+            another length, a parameter that is not possible.
+
+    >>> line, heatmap, offsets_mm = np.ones((1, 5)), np.array([[0, 0.9, 0, 0.8, 0]]), np.zeros((2, 1, 5))
+    >>> instantiate_center_offset(line, heatmap, offsets_mm, (1.0, 1.0))
+    array([[1, 1, 1, 2, 2]], dtype=int32)
+    """
+    settings = replace(
+        UNFILTERED,
+        heatmap_threshold=heatmap_threshold,
+        window_mm=window_mm,
+        min_prominence=min_prominence,
+        min_consistency=min_consistency,
+        top_k=top_k,
+        connectivity=connectivity,
+    )
+    return instantiate(
+        foreground, spacing_mm, settings, heatmap=heatmap, offsets_mm=offsets_mm, heads_box=heads_box
+    ).instances
+
+
+def instantiate_cc(foreground: np.ndarray, *, connectivity: int = 26) -> np.ndarray:
+    """Connected components of the foreground.
+
+    Args:
+        foreground: (X, Y, Z), (1, Y, X) or (Y, X) bool or integers; foreground is where it is not zero.
+        connectivity: 6, 18 or 26 (in a plane these mean 4, 8, 8).
+
+    Returns:
+        int32 instances, shape of `foreground`; ids 1..N in the order of their first voxels (C order).
+
+    Raises:
+        InputError: a foreground that is no mask, another connectivity.
+
+    >>> instantiate_cc(np.array([[1, 0, 0], [0, 1, 0]]), connectivity=6)
+    array([[1, 0, 0],
+           [0, 2, 0]], dtype=int32)
+    """
+    foreground = check_mask(foreground, "foreground")
+    settings = replace(UNFILTERED, method="cc", connectivity=connectivity)
+    return instantiate(foreground, (1.0,) * foreground.ndim, settings).instances
+
+
+def instantiate_acls(
+    probability: np.ndarray,
+    *,
+    threshold: float = 0.5,
+    preset: str = "lou2021",
+    foreground: np.ndarray | None = None,
+    spacing_mm: Sequence[float] | None = None,
+    connectivity: int = 26,
+) -> np.ndarray:
+    """Automated Confluent Lesion Splitting (Dworkin et al., AJNR 2018; Lou et al., NeuroImage: Clinical 2021).
+
+    Centers are the connected clusters of foreground voxels where all eigenvalues of the Hessian of the smoothed
+    probability are negative (below -1e-6 a squared voxel); every other foreground voxel goes to the nearest voxel of a
+    center, of equally near ones to the center whose first voxel comes first (C order). Then as in
+    :func:`instantiate_center_offset`: connected instances that cover the whole foreground.
+
+    Args:
+        probability: (X, Y, Z), (1, Y, X) or (Y, X), of the foreground, in [0, 1].
+        threshold: foreground is where the probability is above it; not used with `foreground`.
+        preset: ``"lou2021"``: probability set to zero outside the foreground, Gaussian of sigma 1 voxel, centers by 26
+            neighbors, nearest center of the whole mask. ``"dworkin2018"``: probability not masked, sigma 1.2 mm,
+            centers by 6 neighbors and of at least 10 mm3 (mm2 in a plane), nearest center of the same component.
+        foreground: bool or integers, shape of `probability`: the mask to divide, if it is not a threshold's.
+        spacing_mm: voxel size in mm along each axis. Default: 1 mm.
+        connectivity: of components and of the resulting instances, 6, 18 or 26 (in a plane these mean 4, 8, 8).
+
+    Returns:
+        int32 instances, shape of `probability`; ids 1..N in the order of their first voxels (C order).
+
+    Raises:
+        InputError: NaN or values outside [0, 1], shapes that differ, an unknown preset or connectivity, a threshold
+            outside [0, 1], a spacing that is not positive or of another length.
+
+    >>> summits = np.exp(-np.minimum(*((np.arange(15) - x) ** 2 for x in (3, 11))) / 9)
+    >>> int(instantiate_acls(np.outer(np.ones(9), summits)).max())
+    2
+    """
+    probability = check_probability(probability)
+    if foreground is None:
+        if not 0 <= threshold <= 1:
+            raise InputError(f"threshold is {threshold!r}; it must lie in [0, 1].")
+        foreground = probability > threshold
+    else:
+        foreground = check_shape(foreground, probability.shape, "foreground", "probability")
+    spacing_mm = (1.0,) * probability.ndim if spacing_mm is None else spacing_mm
+    settings = replace(UNFILTERED, method="acls", acls_preset=preset, connectivity=connectivity)
+    return instantiate(foreground, spacing_mm, settings, probability=probability).instances

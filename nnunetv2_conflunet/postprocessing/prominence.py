@@ -5,16 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.cluster.hierarchy import DisjointSet
 
-from nnunetv2_conflunet.postprocessing.voxels import Voxels, neighbour_shifts
-
-# Of a share of a float32 height.
-ROUNDING = 1e-6
+from nnunetv2_conflunet.postprocessing.voxels import Voxels
 
 
 def relative_prominence(heatmap: np.ndarray, peaks: np.ndarray, largest: float) -> np.ndarray:
     """Of each peak, by which share of its height every path to a higher peak falls at least.
 
-    Paths lead over all direct neighbours, 26 in space and 8 in a plane. This is a summit's topographic prominence,
+    Paths lead over all direct neighbors, 26 in space and 8 in a plane. This is a summit's topographic prominence,
     or a maximum's persistence (Edelsbrunner, Letscher and Zomorodian, Discrete Comput. Geom. 2002), in units of its
     height. Apart from passes over the image and over the box of all voxels above the lowest pass that counts, work
     and memory grow with those of these voxels whose component holds two peaks or more; for `largest` near 1 they
@@ -28,6 +25,9 @@ def relative_prominence(heatmap: np.ndarray, peaks: np.ndarray, largest: float) 
     Returns:
         (K,) float64 in [0, `largest`], and 1 for a peak from which every path falls by more than that, to the
         rounding of float32.
+
+    >>> relative_prominence(np.float32([[1.0, 0.6, 0.8]]), np.array([[0, 0], [0, 2]]), 0.9).round(2)
+    array([1.  , 0.25])
     """
     prominence = np.ones(len(peaks))
     if len(peaks) < 2:
@@ -39,7 +39,7 @@ def relative_prominence(heatmap: np.ndarray, peaks: np.ndarray, largest: float) 
     value = heatmap[tuple(voxels.coordinates.T)]
     basin = _basins(voxels, value)
     # The highest peak of every basin; where basins have been joined, of all of them, under the set's name.
-    highest = {}
+    highest: dict[int, int] = {}
     for peak, voxel in on_ridge:
         if highest.setdefault(int(basin[voxel]), peak) != peak:
             # A shoulder: from it the way leads only up.
@@ -54,11 +54,6 @@ def relative_prominence(heatmap: np.ndarray, peaks: np.ndarray, largest: float) 
             # The pass may be the higher: where a basin's summit is no peak, a shoulder of it stands for the basin.
             prominence[lower] = max(0, 1 - saddle / height[lower])
     return np.where(prominence > largest, 1, prominence)
-
-
-def is_prominent(prominence: np.ndarray, least: float) -> np.ndarray:
-    """Whether a prominence is at least `least`, up to the rounding of float32."""
-    return prominence >= least - ROUNDING
 
 
 def _ridges(heatmap: np.ndarray, peaks: np.ndarray, lowest: np.float32) -> tuple[Voxels, list[tuple[int, int]]]:
@@ -78,9 +73,9 @@ def _basins(voxels: Voxels, value: np.ndarray) -> np.ndarray:
     """(N,) position of the voxel in which the steepest way up from each voxel ends."""
     # A rank without ties, so that every way up ends.
     rank = np.empty(len(value), np.int64)
-    rank[np.lexsort((np.arange(len(value)), -value))] = np.arange(len(value))
+    rank[np.argsort(-value, kind="stable")] = np.arange(len(value))
     uphill, best = np.arange(len(value)), rank.copy()
-    for one, other in _neighbours(voxels):
+    for one, other in voxels.neighbors(3**voxels.dim - 1):
         for here, there in ((one, other), (other, one)):
             better = rank[there] < best[here]
             uphill[here[better]], best[here[better]] = there[better], rank[there[better]]
@@ -91,21 +86,11 @@ def _basins(voxels: Voxels, value: np.ndarray) -> np.ndarray:
 
 def _passes(voxels: Voxels, value: np.ndarray, basin: np.ndarray) -> Iterator[tuple[int, int, np.float32]]:
     """The highest pass between each two basins that touch, the highest first: both basins and its height."""
-    found = []
-    for one, other in _neighbours(voxels):
-        apart = basin[one] != basin[other]
-        one, other = one[apart], other[apart]
-        found.append((basin[one], basin[other], np.minimum(value[one], value[other])))
-    one, other, saddle = (np.concatenate(i) for i in zip(*found, strict=True))
+    one, other = voxels.contacts(basin, 3**voxels.dim - 1)
+    saddle = np.minimum(value[one], value[other])
+    one, other = basin[one], basin[other]
     one, other = np.minimum(one, other), np.maximum(one, other)
     order = np.lexsort((other, one, -saddle))
     _, first = np.unique((one * len(voxels) + other)[order], return_index=True)
     order = order[np.sort(first)]
     yield from zip(one[order].tolist(), other[order].tolist(), saddle[order], strict=True)
-
-
-def _neighbours(voxels: Voxels) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Every pair of neighbouring voxels once."""
-    shifts = neighbour_shifts(3**voxels.dim - 1, voxels.dim)
-    # The other half leads back.
-    return voxels.neighbours(np.arange(len(voxels)), shifts[: len(shifts) // 2])

@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal, TypeAlias, cast
 
 import cc3d
 import numpy as np
 from scipy.ndimage import generate_binary_structure
 
-# Which of SciPy's structures has that many neighbours.
+Connectivity: TypeAlias = Literal[4, 6, 8, 18, 26]
+# Which of SciPy's structures has that many neighbors.
 STRUCTURE = {4: 1, 8: 2, 6: 1, 18: 2, 26: 3}
 
 
@@ -18,6 +20,9 @@ class Voxels:
 
     Attributes:
         coordinates: (N, dim) array index of each voxel.
+
+    >>> Voxels.of(np.array([[True, False, True, True]])).components(8)
+    array([1, 2, 2])
     """
 
     coordinates: np.ndarray
@@ -41,27 +46,11 @@ class Voxels:
         """First and last index along every axis, both inclusive. Not defined without voxels."""
         return self.coordinates.min(axis=0), self.coordinates.max(axis=0)
 
-    def crop(self, values: np.ndarray, margin: int | np.ndarray = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Lay `values` into an array as large as the bounding box.
-
-        Args:
-            values: (N,) one value a voxel.
-            margin: voxels of value 0 on each side, one number or one an axis.
-
-        Returns:
-            The array, and the (N, dim) index of each voxel in it.
-        """
-        first, last = self.box
-        local = self.coordinates - first + margin
-        array = np.zeros(last - first + 1 + 2 * np.asarray(margin), values.dtype)
-        array[tuple(local.T)] = values
-        return array, local
-
     def components(self, connectivity: int, values: np.ndarray | None = None) -> np.ndarray:
         """Connected components of the voxels, or of the voxels that share a value.
 
         Args:
-            connectivity: number of neighbours, of the image's dimension.
+            connectivity: number of neighbors, of the image's dimension.
             values: (N,) integers, none negative. Default: all the same.
 
         Returns:
@@ -69,30 +58,52 @@ class Voxels:
         """
         if not len(self):
             return np.zeros(0, np.int64)
+        first, last = self.box
+        inside = tuple((self.coordinates - first).T)
         # cc3d 4.1 runs out of provisional labels on bool arrays of isolated voxels; it does not on integers.
-        array, local = self.crop(np.ones(len(self), np.uint8) if values is None else values.astype(np.int32) + 1)
-        return in_scan_order(cc3d.connected_components(array, connectivity=connectivity)[tuple(local.T)])
+        array = np.zeros(last - first + 1, np.uint8 if values is None else np.int32)
+        array[inside] = 1 if values is None else values + 1
+        found = cc3d.connected_components(array, connectivity=cast(Connectivity, connectivity))
+        return in_scan_order(found[inside])
 
-    def neighbours(self, some: np.ndarray, shifts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """For each shift the voxels from which it leads to another one of the voxels, and those others.
+    def neighbors(self, connectivity: int, some: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Pairs of neighboring voxels, one direction after another.
 
         Args:
-            some: (M,) positions of the voxels to start from.
-            shifts: (K, dim) steps.
+            connectivity: number of neighbors, of the image's dimension.
+            some: (M,) positions of the voxels to start from, which gives pairs of these in both orders. Default: all,
+                every pair once.
 
         Yields:
-            Two arrays of positions, among `some` and where the shift leads.
+            Two arrays of positions.
         """
+        if not len(self):
+            return
+        steps = np.argwhere(generate_binary_structure(self.dim, STRUCTURE[connectivity])) - 1
+        steps = steps[steps.any(axis=1)]
+        if some is None:
+            # The other half leads back.
+            some, steps = np.arange(len(self)), steps[: len(steps) // 2]
         first, last = self.box
-        # A margin as wide as the steps, so that none leads around an edge. Ascending, as voxels are in C order.
-        margin = np.abs(shifts).max(axis=0)
-        shape = last - first + 1 + 2 * margin
-        stride = np.append(np.cumprod(shape[:0:-1])[::-1], 1)
-        flat = (self.coordinates - first + margin) @ stride
-        for step in shifts @ stride:
+        # A margin, so that no step leads around an edge. Ascending, as voxels are in C order.
+        stride = np.append(np.cumprod((last - first + 3)[:0:-1])[::-1], 1)
+        flat = (self.coordinates - first + 1) @ stride
+        for step in steps @ stride:
             at = np.minimum(np.searchsorted(flat, flat[some] + step), len(flat) - 1)
             found = flat[at] == flat[some] + step
             yield some[found], at[found]
+
+    def contacts(
+        self, labels: np.ndarray, connectivity: int, some: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs of :meth:`neighbors` whose labels differ, as two arrays of positions; `labels` is (N,)."""
+        none = np.zeros(0, np.int64)
+        pairs = [(none, none)]
+        for one, other in self.neighbors(connectivity, some):
+            apart = labels[one] != labels[other]
+            pairs.append((one[apart], other[apart]))
+        one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
+        return one, other
 
 
 def in_scan_order(labels: np.ndarray) -> np.ndarray:
@@ -106,12 +117,6 @@ def in_scan_order(labels: np.ndarray) -> np.ndarray:
 def first_voxels(labels: np.ndarray) -> np.ndarray:
     """(K,) position of the first voxel of each label, for labels 1..K that are numbered in the order of these."""
     return np.flatnonzero(np.diff(np.maximum.accumulate(labels), prepend=0))
-
-
-def neighbour_shifts(connectivity: int, dim: int) -> np.ndarray:
-    """(connectivity, dim) steps from a voxel to its neighbours."""
-    shifts = np.argwhere(generate_binary_structure(dim, STRUCTURE[connectivity])) - 1
-    return shifts[shifts.any(axis=1)]
 
 
 def groups(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -12,7 +12,7 @@ from nnunetv2_conflunet.imageio import Geometry, read_instances, refuse_other_gr
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.tuning.merging import TouchingPieces, touching_pieces
-from nnunetv2_conflunet.tuning.scoring import score_grid
+from nnunetv2_conflunet.tuning.scoring import CaseArrays, score_grid
 from nnunetv2_conflunet.utilities.errors import InputError, join_faults
 from nnunetv2_conflunet.utilities.parallel import try_cases
 
@@ -33,8 +33,8 @@ class ValidationCase:
     reference: Path
     stock: list[tuple[Callable, dict]] = field(default_factory=list)
 
-    def read(self) -> tuple[np.ndarray, np.ndarray, tuple[float, ...], dict[str, np.ndarray]]:
-        """Foreground, reference, spacing in mm and heads, as :func:`.score_grid` takes them.
+    def read(self) -> CaseArrays:
+        """The arrays of the case.
 
         Raises:
             InputError: a file is broken, or segmentation and reference do not lie on one grid.
@@ -49,7 +49,7 @@ class ValidationCase:
         for function, arguments in self.stock:
             segmentation = function(segmentation, **arguments)
         foreground = self.prediction.foreground(segmentation)
-        return foreground, reference, geometry.spacing_mm, vars(self.prediction.read_heads(self.case))
+        return CaseArrays(foreground, reference, geometry.spacing_mm, vars(self.prediction.read_heads(self.case)))
 
 
 def of_cases(function: Callable, arguments: list[tuple], num_processes: int, description: str) -> list[Any]:
@@ -70,11 +70,11 @@ def score_case(
     case: ValidationCase, points: list[InstantiationSettings], scoring: EvaluationSettings
 ) -> tuple[np.ndarray, int]:
     """Read one case and score it at every point; see :func:`.scoring.score_grid`."""
-    return score_grid(*case.read(), points, scoring)
+    return score_grid(case.read(), points, scoring)
 
 
 def touching_pieces_of_case(
     case: ValidationCase, settings: InstantiationSettings, scoring: EvaluationSettings
 ) -> TouchingPieces:
     """Read one case and compare its pieces; see :func:`.merging.touching_pieces`."""
-    return touching_pieces(*case.read(), settings, scoring)
+    return touching_pieces(case.read(), settings, scoring)

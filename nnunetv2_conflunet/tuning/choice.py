@@ -43,6 +43,10 @@ def choose(scores: np.ndarray, default: int, preference: list[int], seed: int = 
         default: position of the default point.
         preference: positions of all points, the one to take first among equally good ones first.
         seed: of the bootstrap.
+
+    >>> scores = np.array([[0.5, 0.7], [0.4, 0.6], [0.6, 0.9], [0.5, 0.7]])
+    >>> choose(scores, default=0, preference=[0, 1]).chosen
+    1
     """
     best = int(_best(means(scores)[None], preference)[0])
     low, high = difference_interval(scores, best, default, seed)

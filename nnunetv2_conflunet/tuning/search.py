@@ -30,6 +30,11 @@ class Grid:
         min_volume_mm3: limits of the size filter on predictions; does not act in a plane.
         min_extent_mm: likewise, in both.
         min_area_mm2: likewise; acts in a plane only.
+
+    >>> default = InstantiationSettings()
+    >>> grid = Grid((0.3,), (3.0, 5.0), (0.0,), (0.0,), (), ()).around(default)
+    >>> grid.heatmap_threshold, len(grid.points(default))
+    ([0.1, 0.3], 4)
     """
 
     heatmap_threshold: Sequence[float] = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
@@ -51,7 +56,8 @@ class Grid:
 
     def around(self, default: InstantiationSettings) -> "Grid":
         """The grid with ascending values and with those of the default among them."""
-        return Grid(**{i: sorted({*map(float, getattr(self, i)), float(getattr(default, i))}) for i in SEARCHED})
+        values = {name: {*map(float, getattr(self, name)), float(getattr(default, name))} for name in SEARCHED}
+        return Grid(**{name: sorted(tried) for name, tried in values.items()})
 
     def points(self, default: InstantiationSettings) -> list[InstantiationSettings]:
         """Every combination; what is not searched stays as it is by default.
@@ -59,8 +65,8 @@ class Grid:
         Raises:
             InputError: a value that is not possible.
         """
-        values = product(*(getattr(self, i) for i in SEARCHED))
-        return [replace(default, **dict(zip(SEARCHED, i, strict=True))) for i in values]
+        combinations = product(*(getattr(self, name) for name in SEARCHED))
+        return [replace(default, **dict(zip(SEARCHED, values, strict=True))) for values in combinations]
 
     def ends_reached(self, chosen: InstantiationSettings, default: InstantiationSettings) -> list[str]:
         """The settings whose chosen value is another than the default and the lowest or highest of its list.
@@ -79,6 +85,10 @@ def order_of_preference(points: list[InstantiationSettings], default: Instantiat
     """Positions of the points from the one to take first among equally good ones.
 
     The fewer settings differ from the default the better; of equally many the first of the grid.
+
+    >>> default = InstantiationSettings()
+    >>> order_of_preference([replace(default, window_mm=5.0), default], default)
+    [1, 0]
     """
-    changes = [sum(getattr(point, i) != getattr(default, i) for i in SEARCHED) for point in points]
+    changes = [sum(getattr(point, name) != getattr(default, name) for name in SEARCHED) for point in points]
     return sorted(range(len(points)), key=changes.__getitem__)

@@ -7,7 +7,7 @@ from scipy.spatial.distance import cdist
 from skimage.feature import hessian_matrix, hessian_matrix_eigvals
 
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate, instantiate_acls, instantiate_cc
-from nnunetv2_conflunet.postprocessing.acls import PRESETS, _plain_field, _summits, reach_voxels
+from nnunetv2_conflunet.postprocessing.acls import PRESETS, _summits, reach_voxels
 from nnunetv2_conflunet.postprocessing.pieces import Assignment, connected_regions
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 
@@ -189,6 +189,6 @@ def test_beyond_the_border_the_outermost_value_goes_on():
     padded = np.pad(probability, margin, mode="edge")
     expected = summits(padded, padded > 0.01, sigma)[margin:-margin, margin:-margin]
     mask = probability > 0.01
-    found = _summits(_plain_field(probability), np.argwhere(mask), np.full(2, sigma))
+    found = _summits(probability, np.argwhere(mask), np.full(2, sigma))
     np.testing.assert_array_equal(found, expected[mask])
     assert 0 < found.sum() < found.size

@@ -23,7 +23,7 @@ UNFILTERED = InstantiationSettings(min_volume_mm3=0, min_extent_mm=0)
 
 
 def scene(toys, seed, grid, n=8):
-    """Instances that the heads can tell apart: connected, centers of mass more than two voxels from each other."""
+    """Instances that the heads can separate: connected, centers of mass more than two voxels from each other."""
     shape, spacing = grid
     instances = toys.balls(seed, shape, spacing, n)
     ids = np.unique(instances[instances > 0])

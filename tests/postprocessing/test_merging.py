@@ -9,8 +9,8 @@ import pytest
 from scipy.ndimage import binary_dilation, generate_binary_structure, label
 
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate, instantiate_cc
-from nnunetv2_conflunet.postprocessing.heads import check_heads
-from nnunetv2_conflunet.postprocessing.merging import FEATURES, MergeRule, PieceGraph, main_lesions, merge_regions
+from nnunetv2_conflunet.postprocessing.heads import HeadMaps
+from nnunetv2_conflunet.postprocessing.merging import FEATURES, MergeRule, PieceGraph, merge_regions
 from nnunetv2_conflunet.postprocessing.pieces import Regions
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -21,7 +21,7 @@ UNFILTERED = InstantiationSettings(min_volume_mm3=0, min_extent_mm=0, merge=RULE
 
 def graph_of(labels, heatmap, offsets_mm, spacing_mm, connectivity):
     voxels = Voxels.of(labels > 0)
-    heads = check_heads(heatmap, offsets_mm, labels.shape, np.array(spacing_mm), None)
+    heads = HeadMaps.of(heatmap, offsets_mm, labels.shape, np.array(spacing_mm))
     return PieceGraph(voxels, labels[labels > 0] - 1, heads, connectivity), voxels, heads
 
 
@@ -165,12 +165,6 @@ def test_an_empty_foreground_has_nothing_to_merge():
         np.zeros(shape, bool), (1, 1, 1), UNFILTERED, heatmap=np.zeros(shape), offsets_mm=np.zeros((3, *shape))
     )
     assert not found.instances.any() and found.report["n_pieces_merged"] == 0
-
-
-def test_the_main_lesion_of_a_piece_has_most_of_its_voxels():
-    piece = np.array([0, 0, 0, 1, 1, 2, 2, 2])
-    reference = np.array([5, 7, 7, 0, 0, 9, 4, 0])
-    assert main_lesions(piece, reference).tolist() == [7, 0, 4]
 
 
 def test_a_rule_travels_in_the_settings_as_json():

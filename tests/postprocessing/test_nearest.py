@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from nnunetv2_conflunet.postprocessing.nearest import nearest_label
+from nnunetv2_conflunet.postprocessing.pieces import nearest_label
 
 
 def lowest_of_the_nearest(points_mm, sites_mm, labels):

@@ -5,9 +5,8 @@ import pytest
 from skimage.transform import resize
 
 from nnunetv2_conflunet.postprocessing import instantiate_center_offset
-from nnunetv2_conflunet.postprocessing.center_offset import assign_by_offsets
-from nnunetv2_conflunet.postprocessing.heads import check_heads
-from nnunetv2_conflunet.postprocessing.peaks import find_peaks
+from nnunetv2_conflunet.postprocessing.centers import assign_by_offsets, find_peaks
+from nnunetv2_conflunet.postprocessing.heads import HeadMaps
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 
 SHAPE, SPACING = (24, 26, 28), (1.0, 1.0, 1.0)
@@ -63,10 +62,10 @@ def test_offsets_are_sampled_as_skimage_resizes(shape):
     peaks_mm = ((np.array(peaks) + 0.5) / heads_shape * shape - 0.5) * spacing
     distance = np.linalg.norm((at + np.moveaxis(resized, 0, -1))[..., None, :] - peaks_mm, axis=-1)
     expected = distance.argmin(axis=-1)
-    heads = check_heads(heatmap, offsets_mm, shape, spacing, None)
+    heads = HeadMaps.of(heatmap, offsets_mm, shape, spacing)
     voxels = Voxels.of(np.ones(shape, bool))
     assert np.abs(heads.offsets_at(voxels.coordinates) - np.moveaxis(resized, 0, -1).reshape(-1, 3)).max() < 1e-5
-    peaks = find_peaks(heads.heatmap, heads.spacing_mm, threshold=0.1, window_mm=3.0, min_prominence=0)
+    peaks = find_peaks(heads.heatmap, heads.spacing_mm, threshold=0.1, window_mm=3.0)
     found = assign_by_offsets(voxels, heads, peaks)
     margin = np.diff(np.sort(distance, axis=-1)[..., :2], axis=-1).ravel() > 1e-4
     assert np.array_equal(found.center[margin] - 1, expected.ravel()[margin])

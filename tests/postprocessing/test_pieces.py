@@ -23,7 +23,7 @@ def regions(drawing, centers, connectivity=8):
     return ["".join("." if i == 0 else str(i) for i in row) for row in result], found
 
 
-def test_a_fragment_joins_the_neighbour_that_it_touches_most():
+def test_a_fragment_joins_the_neighbor_that_it_touches_most():
     drawing = [
         "AAAAABBB",
         "AAAAABBB",
@@ -31,7 +31,7 @@ def test_a_fragment_joins_the_neighbour_that_it_touches_most():
         "AAAAACCC",
     ]
     found, account = regions(drawing, [(1, 1), (0, 6), (3, 6)])
-    # The single B touches A with all its eight neighbours.
+    # The single B touches A with all its eight neighbors.
     assert found == ["11111222", "11111222", "11111333", "11111333"]
     assert (account.n_reattached_pieces, account.n_reattached_voxels) == (1, 1)
 

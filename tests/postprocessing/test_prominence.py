@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from nnunetv2_conflunet.postprocessing import instantiate_center_offset
-from nnunetv2_conflunet.postprocessing.peaks import find_peaks
+from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate_center_offset
+from nnunetv2_conflunet.postprocessing.centers import CenterFinder
+from nnunetv2_conflunet.postprocessing.heads import HeadMaps
 from nnunetv2_conflunet.postprocessing.prominence import relative_prominence
 
 
@@ -19,14 +20,9 @@ def ridge(*heights):
 
 
 def peaks_of(heatmap, threshold=0.1, window_mm=3.0, min_prominence=0.0):
-    found = find_peaks(
-        heatmap,
-        np.ones(heatmap.ndim),
-        threshold=threshold,
-        window_mm=window_mm,
-        min_prominence=min_prominence,
-    )
-    return found.indices
+    heads = HeadMaps.of(heatmap, np.zeros((heatmap.ndim, *heatmap.shape)), heatmap.shape, np.ones(heatmap.ndim))
+    options = InstantiationSettings(heatmap_threshold=threshold, window_mm=window_mm, min_prominence=min_prominence)
+    return CenterFinder(heads, [options]).centers(options).indices
 
 
 def on_the_line(heatmap, **options):

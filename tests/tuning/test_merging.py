@@ -10,7 +10,7 @@ from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate
 from nnunetv2_conflunet.postprocessing.merging import FEATURES
 from nnunetv2_conflunet.tuning import Grid, TuningSettings, determine_postprocessing
 from nnunetv2_conflunet.tuning.description import describe
-from nnunetv2_conflunet.tuning.merging import FEWEST_PAIRS, TouchingPieces, learn_rule
+from nnunetv2_conflunet.tuning.merging import FEWEST_PAIRS, TouchingPieces, learn_rule, main_lesions
 from nnunetv2_conflunet.utilities.files import read_json
 
 # The default only, so that nothing but merging can help.
@@ -65,6 +65,14 @@ def test_merging_can_be_left_out(tmp_path, toys, references):
     settings = replace(SETTINGS, with_merging=False)
     record = determine_postprocessing(model, ["0", "1"], references, settings, num_processes=1)
     assert record["merging"] is None and record["chosen"]["merge"] is None
+
+
+def test_the_main_lesion_of_a_piece_has_most_of_its_voxels():
+    piece = np.array([0, 0, 0, 1, 1, 2, 2, 2])
+    reference = np.array([5, 7, 7, 0, 0, 9, 4, 0])
+    assert main_lesions(piece, reference).tolist() == [7, 0, 4]
+    assert main_lesions(np.array([0, 1]), np.zeros(2, int)).tolist() == [0, 0]
+    assert main_lesions(np.zeros(0, int), np.zeros(0, int)).tolist() == []
 
 
 def test_a_learned_rule_separates_what_can_be_separated():

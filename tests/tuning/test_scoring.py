@@ -10,7 +10,7 @@ from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate, remove_small_instances
 from nnunetv2_conflunet.trainers.targets import center_offset_targets
 from nnunetv2_conflunet.tuning import Grid
-from nnunetv2_conflunet.tuning.scoring import METRICS, score_grid
+from nnunetv2_conflunet.tuning.scoring import METRICS, CaseArrays, score_grid
 from nnunetv2_conflunet.utilities.errors import InputError
 
 pytestmark = pytest.mark.slow
@@ -66,7 +66,7 @@ def test_every_point_scores_as_if_made_alone(shape, spacing_mm, options, scoring
     heads = {"heatmap": heatmap.reshape(shape), "offsets_mm": offsets_mm.reshape(-1, *shape), "heads_box": None}
     foreground, reference = foreground.reshape(shape), reference.reshape(shape)
     points = GRID.points(InstantiationSettings(**options))
-    scores, n_lesions = score_grid(foreground, reference, spacing_mm, heads, points, scoring)
+    scores, n_lesions = score_grid(CaseArrays(foreground, reference, spacing_mm, heads), points, scoring)
     expected = one_by_one(foreground, reference, spacing_mm, heads, points, scoring)
     np.testing.assert_array_equal(scores, expected)
     assert len(np.unique(scores[:, 0])) > 1
@@ -84,7 +84,7 @@ def test_without_prominence_every_peak_counts(prominences):
     heads = {"heatmap": heatmap, "offsets_mm": np.zeros((2, *shape)), "heads_box": None}
     grid = Grid((0.1,), window_mm=(5,), min_prominence=prominences, min_volume_mm3=(0,), min_extent_mm=(0,))
     points = grid.points(InstantiationSettings())
-    scores, _ = score_grid(foreground, reference, (1, 1), heads, points, EvaluationSettings())
+    scores, _ = score_grid(CaseArrays(foreground, reference, (1, 1), heads), points, EvaluationSettings())
     np.testing.assert_array_equal(
         scores, one_by_one(foreground, reference, (1, 1), heads, points, EvaluationSettings())
     )
@@ -100,7 +100,7 @@ def test_heads_on_a_coarser_grid_of_a_part_of_the_image():
         "heads_box": np.array([(2, 14), (0, 28), (0, 26)]),
     }
     points = GRID.points(InstantiationSettings())
-    scores, _ = score_grid(foreground, reference, (1, 1, 1), heads, points, EvaluationSettings())
+    scores, _ = score_grid(CaseArrays(foreground, reference, (1, 1, 1), heads), points, EvaluationSettings())
     np.testing.assert_array_equal(
         scores, one_by_one(foreground, reference, (1, 1, 1), heads, points, EvaluationSettings())
     )
@@ -117,7 +117,7 @@ def test_cases_without_prediction_or_reference(toys):
     ):
         heads = {"heatmap": full.heatmap, "offsets_mm": np.zeros((3, *toys.shape)), "heads_box": None}
         scores, n_lesions = score_grid(
-            foreground.segmentation > 0, reference.reference, (1, 1, 1), heads, points, EvaluationSettings()
+            CaseArrays(foreground.segmentation > 0, reference.reference, (1, 1, 1), heads), points, EvaluationSettings()
         )
         np.testing.assert_array_equal(scores, np.full((len(points), 2), expected))
         assert n_lesions == len(np.unique(reference.reference)) - 1
@@ -128,7 +128,9 @@ def test_heads_that_cannot_be_used(toys):
     heads = {"heatmap": made.heatmap * np.nan, "offsets_mm": np.zeros((3, *toys.shape)), "heads_box": None}
     with pytest.raises(InputError, match="heatmap holds"):
         score_grid(
-            made.segmentation > 0, made.reference, (1, 1, 1), heads, [InstantiationSettings()], EvaluationSettings()
+            CaseArrays(made.segmentation > 0, made.reference, (1, 1, 1), heads),
+            [InstantiationSettings()],
+            EvaluationSettings(),
         )
 
 
@@ -140,7 +142,7 @@ def test_areas_of_planes_score_as_if_made_alone():
     grid = Grid((0.1,), (3,), (0,), (0,), min_volume_mm3=(), min_extent_mm=(1,), min_area_mm2=(0, 9, 20, 40))
     points = grid.around(InstantiationSettings()).points(InstantiationSettings())
     spacing_mm, scoring = (999.0, 1.0, 1.0), EvaluationSettings(min_extent_mm=0, min_area_mm2=4)
-    scores, _ = score_grid(foreground, reference, spacing_mm, heads, points, scoring)
+    scores, _ = score_grid(CaseArrays(foreground, reference, spacing_mm, heads), points, scoring)
     np.testing.assert_array_equal(scores, one_by_one(foreground, reference, spacing_mm, heads, points, scoring))
     assert len(np.unique(scores[:, 1])) > 2
 
@@ -149,4 +151,6 @@ def test_a_spacing_at_which_no_lesion_can_stay_is_refused():
     heads = {"heatmap": np.zeros((4, 5, 6)), "offsets_mm": np.zeros((3, 4, 5, 6)), "heads_box": None}
     mask = np.ones((4, 5, 6), bool)
     with pytest.raises(InputError, match="the size filter would remove every instance"):
-        score_grid(mask, mask.astype(int), (0.001,) * 3, heads, [InstantiationSettings()], EvaluationSettings())
+        score_grid(
+            CaseArrays(mask, mask.astype(int), (0.001,) * 3, heads), [InstantiationSettings()], EvaluationSettings()
+        )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from nnunetv2_conflunet.postprocessing.sampling import sample_maps
+from nnunetv2_conflunet.postprocessing.heads import sample_maps
 
 
 def test_on_one_grid_every_voxel_has_its_own_value():

@@ -1,23 +1,21 @@
 """Peaks against plateaus drawn by hand and against a slow search."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from nnunetv2_conflunet.postprocessing.peaks import find_peaks, window_voxels
+from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.postprocessing.centers import CenterFinder, find_peaks, window_voxels
+from nnunetv2_conflunet.postprocessing.heads import HeadMaps
 
 
-def peaks(heatmap, spacing_mm=None, *, threshold=0.1, window_mm=3.0, min_prominence=0.0):
+def peaks(heatmap, spacing_mm=None, *, threshold=0.1, window_mm=3.0):
     spacing_mm = np.ones(heatmap.ndim) if spacing_mm is None else np.array(spacing_mm, float)
-    return find_peaks(
-        heatmap.astype(np.float32),
-        spacing_mm,
-        threshold=threshold,
-        window_mm=window_mm,
-        min_prominence=min_prominence,
-    )
+    return find_peaks(heatmap.astype(np.float32), spacing_mm, threshold=threshold, window_mm=window_mm)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +131,7 @@ def test_a_wide_window_is_searched_in_another_way_with_the_same_peaks(monkeypatc
         heatmap = np.random.default_rng(seed).integers(0, levels, shape) / levels
         looked_at = peaks(heatmap, window_mm=window_mm)
         with monkeypatch.context() as patch:
-            patch.setattr("nnunetv2_conflunet.postprocessing.peaks.WIDE", 0)
+            patch.setattr("nnunetv2_conflunet.postprocessing.centers.WIDE", 0)
             passed_over = peaks(heatmap, window_mm=window_mm)
         np.testing.assert_array_equal(passed_over.indices, looked_at.indices)
 
@@ -144,3 +142,54 @@ def test_a_window_wider_than_the_image_ends_at_its_border(shape):
     heatmap = np.random.default_rng(0).random(shape)
     found = peaks(heatmap, (0.0003,) * len(shape), window_mm=5.0)
     assert found.indices.tolist() == [list(np.unravel_index(heatmap.astype(np.float32).argmax(), shape))]
+
+
+def one_a_plateau(heatmap, spacing_mm, threshold, window_mm):
+    """Every two maxima compared: those in each other's windows are joined until nothing changes."""
+    half = window_voxels(window_mm, spacing_mm) // 2
+    pooled = ndimage.maximum_filter(heatmap, size=tuple(2 * half + 1), mode="nearest")
+    maxima = np.argwhere((pooled == heatmap) & (heatmap >= threshold))
+    near = (np.abs(maxima[:, None] - maxima) <= half).all(axis=-1)
+    plateau = np.arange(len(maxima))
+    while (joined := np.where(near, plateau, len(plateau)).min(axis=1)).tolist() != plateau.tolist():
+        plateau = joined
+    found = []
+    for members in (maxima[plateau == number] for number in np.unique(plateau)):
+        squared_mm2 = (((members - members.mean(axis=0)) * spacing_mm) ** 2).sum(axis=1)
+        found.append(members[np.argmax(squared_mm2 <= squared_mm2.min() + 1e-6)].tolist())
+    return sorted(found, key=lambda peak: (-heatmap[tuple(peak)], peak))
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing_mm"), [((14, 15), (1, 1)), ((6, 8, 10), (3, 1, 1)), ((1, 12, 12), (1, 1, 0.5))]
+)
+@pytest.mark.parametrize("window_mm", [3.0, 5.0, 7.0])
+@pytest.mark.parametrize("levels", [1, 2, 4, 30])
+def test_plateaus_match_a_comparison_of_every_two_maxima(shape, spacing_mm, window_mm, levels):
+    spacing_mm = np.array(spacing_mm, float)
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        # Blocks that are solid, and single voxels.
+        heatmap = np.where(rng.random(shape) < 0.2, rng.integers(0, levels + 1, shape), 0)
+        heatmap = np.maximum(heatmap, ndimage.maximum_filter(heatmap * (rng.random(shape) < 0.1), 3)) / levels
+        heatmap = heatmap.astype(np.float32)
+        expected = one_a_plateau(heatmap, spacing_mm, np.float32(0.1), window_mm)
+        assert peaks(heatmap, spacing_mm, window_mm=window_mm).indices.tolist() == expected
+
+
+def test_settings_together_have_the_centers_that_each_has_alone():
+    rng = np.random.default_rng(0)
+    heatmap = ndimage.gaussian_filter(rng.random((12, 13, 14)), 1)
+    heatmap = (heatmap - heatmap.min()) / np.ptp(heatmap)
+    heads = HeadMaps.of(heatmap, rng.normal(0, 2, (3, 12, 13, 14)), heatmap.shape, np.ones(3))
+    every = [
+        InstantiationSettings(heatmap_threshold=t, window_mm=w, min_prominence=p, min_consistency=c)
+        for t, w, p, c in product((0.2, 0.6), (3.0, 5.0), (0.0, 0.1, 0.4), (0.0, 1.25))
+    ]
+    together = CenterFinder(heads, every)
+    found = {len(together.centers(one).scores) for one in every}
+    assert len(found) > 5
+    for one in every:
+        alone = CenterFinder(heads, [one]).centers(one)
+        np.testing.assert_array_equal(together.centers(one).indices, alone.indices)
+        np.testing.assert_array_equal(together.centers(one).scores, alone.scores)

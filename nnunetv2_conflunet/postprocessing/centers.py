@@ -1,0 +1,235 @@
+"""Center-offset: the peaks of the heatmap that are centers, and the voxels that point at them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import maximum_filter
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from nnunetv2_conflunet.postprocessing.heads import HeadMaps
+from nnunetv2_conflunet.postprocessing.pieces import TIE_MM, Assignment, nearest_label
+from nnunetv2_conflunet.postprocessing.prominence import relative_prominence
+from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
+from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups
+
+# Above the rounding of spacings in mm, squared distances in mm2 and shares of a float32 height, far below a voxel.
+ROUNDING = 1e-6
+# Voxels of a window from which on passes over the image cost less than a look at each of them.
+WIDE = 50_000
+
+
+@dataclass(frozen=True, eq=False)
+class Peaks:
+    """Peaks, the highest first; among equally high ones in the order in which the array is read (C order).
+
+    Attributes:
+        indices: (K, dim) voxel of each peak on the heatmap's grid.
+        scores: (K,) float32 value of the heatmap there.
+    """
+
+    indices: np.ndarray
+    scores: np.ndarray
+
+    def __getitem__(self, chosen: np.ndarray | slice) -> "Peaks":
+        """Some of the peaks, in the same order."""
+        return Peaks(self.indices[chosen], self.scores[chosen])
+
+
+class CenterFinder:
+    """The centers of one image by settings of center-offset; what several of them share is made once.
+
+    The heatmap is not masked by the foreground: the center of a concave lesion lies outside of it.
+
+    Args:
+        heads: heatmap and offsets.
+        settings: all settings that will be asked for.
+
+    >>> heatmap = np.array([[0.0, 0.9, 0.8, 0.85, 0.0]])
+    >>> heads = HeadMaps.of(heatmap, np.zeros((2, 1, 5)), (1, 5), np.ones(2))
+    >>> low, high = InstantiationSettings(), InstantiationSettings(min_prominence=0.1)
+    >>> finder = CenterFinder(heads, [low, high])
+    >>> finder.centers(low).indices.tolist(), finder.centers(high).indices.tolist()
+    ([[0, 1], [0, 3]], [[0, 1]])
+    """
+
+    def __init__(self, heads: HeadMaps, settings: Iterable[InstantiationSettings]):
+        settings = list(settings)
+        self.heads = heads
+        self._lowest_threshold = min(one.heatmap_threshold for one in settings)
+        self._largest_prominence = max(one.min_prominence for one in settings)
+        self._peaks: dict[float, tuple[Peaks, np.ndarray]] = {}
+        self._consistent: dict[tuple[bytes, float], Peaks] = {}
+
+    def centers(self, settings: InstantiationSettings) -> Peaks:
+        """The centers that `settings` ask for, before `top_k` of them are kept."""
+        peaks, prominence = self._peaks_in_window(settings.window_mm)
+        # Neither whether a voxel is a peak nor its prominence depends on the threshold.
+        high = peaks.scores >= np.float32(settings.heatmap_threshold)
+        peaks = peaks[high & (prominence >= settings.min_prominence - ROUNDING)]
+        key = peaks.indices.tobytes(), settings.min_consistency
+        if key not in self._consistent:
+            offsets_mm = self.heads.offsets_mm[(slice(None), *peaks.indices.T)].T
+            centers_mm = self.heads.positions_mm(peaks.indices)
+            self._consistent[key] = peaks[is_consistent(centers_mm, offsets_mm, settings.min_consistency)]
+        return self._consistent[key]
+
+    def _peaks_in_window(self, window_mm: float) -> tuple[Peaks, np.ndarray]:
+        """The peaks from the lowest threshold on and, where any settings ask for it, their prominence; else 1."""
+        if window_mm not in self._peaks:
+            heatmap, largest = self.heads.heatmap, self._largest_prominence
+            peaks = find_peaks(heatmap, self.heads.spacing_mm, threshold=self._lowest_threshold, window_mm=window_mm)
+            prominence = np.ones(len(peaks.scores))
+            if largest > 0:
+                prominence = relative_prominence(heatmap, peaks.indices, largest)
+            self._peaks[window_mm] = peaks, prominence
+        return self._peaks[window_mm]
+
+
+def assign_by_offsets(voxels: Voxels, heads: HeadMaps, centers: Peaks) -> Assignment:
+    """Voxel v goes to the center argmin_k || C_k - (v + O(v)) || in mm (Wynen et al., ISBI 2024)."""
+    n = len(voxels)
+    if not n or not len(centers.scores):
+        return Assignment(np.zeros(n, np.int64), np.zeros(n), centers.scores)
+    centers_mm = heads.positions_mm(centers.indices)
+    voxels_mm = voxels.coordinates * heads.image_spacing_mm
+    pointed_mm = voxels_mm + heads.offsets_at(voxels.coordinates)
+    # Centers are numbered from the highest, so that a tie goes to the higher one.
+    center, _ = nearest_label(pointed_mm, centers_mm, np.arange(1, len(centers_mm) + 1))
+    return Assignment(center, np.linalg.norm(voxels_mm - centers_mm[center - 1], axis=1), centers.scores)
+
+
+def window_voxels(window_mm: float, spacing_mm: np.ndarray) -> np.ndarray:
+    """Width of the window along each axis in voxels: the largest odd number that fits into `window_mm`, at least 3.
+
+    At least 3, because a voxel whose direct neighbor is higher is no peak however thick the slices are.
+
+    Args:
+        window_mm: full width in mm.
+        spacing_mm: (dim,) voxel size.
+
+    Returns:
+        (dim,) odd integers.
+    """
+    half = np.floor((window_mm / spacing_mm - 1) / 2 + ROUNDING)
+    return 2 * np.maximum(half, 1).astype(np.int64) + 1
+
+
+def find_peaks(heatmap: np.ndarray, spacing_mm: np.ndarray, *, threshold: float, window_mm: float) -> Peaks:
+    """Voxels at or above `threshold` that nothing in the window around them exceeds.
+
+    Maxima of one value that lie in each other's windows, directly or through others, are one plateau and give one
+    peak: the member nearest (mm) to the mean of their positions, the first in C order among equally near ones.
+
+    Args:
+        heatmap: (X, Y, Z) or (Y, X) float32.
+        spacing_mm: (dim,) voxel size.
+        threshold: lowest value of a peak.
+        window_mm: full width of the window, see :func:`window_voxels`.
+
+    >>> find_peaks(np.float32([[0.5, 0.5, 0.5, 0.0, 0.9]]), np.ones(2), threshold=0.1, window_mm=3.0).indices.tolist()
+    [[0, 4], [0, 1]]
+    """
+    # A window that is wider than the image holds no more of it.
+    half = np.minimum(window_voxels(window_mm, spacing_mm) // 2, np.array(heatmap.shape) - 1)
+    maxima = _local_maxima(heatmap, np.float32(threshold), half)
+    if len(maxima):
+        maxima = maxima[_one_a_plateau(maxima, half, spacing_mm)]
+    maxima = maxima[np.argsort(-heatmap[tuple(maxima.T)], kind="stable")]
+    return Peaks(maxima, heatmap[tuple(maxima.T)])
+
+
+def _local_maxima(heatmap: np.ndarray, threshold: np.float32, half: np.ndarray) -> np.ndarray:
+    if (2 * half + 1).prod() > WIDE:
+        highest = maximum_filter(heatmap, size=2 * half + 1, mode="nearest")
+        return np.argwhere((heatmap >= threshold) & (heatmap == highest))
+    flat = heatmap.reshape(-1)
+    at = np.flatnonzero(flat >= threshold)
+    # One row an axis.
+    left, value = np.stack(np.unravel_index(at, heatmap.shape)), flat[at]
+    shifts = np.stack(np.meshgrid(*(np.arange(-h, h + 1) for h in half), indexing="ij"), axis=-1).reshape(-1, len(half))
+    # Nearest first: the direct neighbors leave few voxels for the rest of a wide window.
+    for shift in shifts[np.argsort((shifts**2).sum(axis=1), kind="stable")][1:]:
+        # A clipped position lies inside the window too.
+        neighbor = np.ravel_multi_index(tuple(left + shift[:, None]), heatmap.shape, mode="clip")
+        highest = flat[neighbor] <= value
+        left, value = left[:, highest], value[highest]
+    return left.T
+
+
+def _one_a_plateau(maxima: np.ndarray, half: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+    """(K,) positions of the members that stand for their plateaus, ascending."""
+    # In half windows, so that two maxima lie in each other's window where they are at most 1 apart in the largest norm.
+    # The margin for rounding is smaller than the step to the next voxel. An axis of one voxel has no window.
+    steps, within = maxima / np.maximum(half, 1), 1 + 0.1 / half.max(initial=1)
+    tree = cKDTree(steps, balanced_tree=False, compact_nodes=False)
+    nearest, _ = tree.query(steps, k=[2], p=np.inf, distance_upper_bound=within)
+    crowded = np.flatnonzero(np.isfinite(nearest[:, 0]))
+    if not len(crowded):
+        return np.arange(len(maxima))
+    stands = np.ones(len(maxima), bool)
+    stands[crowded] = False
+    position_mm = maxima * spacing_mm
+    for _, plateau in groups(_plateaus(Voxels(maxima[crowded]), half, within)):
+        members = crowded[plateau]
+        from_mean = position_mm[members] - position_mm[members].mean(axis=0)
+        squared_mm2 = (from_mean**2).sum(axis=1)
+        stands[members[np.argmax(squared_mm2 <= squared_mm2.min() + ROUNDING)]] = True
+    return np.flatnonzero(stands)
+
+
+def _plateaus(voxels: Voxels, half: np.ndarray, within: float) -> np.ndarray:
+    """(N,) number of the plateau of each voxel; the arguments are those of :func:`_one_a_plateau`."""
+    full = 3**voxels.dim - 1
+    touching = voxels.components(full)
+    if touching.max() == 1 or (half <= 1).all():
+        return touching
+    # A wider window also joins maxima that do not touch: of two blocks, voxels on their surfaces.
+    n_neighbors = np.zeros(len(voxels), np.int64)
+    for pair in voxels.neighbors(full):
+        for side in pair:
+            n_neighbors += np.bincount(side, minlength=len(voxels))
+    surface = np.flatnonzero(n_neighbors < full)
+    tree = cKDTree(voxels.coordinates[surface] / np.maximum(half, 1))
+    pairs = touching[surface[tree.query_pairs(within, p=np.inf, output_type="ndarray")]]
+    n = touching.max() + 1
+    graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    return connected_components(graph, directed=False)[1][touching]
+
+
+def is_consistent(centers_mm: np.ndarray, offsets_mm: np.ndarray, least: float) -> np.ndarray:
+    """Which centers are left when those whose own offset leads to another one are left out.
+
+    The offset at the center of a lesion is 0. A center's consistency is the distance from where its own offset points
+    to the nearest other center, in units of the distance to itself. Below 1 the rule of the paper (Wynen et al., ISBI
+    2024) gives the center's own voxel to another center. Centers are judged from the last to the first, and what is
+    left out no longer counts for those that follow, so that of two that point at each other the first stays.
+
+    Args:
+        centers_mm: (K, dim) positions, the most certain first.
+        offsets_mm: (K, dim) offsets at these positions.
+        least: lowest consistency of a center; 0 keeps all.
+
+    Returns:
+        (K,) bool.
+
+    >>> is_consistent(np.array([[0.0, 0.0], [0.0, 10.0]]), np.array([[0.0, 0.0], [0.0, -5.1]]), 1.0)
+    array([ True, False])
+    """
+    kept = np.ones(len(centers_mm), bool)
+    if least <= 0 or len(centers_mm) < 2:
+        return kept
+    centers_mm, offsets_mm = np.asarray(centers_mm, np.float64), np.asarray(offsets_mm, np.float64)
+    tree = cKDTree(centers_mm)
+    pointed_mm = centers_mm + offsets_mm
+    reach_mm = least * np.linalg.norm(offsets_mm, axis=1) - TIE_MM
+    # At least two neighbors, of which one may be the center itself.
+    distance_mm, neighbor = tree.query(pointed_mm, k=2)
+    other = neighbor != np.arange(len(centers_mm))[:, None]
+    candidates = np.flatnonzero((other & (distance_mm < reach_mm[:, None])).any(axis=1))
+    for center in candidates[::-1]:
+        near = np.array(tree.query_ball_point(pointed_mm[center], reach_mm[center]), np.intp)
+        kept[center] = not kept[near[near != center]].any()
+    return kept
