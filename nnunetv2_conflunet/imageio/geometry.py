@@ -36,11 +36,11 @@ class Geometry:
         affine: (4, 4), array index -> world position in mm.
         world: ``"RAS"`` (x to the right, y to the front, z to the top, as NIfTI has it) or ``"none"`` for a file
             format without orientation, where a world position is index * spacing.
+        file_index: (4, 4) of -1, 0, 1 and shifts, array index -> index (i, j, k) of that voxel in the file, as viewers
+            show it. Default: the reversed axes of nnU-Net's readers that do not reorient.
 
     >>> Geometry.from_properties((4, 5, 6), {"spacing": (3.0, 1.0, 1.0)}).to_world_mm([[1, 0, 0]]).tolist()
     [[0.0, 0.0, 3.0]]
-        file_index: (4, 4) of -1, 0, 1 and shifts, array index -> index (i, j, k) of that voxel in the file, as viewers
-            show it. Default: the reversed axes of nnU-Net's readers that do not reorient.
     """
 
     shape: tuple[int, ...]
@@ -118,6 +118,9 @@ def refuse_other_grid(
 
     Raises:
         InputError: what differs, and what to do.
+
+    >>> grid = Geometry.from_properties((4, 5, 6), {"spacing": (3.0, 1.0, 1.0)})
+    >>> refuse_other_grid(Path("a.tif"), grid, Path("b.tif"), grid, Tiff3DIO())
     """
     differences = grid.differences(reference)
     if not differences:

@@ -70,6 +70,15 @@ def read_labels(
 
     Raises:
         InputError: as for :func:`read_instances`, or a value that is not declared.
+
+    >>> import nibabel
+    >>> from tempfile import TemporaryDirectory
+    >>> from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+    >>> with TemporaryDirectory() as folder:
+    ...     nibabel.save(nibabel.Nifti1Image(np.uint8([[[0, 1, 1]]]), np.eye(4)), f"{folder}/a.nii.gz")
+    ...     labels, properties = read_labels(f"{folder}/a.nii.gz", SimpleITKIO(), declared=(0, 1))
+    >>> labels.ravel().tolist()
+    [0, 1, 1]
     """
     labels, properties = _read(Path(path), reader, _LABELS)
     if declared and not _all_declared(labels, declared):

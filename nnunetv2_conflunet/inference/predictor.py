@@ -33,6 +33,10 @@ class InstancePrediction:
         segmentation: (X, Y, Z) nnU-Net's semantic segmentation.
         instances: (X, Y, Z) int32 ids 1..N, 0 is background.
         lesions: one row an instance, see :func:`nnunetv2_conflunet.inference.lesion_table`.
+
+    >>> ids = np.array([[[0, 1, 1]]])
+    >>> len(InstancePrediction(ids > 0, ids, pd.DataFrame({"id": [1]})).lesions)
+    1
     """
 
     segmentation: np.ndarray
@@ -46,6 +50,10 @@ class ConfLUNetPredictor(nnUNetPredictor):
     Every method of nnU-Net's predictor has its arguments, return value and files: ``OUT/<case>`` is nnU-Net's semantic
     segmentation. Added are ``OUT/instances/<case>`` and ``OUT/instances/<case>.csv``, with ``save_probabilities`` also
     ``OUT/instances/<case>.npz``, and :meth:`predict_instances`.
+
+    >>> predictor = ConfLUNetPredictor(device=torch.device("cpu"))
+    >>> predictor.initialize_from_trained_model_folder("MODEL", use_folds=(0,))  # doctest: +SKIP
+    >>> found = predictor.predict_instances(image, {"spacing": [1.0, 1.0, 1.0]})  # doctest: +SKIP
     """
 
     @property

@@ -106,6 +106,10 @@ def set_training_without_deep_supervision(network: nn.Module, on: bool) -> bool:
 
     Returns:
         The choice before.
+
+    >>> network = nn.ModuleDict({"decoder": nn.Identity()})
+    >>> set_training_without_deep_supervision(network, True), set_training_without_deep_supervision(network, False)
+    (False, True)
     """
     decoder: Any = unwrapped(network).get_submodule("decoder")
     before = getattr(decoder, "training_without_deep_supervision", False)
@@ -118,6 +122,10 @@ def output_layers(network: nn.Module) -> nn.ModuleList:
 
     Raises:
         InputError: the network has no such layers.
+
+    >>> network = nn.ModuleDict({"decoder": nn.ModuleDict({"seg_layers": nn.ModuleList([nn.Conv3d(8, 2, 1)])})})
+    >>> output_layers(network)[-1].out_channels
+    2
     """
     layers = getattr(getattr(network, "decoder", None), "seg_layers", None)
     if layers is None:

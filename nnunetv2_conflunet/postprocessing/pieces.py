@@ -75,6 +75,9 @@ class Instantiation:
             `n_instances`, `n_instances_without_center`, `n_pieces_merged`, `n_pieces_reattached`,
             `n_voxels_reattached`, `n_instances_removed`, `n_voxels_removed` and `removed_mm3` (`removed_mm2` in a
             plane), the last three by the size filter. `n_instances` and `n_instances_without_center` count after it.
+
+    >>> Instantiation(np.array([0, 1, 1], np.int32), np.array([np.nan], np.float32), {"n_instances": 1}).instances.max()
+    np.int32(1)
     """
 
     instances: np.ndarray

@@ -119,6 +119,9 @@ def determine_postprocessing(
     Raises:
         InputError: a model whose method has no centers, no validation folder, heads or references, references without
             lesions, or files that cannot be used; it names them.
+
+    >>> model = Path("nnUNetTrainerConfLUNet__nnUNetPlans__3d_fullres")
+    >>> record = determine_postprocessing(model, ["0"], settings=TuningSettings("F1"))  # doctest: +SKIP
     """
     settings = settings or TuningSettings()
     folder = ModelFolder(model)
