@@ -100,8 +100,10 @@ class OverlapTable:
         (array([2]), array([3]), array([0.25]))
         """
         base = int(foreground.reference.max(initial=0)) + 1
-        keys, voxels = np.unique(foreground.prediction * base + foreground.reference, return_counts=True)
-        predicted, referred = np.divmod(keys, base)
+        keys = foreground.prediction * base + foreground.reference
+        # Small numbers are sorted faster.
+        keys, voxels = np.unique(keys.astype(np.min_scalar_type(keys.max(initial=0))), return_counts=True)
+        predicted, referred = np.divmod(keys.astype(np.int64), base)
         prediction_ids, prediction_voxels, prediction_index = _sizes(predicted, voxels)
         reference_ids, reference_voxels, reference_index = _sizes(referred, voxels)
         pairs = (predicted > 0) & (referred > 0)
