@@ -51,7 +51,8 @@ class ConfLUNetPredictor(nnUNetPredictor):
     segmentation. Added are ``OUT/instances/<case>`` and ``OUT/instances/<case>.csv``, with ``save_probabilities`` also
     ``OUT/instances/<case>.npz``, and :meth:`predict_instances`.
 
-    >>> predictor = ConfLUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False)
+    >>> predictor = ConfLUNetPredictor(device=torch.device("cpu"))
+    perform_everything_on_device=True is only supported for cuda devices! Setting this to False
     >>> predictor.initialize_from_trained_model_folder("MODEL", use_folds=(0,))  # doctest: +SKIP
     >>> found = predictor.predict_instances(image, {"spacing": [1.0, 1.0, 1.0]})  # doctest: +SKIP
     """
