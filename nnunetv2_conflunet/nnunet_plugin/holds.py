@@ -242,7 +242,7 @@ HOLDS = (
          "imageio.geometry imageio.instance_maps", source=("seg_fname[:-ending_length] + '.json'",
          "save_json({'spacing': properties['spacing']}")),
     Hold("choice of a reader", "nnunetv2.imageio.reader_writer_registry", "folders are read as nnU-Net reads them",
-         "imageio.readers imageio.case_folder",
+         "imageio.case_folder",
          methods={"determine_reader_writer_from_dataset_json": "dataset_json_content example_file "
          "allow_nonmatching_filename verbose"}, attributes="LIST_OF_IO_CLASSES",
          source=("'overwrite_image_reader_writer' in dataset_json_content.keys()",)),
