@@ -50,7 +50,7 @@ def write(args: argparse.Namespace, data: OpenMS) -> None:
     )
     missed = write_real_cohort(data, args.out, settings, overwrite=args.overwrite, processes=args.processes)
     if missed:
-        print(f"{missed} planned lesions found no place and were left out.")
+        print(f"{missed} planned lesions could not be placed and were left out.")
     print(f"Wrote {settings.training_cases} training and {settings.test_cases} test cases to {args.out}")
 
 

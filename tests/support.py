@@ -195,8 +195,8 @@ def unwritable(kind, folder):
 
 
 UNWRITABLE = {
-    "a file": "place is no folder",
-    "below a file": "place is no folder",
+    "a file": "place is not a folder",
+    "below a file": "place is not a folder",
     "read-only": r"Nothing can be written to .*place \(Read-only file system\)",
     "full": r"Nothing can be written to .*place \(No space left on device\)",
 }

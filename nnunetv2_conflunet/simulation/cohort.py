@@ -16,7 +16,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from nnunetv2_conflunet import __version__
-from nnunetv2_conflunet.imageio import write_instances
+from nnunetv2_conflunet.imageio.instance_maps import sitk_image, write_instances
 from nnunetv2_conflunet.simulation.image_grid import Grid, Triple, triple
 from nnunetv2_conflunet.simulation.lesions import MEAN_LESIONS, LesionStatistics
 from nnunetv2_conflunet.simulation.patient import Patient, lesion_share_of, simulate_patient
@@ -247,4 +247,4 @@ def _write_case(folder: Path, grid: Grid, settings: CohortSettings, source: Sour
 def write_image(array: np.ndarray, grid: Grid, path: Path) -> None:
     """Write an array (z, y, x) on a grid as a compressed NIfTI file, whole or not at all."""
     with atomic_path(path, ENDING) as temporary:
-        sitk.WriteImage(grid.sitk_image(array), str(temporary), True)
+        sitk.WriteImage(sitk_image(array, grid.sitk_properties()["sitk_stuff"]), str(temporary), True)

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import SimpleITK as sitk
 from scipy.interpolate import BSpline
 
 # SimpleITK's world is LPS and its axes are (x, y, z): to the right, to the front, to the top.
@@ -64,15 +63,6 @@ class Grid:
         z, y, x = self.origin_mm
         stuff = {"spacing": self.spacing_mm[::-1], "origin": (-x, -y, z), "direction": DIRECTION}
         return {"sitk_stuff": stuff, "spacing": self.spacing_mm}
-
-    def sitk_image(self, array: np.ndarray) -> sitk.Image:
-        """`array` (z, y, x) as a SimpleITK image with this geometry."""
-        stuff = self.sitk_properties()["sitk_stuff"]
-        image = sitk.GetImageFromArray(array)
-        image.SetSpacing(stuff["spacing"])
-        image.SetOrigin(stuff["origin"])
-        image.SetDirection(stuff["direction"])
-        return image
 
 
 def triple(values: Iterable[float]) -> Triple:

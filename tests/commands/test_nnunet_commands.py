@@ -301,7 +301,7 @@ def test_prepare(environment, tmp_path):
     assert "2 labels written" in run([*prepare, "--labels_from_instances"], variables).stdout
     for name, foreground in before.items():
         np.testing.assert_array_equal(np.asarray(nibabel.load(dataset / "labelsTr" / name).dataobj), foreground)
-    assert "2 instance maps fit" in run(prepare, variables).stdout
+    assert "2 instance maps match" in run(prepare, variables).stdout
     (dataset / "instancesTr" / "case_Tr0.nii.gz").unlink()
     fails(prepare, variables, "case_Tr0")
     fails(["nnUNetv2_conflunet_prepare", "-d", "999"], variables, "999")

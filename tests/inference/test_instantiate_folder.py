@@ -387,7 +387,7 @@ def test_previews_are_named(monkeypatch, capsys, tmp_path, stock):
     "name, content, message",
     [
         ("dataset.json", '{"file_ending": ".nii.gz",}', "dataset.json is not valid JSON"),
-        ("dataset.json", '{"training": []}', "the form of nnU-Net v1"),
+        ("dataset.json", '{"training": []}', "the format of nnU-Net v1"),
         ("dataset.json", '{"file_ending": ".nii"}', "holds no file that ends with .nii; give the output of nnUNetv2"),
         ("plans.json", '{"image', "plans.json is not valid JSON"),
     ],
@@ -427,8 +427,8 @@ def settings_of(folder):
 def test_defaults_are_named_where_there_are_no_plans(monkeypatch, capsys, tmp_path, ensemble):
     assert run(monkeypatch, "-i", ensemble, "-o", tmp_path / "out", "-m", "acls") == 0
     printed = capsys.readouterr().out
-    assert f"There is no plans.json near {ensemble}, so what is not given here has its default value" in printed
-    assert "--settings_from names a model" in printed
+    assert f"There is no plans.json near {ensemble}, so options not given here take their default values" in printed
+    assert "use --settings_from to take the settings of a model" in printed
     assert settings_of(tmp_path / "out") == InstantiationSettings(method="acls")
 
 
@@ -463,7 +463,7 @@ def test_maps_of_something_else_are_not_replaced_unless_asked(monkeypatch, capsy
     out.mkdir()
     (out / "ms_001.nii.gz").write_text("a reference")
     assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc") == 1
-    assert "made by something else" in capsys.readouterr().err
+    assert "not made by this command" in capsys.readouterr().err
     assert (out / "ms_001.nii.gz").read_text() == "a reference"
     assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc", "--overwrite") == 0
     assert read(out, "ms_001").any()
@@ -569,7 +569,7 @@ def test_a_record_from_someone_else_removes_nothing_outside_the_output(monkeypat
     (out / "instantiation.json").write_text(json.dumps({"input": "elsewhere", "settings": {}, "cases": [name]}))
     before = files_of(tmp_path)
     assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc") == 1
-    assert "instantiation.json is no record of this command; give another folder, or" in capsys.readouterr().err
+    assert "instantiation.json is not a record of this command; give another folder, or" in capsys.readouterr().err
     assert files_of(tmp_path) == before
 
 
@@ -579,7 +579,7 @@ def test_a_record_of_another_form_is_named(monkeypatch, capsys, tmp_path, masks,
     out.mkdir()
     (out / "instantiation.json").write_text(content)
     assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc") == 1
-    assert "instantiation.json is no record of this command" in capsys.readouterr().err
+    assert "instantiation.json is not a record of this command" in capsys.readouterr().err
 
 
 def npz_of_headers(path, **shapes):
@@ -610,7 +610,7 @@ def test_heads_that_do_not_fit_into_memory_are_one_sentence(tmp_path, ours):
 
 def test_heads_that_unpack_to_more_than_the_memory_are_not_unpacked(tmp_path, ours, monkeypatch):
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1}.__getitem__)
-    with pytest.raises(InputError, match=r"ms_001\.npz cannot be read: it says that it holds arrays, which take"):
+    with pytest.raises(InputError, match=r"ms_001\.npz cannot be read: it claims to hold arrays, which take"):
         PredictionFolder.open(ours).read_heads("ms_001")
 
 

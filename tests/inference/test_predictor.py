@@ -406,7 +406,7 @@ def test_files_that_macos_wrote_beside_images_are_named(files):
     folder, _, _ = files
     (folder / "._oblique_0000.nii.gz").write_bytes(bytes.fromhex("00051607"))
     made = oblique_predictor("SimpleITKIO")
-    with pytest.raises(InputError, match=r"macOS wrote beside images \(\._oblique_0000\.nii\.gz\), and nnU-Net takes"):
+    with pytest.raises(InputError, match=r"metadata files of macOS \(\._oblique_0000\.nii\.gz\), which nnU-Net takes"):
         made._manage_input_and_output_lists(str(folder), str(folder / "out"))
 
 
@@ -506,7 +506,7 @@ def test_of_a_truncated_segmentation_no_instances_are_made(files, filling, monke
     fill_at, out, empty = filling
     source, made = [channels_of(folder)], oblique_predictor(reader)
     fill_at("export_prediction_from_logits", before=True)
-    with pytest.raises(InputError, match=r"nnU-Net could not write .*a\.nii\.gz whole.*Is the disk full\?"):
+    with pytest.raises(InputError, match=r"nnU-Net could not write .*a\.nii\.gz completely.*Is the disk full\?"):
         made.predict_from_files_sequential(source, [str(out / "a")])
     empty()
     assert not [i for i in files_of(out) if not i.endswith(".json")]

@@ -200,7 +200,7 @@ def test_without_the_raw_dataset_complete_maps_are_used_and_missing_ones_named(d
     shutil.rmtree(tmp_path / "raw")
     assert dataset.prepare(1) == []
     (dataset.folder / "a.b2nd").unlink()
-    with pytest.raises(InputError, match=r"1 of 2 cases have no whole map .*\(a\)"):
+    with pytest.raises(InputError, match=r"1 of 2 cases have no complete map .*\(a\)"):
         dataset.prepare(1)
 
 

@@ -26,18 +26,18 @@ def test_a_folder_in_the_place_of_a_file(tmp_path):
 
 
 def test_a_device_is_not_replaced():
-    with pytest.raises(InputError, match="/dev/null is no regular file, where a file is to be written"):
+    with pytest.raises(InputError, match="/dev/null is not a regular file, where a file is to be written"):
         require_writable(Path("/dev/null"))
 
 
 def test_a_link_to_nothing_in_the_place_of_a_folder(tmp_path):
     (tmp_path / "out").symlink_to(tmp_path / "absent")
-    with pytest.raises(InputError, match="out is no folder"):
+    with pytest.raises(InputError, match="out is not a folder"):
         require_writable(tmp_path / "out" / "a.csv")
 
 
 def test_relative_paths_are_those_of_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").write_text("old")
-    with pytest.raises(InputError, match="out is no folder"):
+    with pytest.raises(InputError, match="out is not a folder"):
         require_writable(Path("out", "a.csv"))

@@ -210,7 +210,7 @@ HIDDEN = [
     (link_to_nothing, "MS_1.nii.gz", "a link to nothing"),
     (make_folder, "MS_1.nii.gz", "a folder"),
 ]
-NOT_TAKEN = "holds what looks like images and is not taken, since cases are files that end with .nii.gz:"
+NOT_TAKEN = "holds entries that look like images and are skipped, since cases are files that end with .nii.gz:"
 
 
 class TestNoCaseVanishes:
@@ -271,7 +271,7 @@ class TestNoCaseVanishes:
     "content, message",
     [
         ('{"file_ending": ".nii.gz",}', r"dataset\.json is not valid JSON"),
-        ('{"training": []}', "the form of nnU-Net v1"),
+        ('{"training": []}', "the format of nnU-Net v1"),
         ("[]", "has no 'file_ending'; it is not the dataset.json"),
         ('{"file_ending": ".dcm"}', r"no reader for files that end with \.dcm"),
     ],
@@ -381,7 +381,7 @@ def test_options_are_checked_before_any_work(dataset, arguments, message):
 def test_folders_without_a_common_format(tmp_path):
     save(tmp_path / "a" / "case.nii.gz", boxes())
     save(tmp_path / "b" / "case.nrrd", boxes())
-    with pytest.raises(InputError, match="no file format of nnU-Net is in both"):
+    with pytest.raises(InputError, match="no file format of nnU-Net in common"):
         evaluate(tmp_path / "a", tmp_path / "b")
 
 
@@ -429,7 +429,7 @@ def test_parts_merge_to_the_files_of_a_single_run(dataset, tmp_path):
     evaluate(*dataset, "-o", tmp_path / "parts", "-num_parts", 2, "--merge")
     for name in ("summary_instances.json", "cases.csv", "lesions.csv"):
         assert (tmp_path / "parts" / name).read_text() == (tmp_path / "whole" / name).read_text()
-    with pytest.raises(InputError, match="was made with another iou_threshold"):
+    with pytest.raises(InputError, match="was made with a different iou_threshold"):
         evaluate(*dataset, "-o", tmp_path / "parts", "-num_parts", 2, "--merge", "--iou_threshold", "0.2")
     (dataset[0] / "MS_2.nii.gz").unlink()
     with pytest.raises(InputError, match="do not hold the cases of the folders: MS_2"):
@@ -558,5 +558,5 @@ def test_a_part_of_another_form_is_named(dataset, content):
     folder.mkdir()
     for part in range(2):
         (folder / f"part_{part}_of_2.json").write_text(content)
-    with pytest.raises(InputError, match=r"part_0_of_2\.json is no part of an evaluation by this command; repeat it"):
+    with pytest.raises(InputError, match=r"part_0_of_2\.json is not a part of an evaluation by this command; repeat it"):
         evaluate(*dataset, "-num_parts", 2, "--merge")

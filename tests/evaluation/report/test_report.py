@@ -80,7 +80,7 @@ def test_one_method_without_images(evaluated):
 def test_an_unknown_reader_is_named(evaluated):
     (method,) = load_methods([evaluated / "half"])
     method.summary["reader"] = "os.system"
-    with pytest.raises(InputError, match=r"half was evaluated with os\.system, which is no reader of nnU-Net; run nnU"):
+    with pytest.raises(InputError, match=r"half was evaluated with os\.system, which is not a reader of nnU-Net; run nnU"):
         make_report([method], n_cases=1)
 
 
@@ -116,7 +116,7 @@ def test_only_a_report_is_replaced(evaluated, monkeypatch):
         report(path)
         assert "Lesion-level evaluation" in path.read_text()
     monkeypatch.setattr(report_module, "make_report", None)
-    with pytest.raises(InputError, match=r"thesis\.html exists and is no report of this command"):
+    with pytest.raises(InputError, match=r"thesis\.html exists and is not a report by this command"):
         report(mine)
     assert mine.read_text() == "<!DOCTYPE html><title>My thesis</title>"
     with pytest.raises(InputError, match="half is a folder, where a file is to be written"):
