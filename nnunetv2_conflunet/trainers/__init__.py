@@ -1,4 +1,4 @@
-"""The trainers that ``nnUNetv2_train -tr`` takes."""
+"""The trainers for ``nnUNetv2_train -tr``."""
 
 from nnunetv2_conflunet.trainers.conflunet_trainer import nnUNetTrainerConfLUNet
 from nnunetv2_conflunet.trainers.isbi2024 import (

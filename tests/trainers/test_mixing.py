@@ -232,7 +232,7 @@ def test_the_recipe_keeps_what_no_other_trainer_changes(train):
 
 def test_two_numbers_of_epochs_are_refused(train):
     five = recursive_find_trainer_class_by_name("nnUNetTrainer_5epochs")
-    with pytest.raises(InputError, match="has epochs = 10, and a trainer of nnU-Net that it mixes sets 5"):
+    with pytest.raises(InputError, match="has epochs = 10, but a trainer of nnU-Net mixed into it sets 5"):
         train(mixed(nnUNetTrainerConfLUNet_10epochs, five))
     assert train(mixed(five, nnUNetTrainerConfLUNet_10epochs)).num_epochs == 5
 

@@ -558,5 +558,5 @@ def test_a_part_of_another_form_is_named(dataset, content):
     folder.mkdir()
     for part in range(2):
         (folder / f"part_{part}_of_2.json").write_text(content)
-    with pytest.raises(InputError, match=r"part_0_of_2\.json is not a part of an evaluation by this command; repeat it"):
+    with pytest.raises(InputError, match=r"part_0_of_2\.json is not a part of an evaluation by this command"):
         evaluate(*dataset, "-num_parts", 2, "--merge")

@@ -80,7 +80,7 @@ def test_one_method_without_images(evaluated):
 def test_an_unknown_reader_is_named(evaluated):
     (method,) = load_methods([evaluated / "half"])
     method.summary["reader"] = "os.system"
-    with pytest.raises(InputError, match=r"half was evaluated with os\.system, which is not a reader of nnU-Net; run nnU"):
+    with pytest.raises(InputError, match=r"half was evaluated with os\.system, which is not a reader of nnU-Net"):
         make_report([method], n_cases=1)
 
 
