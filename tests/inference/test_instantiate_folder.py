@@ -168,7 +168,7 @@ def test_done_cases_are_left_alone_until_something_changes(monkeypatch, capsys, 
 
     (out / "ms_002.csv").unlink()
     assert run(monkeypatch, *arguments) == 0
-    assert "2 of 3 cases were done before" in capsys.readouterr().out
+    assert "2 of 3 cases were already done" in capsys.readouterr().out
     after = {i: i.stat().st_ino for i in out.glob("ms_*")}
     assert sorted(before) == sorted(after)
     assert {i.name for i in before if before[i] != after[i]} == {"ms_002.csv", "ms_002.nii.gz"}
@@ -213,7 +213,7 @@ def test_a_segmentation_with_a_value_that_dataset_json_does_not_declare_is_named
     sitk.WriteImage(image * 255, str(ours / "ms_002.nii.gz"))
     assert run(monkeypatch, "-i", ours, "-o", tmp_path / "out", "-m", "cc") == 1
     error = capsys.readouterr().err
-    assert "1 of 3 cases failed" in error and "ms_002.nii.gz holds 255 in" in error and "replace 255 by 1" in error
+    assert "1 of 3 cases failed" in error and "ms_002.nii.gz holds 255 in" in error and "replace 255 with 1" in error
 
 
 @pytest.fixture
@@ -259,7 +259,7 @@ def test_masks_postprocessed_in_their_own_folder(monkeypatch, tmp_path, ours, po
 
 def test_postprocessed_masks_without_the_folder_of_the_heads(monkeypatch, capsys, tmp_path, ours, postprocessed):
     assert run(monkeypatch, "-i", postprocessed, "-o", tmp_path / "out") == 1
-    assert "--heads names the prediction's folder" in capsys.readouterr().err
+    assert "give the prediction's folder with --heads" in capsys.readouterr().err
     assert run(monkeypatch, "-i", postprocessed, "--heads", tmp_path / "none", "-o", tmp_path / "out") == 1
     assert "none is not a folder" in capsys.readouterr().err
     assert run(monkeypatch, "-i", postprocessed, "--heads", ours, "-o", ours) == 1
@@ -514,9 +514,9 @@ def test_maps_of_an_earlier_version_stay(monkeypatch, capsys, tmp_path, masks):
     (out / "instantiation.json").write_text(json.dumps(record))
     capsys.readouterr()
     assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc") == 0
-    assert "3 of 3 cases were done before" in capsys.readouterr().out
+    assert "3 of 3 cases were already done" in capsys.readouterr().out
     assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc", "--min_area_mm2", 5) == 0
-    assert "done before" not in capsys.readouterr().out
+    assert "already done" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("room", [4096, 6 * 4096])

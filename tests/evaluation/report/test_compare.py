@@ -198,5 +198,5 @@ def test_an_evaluation_of_an_earlier_version_had_no_smallest_area(tmp_path):
         assert compare_methods(load_methods(order), ["F1"]).n == {"F1": 2}
     folders[0] = write(tmp_path / "other", rows, SETTINGS | {"min_area_mm2": 20.0})
     for order in (folders, folders[::-1]):
-        with pytest.raises(InputError, match="another min_area_mm2"):
+        with pytest.raises(InputError, match="different min_area_mm2"):
             compare_methods(load_methods(order), ["F1"])
