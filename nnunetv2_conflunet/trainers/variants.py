@@ -22,15 +22,6 @@ def _of_epochs(epochs: int) -> type:
     return type(name, (nnUNetTrainerConfLUNet,), members)
 
 
-# The first is for trying out a dataset and a machine.
-nnUNetTrainerConfLUNet_1epoch = _of_epochs(1)
-nnUNetTrainerConfLUNet_5epochs = _of_epochs(5)
-nnUNetTrainerConfLUNet_10epochs = _of_epochs(10)
-nnUNetTrainerConfLUNet_20epochs = _of_epochs(20)
-nnUNetTrainerConfLUNet_50epochs = _of_epochs(50)
-nnUNetTrainerConfLUNet_100epochs = _of_epochs(100)
-nnUNetTrainerConfLUNet_250epochs = _of_epochs(250)
-nnUNetTrainerConfLUNet_500epochs = _of_epochs(500)
-nnUNetTrainerConfLUNet_2000epochs = _of_epochs(2000)
-nnUNetTrainerConfLUNet_4000epochs = _of_epochs(4000)
-nnUNetTrainerConfLUNet_8000epochs = _of_epochs(8000)
+# nnUNetTrainerConfLUNet_1epoch, for trying out a dataset and a machine, nnUNetTrainerConfLUNet_5epochs and so on.
+EPOCH_VARIANTS = {kind.__name__: kind for kind in map(_of_epochs, (1, 5, 10, 20, 50, 100, 250, 500, 2000, 4000, 8000))}
+globals().update(EPOCH_VARIANTS)

@@ -63,7 +63,9 @@ def check_shape(array: np.ndarray, shape: Sequence[int], name: str, other: str) 
     """`array`, which must have the shape of the array named `other`."""
     array = np.asarray(array)
     if array.shape != tuple(shape):
-        raise InputError(f"{name} has shape {array.shape} but {other} has {tuple(shape)}; both must be on one grid.")
+        raise InputError(
+            f"{name} has shape {array.shape} but {other} has {tuple(shape)}; both must be on the same grid."
+        )
     return array
 
 

@@ -133,6 +133,6 @@ def _explained(path: Path) -> Iterator[None]:
         if getattr(error, "errno", None) in WRONG_PLACE:
             raise InputError(f"{path} cannot be written ({what}). Name a place where you may write.") from error
         raise InputError(
-            f"{path} cannot be written whole ({what}). Is the disk full? Make room, then run the command again; what "
-            "was there before is unchanged."
+            f"{path} cannot be written completely ({what}). Is the disk full? Make room, then run the command "
+            "again; existing files are unchanged."
         ) from error

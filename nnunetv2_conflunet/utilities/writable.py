@@ -19,7 +19,9 @@ def require_writable(*files: Path) -> None:
     for file in files:
         if file.exists() and not file.is_file():
             what = "a folder" if file.is_dir() else "not a regular file"
-            raise InputError(f"{file} is {what}, where a file is to be written; name another place, or move it away.")
+            raise InputError(
+                f"{file} is {what}, but a file is to be written there; name another place, or move it away."
+            )
     for folder in dict.fromkeys(file.absolute().parent for file in files):
         there = next(place for place in (folder, *folder.parents) if place.exists() or place.is_symlink())
         if not there.is_dir():

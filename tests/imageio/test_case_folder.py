@@ -103,7 +103,7 @@ def test_endings_of_a_folder(tmp_path):
 def test_the_first_folder_that_has_a_file(tmp_path):
     for name in "ab":
         touch(tmp_path / name, "dataset.json")
-    folders = [tmp_path / i for i in ("none", "b", "a")]
+    folders = [tmp_path / name for name in ("none", "b", "a")]
     assert first_file(folders, "dataset.json") == tmp_path / "b" / "dataset.json"
     assert first_file(folders, "plans.json") is None
 

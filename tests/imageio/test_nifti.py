@@ -66,7 +66,7 @@ def test_voxels_within_the_header_are_refused(reader, tmp_path):
 @pytest.mark.parametrize("names, n", [("RGB", 3), ("RGBA", 4)])
 @pytest.mark.parametrize("reader", READERS)
 def test_colors_are_refused_with_their_number(reader, names, n, tmp_path):
-    colors = np.zeros(VALUES.shape, np.dtype([(i, "u1") for i in names]))
+    colors = np.zeros(VALUES.shape, np.dtype([(name, "u1") for name in names]))
     nibabel.save(nibabel.Nifti1Image(colors, np.eye(4)), tmp_path / "map.nii.gz")
     with pytest.raises(InputError, match=rf"map\.nii\.gz holds {n} values per voxel"):
         read_instances(tmp_path / "map.nii.gz", reader())

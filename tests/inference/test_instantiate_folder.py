@@ -114,12 +114,12 @@ def test_center_offset_gives_what_the_function_gives(monkeypatch, capsys, tmp_pa
         # A center of mass lies at most half a voxel along each axis from its peak: exp(-(1 + 1/4 + 1/4) / 8) = 0.829.
         assert table["center_score"].between(0.828, 1).all()
         foreground = probabilities(toys, case)[1]
-        mine = [foreground[read(out, case) == i].mean() for i in table["id"]]
+        mine = [foreground[read(out, case) == label].mean() for label in table["id"]]
         assert table["mean_probability"].tolist() == pytest.approx(mine, rel=1e-5)
     record = json.loads((out / "instantiation.json").read_text())
     assert InstantiationSettings.from_dict(record["settings"]) == InstantiationSettings()
     assert record["cases"] == CASES
-    assert sorted(i.name for i in out.iterdir()) == sorted(
+    assert sorted(file.name for file in out.iterdir()) == sorted(
         [f"{c}{e}" for c in CASES for e in (".csv", ".nii.gz")] + ["instantiation.json"]
     )
 
@@ -164,14 +164,14 @@ def test_done_cases_are_left_alone_until_something_changes(monkeypatch, capsys, 
     out = tmp_path / "out"
     arguments = ("-i", masks, "-o", out, "-m", "cc")
     assert run(monkeypatch, *arguments) == 0
-    before = {i: i.stat().st_ino for i in out.glob("ms_*")}
+    before = {file: file.stat().st_ino for file in out.glob("ms_*")}
 
     (out / "ms_002.csv").unlink()
     assert run(monkeypatch, *arguments) == 0
     assert "2 of 3 cases were already done" in capsys.readouterr().out
-    after = {i: i.stat().st_ino for i in out.glob("ms_*")}
+    after = {file: file.stat().st_ino for file in out.glob("ms_*")}
     assert sorted(before) == sorted(after)
-    assert {i.name for i in before if before[i] != after[i]} == {"ms_002.csv", "ms_002.nii.gz"}
+    assert {file.name for file in before if before[file] != after[file]} == {"ms_002.csv", "ms_002.nii.gz"}
 
     # A new segmentation.
     os.utime(masks / "ms_003.nii.gz")
@@ -195,7 +195,7 @@ def test_maps_of_other_settings_are_gone_before_new_ones_come(tmp_path, masks, m
     monkeypatch.setattr(command, "try_cases", stopped)
     with pytest.raises(KeyboardInterrupt):
         instantiate_folder(masks, out, InstantiationSettings(method="cc", connectivity=6), num_processes=1)
-    assert [i.name for i in out.iterdir()] == ["instantiation.json"]
+    assert [file.name for file in out.iterdir()] == ["instantiation.json"]
 
 
 def test_a_broken_case_is_reported_and_the_others_are_done(monkeypatch, capsys, tmp_path, ours):
@@ -204,7 +204,7 @@ def test_a_broken_case_is_reported_and_the_others_are_done(monkeypatch, capsys, 
     assert run(monkeypatch, "-i", ours, "-o", out, "-m", "center_offset") == 1
     error = capsys.readouterr().err
     assert "1 of 3 cases failed" in error and "ms_002: " in error and "cannot be read" in error
-    assert sorted(i.name for i in out.glob("*.nii.gz")) == ["ms_001.nii.gz", "ms_003.nii.gz"]
+    assert sorted(file.name for file in out.glob("*.nii.gz")) == ["ms_001.nii.gz", "ms_003.nii.gz"]
 
 
 def test_a_segmentation_with_a_value_that_dataset_json_does_not_declare_is_named(monkeypatch, capsys, tmp_path, ours):
@@ -223,7 +223,7 @@ def postprocessed(tmp_path, ours):
     folder.mkdir()
     keep_largest = [remove_all_but_largest_component_from_segmentation], [{"labels_or_regions": 1}]
     for case in CASES:
-        files = [str(i / f"{case}.nii.gz") for i in (ours, folder)]
+        files = [str(path / f"{case}.nii.gz") for path in (ours, folder)]
         # What the command does in its workers.
         load_postprocess_save(*files, SimpleITKIO(), *keep_largest)
     return folder
@@ -530,12 +530,12 @@ def test_a_full_disk_leaves_cases_open_and_the_status_is_1(monkeypatch, capsys, 
     with disk.room(room):
         assert run(monkeypatch, *arguments, "--min_extent_mm", 0) == 1
     error = capsys.readouterr().err
-    assert "of 3 cases failed" in error and "cannot be written whole" in error and "Is the disk full?" in error
+    assert "of 3 cases failed" in error and "cannot be written completely" in error and "Is the disk full?" in error
     out = disk.folder / "out"
-    done = [i for i in CASES if InstanceFiles(out, i, ENDING).are_done()]
-    assert sorted(i.name for i in out.glob("*ms*")) == sorted(f"{i}{e}" for i in done for e in (".csv", ENDING))
+    done = [case for case in CASES if InstanceFiles(out, case, ENDING).are_done()]
+    assert sorted(p.name for p in out.glob("*ms*")) == sorted(f"{case}{e}" for case in done for e in (".csv", ENDING))
     assert run(monkeypatch, *arguments, "--min_extent_mm", 0) == 0
-    assert all(InstanceFiles(out, i, ENDING).are_done() for i in CASES)
+    assert all(InstanceFiles(out, case, ENDING).are_done() for case in CASES)
 
 
 def test_a_full_disk_takes_no_maps_of_other_settings_away(monkeypatch, capsys, disk, masks):

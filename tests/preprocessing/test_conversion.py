@@ -85,6 +85,6 @@ def test_on_a_full_disk_the_old_files_stand(disk, tmp_path, convert):
     (folder / "dataset.json").write_text(json.dumps(dataset_json()))
     before = files_of(disk.folder)
     # Locks of nnU-Net's processes need some bytes, too.
-    with disk.room(4096), pytest.raises(InputError, match=r"a\.nii\.gz cannot be written whole"):
+    with disk.room(4096), pytest.raises(InputError, match=r"a\.nii\.gz cannot be written completely"):
         convert(RawDataset(folder), num_processes=1, overwrite=True)
     assert files_of(disk.folder) == before

@@ -197,7 +197,9 @@ def test_training_cases_of_a_read_only_dataset_are_checked(dataset, tmp_path, ou
 def test_the_cases_are_those_of_nnunet(dataset):
     raw = RawDataset(dataset)
     theirs = get_filenames_of_train_images_and_targets(str(dataset))
-    assert {i.case: str(i.label) for i in raw.training_cases().values()} == {k: v["label"] for k, v in theirs.items()}
+    assert {case.case: str(case.label) for case in raw.training_cases().values()} == {
+        k: v["label"] for k, v in theirs.items()
+    }
     # Listed in dataset.json, the files may lie anywhere.
     listed = {"a": {"images": ["../elsewhere/a.nii.gz"], "label": "../elsewhere/a_label.nii.gz"}}
     change_json(dataset, dataset=listed)

@@ -213,7 +213,7 @@ def test_files_are_whole_or_as_they_were(tmp_path, toys, references, monkeypatch
         replace_file(source, target)
 
     monkeypatch.setattr(os, "replace", failing)
-    with pytest.raises(InputError, match=r"cannot be written whole \(disk full\)"):
+    with pytest.raises(InputError, match=r"cannot be written completely \(disk full\)"):
         determine(model, references)
     assert (model / name).read_bytes() == (model / "plans.json").read_bytes() == older
     assert not [i.name for i in model.iterdir() if i.name.startswith(".")]

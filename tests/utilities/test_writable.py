@@ -10,7 +10,7 @@ from nnunetv2_conflunet.utilities.writable import require_writable
 def test_places_that_can_be_written_are_left_as_they_are(tmp_path):
     (tmp_path / "old.csv").write_text("old")
     require_writable(tmp_path / "old.csv", tmp_path / "new.csv", tmp_path / "new" / "folder" / "a.csv")
-    assert [i.name for i in tmp_path.iterdir()] == ["old.csv"] and (tmp_path / "old.csv").read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["old.csv"] and (tmp_path / "old.csv").read_text() == "old"
 
 
 @pytest.mark.parametrize("kind", UNWRITABLE)
@@ -21,12 +21,12 @@ def test_places_that_cannot_be_written(tmp_path, kind):
 
 def test_a_folder_in_the_place_of_a_file(tmp_path):
     (tmp_path / "a.csv").mkdir()
-    with pytest.raises(InputError, match=r"a\.csv is a folder, where a file is to be written"):
+    with pytest.raises(InputError, match=r"a\.csv is a folder, but a file is to be written there"):
         require_writable(tmp_path / "a.csv")
 
 
 def test_a_device_is_not_replaced():
-    with pytest.raises(InputError, match="/dev/null is not a regular file, where a file is to be written"):
+    with pytest.raises(InputError, match="/dev/null is not a regular file, but a file is to be written there"):
         require_writable(Path("/dev/null"))
 
 

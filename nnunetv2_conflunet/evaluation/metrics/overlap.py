@@ -46,8 +46,8 @@ class Foreground:
         prediction, reference = np.asarray(prediction), np.asarray(reference)
         if prediction.shape != reference.shape:
             raise InputError(
-                f"The prediction has shape {prediction.shape} and the reference {reference.shape}; both must lie on "
-                "one grid. Resample the prediction to the reference by nearest neighbor."
+                f"The prediction has shape {prediction.shape} and the reference {reference.shape}; both must be on "
+                "the same grid. Resample the prediction to the reference by nearest neighbor."
             )
         if prediction.ndim not in (2, 3):
             raise InputError(f"Instance maps have two or three axes, not shape {prediction.shape}.")

@@ -133,7 +133,7 @@ def test_three_methods_share_one_family(tmp_path):
 
 
 def compare(*arguments):
-    compare_command.compare(compare_command._parser().parse_args([str(i) for i in arguments]))
+    compare_command.compare(compare_command._parser().parse_args([str(argument) for argument in arguments]))
 
 
 def test_names_are_no_formulas_in_the_table_and_the_true_ones_when_read(methods, tmp_path):
