@@ -2,13 +2,15 @@
 
 import argparse
 
+from nnunetv2.configuration import default_num_processes
+
 from nnunetv2_conflunet.preprocessing.check_instances import InstanceCheck
 from nnunetv2_conflunet.preprocessing.configurations import plans_file, preprocessed_configurations
 from nnunetv2_conflunet.preprocessing.conversion import write_instances_from_labels, write_labels_from_instances
 from nnunetv2_conflunet.preprocessing.paper_configuration import NAME, add_paper_configuration
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
 from nnunetv2_conflunet.utilities.array_checks import CONNECTIVITIES
-from nnunetv2_conflunet.utilities.commands import add_num_processes, run_command
+from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import list_some
 from nnunetv2_conflunet.utilities.nnunet_folders import RAW, dataset_name, nnunet_folder
 from nnunetv2_conflunet.utilities.options import make_parser
@@ -69,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-d", required=True, help="id or name of the dataset")
     add("-p", default="nnUNetPlans", help="name of the plans")
     add("-c", nargs="+", help="configurations (default: all that are preprocessed)")
-    add_num_processes(parser)
+    add("-np", type=int, default=default_num_processes, help="number of worker processes")
     text = f"also write the configuration {NAME}, with patch, batch and network of the paper, into the plans"
     add("--paper_configuration", action="store_true", help=text)
     add("--labels_from_instances", action="store_true", help="first write labelsTr: the foreground of instancesTr")
