@@ -52,9 +52,6 @@ def simulate_real_patient(
         grid: the grid of the image, 1 mm.
         statistics: distributions of the lesions; sheets are added. None for a patient without lesions.
         seed: the same seed gives the same patient.
-
-    Returns:
-        The patient.
     """
     brain_rng, plan_rng, place_rng, look_rng, scan_rng = random_streams(seed, 5)
     anatomy, occurrence = deform_brain(brain, grid, brain_rng)

@@ -55,7 +55,7 @@ def _model_folder(args: argparse.Namespace) -> Path:
     if args.i is not None:
         return args.i
     if args.d is None:
-        raise InputError("Name the model: its folder with -i, or -d, -c, -tr and -p as for nnUNetv2_train.")
+        raise InputError("Specify the model: its folder with -i, or -d, -c, -tr and -p as for nnUNetv2_train.")
     nnunet_folder(RESULTS, "export it, or name the model's folder with -i.")
     return Path(get_output_folder(dataset_name(args.d), args.tr, args.p, args.c))
 

@@ -117,8 +117,8 @@ def _read(path: Path, reader: BaseReaderWriter, kind: _Kind) -> tuple[np.ndarray
         if stored is not None:
             stored.check_whole(None)
         raise InputError(
-            f"{path} cannot be read by {type(reader).__name__} ({type(error).__name__}: {error}). It must be a whole "
-            f"image file with one channel of {kind.values}, in the dataset's format."
+            f"{path} cannot be read by {type(reader).__name__} ({type(error).__name__}: {error}). It must be a "
+            f"complete image file with one channel of {kind.values}, in the dataset's format."
         ) from error
     _require_one_value_a_voxel(path, values, properties, kind)
     # Values that do not fit into int32 are found below.

@@ -91,8 +91,8 @@ class OutputFiles:
         written = _written_name(folder, name, file_ending, writer)
         if not written.lower().endswith(file_ending.lower()):
             raise InputError(
-                f"{writer.__name__} writes the segmentation of case '{name}' to {written}, which is no {file_ending} "
-                "file. Rename the case."
+                f"{writer.__name__} writes the segmentation of case '{name}' to {written}, which is not a "
+                f"{file_ending} file. Rename the case."
             )
         case, ending = written[: -len(file_ending)], written[-len(file_ending) :]
         instances = InstanceFiles(folder / INSTANCES_FOLDER, case, ending)

@@ -54,9 +54,6 @@ def simulate_patient(grid: Grid, statistics: LesionStatistics | None, seed: int 
         statistics: distributions of the lesions; None for a patient without lesions.
         seed: the same seed gives the same patient.
 
-    Returns:
-        The patient.
-
     Raises:
         InputError: the anatomy is not installed.
     """

@@ -96,8 +96,8 @@ def check_finite(array: np.ndarray, name: str) -> np.ndarray:
         total = array.sum(dtype=np.float32 if array.dtype == np.float16 else None)
     if not np.isfinite(total) and not np.isfinite(array).all():
         raise InputError(
-            f"{name} holds {np.count_nonzero(~np.isfinite(array))} NaN or infinite values; the image that it was made "
-            "from holds some too, or the network has diverged or overflowed."
+            f"{name} holds {np.count_nonzero(~np.isfinite(array))} NaN or infinite values; either its image "
+            "holds some, too, or the network has diverged or overflowed."
         )
     return array
 

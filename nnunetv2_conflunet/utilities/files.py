@@ -131,7 +131,7 @@ def _explained(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError) as error:
         what = getattr(error, "strerror", None) or (str(error).strip().splitlines() or [type(error).__name__])[-1]
         if getattr(error, "errno", None) in WRONG_PLACE:
-            raise InputError(f"{path} cannot be written ({what}). Name a place where you may write.") from error
+            raise InputError(f"{path} cannot be written ({what}). Choose a location where you may write.") from error
         raise InputError(
             f"{path} cannot be written completely ({what}). Is the disk full? Make room, then run the command "
             "again; existing files are unchanged."

@@ -20,17 +20,17 @@ def require_writable(*files: Path) -> None:
         if file.exists() and not file.is_file():
             what = "a folder" if file.is_dir() else "not a regular file"
             raise InputError(
-                f"{file} is {what}, but a file is to be written there; name another place, or move it away."
+                f"{file} is {what}, but a file is to be written there; choose another location, or move it away."
             )
     for folder in dict.fromkeys(file.absolute().parent for file in files):
         there = next(place for place in (folder, *folder.parents) if place.exists() or place.is_symlink())
         if not there.is_dir():
-            raise InputError(f"{there} is not a folder, so nothing can be written there; name another place.")
+            raise InputError(f"{there} is not a folder, so nothing can be written there; choose another location.")
         try:
             # A temporary file without a name in the folder.
             with tempfile.TemporaryFile(dir=there) as probe:
                 probe.write(PROBE)
         except OSError as error:
             raise InputError(
-                f"Nothing can be written to {there} ({error.strerror}); make it writable, or name another place."
+                f"Nothing can be written to {there} ({error.strerror}); make it writable, or choose another location."
             ) from error

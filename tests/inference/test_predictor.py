@@ -396,7 +396,7 @@ def test_an_image_with_nan_is_named(files):
     content[20, 17, 10] = np.nan
     nibabel.save(nibabel.Nifti1Image(content, image.affine), path)
     source = [[str(folder / f"oblique_{i:04d}.nii.gz") for i in range(8)]]
-    message = r"Case oblique has no instances: heatmap holds .* NaN .*; the image that it was made from holds some too"
+    message = r"Case oblique has no instances: heatmap holds .* NaN .*; either its image holds some, too"
     with pytest.raises(InputError, match=message):
         oblique_predictor("NibabelIO").predict_from_files_sequential(source, [str(folder / "out" / "oblique")])
     assert not list((folder / "out").glob("instances/*"))

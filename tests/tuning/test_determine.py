@@ -392,7 +392,7 @@ def test_the_command(tmp_path, toys):
 @pytest.mark.parametrize(
     "arguments, variables, message",
     [
-        ((), {}, "Name the model: its folder with -i, or -d"),
+        ((), {}, "Specify the model: its folder with -i, or -d"),
         (("-d", "7"), {"nnUNet_results": None}, "nnUNet_results is not set"),
         (("-d", "7"), {}, "7"),
         (("-i", "MODEL"), {"nnUNet_raw": None}, "nnUNet_raw is not set; name the folder of the reference"),

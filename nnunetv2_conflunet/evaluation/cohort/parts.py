@@ -24,7 +24,7 @@ def part_file(folder: Path, part_id: int, num_parts: int) -> Path:
 def check_part(part_id: int, num_parts: int) -> None:
     """Raise an InputError for a part that does not exist."""
     if num_parts < 1 or not 0 <= part_id < num_parts:
-        raise InputError(f"There is no part {part_id} of {num_parts}; -part_id counts from 0 to -num_parts less 1.")
+        raise InputError(f"There is no part {part_id} of {num_parts}; -part_id counts from 0 to -num_parts minus 1.")
 
 
 def write_part(
