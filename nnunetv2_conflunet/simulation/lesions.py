@@ -6,13 +6,14 @@ from typing import Protocol
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from nnunetv2_conflunet.postprocessing.size_filter import PAPER_LIMITS
 from nnunetv2_conflunet.utilities.options import option
 
 # Lesions of the consensus masks of Lesjak et al. 2017 (doi:10.1007/s12021-017-9348-7), measured with 26-connectivity
 # on components of at least 14 mm3 and 3 mm along each axis: volume log-normal, left-truncated at 14 mm3.
 LOG_VOLUME_MEAN, LOG_VOLUME_SD = 3.26, 1.43
 # ConfLUNet (Wynen et al. 2024) removes instances below these sizes.
-MIN_VOLUME_MM3, MIN_EXTENT_MM = 14.0, 3.0
+MIN_VOLUME_MM3, MIN_EXTENT_MM = PAPER_LIMITS.min_volume_mm3, PAPER_LIMITS.min_extent_mm
 MAX_UNIT_VOLUME_MM3 = 2000.0
 # Lesions per patient in the same masks: mean 58, variance 2483 = mean + mean^2 / dispersion.
 MEAN_LESIONS, COUNT_DISPERSION = 58.0, 1.4

@@ -11,11 +11,10 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from nnunetv2_conflunet.imageio import CaseFolder, read_instances
+from nnunetv2_conflunet.simulation.cohort import ENDING, SPLITS
 from nnunetv2_conflunet.simulation.image_grid import enlarged
 from nnunetv2_conflunet.utilities.errors import InputError
-from nnunetv2_conflunet.utilities.nnunet_folders import TRAINING_INSTANCES
 
-ENDING = ".nii.gz"
 QUANTILES = 5, 25, 50, 75, 95
 LARGE_MM3 = 2000.0
 # Consensus masks of Lesjak et al. 2017 (doi:10.1007/s12021-017-9348-7) in MNI space: 23 patients, 1335 components
@@ -94,7 +93,7 @@ def measure_dataset(folder: str | os.PathLike) -> list[CaseLesions]:
     Raises:
         InputError: there are none, or one would be skipped or cannot be read.
     """
-    folders = (Path(folder, name) for name in (TRAINING_INSTANCES, "instancesTs"))
+    folders = (Path(folder, f"instances{split}") for split in SPLITS)
     splits = [CaseFolder.of(split, ENDING) for split in folders if split.is_dir()]
     for split in splits:
         split.refuse_lost()
