@@ -37,7 +37,7 @@ def write_instances(
         writer: an instance of the reader/writer that read the image.
         properties: what that reader returned for the image.
         file_ending: the dataset's, such as ``.nii.gz``.
-        beside: maps further files to their texts. They appear together with the map, just before it.
+        beside: maps additional files to their texts. They appear together with the map, just before it.
 
     Raises:
         InputError: the format cannot hold the ids (above 65,535 in PNG, above 255 in BMP), an unknown reader/writer

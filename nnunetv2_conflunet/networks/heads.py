@@ -1,4 +1,4 @@
-"""Center and offset heads as further output channels of any nnU-Net network.
+"""Center and offset heads as additional output channels of any nnU-Net network.
 
 The last convolution of a network returns the semantic channels, then the center heatmap, then the offsets in mm, one
 channel per spatial axis (Wynen et al., ISBI 2024, Fig. 1). No module is added, so the names in the state dict stay

@@ -48,7 +48,7 @@ HOLDS = (
          "our predictor finds our trainers without nnUNet_extTrainer", "nnunet_plugin.search_path",
          attributes="is_set get", behavior="the variable is read when it is asked for, not when nnU-Net is imported"),
     Hold("network of a trainer", f"{TRAINER}.build_network_architecture",
-         "center and offset heads as further output channels", "trainers.conflunet_trainer trainers.isbi2024",
+         "center and offset heads as additional output channels", "trainers.conflunet_trainer trainers.isbi2024",
          parameters="plans_manager configuration_manager num_input_channels num_output_channels "
          "enable_deep_supervision"),
     Hold("how a trainer builds its network", f"{TRAINER}.initialize", "center and offset heads in training",

@@ -27,7 +27,7 @@ def atomic_path(
     Args:
         path: the file to write. Its folder is created if needed.
         ending: the file ending by which a writer picks the format, such as ``.nii.gz``. Default: the last suffix.
-        beside: maps further files to their texts. They appear together with `path`: all files or none, `path` last.
+        beside: maps additional files to their texts. They appear together with `path`: all files or none, `path` last.
 
     Yields:
         A hidden path in the same folder, unique to this process, with the same ending. Removed after an error.

@@ -14,7 +14,7 @@ def option(default: Any, text: str, *, flag: str | None = None, **argument: Any)
         default: the field's default value.
         text: the help text.
         flag: such as ``"-m"``; default: ``--`` and the field's name.
-        argument: further arguments of `ArgumentParser.add_argument`, such as `choices` or `metavar`.
+        argument: other arguments of `ArgumentParser.add_argument`, such as `choices` or `metavar`.
 
     Example:
         >>> from dataclasses import dataclass
@@ -70,7 +70,7 @@ def chosen(settings: type, args: argparse.Namespace, prefix: str = "") -> dict[s
 
 
 def as_text(value: Any) -> str:
-    """A value as it is typed on the command line.
+    """A value as typed on the command line.
 
     Example:
         >>> as_text((30.0, 0.5))

@@ -245,7 +245,7 @@ CHANGES = {
         lambda patch, predictor: patch.setattr(
             resolve_name(TRAINER), "build_network_architecture", lambda plans_manager, dataset_json: None
         ),
-        r"takes \(plans_manager dataset_json\) and not .*heads as further output channels",
+        r"takes \(plans_manager dataset_json\) and not .*heads as additional output channels",
     ),
     "another function is called": (
         "export of many cases",

@@ -10,7 +10,7 @@ from nnunetv2_conflunet.evaluation.cohort.settings import ADDED
 from nnunetv2_conflunet.evaluation.metrics.formulas import DISTANCES, RATIOS
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS, SizeLimits
 
-# Ratios in the order of the paper's table, and further ones.
+# Ratios in the order of the paper's table, followed by additional ones.
 PRINTED_RATIOS = (
     *("Precision", "Recall", "F1", "Recall_CLU", "Precision_CLU", "F1_CLU"),
     *("DSC", "nDSC", "DSC_TP", "DSC_TP_CLU", "PQ", "SQ", "RQ", "PQ_CLU", "NSD"),
