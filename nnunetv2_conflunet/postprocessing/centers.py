@@ -19,6 +19,8 @@ from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups, in_scan_ord
 ROUNDING = 1e-6
 # Voxels of a window from which on passes over the image cost less than a look at each of them.
 WIDE = 50_000
+# Voxels that are compared with their neighbors at once: some tens of MB.
+PART_VOXELS = 2**19
 # Pairs of equal maxima in each other's windows, at most, that are listed: some hundred MB.
 MOST_PAIRS = 10**7
 
@@ -146,22 +148,30 @@ def find_peaks(heatmap: np.ndarray, spacing_mm: np.ndarray, *, threshold: float,
 def _local_maxima(heatmap: np.ndarray, threshold: np.float32, half: np.ndarray) -> np.ndarray:
     if (2 * half + 1).prod() > WIDE:
         return _maxima_by_passes(heatmap, threshold, half)
-    flat = heatmap.reshape(-1)
-    at = np.flatnonzero(flat >= threshold)
-    # One row an axis.
-    left, value = np.stack(np.unravel_index(at, heatmap.shape)), flat[at]
     shifts = np.stack(np.meshgrid(*(np.arange(-h, h + 1) for h in half), indexing="ij"), axis=-1).reshape(-1, len(half))
     # Nearest first: the direct neighbors leave few voxels for the rest of a wide window.
     shifts = shifts[np.argsort((shifts**2).sum(axis=1), kind="stable")][1:]
-    for done, shift in enumerate(shifts):
-        if done >= 3 ** len(half) - 1 and len(value) * (len(shifts) - done) > heatmap.size:
-            # A heatmap that is constant in large parts.
-            return _maxima_by_passes(heatmap, threshold, half)
+    direct, others = np.split(shifts, [3 ** len(half) - 1])
+    at = np.flatnonzero(heatmap >= threshold)
+    parts = np.array_split(at, len(at) // PART_VOXELS + 1)
+    at = np.concatenate([_not_exceeded(heatmap, part, direct) for part in parts])
+    if len(at) * len(others) > heatmap.size:
+        # A heatmap that is constant in large parts.
+        return _maxima_by_passes(heatmap, threshold, half)
+    return np.stack(np.unravel_index(_not_exceeded(heatmap, at, others), heatmap.shape)).T
+
+
+def _not_exceeded(heatmap: np.ndarray, at: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+    """Those of some voxels, by their position in C order, that nothing exceeds to which one of the shifts leads."""
+    flat = heatmap.reshape(-1)
+    # One row an axis.
+    index, value = np.stack(np.unravel_index(at, heatmap.shape)), flat[at]
+    for shift in shifts:
         # A clipped position lies inside the window too.
-        neighbor = np.ravel_multi_index(tuple(left + shift[:, None]), heatmap.shape, mode="clip")
+        neighbor = np.ravel_multi_index(tuple(index + shift[:, None]), heatmap.shape, mode="clip")
         highest = flat[neighbor] <= value
-        left, value = left[:, highest], value[highest]
-    return left.T
+        index, value = index[:, highest], value[highest]
+    return np.ravel_multi_index(tuple(index), heatmap.shape)
 
 
 def _maxima_by_passes(heatmap: np.ndarray, threshold: np.float32, half: np.ndarray) -> np.ndarray:

@@ -149,6 +149,13 @@ def test_a_wide_window_is_searched_in_another_way_with_the_same_peaks(monkeypatc
         np.testing.assert_array_equal(passed_over.indices, looked_at.indices)
 
 
+def test_voxels_are_compared_part_by_part_with_the_same_peaks(monkeypatch):
+    heatmap = np.random.default_rng(0).integers(1, 30, (12, 13, 14)) / 30
+    at_once = peaks(heatmap, window_mm=5.0)
+    monkeypatch.setattr("nnunetv2_conflunet.postprocessing.centers.PART_VOXELS", 50)
+    np.testing.assert_array_equal(peaks(heatmap, window_mm=5.0).indices, at_once.indices)
+
+
 @pytest.mark.parametrize("shape", [(200, 300), (20, 60, 60)])
 def test_a_window_wider_than_the_image_ends_at_its_border(shape):
     # 16,666 voxels of 0.3 um in a window of 5 mm.
