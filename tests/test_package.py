@@ -60,6 +60,13 @@ def test_functions_on_arrays_import_no_torch(name):
     assert "numpy" in modules and not modules & {"torch", "nnunetv2"}
 
 
+def test_commands_that_run_no_network_import_no_torch():
+    """Each of their worker processes would take the time and the memory for it."""
+    commands = "compare", "evaluate", "instantiate", "report", "simulate"
+    modules, _ = modules_after("; ".join(f"import nnunetv2_conflunet.commands.{command}" for command in commands))
+    assert "nnunetv2" in modules and "torch" not in modules
+
+
 @pytest.mark.parametrize("name", nnunetv2_conflunet.__all__)
 def test_the_package_offers_what_its_rooms_define(name):
     found = getattr(nnunetv2_conflunet, name)

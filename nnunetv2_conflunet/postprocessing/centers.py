@@ -10,15 +10,19 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
-from nnunetv2_conflunet.postprocessing.pieces import TIE_MM, Assignment, nearest_label
-from nnunetv2_conflunet.postprocessing.prominence import relative_prominence
+from nnunetv2_conflunet.postprocessing.pieces import Assignment, nearest_label
+from nnunetv2_conflunet.postprocessing.prominence import is_consistent, relative_prominence
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
-from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups
+from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups, in_scan_order
 
 # Above the rounding of spacings in mm, squared distances in mm2 and shares of a float32 height, far below a voxel.
 ROUNDING = 1e-6
 # Voxels of a window from which on passes over the image cost less than a look at each of them.
 WIDE = 50_000
+# Voxels that are compared with their neighbors at once: some tens of MB.
+PART_VOXELS = 2**19
+# Pairs of equal maxima in each other's windows, at most, that are listed: some hundred MB.
+MOST_PAIRS = 10**7
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,20 +147,36 @@ def find_peaks(heatmap: np.ndarray, spacing_mm: np.ndarray, *, threshold: float,
 
 def _local_maxima(heatmap: np.ndarray, threshold: np.float32, half: np.ndarray) -> np.ndarray:
     if (2 * half + 1).prod() > WIDE:
-        highest = maximum_filter(heatmap, size=2 * half + 1, mode="nearest")
-        return np.argwhere((heatmap >= threshold) & (heatmap == highest))
-    flat = heatmap.reshape(-1)
-    at = np.flatnonzero(flat >= threshold)
-    # One row an axis.
-    left, value = np.stack(np.unravel_index(at, heatmap.shape)), flat[at]
+        return _maxima_by_passes(heatmap, threshold, half)
     shifts = np.stack(np.meshgrid(*(np.arange(-h, h + 1) for h in half), indexing="ij"), axis=-1).reshape(-1, len(half))
     # Nearest first: the direct neighbors leave few voxels for the rest of a wide window.
-    for shift in shifts[np.argsort((shifts**2).sum(axis=1), kind="stable")][1:]:
+    shifts = shifts[np.argsort((shifts**2).sum(axis=1), kind="stable")][1:]
+    direct, others = np.split(shifts, [3 ** len(half) - 1])
+    at = np.flatnonzero(heatmap >= threshold)
+    parts = np.array_split(at, len(at) // PART_VOXELS + 1)
+    at = np.concatenate([_not_exceeded(heatmap, part, direct) for part in parts])
+    if len(at) * len(others) > heatmap.size:
+        # A heatmap that is constant in large parts.
+        return _maxima_by_passes(heatmap, threshold, half)
+    return np.stack(np.unravel_index(_not_exceeded(heatmap, at, others), heatmap.shape)).T
+
+
+def _not_exceeded(heatmap: np.ndarray, at: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+    """Those of some voxels, by their position in C order, that nothing exceeds to which one of the shifts leads."""
+    flat = heatmap.reshape(-1)
+    # One row an axis.
+    index, value = np.stack(np.unravel_index(at, heatmap.shape)), flat[at]
+    for shift in shifts:
         # A clipped position lies inside the window too.
-        neighbor = np.ravel_multi_index(tuple(left + shift[:, None]), heatmap.shape, mode="clip")
+        neighbor = np.ravel_multi_index(tuple(index + shift[:, None]), heatmap.shape, mode="clip")
         highest = flat[neighbor] <= value
-        left, value = left[:, highest], value[highest]
-    return left.T
+        index, value = index[:, highest], value[highest]
+    return np.ravel_multi_index(tuple(index), heatmap.shape)
+
+
+def _maxima_by_passes(heatmap: np.ndarray, threshold: np.float32, half: np.ndarray) -> np.ndarray:
+    highest = maximum_filter(heatmap, size=2 * half + 1, mode="nearest")
+    return np.argwhere((heatmap >= threshold) & (heatmap == highest))
 
 
 def _one_a_plateau(maxima: np.ndarray, half: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
@@ -192,6 +212,8 @@ def _plateaus(voxels: Voxels, half: np.ndarray, within: float) -> np.ndarray:
         for side in pair:
             n_neighbors += np.bincount(side, minlength=len(voxels))
     surface = np.flatnonzero(n_neighbors < full)
+    if len(surface) * (2 * half + 1).prod() > MOST_PAIRS:
+        return _joined_by_passes(voxels, touching, half)
     tree = cKDTree(voxels.coordinates[surface] / np.maximum(half, 1))
     pairs = touching[surface[tree.query_pairs(within, p=np.inf, output_type="ndarray")]]
     n = touching.max() + 1
@@ -199,37 +221,22 @@ def _plateaus(voxels: Voxels, half: np.ndarray, within: float) -> np.ndarray:
     return connected_components(graph, directed=False)[1][touching]
 
 
-def is_consistent(centers_mm: np.ndarray, offsets_mm: np.ndarray, least: float) -> np.ndarray:
-    """Which centers are left when those whose own offset leads to another one are left out.
+def _joined_by_passes(voxels: Voxels, number: np.ndarray, half: np.ndarray) -> np.ndarray:
+    """(N,) plateaus from `number`, which is 1.. of the voxels that touch, by passes over their box.
 
-    The offset at the center of a lesion is 0. A center's consistency is the distance from where its own offset points
-    to the nearest other center, in units of the distance to itself. Below 1 the rule of the paper (Wynen et al., ISBI
-    2024) gives the center's own voxel to another center. Centers are judged from the last to the first, and what is
-    left out no longer counts for those that follow, so that of two that point at each other the first stays.
-
-    Args:
-        centers_mm: (K, dim) positions, the most certain first.
-        offsets_mm: (K, dim) offsets at these positions.
-        least: lowest consistency of a center; 0 keeps all.
-
-    Returns:
-        (K,) bool.
-
-    >>> is_consistent(np.array([[0.0, 0.0], [0.0, 10.0]]), np.array([[0.0, 0.0], [0.0, -5.1]]), 1.0)
-    array([ True, False])
+    A round joins each number with the highest and the lowest one in its windows, which leaves at most half of those
+    that are to be joined with any.
     """
-    kept = np.ones(len(centers_mm), bool)
-    if least <= 0 or len(centers_mm) < 2:
-        return kept
-    centers_mm, offsets_mm = np.asarray(centers_mm, np.float64), np.asarray(offsets_mm, np.float64)
-    tree = cKDTree(centers_mm)
-    pointed_mm = centers_mm + offsets_mm
-    reach_mm = least * np.linalg.norm(offsets_mm, axis=1) - TIE_MM
-    # At least two neighbors, of which one may be the center itself.
-    distance_mm, neighbor = tree.query(pointed_mm, k=2)
-    other = neighbor != np.arange(len(centers_mm))[:, None]
-    candidates = np.flatnonzero((other & (distance_mm < reach_mm[:, None])).any(axis=1))
-    for center in candidates[::-1]:
-        near = np.array(tree.query_ball_point(pointed_mm[center], reach_mm[center]), np.intp)
-        kept[center] = not kept[near[near != center]].any()
-    return kept
+    first, last = voxels.box
+    inside, array = tuple((voxels.coordinates - first).T), np.zeros(last - first + 1, np.int32)
+    while True:
+        n, found = number.max() + 1, []
+        for rank in (number, n - number):
+            array[inside] = rank
+            found.append(maximum_filter(array, size=2 * half + 1, mode="constant")[inside])
+        pairs = np.concatenate([np.stack([number, other]) for other in (found[0], n - found[1])], axis=1)
+        pairs = pairs[:, pairs[0] != pairs[1]]
+        if not pairs.size:
+            return number
+        graph = coo_array((np.ones(pairs.shape[1], bool), tuple(pairs)), shape=(n, n))
+        number = in_scan_order(connected_components(graph, directed=False)[1][number])

@@ -98,6 +98,7 @@ def determine_postprocessing(
     *,
     num_processes: int = default_num_processes,
     dry_run: bool = False,
+    **fields: Any,
 ) -> dict[str, Any]:
     """Search the settings of center-offset, and store the choice where prediction reads it.
 
@@ -112,18 +113,20 @@ def determine_postprocessing(
         settings: what is tried, and what decides. Default: those of :class:`TuningSettings`.
         num_processes: worker processes.
         dry_run: write nothing.
+        fields: of `settings`, to replace, such as ``metric="F1"``; None leaves one as it is.
 
     Returns:
         What the JSON file holds.
 
     Raises:
-        InputError: a model whose method has no centers, no validation folder, heads or references, references without
-            lesions, or files that cannot be used; it names them.
+        InputError: an unknown metric, a model whose method has no centers, no validation folder, heads or references,
+            references without lesions, or files that cannot be used; it names them.
 
     >>> model = Path("nnUNetTrainerConfLUNet__nnUNetPlans__3d_fullres")
-    >>> record = determine_postprocessing(model, ["0"], settings=TuningSettings("F1"))  # doctest: +SKIP
+    >>> record = determine_postprocessing(model, ["0"], metric="F1")  # doctest: +SKIP
     """
-    settings = settings or TuningSettings()
+    given = {name: value for name, value in fields.items() if value is not None}
+    settings = replace(settings or TuningSettings(), **given)
     folder = ModelFolder(model)
     default = folder.settings().untuned
     if default.method != "center_offset":

@@ -1,5 +1,6 @@
 """Peaks against plateaus drawn by hand and against a slow search."""
 
+import tracemalloc
 from itertools import product
 
 import numpy as np
@@ -91,6 +92,18 @@ def test_a_constant_heatmap_is_one_peak_in_the_middle():
     assert peaks(np.full((7, 7, 7), 0.3)).indices.tolist() == [[3, 3, 3]]
 
 
+def test_large_equal_blocks_take_little_memory():
+    heatmap = np.zeros((60, 60, 60))
+    heatmap[:25] = heatmap[39:] = 1
+    tracemalloc.start()
+    found = peaks(heatmap, window_mm=31.0)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found.indices) == 1
+    # A list of all pairs would take more than 1 GB.
+    assert peak_bytes < 3e8
+
+
 def test_thick_slices_do_not_multiply_a_lesion():
     at = np.stack(np.meshgrid(np.arange(9) * 3.0, np.arange(20), np.arange(20), indexing="ij"), axis=-1)
     heatmap = np.exp(-((at - (12, 10, 10)) ** 2).sum(axis=-1) / 8)
@@ -136,6 +149,13 @@ def test_a_wide_window_is_searched_in_another_way_with_the_same_peaks(monkeypatc
         np.testing.assert_array_equal(passed_over.indices, looked_at.indices)
 
 
+def test_voxels_are_compared_part_by_part_with_the_same_peaks(monkeypatch):
+    heatmap = np.random.default_rng(0).integers(1, 30, (12, 13, 14)) / 30
+    at_once = peaks(heatmap, window_mm=5.0)
+    monkeypatch.setattr("nnunetv2_conflunet.postprocessing.centers.PART_VOXELS", 50)
+    np.testing.assert_array_equal(peaks(heatmap, window_mm=5.0).indices, at_once.indices)
+
+
 @pytest.mark.parametrize("shape", [(200, 300), (20, 60, 60)])
 def test_a_window_wider_than_the_image_ends_at_its_border(shape):
     # 16,666 voxels of 0.3 um in a window of 5 mm.
@@ -165,7 +185,9 @@ def one_a_plateau(heatmap, spacing_mm, threshold, window_mm):
 )
 @pytest.mark.parametrize("window_mm", [3.0, 5.0, 7.0])
 @pytest.mark.parametrize("levels", [1, 2, 4, 30])
-def test_plateaus_match_a_comparison_of_every_two_maxima(shape, spacing_mm, window_mm, levels):
+@pytest.mark.parametrize("most_pairs", [0, 10**7])
+def test_plateaus_match_a_comparison_of_every_two_maxima(monkeypatch, shape, spacing_mm, window_mm, levels, most_pairs):
+    monkeypatch.setattr("nnunetv2_conflunet.postprocessing.centers.MOST_PAIRS", most_pairs)
     spacing_mm = np.array(spacing_mm, float)
     for seed in range(10):
         rng = np.random.default_rng(seed)

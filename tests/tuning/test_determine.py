@@ -73,6 +73,15 @@ def mean_at(model, settings, metric="PQ"):
     return row[f"{metric}_mean"]
 
 
+def test_fields_of_the_settings_can_be_given_by_name(tmp_path, toys, references):
+    """As docs/tuning.md shows; None stands for the default."""
+    model = toys.write_model(tmp_path, [toys.scene(spurious=0.3) for _ in range(4)])
+    by_name = determine_postprocessing(
+        model, ["0", "1"], references, metric="F1", grid=GRID, scoring=None, num_processes=1, dry_run=True
+    )
+    assert by_name == determine(model, references, metric="F1", dry_run=True)
+
+
 @pytest.mark.parametrize("metric", ["PQ", "F1"])
 def test_the_threshold_above_false_and_below_true_peaks(tmp_path, toys, references, metric):
     # False peaks of 0.3 divide every lesion; at 0.8 no peak is left, so touching lesions are one.
