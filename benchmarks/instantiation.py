@@ -22,7 +22,8 @@ from scipy.spatial.distance import cdist
 from skimage.feature import hessian_matrix, hessian_matrix_eigvals
 
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate
-from nnunetv2_conflunet.postprocessing.centers import assign_by_offsets, find_peaks
+from nnunetv2_conflunet.postprocessing.assignment import assign_by_offsets
+from nnunetv2_conflunet.postprocessing.centers import find_peaks
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
 from nnunetv2_conflunet.postprocessing.merging import MergeRule
 from nnunetv2_conflunet.postprocessing.pieces import Assignment, connected_regions
