@@ -49,7 +49,9 @@ class InstantiationSettings:
     """
 
     method: str = option("center_offset", "how instances are made", flag="-m", choices=METHODS)
-    pieces: str = option("offsets", "what leads a voxel to its center: its offset, or climbing the heatmap", choices=PIECES)
+    pieces: str = option(
+        "offsets", "what leads a voxel to its center: its offset, or climbing the heatmap", choices=PIECES
+    )
     heatmap_threshold: float = option(0.1, "lowest heatmap value of a center")
     window_mm: float = option(3.0, "full width of the window in which a center is the highest voxel")
     min_prominence: float = option(
