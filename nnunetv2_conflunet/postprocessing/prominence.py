@@ -113,7 +113,8 @@ def _cross_level_ground(voxels: Voxels, value: np.ndarray, uphill: np.ndarray, l
         equal = value[one] == value[other]
         pairs.append((one[equal], other[equal]))
     one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    order = np.lexsort((other, one))
+    # Directions come in C order, so that this also sorts the neighbors of a voxel.
+    order = np.argsort(one, kind="stable")
     one, other = one[order], other[order]
     leads_up = np.ones(len(value), bool)
     leads_up[level] = False
