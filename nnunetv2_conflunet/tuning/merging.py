@@ -16,7 +16,7 @@ from nnunetv2_conflunet.tuning.choice import ROUNDING, choose, means
 from nnunetv2_conflunet.tuning.scoring import METRICS, CaseArrays, InstancesAtPoints
 
 # What is tried; 0 merges all that touch, as connected components do.
-THRESHOLDS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
+THRESHOLDS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 # Fewer pairs of one lesion or of two tell nothing.
 FEWEST_PAIRS = 10
 # Inverse strength of the penalty on the weights of standardized features.
