@@ -47,6 +47,12 @@ wheel-test: $(VENV)/.installed
 	.venv-wheel/bin/python -m pip install --quiet --no-deps --no-index --ignore-installed dist/*.whl
 	.ci/run-commands .venv-wheel
 
+# Whether the newest nnunetv2, beyond the bound in pyproject.toml too, is still as this package relies on it.
+contract:
+	$(PYTHON) -m venv .venv-contract
+	.venv-contract/bin/python -m pip install --quiet --upgrade "$(TORCH)" nnunetv2 pytest
+	.venv-contract/bin/python -m pytest tests/nnunet_plugin/test_contract.py
+
 # make demo DEMO="--seed 1 --spacing 3 1 1" DEMO_OUTPUT=another_folder
 DEMO_OUTPUT ?= demo_output
 demo: $(VENV)/.installed

@@ -1,11 +1,11 @@
-"""How many lesion voxels belong to a lesion that the border of the patch cuts, and what carrying its center gains.
+"""How many lesion voxels belong to lesions cut by the border of the patch, and the benefit of tracking their centers.
 
     python benchmarks/cut_lesions.py DATASET CONFIGURATION [--batches 200]
 
-Draws training batches with nnU-Net's own loader and augmentation. For every lesion voxel of a patch it asks whether its
-lesion reaches the border of the patch, how far the center of mass of the visible part is from the carried one, and
-whether the center is unknown because the loaded crop cuts the lesion too. The same for validation patches, whose
-loaded crop has no margin.
+Draws training batches with nnU-Net's own loader and augmentation. For every lesion voxel of a patch it determines
+whether the lesion reaches the border of the patch, how far the center of mass of the visible part is from the tracked
+one, and whether the center is unknown because the loaded crop cuts the lesion, too. It does the same for validation
+patches, whose loaded crop has no margin.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def measure(trainer, loader, batches):
 
 
 def lesions(known, offsets_mm, spacing):
-    """For each lesion: its voxels, and how far its visible center is from the true one when the patch cuts it."""
+    """For each lesion: its voxels and, if the patch cuts it, the distance of its visible center from the true one."""
     voxels = np.argwhere(known)
     ends = np.round((voxels * spacing + offsets_mm[:, known].T) * 4).astype(int)
     _, member = np.unique(ends, axis=0, return_inverse=True)

@@ -4,12 +4,13 @@
     python benchmarks/evaluation.py --data FOLDER        and a folder of real masks, as a dataset of 100 cases
 
 Processor seconds of one process, medians of several repetitions. Compared with decoding the two files, with one pass
-over both arrays and with a naive evaluation of one mask a lesion; `evaluation_parity.py` compares with panoptica.
+over both arrays and with a naive evaluation of one mask per lesion; `evaluation_parity.py` compares with panoptica.
 """
 
 import argparse
 import tempfile
 import time
+from itertools import cycle, islice
 from pathlib import Path
 
 import cc3d
@@ -43,7 +44,7 @@ def naive_evaluation(prediction, reference, threshold=0.1):
 
 
 def peak_above_arrays(n_lesions):
-    """Peak resident MiB of one evaluation above what was resident before it."""
+    """Peak resident MiB of one evaluation above the resident size before it."""
     prediction, reference = ball_pair(n_lesions)
     evaluate_case(prediction[:20], reference[:20], SPACING_MM)
     reset_peak()
@@ -82,7 +83,7 @@ def single_pair():
 
 
 def perturbed_dataset(masks, folder):
-    """Components of each mask as the reference, of a mask with a noisy surface as the prediction."""
+    """Components of each mask as the reference; of the mask with a noisy surface as the prediction."""
     for file in masks:
         image = sitk.ReadImage(str(file))
         mask = sitk.GetArrayFromImage(image) > 0
@@ -110,8 +111,8 @@ def real_folder(data, n_cases, num_processes):
         perturbed_dataset(masks, folder)
         once = pair_folders(folder / "instancesTr", folder / "predicted")
         pairs = [
-            Pair(f"{i:03d}", once.pairs[i % len(masks)].reference, once.pairs[i % len(masks)].prediction)
-            for i in range(n_cases)
+            Pair(f"{number:03d}", pair.reference, pair.prediction)
+            for number, pair in enumerate(islice(cycle(once.pairs), n_cases))
         ]
         pairing = Pairing(pairs, [], once.reader, once.file_ending)
         run_cases(_read_pair, [(pair, pairing.reader) for pair in pairs[:num_processes]], num_processes, "Workers")
@@ -122,7 +123,7 @@ def real_folder(data, n_cases, num_processes):
         results = evaluate_pairs(pairing, EvaluationSettings(), num_processes)
         whole = time.perf_counter() - start
     lesions = np.mean([len(result.lesions["id"]) for result in results])
-    print(f"{n_cases} cases of {len(masks)} real masks, {lesions:.0f} lesions a case, {num_processes} processes")
+    print(f"{n_cases} cases of {len(masks)} real masks, {lesions:.0f} lesions per case, {num_processes} processes")
     print(f"  reading only {reading:6.1f} s, evaluation {whole:6.1f} s; reading is {100 * reading / whole:.0f} % of it")
 
 
@@ -134,6 +135,6 @@ if __name__ == "__main__":
     args = parser.parse_args()
     single_pair()
     if args.data is None or not args.data.is_dir():
-        print("No folder of real masks was given with --data: the folder benchmark is left out.")
+        print("No folder of real masks was given with --data: skipping the folder benchmark.")
     else:
         real_folder(args.data, args.n_cases, args.np)

@@ -1,9 +1,9 @@
-"""Agreement with panoptica where its rules coincide, and its cost.
+"""Agreement with panoptica where the rules coincide, and its cost.
 
-panoptica pins older releases of NumPy and cc3d, so this runs in an environment of its own, with the project on
-PYTHONPATH (`make parity`). Only the array functions of the evaluation are used, which need NumPy, SciPy and cc3d.
-panoptica matches by falling IoU above a threshold, which is the rule "greedy" here; it counts a pair at exactly the
-threshold, so pairs on it are avoided. Ids stay below 128.
+panoptica pins older releases of NumPy and cc3d, so this runs in a separate environment, with the project on PYTHONPATH
+(`make parity`). It uses only the array functions of the evaluation, which need NumPy, SciPy and cc3d. panoptica matches
+in order of decreasing IoU above a threshold, which is the rule "greedy" here; it also matches pairs exactly at the
+threshold, so these are avoided. Ids stay below 128.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ def main():
         prediction, reference = random_pair(rng)
         case = assess(Foreground.of(prediction, reference), (1.0, 1.0, 1.0), CaseSettings(THRESHOLD, "greedy"))
         iou = case.table.pair_iou
-        # Ties and pairs on the threshold fall to each program's own rule.
+        # The programs treat ties and pairs at the threshold differently.
         if len(set(iou)) < len(iou) or (iou == THRESHOLD).any() or not case.metrics["TP"]:
             continue
         with contextlib.redirect_stdout(io.StringIO()):
@@ -69,7 +69,7 @@ def main():
     for case in differing[:5]:
         print(*case)
     large = [instances.astype(np.uint8) for instances in ball_pair(60)]
-    # Wall time, since panoptica may use processes of its own.
+    # Wall time, since panoptica may start processes.
     with contextlib.redirect_stdout(io.StringIO()):
         theirs = median_seconds(lambda: evaluator.evaluate(*large, verbose=False), 3, time.perf_counter)
     ours = median_seconds(lambda: evaluate_case(*large, SPACING_MM), clock=time.perf_counter)

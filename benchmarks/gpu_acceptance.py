@@ -1,4 +1,4 @@
-"""What the plugin does on a GPU, beside stock nnU-Net: one command of at most nine minutes.
+"""The plugin on a GPU, compared to stock nnU-Net: one command of at most nine minutes.
 
     python benchmarks/gpu_acceptance.py OUT DATA
     python benchmarks/gpu_acceptance.py OUT DATA --device cpu --tiny
@@ -6,14 +6,14 @@
 DATA is the folder of the open MS database (docs/open_ms_cohort.md). The parts, each with a file in OUT/results:
 
 - environment: driver, card, versions
-- tests: those of the suite that build a trainer, a loss or a predictor, on the device
+- tests: the tests that build a trainer, a loss or a predictor, on the device
 - cohort: lesions of real shape in real FLAIR with known instances, planned and preprocessed
 - speed: training steps of nnU-Net's trainer and of ours, with and without torch.compile
-- training: a training for the time that is left, its test patients by CC, ACLS, the paper's rule and the default
+- training: a training in the remaining time; instances of test patients by CC, ACLS, the paper's rule and the default
 - prediction: a volume of 182 x 218 x 182 by both predictors, with mirroring; seconds and memory
 
-A part that has finished is skipped when the command is run again, and a training goes on. OUT/table.md holds what is
-printed at the end. `--tiny` tries the script itself: few patients, small patches, few steps.
+When the command is run again, finished parts are skipped and an interrupted training resumes. OUT/table.md holds the
+final output. `--tiny` tests the script itself, with few patients, small patches and few steps.
 """
 
 import argparse
@@ -37,12 +37,12 @@ from nnunetv2_conflunet.nnunet_plugin.project import LIMITS, Project, small_conf
 from nnunetv2_conflunet.utilities.files import atomic_path, read_json, write_json
 
 HERE = Path(__file__).resolve().parent
-# Those of a group run side by side: the tests need the device, the cohort the processor.
+# Parts of a group run in parallel: the tests need the device, the cohort the processor.
 GROUPS = (("environment",), ("tests", "cohort"), ("speed",), ("training",), ("prediction",))
 PARTS = tuple(part for group in GROUPS for part in group)
 DATASET = 111
 TRAINER = "nnUNetTrainerBenchmarkConfLUNet"
-# Instances of the test patients' one mask: name in the table, options of nnUNetv2_conflunet_instantiate.
+# How instances are made from the same masks: name in the table, options of nnUNetv2_conflunet_instantiate.
 PAPERS_RULE = "--heatmap_threshold 0.1 --window_mm 3 --min_prominence 0 --min_consistency 0"
 METHODS = {
     "CC": "-m cc",
@@ -50,9 +50,9 @@ METHODS = {
     "paper's rule": f"-m center_offset {PAPERS_RULE}",
     "default": "-m center_offset",
 }
-# What comes after the training's last step: its validation, test patients, evaluation, and the prediction's part.
+# After the last training step: validation, test patients, evaluation, and the part "prediction".
 SECONDS_AFTER_TRAINING = {"training": 130, "prediction": 60}
-# Imports, the loader's start and torch.compile; between two epochs nnU-Net draws its plots and saves the network.
+# Imports, start of the loader, torch.compile; between epochs nnU-Net draws its plots and saves the network.
 SECONDS_BEFORE_TRAINING, SECONDS_BETWEEN_EPOCHS = 45, 2.5
 ITERATIONS_PER_EPOCH, VALIDATION_ITERATIONS = 100, 5
 
@@ -71,7 +71,7 @@ def main():
 
 
 class Acceptance:
-    """The parts and what they found so far."""
+    """The parts and their results so far."""
 
     def __init__(self, args):
         self.args, self.start = args, time.time()
@@ -94,7 +94,7 @@ class Acceptance:
         return self.file(part).is_file()
 
     def run(self, part):
-        """Run a part and keep what it found; an error ends the part, not the command."""
+        """Run a part and save its result; an error ends the part, not the command."""
         print(f"\n=== {part} ({self.left():.0f} s left)", flush=True)
         start = time.time()
         try:
@@ -150,7 +150,7 @@ class Acceptance:
         return read_json(output)
 
     def training(self):
-        """Train, predict the test patients, make and evaluate their instances in four ways."""
+        """Train, predict the test patients, and make and evaluate their instances in four ways."""
         settings = self.out / "training_settings.json"
         if not settings.exists():
             write_json(self.training_settings(), settings)
@@ -168,7 +168,7 @@ class Acceptance:
         return {"settings": read_json(settings), "table": table_of_seeds(evaluations)}
 
     def training_settings(self):
-        """As many epochs as the time left allows, by the seconds that a step took."""
+        """As many epochs as the remaining time allows, given the measured seconds per step."""
         if self.args.tiny:
             n_iterations, epochs = 3, 2
         else:
@@ -177,7 +177,7 @@ class Acceptance:
             n_iterations = ITERATIONS_PER_EPOCH
             after = sum(seconds for part, seconds in SECONDS_AFTER_TRAINING.items() if part in self.args.parts)
             seconds = self.left() - SECONDS_BEFORE_TRAINING - after
-            # Validation steps load a patch as training steps do.
+            # Validation steps also load patches.
             an_epoch = step_s * (n_iterations + VALIDATION_ITERATIONS) + SECONDS_BETWEEN_EPOCHS
             epochs = max(int(seconds / an_epoch), 2)
         return {

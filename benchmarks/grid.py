@@ -1,11 +1,11 @@
-"""The paper's grid of alpha, beta and learning rate, one training a point: for the array of a job scheduler.
+"""The paper's grid of alpha, beta and learning rate, one training per point, for array jobs of a scheduler.
 
     python benchmarks/grid.py run PROJECT DATASET_ID POINT --device cuda      # POINT from 0 to 29
     python benchmarks/grid.py table PROJECT DATASET_ID
 
-For example `sbatch --array=0-29 --wrap 'python benchmarks/grid.py run PROJECT 1 $SLURM_ARRAY_TASK_ID'`. The project is
-laid out as for `benchmarks/table1.py` and was planned and preprocessed; `nnUNetv2_conflunet_prepare -d ID
---paper_configuration` was run. A point that was stopped goes on; `table` shows the points that have finished.
+For example `sbatch --array=0-29 --wrap 'python benchmarks/grid.py run PROJECT 1 $SLURM_ARRAY_TASK_ID'`. The project has
+the layout of `benchmarks/table1.py`, is planned and preprocessed, and has been prepared with
+`nnUNetv2_conflunet_prepare -d ID --paper_configuration`. Interrupted points resume; `table` shows the finished ones.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def run(project, raw, args):
         if getattr(args, name):
             settings[name] = getattr(args, name)
     project.train(fold, f"-device {args.device}", BENCHMARK_SETTINGS=json.dumps(settings))
-    # Most of the references are training cases without a prediction.
+    # Most references are training cases, without a prediction.
     project.run(
         f"nnUNetv2_conflunet_evaluate '{raw / 'instancesTr'}' '{fold / 'validation' / 'instances'}' "
         f"-o '{results / 'evaluation'}' --chill"
@@ -56,7 +56,7 @@ def run(project, raw, args):
 
 
 def table(project):
-    """Means over the validation patients of every point that has finished, the best PQ first."""
+    """Means over the validation patients for every finished point, best PQ first."""
     rows = []
     for number, point in enumerate(POINTS):
         cases = folder_of(project, number) / "evaluation" / "cases.csv"

@@ -3,20 +3,20 @@
     python benchmarks/heads_training.py DATASET CONFIGURATION OUTPUT --arms semantic default alpha=200 --seeds 0 1 2
 
 Each arm is a training of `--iterations` steps in this process, in epochs of `--every` steps. It writes one row of
-figures an epoch to OUTPUT/<arm>_<seed>.csv: the parts of the training loss; the pseudo Dice, the center and the offset
+figures per epoch to OUTPUT/<arm>_<seed>.csv: the parts of the training loss; the pseudo Dice, the center and the offset
 error on validation patches that are the same for all arms; and the norm of each weighted term's gradient on the shared
 trunk (`--gradients`). `--instances` also predicts the validation cases at the end and writes their lesion metrics by
-center-offset and by CC to OUTPUT/<arm>_<seed>_instances.csv. Finished files are kept, so that a broken run goes on
-where it was. `--plot` draws what is there, `--table` prints the last rows.
+center-offset and by CC to OUTPUT/<arm>_<seed>_instances.csv. Finished files are kept, so an interrupted run resumes.
+`--plot` plots the existing files, `--table` prints their last rows.
 
 An arm is `stock` (no heads' losses, nnU-Net's momentum), `semantic` (no heads' losses), `default`, or changes
 attributes of the trainer: `alpha=200,beta=0.1`. More can be changed: `adamw=3e-3`, AdamW of this learning rate instead
-of nnU-Net's SGD; `rate=5`, the heads' own channels learn that many times as fast; `offset_init=1`, the offsets'
-channels start as nnU-Net starts its own and not at zero, or at that multiple; `scales=2`, the heads are a sum over the
-finest and two coarser outputs; `deep=2`, two coarser outputs have losses of the heads too; `branch=8`, an own 3x3x3
-convolution of that many features for the heads beside the widened last one (`kernel=1`: 1x1x1); with it `trunk=0.3`,
-that share of the heads' gradient on all that lies before it; `cut=1`, lesions that the border of the patch cuts are
-left out of the heads' losses, `cut=2`, their center is that of their visible part.
+of nnU-Net's SGD; `rate=5`, the heads' own channels learn that many times as fast; `offset_init=1`, the offset
+channels are initialized like nnU-Net's own instead of at zero, times this factor; `scales=2`, the heads are summed over
+the finest and two coarser outputs; `deep=2`, two coarser outputs have losses of the heads, too; `branch=8`, the heads
+get their own 3x3x3 convolution with that many features next to the widened last one (`kernel=1`: 1x1x1); with it,
+`trunk=0.3` is the fraction of the heads' gradient that reaches the layers before it; `cut=1`, lesions cut by the border
+of the patch are left out of the heads' losses, `cut=2`, their center is that of their visible part.
 """
 
 import argparse
@@ -91,11 +91,11 @@ def main():
 
 
 def run(arm, seed, args, output):
-    """Train one arm and write its files, unless they are there."""
+    """Train one arm and write its files, unless they exist."""
     path, instances = output / f"{arm}_{seed}.csv", output / f"{arm}_{seed}_instances.csv"
     if path.exists() and (instances.exists() or not args.instances):
         return
-    # Arms have other settings in their plans.json, which nnU-Net writes into the results.
+    # Arms differ in their plans.json, which nnU-Net writes to the results.
     os.environ["nnUNet_results"] = str(output / f"results_{arm}_{seed}")
     for source in (random.seed, np.random.seed, torch.manual_seed):
         source(seed)
@@ -106,7 +106,7 @@ def run(arm, seed, args, output):
 
 
 def train(trainer, name, args):
-    """Yield a row of figures every `args.every` steps, which are an epoch of the trainer's schedules."""
+    """Yield a row of figures every `args.every` steps, one epoch for the trainer's schedules."""
     os.environ["nnUNet_n_proc_DA"] = "0"
     trainer.on_train_start()
     if args.bfloat16:
@@ -124,14 +124,14 @@ def train(trainer, name, args):
             trainer.network.train()
             row |= gradient_norms(trainer, next(trainer.dataloader_train))
         row["cpu_s"] = time.process_time() - start
-        # Momentum and warm-up wait for it.
+        # Momentum and warm-up depend on it.
         trainer.logger.log("mean_fg_dice", row["pseudo_dice"], epoch)
         print(name, {key: round(float(value), 4) for key, value in row.items()}, flush=True)
         yield row
 
 
 class TrainerOfAnArm(nnUNetTrainerConfLUNet):
-    """The trainer, with the choices that its attributes do not offer."""
+    """The trainer, with choices beyond its own attributes."""
 
     adamw = 0.0
     rate = 1.0
@@ -146,13 +146,13 @@ class TrainerOfAnArm(nnUNetTrainerConfLUNet):
     def get_training_transforms(self, *args, **kwargs):
         transforms = super().get_training_transforms(*args, **kwargs)
         if self.cut:
-            # Just before the targets are made of them.
+            # Just before the targets are made.
             transforms.transforms.insert(-1, ForgetCutCenters(visible_part=self.cut == 2))
         return transforms
 
     def configure_optimizers(self):
         layers = self.network.decoder.seg_layers
-        # Further random weights must not change the patches that follow.
+        # Additional random weights must not change the following patches.
         with torch.random.fork_rng(devices=[]):
             if self.branch:
                 layers[-1] = WithBranch(layers[-1], int(self.branch), int(self.kernel), self.trunk)
@@ -230,7 +230,7 @@ class LossAtAllScales(ConfLUNetLoss):
         return self.finest
 
     def of_coarser(self, heads, packed):
-        """Against the means of blocks, which must be labeled; those of the offsets are means over lesion voxels."""
+        """Losses against block means: over labeled voxels for the heatmap, over lesion voxels for the offsets."""
         block = [a // b for a, b in zip(packed.shape[2:], heads.shape[2:], strict=True)]
         validity = packed[:, VALIDITY, None]
         labeled, lesion = ((validity >= lowest).float() for lowest in (HEATMAP_ONLY, HEATMAP_AND_OFFSETS))
@@ -242,7 +242,7 @@ class LossAtAllScales(ConfLUNetLoss):
 
 
 class ForgetCutCenters(BasicTransform):
-    """Of lesions that the border of the patch cuts, no center or that of the visible part instead of the true one."""
+    """For lesions cut by the border of the patch: no center, or that of the visible part instead of the true one."""
 
     def __init__(self, visible_part):
         super().__init__()
@@ -312,7 +312,7 @@ def validate(trainer, batches):
 
 
 def gradient_norms(trainer, batch):
-    """Norm of the gradient of each weighted term on every parameter but those of the output convolutions."""
+    """Norm of each weighted term's gradient on all parameters except those of the output convolutions."""
     trunk = [p for name, p in trainer.network.named_parameters() if ".seg_layers." not in name]
     target = [scale.to(trainer.device) for scale in trainer.with_unpacked_targets(batch)["target"]]
     terms = trainer.loss.terms(trainer.network(batch["data"].to(trainer.device)), target)
@@ -325,7 +325,7 @@ def gradient_norms(trainer, batch):
 
 
 def predict_validation_cases(trainer):
-    """Lesion metrics of the validation cases on the preprocessed grid, one row a case and method."""
+    """Lesion metrics of the validation cases on the preprocessed grid, one row per case and method."""
     if trainer.scales:
         trainer.network.one_output = True
     else:
@@ -364,8 +364,7 @@ def write_table(rows, path):
 
 
 def table(output, arms, seeds):
-    """The last row of every arm, and its lesion metrics where they are there: mean over seeds, in brackets lowest and
-    highest."""
+    """The last row of every arm, with lesion metrics if they exist: mean over seeds, in brackets lowest and highest."""
     lines = []
     for arm in arms:
         last = [pd.read_csv(path).iloc[-1] for path in existing(output, arm, seeds, "")]
@@ -413,7 +412,7 @@ def parse():
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--fold", type=lambda fold: fold if fold == "all" else int(fold), default=0)
     parser.add_argument("--iterations", type=int, default=1000)
-    parser.add_argument("--every", type=int, default=100, help="steps of an epoch")
+    parser.add_argument("--every", type=int, default=100, help="steps per epoch")
     parser.add_argument("--validation_batches", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")

@@ -3,8 +3,8 @@
     python benchmarks/instantiation.py            # a brain of 182 x 218 x 182 voxels, references included
     python benchmarks/instantiation.py --fast     # without the references, which take some minutes
 
-Every measurement is one call in a process of its own, after a small one: CPU seconds of the fastest of five such
-processes, and its highest resident size above that with the inputs in place. The largest reference takes 8 GB.
+Every measurement is one call in a separate process, after a small warm-up call: CPU seconds of the fastest of five
+processes, and the peak resident size above that with the inputs loaded. The largest reference takes 8 GB.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from nnunetv2_conflunet.postprocessing.merging import MergeRule
 from nnunetv2_conflunet.postprocessing.pieces import Assignment, connected_regions
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 
-# Gaussian noise on the offsets: enough to make ties impossible, too little to make fragments.
+# Gaussian noise on the offsets: enough to avoid ties, too little to cause fragments.
 NOISE_MM = 0.3
 # That of docs/experiments.md, at its own threshold.
 RULE = MergeRule(0.2, -1.2, 1.6, -5.5, 0.5, -0.27, 0.19, 0.15)
@@ -58,29 +58,29 @@ METHODS = {
         method="acls", acls_preset="dworkin2018", min_volume_mm3=0, min_extent_mm=0
     ),
 }
-# mallopt's name of the size from which freed memory goes back to the system (malloc.h), and the size here.
+# mallopt's parameter for the size above which freed memory returns to the system (malloc.h), and its value.
 M_MMAP_THRESHOLD, MMAP_THRESHOLD = -3, 16 * 2**20
 Scene = dict[str, np.ndarray]
 
 
 def make_scene(shape: tuple[int, ...], n_lesions: int) -> Scene:
-    """Balls of radius 2 to 6 voxels, every other one close to the one before."""
+    """Balls with radii of 2 to 6 voxels, every other one close to the previous one."""
     rng = np.random.default_rng(0)
     instances = np.zeros(shape, np.int32)
     heatmap, probability = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     offsets_mm = np.zeros((3, *shape), np.float32)
     center = None
-    for i in range(1, n_lesions + 1):
+    for label in range(1, n_lesions + 1):
         radius = rng.uniform(2, 6)
         step = rng.normal(size=3) * 5
         anywhere = np.array([rng.uniform(12, n - 12) for n in shape])
-        center = np.clip(center + step if i % 2 == 0 else anywhere, 12, np.array(shape) - 13)
+        center = np.clip(center + step if label % 2 == 0 else anywhere, 12, np.array(shape) - 13)
         first = np.floor(center - 9).astype(int)
         box = tuple(slice(a, a + 19) for a in first)
         to_center = center - np.stack(np.meshgrid(*(np.arange(a, a + 19) for a in first), indexing="ij"), axis=-1)
         distance = np.linalg.norm(to_center, axis=-1)
         mine = (distance < radius) & (instances[box] == 0)
-        instances[box][mine] = i
+        instances[box][mine] = label
         heatmap[box] = np.maximum(heatmap[box], np.exp(-(distance**2) / 8))
         probability[box] = np.maximum(probability[box], 1 / (1 + np.exp(1.5 * (distance - radius))))
         for axis in range(3):
@@ -91,7 +91,7 @@ def make_scene(shape: tuple[int, ...], n_lesions: int) -> Scene:
 
 
 def tiled(scene: Scene) -> Scene:
-    """The same image eight times, two along each axis: 8 x the voxels and 8 x the lesions."""
+    """The image repeated twice along each axis: 8 x the voxels and 8 x the lesions."""
     return {key: np.tile(value, (2, 2, 2)) for key, value in scene.items()}
 
 
@@ -103,7 +103,7 @@ def whole_method(name: str) -> Callable[[Scene], np.ndarray]:
 
 
 def assignment_only(scene: Scene) -> np.ndarray:
-    """The center of each foreground voxel by this package's sparse search, peaks included."""
+    """The center of each foreground voxel by this package's sparse search, including the peaks."""
     voxels = Voxels.of(scene["foreground"])
     heads_box = np.array([(0, n) for n in scene["foreground"].shape])
     heads = HeadMaps(scene["heatmap"], scene["offsets_mm"], heads_box, np.array(SPACING_MM))
@@ -130,7 +130,7 @@ def panoptic_deeplab(scene: Scene) -> np.ndarray:
 
 
 def dense_by_slices(scene: Scene) -> np.ndarray:
-    """The same in NumPy, one slice at a time, so that what is compared stays in the cache."""
+    """The same in NumPy, slice by slice, so that intermediate arrays stay in the cache."""
     heatmap = scene["heatmap"]
     kept = (ndimage.maximum_filter(heatmap, size=3, mode="constant") == heatmap) & (heatmap >= 0.1)
     centers = np.argwhere(kept).astype(np.float32)
@@ -175,9 +175,9 @@ def measure(function: Callable[[Scene], np.ndarray], scene: Scene, repeats: int 
 
 
 def _measured(function, scene) -> tuple[float, float, np.ndarray]:
-    function(make_scene((40, 40, 40), 4))  # what a function does only once
+    function(make_scene((40, 40, 40), 4))  # one-time initialization
     for value in scene.values():
-        value.sum()  # maps the pages of the inputs into this process
+        value.sum()  # load the pages of the inputs into this process
     reset_peak()
     before, start = resident_mib(), time.process_time()
     result = function(scene)
@@ -196,14 +196,14 @@ def _painted(scene: Scene, labels: np.ndarray) -> np.ndarray:
 
 
 def share_that_differs(a: np.ndarray, b: np.ndarray) -> float:
-    """Share of foreground voxels outside the best one-to-one pairing of the ids of two maps, greedily by overlap."""
+    """Fraction of foreground voxels outside a greedy one-to-one pairing of the ids of two maps by overlap."""
     pairs, count = np.unique(np.stack([a[a > 0], b[a > 0]]), axis=1, return_counts=True)
     agree, used_a, used_b = 0, set(), set()
-    for i in np.argsort(-count):
-        if pairs[0, i] not in used_a and pairs[1, i] not in used_b:
-            used_a.add(pairs[0, i])
-            used_b.add(pairs[1, i])
-            agree += count[i]
+    for (first, second), n_voxels in sorted(zip(pairs.T.tolist(), count, strict=True), key=lambda pair: -pair[1]):
+        if first not in used_a and second not in used_b:
+            used_a.add(first)
+            used_b.add(second)
+            agree += n_voxels
     return 1 - agree / np.count_nonzero(a)
 
 
@@ -214,7 +214,7 @@ def growth_table(brain: Scene) -> None:
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name in METHODS:
-        (s, mb, _), (s300, _, _), (s8, mb8, _) = (measure(whole_method(name), i) for i in (brain, many, large))
+        (s, mb, _), (s300, _, _), (s8, mb8, _) = (measure(whole_method(name), scene) for scene in (brain, many, large))
         print(f"| {name} | {s:.3f} | {mb:.0f} | {s300:.3f} | {s300 / s:.1f} | {s8:.3f} | {s8 / s:.1f} | {mb8:.0f} |")
 
 
@@ -241,8 +241,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fast", action="store_true", help="leave out the naive references")
     args = parser.parse_args()
-    # Else this process keeps the memory of results it has received, and the next one that is forked from it need not
-    # ask for memory, which then does not count, but has to clear it.
+    # Otherwise this process would keep the memory of received results, and the next forked process would reuse it: the
+    # memory would not be counted, and clearing it would cost time.
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD)
     brain = make_scene(BRAIN, 60)
     print(f"{BRAIN} voxels, 60 lesions, {np.count_nonzero(brain['foreground'])} of the voxels foreground")

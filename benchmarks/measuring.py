@@ -1,4 +1,4 @@
-"""Clocks and peak memory, and a pair of maps of the size of a brain. Needs NumPy only."""
+"""Clocks, peak memory, and a pair of brain-sized maps. Needs only NumPy."""
 
 import multiprocessing
 import time
@@ -11,7 +11,7 @@ SPACING_MM = (1.0, 1.0, 1.0)
 
 
 def ball_pair(n_lesions, seed=0):
-    """A prediction and a reference of `n_lesions` balls of 2 to 6 voxels radius, the prediction's displaced by one."""
+    """A prediction and a reference with `n_lesions` balls of radius 2 to 6 voxels, displaced by about one voxel."""
     rng = np.random.default_rng(seed)
     maps = np.zeros((2, *SHAPE), np.int32)
     offsets = np.stack(np.meshgrid(*[np.arange(-8, 9)] * 3, indexing="ij"), axis=-1)
@@ -34,7 +34,7 @@ def median_seconds(function, repetitions=7, clock=time.process_time):
 
 
 def in_own_process(function, *args, method="spawn"):
-    """What a function returns in a process of its own, whose peak memory is not that of what ran before."""
+    """Run a function in a separate process, so that its peak memory is its own, and return the result."""
     context = multiprocessing.get_context(method)
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(theirs, function, args))
@@ -50,14 +50,14 @@ def _send(pipe, function, args):
 
 
 def reset_peak():
-    """Set the highest resident size of this process back to the present one (man 5 proc, clear_refs)."""
+    """Reset the peak resident size of this process to the current one (man 5 proc, clear_refs)."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
 def resident_mib(name="VmHWM"):
-    """Resident size of this process: the present one (``VmRSS``) or its peak (``VmHWM``).
+    """Resident size of this process: current (``VmRSS``) or peak (``VmHWM``).
 
-    Not that of getrusage, which is at least that of the process that started this one.
+    getrusage is not used, since its value is at least that of the parent process.
     """
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1]) / 1024

@@ -50,7 +50,7 @@ def write(args: argparse.Namespace, data: OpenMS) -> None:
     )
     missed = write_real_cohort(data, args.out, settings, overwrite=args.overwrite, processes=args.processes)
     if missed:
-        print(f"{missed} planned lesions found no place and were left out.")
+        print(f"{missed} planned lesions could not be placed and were left out.")
     print(f"Wrote {settings.training_cases} training and {settings.test_cases} test cases to {args.out}")
 
 
@@ -65,10 +65,10 @@ def parse() -> argparse.Namespace:
     box.add_argument("--whole_brain", action="store_true")
     parser.add_argument("--confluent_share", type=float, default=0.1, help="of the lesions outside sheets")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
-    parser.add_argument("--overwrite", action="store_true", help="replace the dataset that is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset")
     parser.add_argument("-np", "--processes", type=int, default=1, metavar="N")
-    parser.add_argument("--statistics", action="store_true", help="write no dataset, measure the one that is there")
-    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="write no dataset, show the one that is there")
+    parser.add_argument("--statistics", action="store_true", help="write no dataset; measure the existing one")
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="write no dataset; draw the existing one")
     return parser.parse_args()
 
 

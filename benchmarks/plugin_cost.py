@@ -1,14 +1,14 @@
-"""What the plugin costs beside stock nnU-Net on the same plans, as ratios within one run.
+"""The cost of the plugin relative to stock nnU-Net on the same plans, as ratios within one run.
 
     python benchmarks/plugin_cost.py [loader] [iteration] [prediction] [preprocessing]
 
-- loader: CPU seconds to load, augment and make the targets of a 128^3 sample with 5, 20 and 60 lesions
+- loader: CPU seconds to load and augment a 128^3 sample with 5, 20 and 60 lesions and to make its targets
 - iteration: a training step of a network of 8 to 64 features on 64^3 patches
-- prediction: sliding window with mirroring and export of a 128 x 128 x 128 image to files; peak memory beside it
+- prediction: sliding window with mirroring and export of a 128 x 128 x 128 image to files; also peak memory
 - preprocessing: instance maps of a 182 x 218 x 182 case with 5, 60 and 300 lesions, checks included
 
-Pairs are measured one after the other, stock then plugin. Figures are medians; those of the loader, whose samples are
-unlike each other (a third is rotated or scaled, which costs most), are means over the same random numbers.
+Pairs are measured in turn, stock then plugin. Values are medians; for the loader, whose samples vary in cost (a third
+is rotated or scaled, which costs most), they are means over the same random numbers.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def iteration():
 
 def prediction():
     with dataset([20], (128, 128, 128), patch=64) as base:
-        # Each in a process of its own, since peak memory never falls.
+        # Each in a separate process, since peak memory never falls.
         results = [in_own_process(predict_case, kind, str(base)) for kind in ("stock", "plugin")]
         seconds, memory = zip(*results, strict=True)
         yield row("prediction of 128^3 with mirroring, to files", *seconds)
@@ -92,7 +92,7 @@ def predict_case(kind, base):
     configuration = manager.get_configuration("3d_fullres")
     torch.manual_seed(0)
     network = trainer_class.build_network_architecture(manager, configuration, 1, 2, False)
-    # As after training: a few lesions, not half of the image.
+    # As after training: few lesions, not half of the image.
     with torch.no_grad():
         network.decoder.seg_layers[-1].bias[0] += 20
     predictor = predictor_class(device=torch.device("cpu"), allow_tqdm=False)
@@ -132,7 +132,7 @@ PARTS = {"loader": loader, "iteration": iteration, "prediction": prediction, "pr
 
 
 def paired(stock, ours, n, average=np.median):
-    """Averages of the CPU seconds of both, measured in turn after one round that does not count."""
+    """Average CPU seconds of both, measured in turn after one uncounted round."""
     seconds = []
     for _ in range(n + 1):
         pair = []
@@ -237,7 +237,7 @@ def set_folders(base):
 
 
 def ball_map(n_lesions, shape, seed):
-    """Balls of 2 to 5 voxels radius in the middle half of the image, where a patch finds them."""
+    """Balls of radius 2 to 5 voxels in the middle half of the image, where patches find them."""
     rng = np.random.default_rng(seed)
     instances = np.zeros(shape, np.int32)
     grid = np.stack(np.meshgrid(*[np.arange(-6, 7)] * 3, indexing="ij"), axis=-1)

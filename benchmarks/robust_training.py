@@ -1,10 +1,10 @@
-"""Short trainings on cohorts that strain the losses: whether every part stays finite and falls.
+"""Short trainings on cohorts that are difficult for the losses: does every part stay finite and fall?
 
     python benchmarks/robust_training.py OUTPUT [--cohorts few_confluent thick_slices] [--epochs 4] [--iterations 50]
 
 Simulates each cohort, plans, preprocesses and trains ConfLUNet in a small configuration with nnU-Net's commands, and
-prints the parts of the training loss of the first and the last epoch from nnU-Net's log. The exit status is 1 where
-one of them is NaN or infinite. Steps that have finished are skipped when the command is run again.
+prints the parts of the training loss of the first and the last epoch from nnU-Net's log. The exit status is 1 if any
+of them is NaN or infinite. Finished steps are skipped when the command is run again.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main():
 
 
 def row(name, args):
-    """The parts of the loss in the first and the last epoch, one after the other."""
+    """The parts of the loss, each in the first and the last epoch."""
     base = Path(args.output).resolve() / name
     project = Project(base, Path(__file__).resolve().parent / "trainers")
     fold = project.fold(DATASET, TRAINER, CONFIGURATION, "all")

@@ -5,10 +5,10 @@
 
 PROJECT/raw/DatasetNNN_Name is a raw dataset with imagesTr, labelsTr, instancesTr, imagesTs and instancesTs, such as
 `benchmarks/open_ms_cohort.py` writes. For every seed three networks are trained on the same split: nnU-Net's semantic
-one (with the momentum of ConfLUNet's at the beginning), ConfLUNet with nnU-Net's recipe, ConfLUNet with the paper's.
-The first is instantiated by CC and by ACLS, which in the paper stand on a network of the paper's recipe. All are
-evaluated on imagesTs and compared patient by patient. `--small` takes patches of 48 mm and networks of 16 to 128
-features, for two cores. Steps that have finished are skipped when the command is run again.
+one (with ConfLUNet's initial momentum), ConfLUNet with nnU-Net's recipe, and ConfLUNet with the paper's. CC and ACLS
+are applied to the first; in the paper they use a network with the paper's recipe. All are evaluated on imagesTs and
+compared patient by patient. `--small` uses patches of 48 mm and networks of 16 to 128 features, for two cores. Finished
+steps are skipped when the command is run again.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from nnunetv2_conflunet.preprocessing.paper_configuration import paper_configura
 from nnunetv2_conflunet.utilities.files import atomic_path
 
 SMALL, SMALL_PAPER = "3d_small", "3d_conflunet_small"
-# What is trained, and what instances are made of its prediction: name in the table, folder in the prediction, method.
+# Trainers, and methods by their name in the table: trainer, and folder of the instances in its prediction.
 SEMANTIC, CONFLUNET, PAPER = (f"nnUNetTrainerBenchmark{name}" for name in ("Semantic", "ConfLUNet", "ISBI2024"))
 METHODS = {
     "CC": (SEMANTIC, "cc"),
@@ -62,7 +62,7 @@ class Experiment:
 
     def prepare(self):
         """Plan, preprocess and add the configurations."""
-        # The small and the paper's configurations take the data of 3d_fullres.
+        # The small and the paper's configurations use the data of 3d_fullres.
         preprocessed = ["3d_fullres"] if self.args.small else sorted({"3d_fullres", self.args.configuration})
         if not (self.preprocessed / "planned").exists():
             self.project.run(
@@ -112,7 +112,7 @@ class Experiment:
         self.project.train(fold, options, BENCHMARK_SETTINGS=json.dumps(settings))
 
     def predict(self, trainer, folder, images):
-        """Predict a folder of the raw dataset, and make the instances of CC and ACLS of the semantic network's."""
+        """Predict a folder of the raw dataset; for the semantic network, also make instances by CC and ACLS."""
         output = folder / images / trainer
         if (output / "done").exists():
             return
@@ -131,7 +131,7 @@ class Experiment:
         (output / "done").touch()
 
     def draw_real_case(self, folder, label):
-        """Three slices through the lesions of a case whose label nobody parted, colored by its components."""
+        """Draw three slices of a case without reference instances, colored by the components of its label."""
         mask = load_voxels(label) > 0
         components = cc3d.connected_components(mask.astype(np.uint8), connectivity=26)
         found = {name: load_voxels(folder / "imagesReal" / trainer / instances / label.name).astype(int)
@@ -142,7 +142,7 @@ class Experiment:
         draw_slices(folder / f"{label.name.removesuffix('.nii.gz')}.png", image, components, maps, slices)
 
     def summarize(self):
-        """Write and print the table of all seeds, and what was found in the real case."""
+        """Write and print the table of all seeds, and the counts in the real case."""
         base = self.project.base
         seeds = [base / f"seed_{seed}" for seed in self.args.seeds]
         lines = [table_of_seeds({name: [seed / "evaluation" / name for seed in seeds] for name in self.methods})]
@@ -159,7 +159,7 @@ class Experiment:
 
 
 def small_paper_configuration(parent):
-    """The paper's configuration with the patch, the features and the strides of the small one."""
+    """The paper's configuration with patch size, features and strides of the small one."""
     small, paper = small_configuration(parent), paper_configuration()
     paper["patch_size"] = small["patch_size"]
     for key in ("features_per_stage", "strides"):
@@ -168,9 +168,9 @@ def small_paper_configuration(parent):
 
 
 def table_of_seeds(evaluations):
-    """Mean and standard deviation over patients of each patient's mean over seeds; in brackets the seeds' own means.
+    """Mean and standard deviation over patients of each patient's mean over seeds; in brackets the range over seeds.
 
-    As in the comparison, a metric's patients are those for whom it is defined with every method and seed.
+    As in the comparison, each metric is taken over the patients for whom every method and seed define it.
     """
     metrics = list(PAPER_METRICS)
     cases = {
@@ -189,7 +189,7 @@ def table_of_seeds(evaluations):
         ]
         rows.append(f"| {name} | " + " | ".join(cells) + " |")
     rows.append("| patients | " + " | ".join(str(n) for n in defined.sum(axis=0)) + " |")
-    rows.append(f"\n{n_seeds} seeds; in %, DiC in lesions; in brackets the lowest and highest mean of a seed.")
+    rows.append(f"\n{n_seeds} seeds; in %, DiC in lesions; in brackets the lowest and highest mean of any seed.")
     return "\n".join(rows)
 
 
@@ -202,7 +202,7 @@ def cell(of_seeds, metric):
 
 
 def table_of_counts(folders):
-    """Lesions and confluent lesions in the real case, one number a seed."""
+    """Lesions and confluent lesions in the real case, one number per seed."""
     rows = ["| method | lesions in the real case | confluent |", "| --- | --- | --- |"]
     for name, of_seeds in folders.items():
         tables = [pd.concat(pd.read_csv(path) for path in sorted(folder.glob("*.csv"))) for folder in of_seeds]
@@ -221,14 +221,14 @@ def parse():
     parser.add_argument("--configuration", default="3d_fullres", help="of the first two networks")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--epochs", type=int, help="default: each trainer's own; 10 with --small")
-    parser.add_argument("--iterations", type=int, help="an epoch; default: nnU-Net's 250; 100 with --small")
+    parser.add_argument("--iterations", type=int, help="per epoch; default: nnU-Net's 250; 100 with --small")
     parser.add_argument("--beta", type=float, help="weight of ConfLUNet's offset loss; default: the trainer's")
     parser.add_argument("--bfloat16", action="store_true", help="train in bfloat16, for processors that have it")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("-np", type=int, default=2)
     args = parser.parse_args()
     if len(args.methods) < 2:
-        parser.error("--methods takes two or more, which are compared")
+        parser.error("--methods needs at least two methods to compare")
     if args.small:
         args.epochs, args.iterations = args.epochs or 10, args.iterations or 100
     return args

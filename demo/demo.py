@@ -1,10 +1,10 @@
-"""From nothing to separated lesions, with nnU-Net's own commands: what ``make demo`` runs.
+"""From nothing to separated lesions with nnU-Net's own commands, as run by ``make demo``.
 
     python demo/demo.py OUTPUT [--seed 0] [--spacing 1 1 1]
 
-Simulates a cohort, plans, preprocesses, trains a small configuration, predicts, makes connected components and ACLS of
-the same segmentations, evaluates all three and draws a picture. Each step that has finished is skipped when the demo is
-run again.
+Simulates a cohort, plans, preprocesses, trains a small configuration, predicts, computes connected components and ACLS
+from the same segmentations, evaluates all three and draws a picture. Finished steps are skipped when the demo is run
+again.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main():
     start = time.time()
     for name, step, done in demo.steps():
         if done.exists():
-            print(f"\n=== {name}: done before")
+            print(f"\n=== {name}: already done")
             continue
         print(f"\n=== {name}  ({time.time() - start:.0f} s so far)", flush=True)
         step()
@@ -48,7 +48,7 @@ def main():
 
 
 class Demo:
-    """The steps, each with the file that says that it has finished."""
+    """The steps, each with a file that marks it as finished."""
 
     def __init__(self, output, args):
         self.output = output
@@ -61,7 +61,7 @@ class Demo:
         self.run = self.project.run
 
     def steps(self):
-        """(name, function, file that exists when it has finished)."""
+        """Triples of name, function, and file that exists once the step has finished."""
         return (
             (f"Simulate {N_TRAINING + N_VALIDATION + N_TEST} patients", self.simulate, self.raw / "dataset.json"),
             ("Plan and preprocess", self.plan, self.preprocessed / "splits_final.json"),
@@ -118,7 +118,7 @@ class Demo:
 
 
 def most_telling_view(references, prediction):
-    """The case where most confluent lesions are gained over CC, a slice with a divided component, a window."""
+    """The case with the largest gain of confluent lesions over CC, a slice with a divided component, and a window."""
     gains, maps = {}, {}
     for path in sorted(references.glob("*.nii.gz")):
         reference, spacing_mm = load_voxels(path).astype(int), nibabel.load(path).header.get_zooms()
@@ -132,7 +132,7 @@ def most_telling_view(references, prediction):
 
 
 def best_divided_component(reference, ours, cc):
-    """The slice and the mask in it of the confluent component where `ours` finds most lesions that `cc` does not."""
+    """The slice of the confluent component where `ours` finds the most lesions that `cc` misses, and its mask there."""
     components = cc3d.connected_components((reference > 0).astype(np.uint8), connectivity=26)
     pairs = np.unique(np.stack([components[reference > 0], reference[reference > 0]]), axis=1)
     best = (-np.inf, 0), None, None
@@ -145,7 +145,7 @@ def best_divided_component(reference, ours, cc):
 
 
 def n_found(reference, found, mask):
-    """Of the reference's lesions in a mask those that a found one covers with an IoU above 0.5."""
+    """The number of reference lesions in a mask that have an IoU above 0.5 with a found lesion."""
     ious = (
         np.count_nonzero(lesion & other) / np.count_nonzero(lesion | other)
         for lesion in (reference == label for label in np.unique(reference[mask]))

@@ -1,6 +1,6 @@
 """Instance segmentation of lesions inside nnU-Net v2 (ConfLUNet, Wynen et al., ISBI 2024).
 
-The names below are loaded at their first use, so that importing the package is quick and imports no torch.
+The names below are loaded on first use, so importing the package is fast and does not import torch.
 
 Example:
     >>> import numpy as np
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from nnunetv2_conflunet.trainers.targets import center_offset_targets
     from nnunetv2_conflunet.tuning import determine_postprocessing
 
-# What is not in postprocessing.
+# Rooms of the names that do not come from postprocessing.
 _ROOMS = {
     "ConfLUNetPredictor": "inference",
     "center_offset_targets": "trainers.targets",

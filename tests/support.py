@@ -49,7 +49,7 @@ def small_plans(dim=3, patch_size=None, spacing_mm=None, transpose_forward=None,
         "original_median_shape_after_transp": [32, 32, 32] if dim == 3 else [1, 32, 32],
         "image_reader_writer": reader,
         "transpose_forward": transpose_forward,
-        "transpose_backward": [int(i) for i in np.argsort(transpose_forward)],
+        "transpose_backward": [int(axis) for axis in np.argsort(transpose_forward)],
         "configurations": {"3d_fullres" if dim == 3 else "2d": configuration},
         "experiment_planner_used": "ExperimentPlanner",
         "label_manager": "LabelManager",
@@ -104,24 +104,25 @@ def balls(shape, centers, radius, spacing_mm=None):
 def write_nifti(array, path, spacing_mm=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0), direction=None):
     """Write an array in nnU-Net's axis order (slowest first); spacing, origin and direction in file order (x, y, z)."""
     image = sitk.GetImageFromArray(array)
-    image.SetSpacing([float(i) for i in spacing_mm])
-    image.SetOrigin([float(i) for i in origin])
+    image.SetSpacing([float(value) for value in spacing_mm])
+    image.SetOrigin([float(value) for value in origin])
     if direction is not None:
-        image.SetDirection([float(i) for i in np.ravel(direction)])
+        image.SetDirection([float(value) for value in np.ravel(direction)])
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     sitk.WriteImage(image, str(path), True)
 
 
 def files_of(folder):
     """Every file below a folder, hidden ones too, with its content."""
-    return {str(i.relative_to(folder)): i.read_bytes() for i in sorted(Path(folder).rglob("*")) if i.is_file()}
+    files = (path for path in sorted(Path(folder).rglob("*")) if path.is_file())
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
 
 
 def assert_whole_or_as_before(disk, write, room):
     """That writing to a full disk fails with one sentence, leaves no stump, and keeps the files that were there."""
     for _ in ("nothing there", "older files there"):
         before = files_of(disk.folder)
-        with disk.room(room), pytest.raises(InputError, match=r"cannot be written whole \(.*Is the disk full\?"):
+        with disk.room(room), pytest.raises(InputError, match=r"cannot be written completely \(.*Is the disk full\?"):
             write()
         assert files_of(disk.folder) == before
         write()
@@ -195,8 +196,8 @@ def unwritable(kind, folder):
 
 
 UNWRITABLE = {
-    "a file": "place is no folder",
-    "below a file": "place is no folder",
+    "a file": "place is not a folder",
+    "below a file": "place is not a folder",
     "read-only": r"Nothing can be written to .*place \(Read-only file system\)",
     "full": r"Nothing can be written to .*place \(No space left on device\)",
 }
@@ -285,7 +286,7 @@ def set_nnunet_environment(monkeypatch, base):
 
 def said_of_a_full_disk(room):
     """What a command says when so many bytes are left: none at all are noticed before the work."""
-    return "cannot be written whole" if room else "Nothing can be written to"
+    return "cannot be written completely" if room else "Nothing can be written to"
 
 
 def unpacked(coded, spacing_mm, sigma_mm):
@@ -294,4 +295,4 @@ def unpacked(coded, spacing_mm, sigma_mm):
 
     from nnunetv2_conflunet.trainers.targets import unpack_targets
 
-    return unpack_targets(*(torch.as_tensor(i)[None] for i in coded), spacing_mm, sigma_mm)[0].numpy()
+    return unpack_targets(*(torch.as_tensor(array)[None] for array in coded), spacing_mm, sigma_mm)[0].numpy()

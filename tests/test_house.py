@@ -49,7 +49,7 @@ def imports_of(file: Path) -> set[str]:
     return found
 
 
-IMPORTS = {name: {i for i in imports_of(file) if i in MODULES} for name, file in MODULES.items()}
+IMPORTS = {name: {found for found in imports_of(file) if found in MODULES} for name, file in MODULES.items()}
 
 
 def floor_of(name: str, floors: tuple[set[str], ...], depth: int) -> int:
@@ -110,7 +110,7 @@ def test_functions_on_arrays_import_nothing_else(room):
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_no_star_imports(file):
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    assert not [i for i in ast.walk(tree) if isinstance(i, ast.ImportFrom) and i.names[0].name == "*"]
+    assert not [alias for alias in ast.walk(tree) if isinstance(alias, ast.ImportFrom) and alias.names[0].name == "*"]
 
 
 def public_names() -> list[tuple[str, str]]:

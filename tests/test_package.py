@@ -19,7 +19,7 @@ def imported():
     found = {}
     for file in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            names = [i.name for i in node.names] if isinstance(node, ast.Import) else []
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
             found |= {name.partition(".")[0]: file for name in names}
     return {name: file for name, file in found.items() if name not in {*sys.stdlib_module_names, PACKAGE.name}}
@@ -27,8 +27,8 @@ def imported():
 
 @pytest.mark.parametrize("module", sorted(imported()))
 def test_what_is_imported_is_declared(module):
-    declared = {re.split(r"[^\w.-]", i, maxsplit=1)[0].lower() for i in requires("nnunetv2_conflunet")}
-    distributions = {i.lower() for i in packages_distributions()[module]}
+    declared = {re.split(r"[^\w.-]", name, maxsplit=1)[0].lower() for name in requires("nnunetv2_conflunet")}
+    distributions = {name.lower() for name in packages_distributions()[module]}
     assert distributions & declared, f"{imported()[module]} imports {module}"
 
 
@@ -86,7 +86,7 @@ def test_another_name_is_an_attribute_error():
 
 def test_the_version_can_be_read_without_importing_the_package():
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
-    (version,) = (i.value for i in tree.body if isinstance(i, ast.Assign) and i.targets[0].id == "__version__")
+    (version,) = (n.value for n in tree.body if isinstance(n, ast.Assign) and n.targets[0].id == "__version__")
     assert ast.literal_eval(version) == nnunetv2_conflunet.__version__
 
 

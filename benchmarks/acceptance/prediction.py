@@ -1,10 +1,10 @@
-"""Prediction of one volume by nnU-Net's predictor and by ours, the same weights in both: seconds and peak memory.
+"""Prediction of one volume by nnU-Net's predictor and by ours, with the same weights: seconds and peak memory.
 
     python benchmarks/acceptance/prediction.py RESULT.json MODEL_FOLDER IMAGE --device cuda
 
-Part of `benchmarks/gpu_acceptance.py`. MODEL_FOLDER is one of a ConfLUNet trainer; nnU-Net's network gets its weights
-without the heads' channels. Mirroring is on. `on device` and `on CPU` say where nnU-Net gathers its results; in the
-last row it has begun on the device, whose memory is limited to less than they need.
+Part of `benchmarks/gpu_acceptance.py`. MODEL_FOLDER is a model of a ConfLUNet trainer; nnU-Net's network gets its
+weights without the heads' channels. Mirroring is on. `on device` and `on CPU` say where nnU-Net gathers its results; in
+the last row it starts on the device, whose memory is limited to less than they need.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from nnunetv2_conflunet.utilities.files import read_json, write_json
 KINDS = {"stock": (nnUNetTrainer, nnUNetPredictor), "ours": (nnUNetTrainerConfLUNet, ConfLUNetPredictor)}
 MIRROR_AXES = (0, 1, 2)
 GIB = 2**30
-# Voxels along each axis of an image whose results take more memory than the network does at a patch.
+# Voxels along each axis of an image whose results take more memory than the network does for a patch.
 WIDE = 320
 
 
@@ -41,7 +41,7 @@ def main():
         predictors = {kind: model.predictor(kind, args.device, on_device) for kind in KINDS}
         data = preprocessed(predictors["stock"], args.image)
         for repeat in range(1 + args.repeats):
-            # The first one is the warm-up: cuDNN tries its algorithms.
+            # The first repeat is a warm-up, in which cuDNN tries its algorithms.
             for kind, predictor in predictors.items():
                 figures, _ = measured(predictor, data)
                 if repeat:
@@ -56,7 +56,7 @@ def main():
 
 
 class Model:
-    """A trained model, whose weights both predictors get."""
+    """A trained model, whose weights both predictors use."""
 
     def __init__(self, folder, configuration, fold):
         self.plans = PlansManager(read_json(folder / "plans.json"))
@@ -105,7 +105,7 @@ def measured(predictor, data):
     start = time.perf_counter()
     output = predictor.predict_logits_from_preprocessed_data(data)
     figures = {"seconds": time.perf_counter() - start, "host_gib": host_gib("VmHWM") - before}
-    # So that the next one has the device for itself.
+    # Leave the device to the next measurement.
     predictor.network.cpu()
     if cuda:
         figures |= {
@@ -125,7 +125,7 @@ def host_gib(name):
 
 
 def to_files(predictor, image, folder):
-    """Seconds from the image's file to all files of the prediction."""
+    """Seconds from the image file to all files of the prediction."""
     folder.mkdir(exist_ok=True)
     start = time.perf_counter()
     predictor.predict_from_files_sequential([[str(image)]], [str(folder / "case")])
@@ -133,7 +133,7 @@ def to_files(predictor, image, folder):
 
 
 def out_of_memory(model, data):
-    """Results that do not fit onto the device: nnU-Net gathers them on the CPU, and ours must be the same there."""
+    """Results that do not fit on the device: nnU-Net gathers them on the CPU, where ours must be the same."""
     wide = torch.zeros((len(data), *[WIDE] * (data.ndim - 1)))
     wide[tuple(slice(n) for n in data.shape)] = data
     fits, expected = measured(few_tiles(model.predictor("ours", "cuda", True)), wide)

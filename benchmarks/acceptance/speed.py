@@ -3,7 +3,7 @@
     python benchmarks/acceptance/speed.py RESULT.json --dataset 111 --configuration 3d_fullres --iterations 100
 
 Part of `benchmarks/gpu_acceptance.py`; nnU-Net's folders come from its environment variables. Steps after a warm-up, in
-the trainers' own precision: on batches that wait in memory, which is what the device takes, and with nnU-Net's own
+the trainers' own precision: with batches ready in memory, which shows the time on the device, and with nnU-Net's own
 loader, whose workers share the processor.
 """
 
@@ -27,9 +27,9 @@ from nnunetv2_conflunet.utilities.files import read_json, write_json
 
 KINDS = {"stock": nnUNetTrainer, "ours": nnUNetTrainerConfLUNet}
 WARM_UP = 10
-# Batches that wait in memory, and the seconds in which a new loader fills its queues.
+# Batches kept ready in memory, and the seconds that a new loader needs to fill its queues.
 N_READY, FILL_SECONDS = 4, 15
-# Beyond what any lesion has: half the diagonal of a patch of 128 mm is 111 mm.
+# Beyond the offsets of any lesion: half the diagonal of a patch of 128 mm is 111 mm.
 FAR_MM = 60.0
 FAR_STEPS = 60
 
@@ -67,7 +67,7 @@ def main():
 
 
 def make_trainer(trainer_class, args, compiled):
-    # nnU-Net's trainer looks at it when its network is made.
+    # nnU-Net's trainer reads it when it builds its network.
     os.environ["nnUNet_compile"] = "t" if compiled else "f"
     torch.manual_seed(0)
     folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(args.dataset)
@@ -79,12 +79,12 @@ def make_trainer(trainer_class, args, compiled):
 def begin_epoch(trainer):
     trainer.on_train_epoch_start()
     if isinstance(trainer, nnUNetTrainerConfLUNet):
-        # Past the warm-up, so that the heads' gradients are those of most of a training.
+        # After the warm-up, as in most of a training.
         trainer.loss.heads_weight = 1.0
 
 
 def both_steps(trainer, ready, n):
-    """The steps with the loader, and as `ready_step_s` those on batches in memory."""
+    """Steps with the loader and, as `ready_step_s`, with batches in memory."""
     waiting = steps(trainer, itertools.cycle(ready), n)
     return {
         **steps(trainer, trainer.dataloader_train, n),
@@ -95,15 +95,15 @@ def both_steps(trainer, ready, n):
 
 
 def steps(trainer, loader, n):
-    """Seconds a step, what of them the loader makes wait, peak memory, and whether all losses were finite."""
+    """Seconds per step, the fraction spent waiting for the loader, peak memory, and whether all losses were finite."""
     waits, works, losses = [], [], []
-    for i in range(WARM_UP + n):
-        if i == WARM_UP and trainer.device.type == "cuda":
+    for step in range(WARM_UP + n):
+        if step == WARM_UP and trainer.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
         batch = next(loader)
         loaded = time.perf_counter()
-        # Ends with the loss on the CPU, so that the device has finished.
+        # Ends with the loss on the CPU, so the device has finished.
         losses.append(trainer.train_step(batch))
         waits.append(loaded - start)
         works.append(time.perf_counter() - loaded)
@@ -122,17 +122,17 @@ def steps(trainer, loader, n):
 
 
 def graphs(trainer, batch):
-    """Into how many graphs torch.compile takes the network apart, and at how many breaks."""
+    """The number of graphs into which torch.compile splits the network, and of graph breaks."""
     explained = explain(unwrapped(trainer.network))(batch["data"].to(trainer.device))
     torch.compiler.reset()
     return explained.graph_count, explained.graph_break_count
 
 
 def far_offsets(trainer, batch):
-    """Steps towards centers that are moved by 60 mm along each axis, in the trainer's own precision."""
+    """Steps toward centers moved by 60 mm along each axis, in the trainer's own precision."""
     centers = batch["target"][-1]
     spacing = trainer.configuration_manager.spacing[-centers.shape[-1] :]
-    centers += torch.tensor([FAR_MM / i * (-1) ** axis for axis, i in enumerate(spacing)])
+    centers += torch.tensor([FAR_MM / mm * (-1) ** axis for axis, mm in enumerate(spacing)])
     for group in trainer.optimizer.param_groups:
         group["momentum"] = 0.9
     losses = [trainer.train_step(batch) for _ in range(FAR_STEPS)]

@@ -1,11 +1,11 @@
-"""What `benchmarks/gpu_acceptance.py` found, as Markdown."""
+"""The results of `benchmarks/gpu_acceptance.py` as Markdown."""
 
 
 def acceptance_table(found):
-    """One section a part that has finished.
+    """One section per finished part.
 
     Args:
-        found: what the parts returned, by their names.
+        found: the results of the parts, by their names.
     """
     sections = [SECTIONS[part](result) for part, result in found.items() if part in SECTIONS]
     took = ", ".join(f"{part} {result['took_s']} s" for part, result in found.items() if "took_s" in result)
@@ -23,7 +23,7 @@ def tests_section(found):
 def speed_section(found):
     kinds = [kind for kind in found if kind not in ("far offsets", "took_s")]
     rows = [
-        "| training | s a step, batch in memory | s an iteration with the loader | of it waiting | batch MiB "
+        "| training | s per step, batch in memory | s per iteration with the loader | of it waiting | batch MiB "
         "| peak GiB | first step s | graphs (breaks) | all losses finite | loss, first and last ten |",
         "| --- " * 10 + "|",
     ]

@@ -1,4 +1,4 @@
-"""The brain of a real FLAIR without its lesions, and new patients made from it by deformation."""
+"""The brain of a real FLAIR without its lesions, and new patients derived from it by deformation."""
 
 from dataclasses import dataclass
 
@@ -15,13 +15,13 @@ from open_ms.filling import Texture, fill_lesions
 FLUID_LEVEL, WHITE_LEVEL = 0.2, 0.9
 # Signal of the tissues and its scatter in smoothed FLAIR.
 CORTEX_SIGNAL, SIGNAL_SCATTER = 1.14, 0.06
-# The template fits the brain to within some millimeters only.
+# The template fits the brain only to within a few millimeters.
 PRIOR_BLUR_MM = 2.5
-# The head above this height is compared with the template; what is stripped below it differs.
+# Only the head above this height is compared with the template; skull stripping differs below.
 LOWEST_FIT_MM = -20.0
-# Ventricles differ in size; other fluid this near to the template's is rare.
+# Ventricles vary in size; other fluid this close to the template's ventricles is rare.
 VENTRICLE_REACH_MM, SMALLEST_VENTRICLE_MM3 = 10.0, 100
-# Half the width of the choroid plexus that shines inside them.
+# Half the width of the bright choroid plexus inside them.
 PLEXUS_VOXELS = 3
 
 
@@ -31,7 +31,7 @@ class RealBrain(Head):
 
     Attributes:
         signal: 1 is white matter, 0 outside the brain.
-        occurrence: (2, Z, Y, X) float32, how often patients have a lesion here: all lesions, those up to 2 mL.
+        occurrence: (2, Z, Y, X) float32, frequency of lesions at each position: all lesions, those up to 2 mL.
         texture: fine structure of its white matter.
     """
 
@@ -51,7 +51,7 @@ def real_brain(flair: np.ndarray, lesions: np.ndarray, grid: Grid, occurrence: n
         template: prior knowledge of where gray and white matter are.
 
     Returns:
-        The brain; always the same for the same input.
+        The brain; deterministic.
 
     Raises:
         InputError: no white matter or no ventricles are found.
@@ -71,7 +71,7 @@ def real_brain(flair: np.ndarray, lesions: np.ndarray, grid: Grid, occurrence: n
 
 
 def template_points(template: Head, brain: np.ndarray, grid: Grid) -> list[np.ndarray]:
-    """Where the template's voxels lie once it is moved and stretched along the axes to the extent of another brain.
+    """Positions in the template for the voxels of a brain, by a shift and scaling per axis that match their extents.
 
     Args:
         template: the template.
@@ -148,7 +148,7 @@ def classify(
     cortex, deep, white = (np.maximum(priors[name], 0.02) for name in ("cortex", "deep_gray", "white"))
     cortex = cortex * np.exp(-0.5 * (np.minimum(smooth - CORTEX_SIGNAL, 0) / SIGNAL_SCATTER) ** 2)
     white = white * np.exp(-0.5 * (np.maximum(smooth - 1.0, 0) / SIGNAL_SCATTER) ** 2)
-    # Fluid darkens gray and white matter alike, so it says nothing about which of them the rest is.
+    # Fluid darkens gray and white matter alike, so the signal does not tell which of the two the rest is.
     unclear = fluid > 0.3
     cortex, white = np.where(unclear, priors["cortex"], cortex), np.where(unclear, priors["white"], white)
     white = np.where(lesions, 10.0, white)
@@ -158,7 +158,7 @@ def classify(
 
 
 def deform_brain(brain: RealBrain, grid: Grid, rng: np.random.Generator) -> tuple[Anatomy, np.ndarray]:
-    """A new patient: a real brain mirrored or not and deformed as the simulation deforms its template.
+    """A new patient: a real brain, possibly mirrored, and deformed as the simulation deforms its template.
 
     Args:
         brain: the brain.

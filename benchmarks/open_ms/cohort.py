@@ -21,7 +21,7 @@ from open_ms.data import ENDING, FLAIR_PATIENTS, PATIENTS, SOURCE, OpenMS
 from open_ms.patient import simulate_real_patient
 from open_ms.shapes import real_components, shape_maker
 
-# Every third patient lends shapes to the test cases, the others to the training cases.
+# Every third patient provides shapes for the test cases, the others for the training cases.
 TEST_SHAPES = 3
 # The patient whose lesions are most confluent.
 REAL_CASE = "patient19"
@@ -49,7 +49,7 @@ def write_real_cohort(
 
 @dataclass(frozen=True)
 class OpenMSSource(Source):
-    """Patients made from the real ones.
+    """Patients derived from the real ones.
 
     Attributes:
         data: the open MS database.
@@ -81,9 +81,9 @@ class OpenMSSource(Source):
         return simulate_real_patient(brain, make_shape, grid, statistics, case.seed_sequence(seed))
 
     def write_further(self, folder: Path, grid: Grid) -> None:
-        """Write the FLAIR of :data:`REAL_CASE` as it is, and the mask, cropped to a grid; beyond the image it is 0.
+        """Write the original FLAIR and the mask of :data:`REAL_CASE`, cropped to the grid and padded with 0.
 
-        Into ``imagesReal/<patient>_0000.nii.gz`` (float32) and ``labelsReal/<patient>.nii.gz`` (uint8).
+        The files are ``imagesReal/<patient>_0000.nii.gz`` (float32) and ``labelsReal/<patient>.nii.gz`` (uint8).
         """
         (flair, own), (mask, _) = self.data.flair(REAL_CASE), self.data.mask(REAL_CASE)
         write_image(crop_to(flair, own, grid), grid, folder / "imagesReal" / f"{REAL_CASE}_0000{ENDING}")
@@ -96,19 +96,19 @@ def whole_voxels(grid: Grid) -> Grid:
 
 
 def shape_patients() -> dict[str, tuple[str, ...]]:
-    """Patients whose lesions lend their shapes to the cases of each split; no patient serves both."""
+    """Patients whose lesion shapes are used for each split; no patient is in both."""
     test = PATIENTS[TEST_SHAPES - 1 :: TEST_SHAPES]
     return {"Tr": tuple(patient for patient in PATIENTS if patient not in test), "Ts": test}
 
 
 def occurrence_of(masks: list[np.ndarray]) -> np.ndarray:
-    """How often patients have a lesion at a place, smoothed.
+    """Smoothed frequency of lesions at each position.
 
     Args:
         masks: (Z, Y, X) bool of each patient, on one 1 mm grid.
 
     Returns:
-        (2, Z, Y, X) float32: share of the patients, for all lesions and for components up to 2 mL.
+        (2, Z, Y, X) float32: fraction of patients, for all lesions and for components up to 2 mL.
     """
     every, small = (np.zeros(masks[0].shape, np.float32) for _ in range(2))
     for mask in masks:
@@ -122,7 +122,7 @@ def occurrence_of(masks: list[np.ndarray]) -> np.ndarray:
 
 @cache
 def _brain(data: OpenMS, patient: str) -> RealBrain:
-    """The brain of a patient without lesions, and where the other patients have theirs; some seconds once a process.
+    """A patient's brain without lesions, and where the others have theirs; takes some seconds, once per process.
 
     Raises:
         InputError: a file is missing, cannot be read, or has another grid than the others.
@@ -147,13 +147,13 @@ def _brain(data: OpenMS, patient: str) -> RealBrain:
 
 @cache
 def _make_shape(data: OpenMS, split: str) -> Callable[..., Shape]:
-    """What the lesions of a split take their shapes from, read once a process."""
+    """The shapes for the lesions of a split, read once per process."""
     masks = [data.mask(patient)[0] for patient in shape_patients()[split]]
     return shape_maker([component for mask in masks for component in real_components(mask)])
 
 
 def crop_to(array: np.ndarray, own: Grid, grid: Grid) -> np.ndarray:
-    """The part of an array on its `own` grid that another grid covers, both 1 mm; 0 where it has none."""
+    """An array on its `own` grid, cropped to another grid and padded with 0; both are 1 mm."""
     first = [round(o - p) for o, p in zip(grid.origin_mm, own.origin_mm, strict=True)]
     result = np.zeros(grid.shape, array.dtype)
     ours = tuple(slice(max(0, -f), min(n, m - f)) for f, n, m in zip(first, grid.shape, own.shape, strict=True))

@@ -1,4 +1,4 @@
-"""How bright lesions are, by size: a cohort beside patients."""
+"""Brightness of lesions by size, in a cohort and in real patients."""
 
 import os
 from pathlib import Path

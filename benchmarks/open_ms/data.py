@@ -1,4 +1,4 @@
-"""The patients of the open MS database: consensus masks, and FLAIR volumes where there are some."""
+"""The patients of the open MS database: consensus masks, and FLAIR volumes of some patients."""
 
 import os
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ SOURCE = (
     "on multi-rater consensus, Neuroinformatics 2017, doi:10.1007/s12021-017-9348-7, CC-BY"
 )
 ENDING = ".nii.gz"
-# The masks that are used; the database numbers 30 patients.
+# The patients whose masks are used, out of 30 in the database.
 PATIENTS = tuple(
     f"patient{number:02d}"
     for number in (1, 3, 4, 6, 7, 8, 9, 10, 12, 13, 15, 16, 17, 18, 19, 20, 21, 23, 24, 25, 27, 28, 30)
 )
-# Few lesions, and many that are confluent.
+# A patient with few lesions, and one with many confluent lesions.
 FLAIR_PATIENTS = "patient07", "patient19"
 
 
@@ -46,7 +46,7 @@ class OpenMS:
         """
         data = cls(Path(folder))
         if not data.folder.is_dir():
-            raise InputError(f"{data.folder} is no folder; give the one that holds gold/ and flair/ of the database.")
+            raise InputError(f"{data.folder} is not a folder; give the one with gold/ and flair/ of the database.")
         for kind, patients in (("gold", PATIENTS), ("flair", FLAIR_PATIENTS)):
             for patient in patients:
                 data.path(kind, patient)
@@ -74,10 +74,10 @@ class OpenMS:
 
 
 def read_flair(path: Path) -> tuple[np.ndarray, Grid]:
-    """A FLAIR, (Z, Y, X) float32: z to the top, y to the front, x to the right; and its grid.
+    """A FLAIR, (Z, Y, X) float32, with z to the top, y to the front, x to the right; and its grid.
 
     Raises:
-        InputError: the file cannot be read, or has not 1 mm in MNI space.
+        InputError: the file cannot be read, or is not on a 1 mm grid in MNI space.
     """
     try:
         images, properties = SimpleITKIOWithReorient().read_images([str(path)])

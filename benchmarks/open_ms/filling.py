@@ -1,4 +1,4 @@
-"""Lesions of a real FLAIR replaced by the white matter around them."""
+"""Replacement of the lesions in a real FLAIR by surrounding white matter."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ from scipy import ndimage
 CUBE = np.ones((3, 3, 3), bool)
 # Signal of healthy white matter relative to its most frequent value.
 DONOR_SIGNAL = 0.86, 1.07
-# Donors keep this distance in voxels from lesions and this one from fluid and from the skull.
+# Distances in voxels of donors from lesions, and from fluid and skull.
 LESION_MARGIN, FLUID_MARGIN = 3, 2
-# Widths of the averages that give the local level; a wider one counts where the narrower ones find no donors.
+# Widths of the averages for the local level; a wider one counts only where narrower ones find no donors.
 WIDTHS_MM, FALLING_WEIGHT = (2.5, 5.0, 10.0, 20.0), 1e-3
 # Voxels around a mask that still hold some of the lesion.
 RIM = 3
@@ -38,20 +38,20 @@ class Texture:
 def fill_lesions(
     signal: np.ndarray, lesions: np.ndarray, brain: np.ndarray, white: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, Texture]:
-    """Replace lesions and the rim that they brighten by plausible white matter.
+    """Replace lesions, and the rim that they brighten, with plausible white matter.
 
-    Inside the mask the signal becomes the local level of healthy white matter plus texture; in the rim only what is
-    brighter than that is replaced, so that fluid and borders stay.
+    Inside the mask the signal becomes the local level of healthy white matter plus texture. In the rim only brighter
+    voxels are replaced, so that fluid and borders stay.
 
     Args:
         signal: (Z, Y, X) float32, 1 is white matter, 1 mm grid.
         lesions: (Z, Y, X) bool.
         brain: (Z, Y, X) bool.
-        white: (Z, Y, X) bool, where white matter may be: donors come from here.
+        white: (Z, Y, X) bool, possible white matter, from which donors are taken.
         rng: source of the texture.
 
     Returns:
-        The filled signal, (Z, Y, X) float32, and the texture that was measured.
+        The filled signal, (Z, Y, X) float32, and the measured texture.
     """
     smooth = ndimage.gaussian_filter(signal, 0.8)
     fluid = ndimage.binary_dilation((smooth < FLUID_SIGNAL) | ~brain, CUBE, FLUID_MARGIN)
@@ -73,13 +73,13 @@ def measure_texture(signal: np.ndarray, region: np.ndarray) -> Texture:
         region: (Z, Y, X) bool; voxels whose neighbors belong to it as well are measured.
 
     Returns:
-        The texture; no deviation where the region is empty.
+        The texture; with a standard deviation of 0 if the region is empty.
     """
     weight = ndimage.gaussian_filter(region.astype(np.float32), 3.0)
     mean = ndimage.gaussian_filter(np.where(region, signal, 0), 3.0) / np.maximum(weight, 1e-6)
     rest = np.where(region, signal - mean, 0)
     variance = float((rest[region] ** 2).mean()) if region.any() else 0.0
-    # Vessels and borders in the region are no texture.
+    # A robust estimate, since vessels and borders in the region are not texture.
     sd = 1.4826 * float(np.median(np.abs(rest[region]))) if region.any() else 0.0
     correlations = []
     for axis in range(3):
@@ -91,7 +91,7 @@ def measure_texture(signal: np.ndarray, region: np.ndarray) -> Texture:
 
 
 def _gaussian_width(correlation: float) -> float:
-    """Width in voxels of the sampled Gaussian behind which white noise has a correlation at a distance of 1."""
+    """Width in voxels of the sampled Gaussian that gives white noise this correlation between neighbors."""
     widths = np.linspace(0.2, 3.0, 281)
     kernels = np.exp(-0.5 * (np.arange(-12, 13) / widths[:, None]) ** 2)
     correlations = (kernels[:, 1:] * kernels[:, :-1]).sum(axis=1) / (kernels**2).sum(axis=1)
@@ -99,7 +99,7 @@ def _gaussian_width(correlation: float) -> float:
 
 
 def _local_level(signal: np.ndarray, donors: np.ndarray) -> np.ndarray:
-    """Average of the donors around each voxel, the nearer ones first."""
+    """Average of the donors around each voxel, mostly of the nearest ones."""
     total, weight = np.full(signal.shape, 1e-12, np.float64), np.full(signal.shape, 1e-12, np.float64)
     for step, width in enumerate(WIDTHS_MM):
         scale = FALLING_WEIGHT**step

@@ -15,8 +15,8 @@ from open_ms.anatomy import RealBrain, deform_brain
 from open_ms.filling import Texture
 from open_ms.sheets import draw_plan_with_sheets
 
-# Contrast and fading are chosen so that the signals by size are those of the two FLAIR volumes of Lesjak et al. 2017
-# (see docs/open_ms_cohort.md). The image has noise and blur already; the new ones vary them.
+# Contrast and fading are chosen to match the signals by size in the two FLAIR volumes of Lesjak et al. 2017 (see
+# docs/open_ms_cohort.md). The image already has noise and blur; these values add variation.
 LOOK = Look(
     contrast=(0.37, 0.45),
     contrast_by_volume=((14.0, 60.0, 250.0, 1000.0), (1.0, 1.3, 1.4, 1.3)),
@@ -27,13 +27,13 @@ LOOK = Look(
 GAMMA = 0.9, 1.1
 # Patches within a lesion: standard deviation in units of white matter and size of half a patch.
 PATCHES, PATCH_MM = 0.05, 3.5
-# Noise inside the lesions of patient19, relative to that of white matter, and its width, which is larger there.
+# Noise inside the lesions of patient19: standard deviation relative to white matter, and width, which is larger.
 NOISE_FACTOR, NOISE_MM = 0.85, 0.63
-# Large lesions keep to the ventricles: reluctance of tissue that is a millimeter farther away.
+# Large lesions stay close to the ventricles: increase of reluctance per mm of distance.
 RELUCTANCE_PER_MM, FARTHEST_MM = 0.15, 12.0
-# Distances at which the chance of periventricular lesions, and of further units of a sheet, has fallen to a third.
+# Distances over which the probability of periventricular lesions, and of further units of a sheet, falls to 1/e.
 PERIVENTRICULAR_MM, SHEET_MM = 5.0, 3.0
-# Chance of a lesion where no patient has one, relative to the mean of the white matter.
+# Probability of a lesion where no patient has one, relative to the mean over white matter.
 OCCURRENCE_FLOOR = 0.5
 
 
@@ -50,11 +50,8 @@ def simulate_real_patient(
         brain: the background.
         make_shape: shapes of the lesions, see :func:`.shapes.shape_maker`.
         grid: the grid of the image, 1 mm.
-        statistics: what the lesions are drawn from; sheets come on top. None for a patient without lesions.
+        statistics: distributions of the lesions; sheets are added. None for a patient without lesions.
         seed: the same seed gives the same patient.
-
-    Returns:
-        The patient.
     """
     brain_rng, plan_rng, place_rng, look_rng, scan_rng = random_streams(seed, 5)
     anatomy, occurrence = deform_brain(brain, grid, brain_rng)
@@ -67,17 +64,17 @@ def simulate_real_patient(
 
 
 def occurrence_tissue(anatomy: Anatomy, occurrence: np.ndarray) -> Tissue:
-    """Where lesions may lie in a real brain: in white matter, where other patients have theirs.
+    """Where lesions may be in a real brain: in white matter, where other patients have theirs.
 
     Args:
         anatomy: the brain.
-        occurrence: (2, Z, Y, X) float32, how often patients have a lesion here: all lesions, those up to 2 mL.
+        occurrence: (2, Z, Y, X) float32, frequency of lesions at each position: all lesions, those up to 2 mL.
     """
     allowed = allowed_voxels(anatomy)
     white = np.where(allowed & (anatomy.tissues["white"] > 0.5), anatomy.tissues["white"], 0)
     outside_mm = np.clip(anatomy.ventricle_distance_mm, 0, None)
     every, small = (where + OCCURRENCE_FLOOR * where[white > 0].mean() for where in occurrence)
-    # The noise of single voxels must not shape a lesion.
+    # Noise in single voxels must not affect a lesion's shape.
     gray = ndimage.gaussian_filter(anatomy.tissues["cortex"] + anatomy.tissues["deep_gray"], 1.5)
     return Tissue(
         spacing_mm=anatomy.grid.spacing_mm,
@@ -95,8 +92,8 @@ def paint(anatomy: Anatomy, placement: Placement, texture: Texture, rng: np.rand
     Args:
         anatomy: the brain with the noise of its image.
         placement: its lesions.
-        texture: noise of the image, which the lesions get as well.
-        rng: source of the look of the lesions.
+        texture: noise of the image, which is added to the lesions as well.
+        rng: source of the lesions' appearance.
     """
     grid = anatomy.grid
     canvas = Canvas(grid.shape)

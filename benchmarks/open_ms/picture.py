@@ -1,4 +1,4 @@
-"""A picture of a semi-synthetic cohort beside the real patients."""
+"""A picture of a semi-synthetic cohort next to the real patients."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from open_ms.cohort import crop_to
 from open_ms.data import ENDING, FLAIR_PATIENTS, OpenMS, read_flair, read_map
 
 SIMULATED_CASES = 5
-# Share of the height of the image at which the slices lie.
+# Positions of the slices, relative to the height of the image.
 HEIGHTS = 0.35, 0.5, 0.6, 0.7
 # Display window, relative to the median of the brain.
 WINDOW = 0.0, 1.7
@@ -23,8 +23,8 @@ OPACITY = 0.55
 def draw_picture(folder: str | os.PathLike, data: OpenMS, path: str | os.PathLike) -> None:
     """Draw axial slices of five simulated cases and of the real patients, without and with their lesions in color.
 
-    One row a case, its name on the left. In the simulated rows every instance has a color of its own; the masks of
-    the patients have one color, as nobody parted their lesions.
+    One row per case, with its name on the left. In simulated cases every instance has its own color; masks of patients
+    have a single color, since their lesions are not separated.
 
     Args:
         folder: the dataset.
@@ -63,7 +63,7 @@ def _simulated(folder: Path) -> list[tuple[str, np.ndarray, np.ndarray, Grid]]:
 
 
 def _draw_row(line: np.ndarray, name: str, image: np.ndarray, lesions: np.ndarray) -> None:
-    """Slices of one case, each beside the same with the lesions in color."""
+    """Slices of one case, each next to a copy with the lesions in color."""
     gray = np.clip((image / np.median(image[image != 0]) - WINDOW[0]) / (WINDOW[1] - WINDOW[0]), 0, 1)
     colors = np.random.default_rng(0).permutation(_hues(max(2, int(lesions.max()) + 1)))
     for index, height in enumerate(HEIGHTS):

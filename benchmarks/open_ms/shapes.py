@@ -18,9 +18,9 @@ from nnunetv2_conflunet.simulation.lesions import (
 )
 from nnunetv2_conflunet.utilities.errors import InputError
 
-# A lesion takes its shape from one of so many components of about its volume.
+# A lesion takes its shape from one of this many components of similar volume.
 SIMILAR = 15
-# Takes the steps of the voxels off the outline.
+# Smooths the voxel steps of the outline.
 SMOOTHING_MM = 0.8
 MARGIN = 3
 
@@ -45,7 +45,7 @@ class RealComponent:
 
 
 def real_components(mask: np.ndarray) -> list[RealComponent]:
-    """The components of a mask that a lesion's shape can be taken from.
+    """The components of a mask from which lesion shapes can be taken.
 
     Args:
         mask: (Z, Y, X) bool lesions on a 1 mm grid.
@@ -65,7 +65,7 @@ def real_components(mask: np.ndarray) -> list[RealComponent]:
 
 
 def _component(component: np.ndarray) -> RealComponent:
-    # Half a voxel lies between the middle of a voxel and its surface.
+    # The surface is half a voxel away from the voxel centers.
     distance = signed_distance(component)
     distance -= 0.5 * np.sign(distance)
     distance = ndimage.gaussian_filter(distance, SMOOTHING_MM)
@@ -80,13 +80,13 @@ def _component(component: np.ndarray) -> RealComponent:
 
 @dataclass(frozen=True)
 class RealShape:
-    """The outline of a real lesion of about the volume asked for, turned and scaled; see :class:`.lesions.Shape`.
+    """The outline of a real lesion of similar volume, rotated and scaled; see :class:`.lesions.Shape`.
 
     Attributes:
         components: what to choose from, sorted by volume.
         choice: in [0, 1), which of the :data:`SIMILAR` components nearest in volume.
         axes: (3, 3), columns are the directions of the component's principal axes; may mirror it.
-        roundness: 0 for the outline as it is, 1 for a ball.
+        roundness: 0 for the original outline, 1 for a ball.
     """
 
     components: tuple[RealComponent, ...]
@@ -101,7 +101,7 @@ class RealShape:
         positions = np.einsum("...i,ij->...j", offsets_mm, turn) + component.middle.astype(np.float32)
         inside = np.clip(positions, 0, np.array(component.distance_mm.shape, np.float32) - 1)
         distance = ndimage.map_coordinates(component.distance_mm, np.moveaxis(inside, -1, 0), order=1, mode="nearest")
-        # Beyond the box the level goes on rising.
+        # Outside the box the level keeps rising.
         distance = distance + np.sqrt(((positions - inside) ** 2).sum(axis=-1))
         lowest = component.distance_mm[tuple(component.middle)]
         ball = np.sqrt((offsets_mm**2).sum(axis=-1)) / ball_radius_mm(volume_mm3)
@@ -113,7 +113,7 @@ class RealShape:
         return component.radius_mm * scale + 1.5
 
     def _chosen(self, volume_mm3: float) -> tuple[RealComponent, float]:
-        """A component and the factor of its size."""
+        """The chosen component and its scale factor."""
         near = np.abs([np.log(c.volume_mm3 / volume_mm3) for c in self.components]).argsort(kind="stable")[:SIMILAR]
         component = self.components[near[int(self.choice * len(near))]]
         return component, (volume_mm3 / component.volume_mm3) ** (1 / 3)

@@ -1,4 +1,4 @@
-"""Sheets of confluent lesions: components of several millilitres, most of them beside the ventricles."""
+"""Sheets of confluent lesions: components of several milliliters, mostly next to the ventricles."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ SMALLEST_UNIT_MM3 = 800.0
 
 
 def draw_plan_with_sheets(statistics: LesionStatistics, rng: np.random.Generator) -> list[Component]:
-    """The lesions of one patient, as :func:`.lesions.draw_plan` draws them, and sheets beside them.
+    """The lesions of one patient, drawn by :func:`.lesions.draw_plan`, plus sheets.
 
     Returns:
         The components, sheets first.
@@ -29,7 +29,7 @@ def draw_plan_with_sheets(statistics: LesionStatistics, rng: np.random.Generator
 
 
 def _sheet(volume_mm3: float, rng: np.random.Generator) -> Component:
-    """A component of a volume above 1.6 mL, cut into at least two units of 0.8 to 2 mL."""
+    """A component with a volume above 1.6 mL, divided into at least two units of 0.8 to 2 mL."""
     units, rest = [], volume_mm3
     while rest > 2 * SMALLEST_UNIT_MM3:
         largest = min(MAX_UNIT_VOLUME_MM3, rest - SMALLEST_UNIT_MM3)

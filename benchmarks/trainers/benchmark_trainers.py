@@ -17,7 +17,7 @@ from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum
 
 
 class FromEnvironment(PredictsWithoutMirroring):
-    """Sets seeds before the trainer is made, and attributes of the trainer after it. The paper does not mirror either.
+    """Sets seeds before the trainer is made, and its attributes afterward. Like the paper, it does not mirror.
 
     The seed fixes the initial weights; the workers that load and augment patches seed themselves.
     """
@@ -42,11 +42,11 @@ class FromEnvironment(PredictsWithoutMirroring):
 
 
 class nnUNetTrainerBenchmarkSemantic(FromEnvironment, BeginsWithLessMomentum):
-    """nnU-Net's own, which begins as this package's does: short trainings would otherwise differ by that."""
+    """nnU-Net's trainer with this package's initial momentum, since short trainings would otherwise differ in it."""
 
 
 class nnUNetTrainerBenchmarkConfLUNet(FromEnvironment, nnUNetTrainerConfLUNet):
-    """This package's."""
+    """This package's trainer."""
 
 
 class nnUNetTrainerBenchmarkISBI2024(FromEnvironment, nnUNetTrainerConfLUNetISBI2024):
@@ -54,7 +54,7 @@ class nnUNetTrainerBenchmarkISBI2024(FromEnvironment, nnUNetTrainerConfLUNetISBI
 
 
 def compute_in_bfloat16(network):
-    """Convolutions in bfloat16 with channels last, outputs in float32: twice as fast where the processor has it."""
+    """Convolutions in bfloat16 with channels last, outputs in float32: twice as fast on processors that support it."""
     network.to(memory_format=torch.channels_last_3d)
     forward = network.forward
 

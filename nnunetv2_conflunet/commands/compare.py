@@ -20,7 +20,7 @@ def main() -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
-    """Compare evaluations, print the tables and write them where asked."""
+    """Compare evaluations, print the tables, and write them if an output folder is given."""
     methods = load_methods(args.evaluations, args.names)
     if args.o is not None:
         require_writable(*(args.o / name for name in FILES))
@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         "nnUNetv2_conflunet_compare",
         "Compare methods side by side, from the folders that nnUNetv2_conflunet_evaluate wrote: means, paired "
         "differences with 95 % bootstrap intervals over cases, paired t-tests and Wilcoxon signed-rank tests. The "
-        "p-values of each test are corrected by Holm's method over all comparisons of the table.",
+        "p-values of each test are corrected by Holm's method over all comparisons in the table.",
     )
     add = parser.add_argument
     add("evaluations", type=Path, nargs="+", help="two or more folders of evaluations")

@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def determine(args: argparse.Namespace) -> None:
-    """Determine a model's settings and print what was found."""
+    """Determine a model's settings and print the outcome."""
     model = _model_folder(args)
     tried = {name: values for name, values in vars(args).items() if name in SEARCHED}
     settings = TuningSettings(
@@ -55,7 +55,7 @@ def _model_folder(args: argparse.Namespace) -> Path:
     if args.i is not None:
         return args.i
     if args.d is None:
-        raise InputError("Name the model: its folder with -i, or -d, -c, -tr and -p as for nnUNetv2_train.")
+        raise InputError("Specify the model: its folder with -i, or -d, -c, -tr and -p as for nnUNetv2_train.")
     nnunet_folder(RESULTS, "export it, or name the model's folder with -i.")
     return Path(get_output_folder(dataset_name(args.d), args.tr, args.p, args.c))
 
@@ -63,9 +63,9 @@ def _model_folder(args: argparse.Namespace) -> Path:
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "nnUNetv2_conflunet_determine_postprocessing",
-        "Find the threshold, window, prominence, consistency and size filter that suit a model's cross-validation "
-        f"best, and store them in its plans.json, where prediction reads them. Writes {RECORD_FILE} and {TABLE_FILE}. "
-        "Folds must have been validated with --npz.",
+        "Find the threshold, window, prominence, consistency and size filter that work best in a model's "
+        "cross-validation, and store them in its plans.json, where prediction reads them. Writes "
+        f"{RECORD_FILE} and {TABLE_FILE}. Folds must have been validated with --npz.",
     )
     add = parser.add_argument
     add("-i", type=Path, metavar="MODEL_FOLDER", help="folder of the model, instead of -d, -c, -tr and -p")
@@ -79,16 +79,16 @@ def _parser() -> argparse.ArgumentParser:
     tried = parser.add_argument_group("values to try")
     known, grid = options_of(InstantiationSettings), Grid()
     for name in SEARCHED:
-        # In planes the grid depends on the size of a pixel.
+        # For 2D images the grid depends on the pixel size.
         values = f"{as_text(AREAS_PIXELS)} pixels" if name == "min_area_mm2" else as_text(getattr(grid, name))
         text = f"{known[name].metadata['help']} (default: {values})"
         tried.add_argument(f"--{name}", type=float, nargs="+", metavar="X", default=argparse.SUPPRESS, help=text)
-    evaluation = parser.add_argument_group("evaluation of each point, with a size filter of its own")
+    evaluation = parser.add_argument_group("evaluation of each point, with its own size filter")
     add_options(evaluation, EvaluationSettings, ["iou_threshold"])
     add_options(evaluation, EvaluationSettings, LIMITS, prefix="score_")
-    add("--ignore_stock_postprocessing", action="store_true", help="tune on masks as they were predicted")
+    add("--ignore_stock_postprocessing", action="store_true", help="tune on the masks as predicted")
     add("--no_merging", action="store_true", help="do not learn when touching pieces are one lesion")
     add("--seed", type=int, default=0, help="seed of the bootstrap over cases")
     add_num_processes(parser)
-    add("--dry_run", action="store_true", help="print what is best and write nothing")
+    add("--dry_run", action="store_true", help="print the best settings and write nothing")
     return parser

@@ -14,7 +14,7 @@ from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
 from nnunetv2_conflunet.utilities.options import add_options, chosen, make_parser
 
-# Counts in the report of a case that the command prints the sums of.
+# Counts in each case's report that the command adds up and prints.
 SUMMED = (
     "n_instances",
     "n_instances_without_center",
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def instantiate_predictions(args: argparse.Namespace) -> int:
-    """Make the instances of a folder of predictions; returns 1 where cases failed."""
+    """Make the instances of a folder of predictions; returns 1 if cases failed."""
     folder, heads = Path(args.i), Path(args.heads) if args.heads else None
     model = _settings_of_model(PredictionFolder.open(folder, heads), args.settings_from)
     settings = InstantiationSettings.from_dict(model.to_dict() | chosen(InstantiationSettings, args))
@@ -53,12 +53,12 @@ def instantiate_predictions(args: argparse.Namespace) -> int:
 
 
 def _settings_of_model(prediction: PredictionFolder, settings_from: Path | None) -> InstantiationSettings:
-    """The settings that the plans.json of the prediction, or of the named model, holds."""
+    """The settings in the plans.json of the prediction or of the named model."""
     if settings_from is None:
         if not prediction.plans:
             print(
-                f"There is no plans.json near {prediction.folder}, so what is not given here has its default value; "
-                "--settings_from names a model, or a prediction of it, whose settings to take."
+                f"There is no plans.json near {prediction.folder}, so options not given here take their "
+                "default values; use --settings_from to take the settings of a model, or of one of its predictions."
             )
         return prediction.settings()
     plans_file = settings_from / "plans.json"
@@ -70,15 +70,17 @@ def _settings_of_model(prediction: PredictionFolder, settings_from: Path | None)
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "nnUNetv2_conflunet_instantiate",
-        "Make instance maps and lesion tables of semantic predictions, without running the network. Cases that are "
-        "done are left alone. Settings that are not given are those of the model that predicted, or the defaults if "
-        f"it has none; {SETTINGS_FILE} in the output folder records the settings that were used.",
+        "Make instance maps and lesion tables from semantic predictions without running the network. Finished cases "
+        "are skipped. Settings not given here come from the model that made the predictions, or from the defaults if "
+        f"it has none; {SETTINGS_FILE} in the output folder records the settings used.",
     )
     add = parser.add_argument
-    add("-i", required=True, metavar="PRED", help="output of nnUNetv2_predict --save_probabilities; masks do for cc")
-    add("-o", required=True, metavar="OUT", help="output folder, another one than PRED")
+    add("-i", required=True, metavar="PRED", help="output of nnUNetv2_predict --save_probabilities, or masks for cc")
+    add("-o", required=True, metavar="OUT", help="output folder, different from PRED")
     add("--heads", metavar="PRED", help="prediction with the heads, if -i holds postprocessed or ensembled masks")
-    add("--settings_from", type=Path, metavar="MODEL", help="take the settings of this model, or prediction of a model")
+    add(
+        "--settings_from", type=Path, metavar="MODEL", help="take the settings of this model, or of a prediction by one"
+    )
     for title, names in (
         ("settings of all methods", ("method", "connectivity", *LIMITS)),
         ("settings of center_offset", OF_CENTER_OFFSET),
@@ -86,5 +88,5 @@ def _parser() -> argparse.ArgumentParser:
     ):
         add_options(parser.add_argument_group(title), InstantiationSettings, names, instead="the model's")
     add_num_processes(parser)
-    add("--overwrite", action="store_true", help="make every case again, and replace maps that something else wrote")
+    add("--overwrite", action="store_true", help="redo every case, and replace maps not written by this command")
     return parser

@@ -23,7 +23,7 @@ def main() -> None:
 
 
 def prepare(args: argparse.Namespace) -> None:
-    """Convert where asked, check every instance map, and bring them to every preprocessed configuration."""
+    """Convert if asked, check every instance map, and resample the maps for every preprocessed configuration."""
     dataset = RawDataset(nnunet_folder(RAW) / dataset_name(args.d))
     name, labels = dataset.folder.name, dataset.label_manager()
     for note in dataset.check_folders():
@@ -41,7 +41,7 @@ def prepare(args: argparse.Namespace) -> None:
     cases = dataset.require_instances(list(dataset.training_cases()))
     check = InstanceCheck.of(type(dataset.reader()), labels)
     check.check(cases, args.np)
-    print(f"{len(cases)} instance maps fit their labels.")
+    print(f"{len(cases)} instance maps match their labels.")
     if args.paper_configuration:
         written = add_paper_configuration(plans_file(name, args.p))
         print(f"{NAME} was {'added to' if written else 'already in'} {plans_file(name, args.p)}.")
@@ -64,8 +64,8 @@ def prepare(args: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "nnUNetv2_conflunet_prepare",
-        "Check the instance maps of a dataset and bring them to the grid of its preprocessed cases. Training does the "
-        "same by itself where this has not been done.",
+        "Check the instance maps of a dataset and resample them to the grid of its preprocessed cases. Training does "
+        "this automatically if it has not been done.",
     )
     add = parser.add_argument
     add("-d", required=True, help="id or name of the dataset")
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--labels_from_instances", action="store_true", help="first write labelsTr: the foreground of instancesTr")
     text = "first write instancesTr: the connected components of labelsTr"
     add("--instances_from_labels", action="store_true", help=text)
-    text = "neighbors that make voxels of these components connected"
+    text = "neighbors that count as connected in these components"
     add("--connectivity", type=int, choices=CONNECTIVITIES[3], default=26, help=text)
     text = "let --labels_from_instances and --instances_from_labels replace existing files"
     add("--overwrite", action="store_true", help=text)

@@ -11,7 +11,7 @@ from nnunetv2_conflunet.utilities.files import write_texts
 from nnunetv2_conflunet.utilities.options import make_parser
 from nnunetv2_conflunet.utilities.writable import require_writable
 
-# The title of a page lies within its first bytes.
+# The title is within the first bytes of the page.
 HEAD_BYTES = 1000
 
 
@@ -35,13 +35,13 @@ def report(args: argparse.Namespace) -> None:
 
 
 def _refuse_foreign(output: Path) -> None:
-    """Raise an InputError for a file that holds something else than a report."""
+    """Raise an InputError if a file holds anything but a report."""
     if not output.exists():
         return
     with output.open("rb") as file:
         head = file.read(HEAD_BYTES)
     if head and f"<title>{TITLE}".encode() not in head:
-        raise InputError(f"{output} exists and is no report of this command; name another file, or move it away.")
+        raise InputError(f"{output} exists and is not a report by this command; name another file, or move it away.")
 
 
 def _parser() -> argparse.ArgumentParser:

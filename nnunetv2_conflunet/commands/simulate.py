@@ -31,7 +31,7 @@ def simulate(args: argparse.Namespace) -> None:
     require_writable(folder / "dataset.json")
     missed = write_cohort(folder, settings, overwrite=args.overwrite, processes=args.processes)
     if missed:
-        print(f"{missed} planned lesions found no place and were left out.")
+        print(f"{missed} planned lesions could not be placed and were left out.")
     print(f"Wrote {settings.training_cases} training and {settings.test_cases} test cases to {folder}")
 
 
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     dataset.add_argument(
         "--statistics",
         action="store_true",
-        help="write nothing; print the statistics of the existing dataset beside those of patients",
+        help="write nothing; print the statistics of the existing dataset next to those of real patients",
     )
     cohort = parser.add_argument_group("cohort (axes in nnU-Net's order: Z to the top, Y to the front, X to the right)")
     add_options(cohort, CohortSettings, ("training_cases", "test_cases", "spacing_mm"))

@@ -1,4 +1,4 @@
-"""How a folder of cases is read: its dataset.json, file ending and reader, and which of its entries are cases."""
+"""Folders of cases: dataset.json, file ending, reader, and which entries are cases."""
 
 import contextlib
 import io
@@ -14,22 +14,22 @@ from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json
 
 ENDINGS = sorted({ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings})
-# Beside volumes these are previews, for which no case is missed.
+# In a folder of volumes these are previews, not cases.
 PICTURES = (".png", ".bmp")
-# A dataset whose first files are all broken gets the first reader for its file ending.
+# If this many files are all broken, the dataset gets the first reader for its file ending.
 MAX_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
 class CaseFolder:
-    """The cases of a folder, one file each, named by the case and the ending.
+    """The cases of a folder, one file each, named ``<case><file_ending>``.
 
     Attributes:
         folder: the folder.
-        file_ending: of its cases, such as ``.nii.gz``, in these letters.
+        file_ending: of its cases, such as ``.nii.gz``; case-sensitive.
         files: the file of each case, sorted by case.
-        passed_over: name -> why, of every other entry that looks like an image. Hidden files are left out: a writer has
-            not finished them, or macOS put them beside others.
+        passed_over: name -> reason, for every other entry that looks like an image. Hidden files are ignored: they are
+            unfinished, or macOS metadata.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as name:
@@ -47,7 +47,7 @@ class CaseFolder:
 
     @classmethod
     def of(cls, folder: Path, file_ending: str) -> "CaseFolder":
-        """Look through a folder that exists."""
+        """The cases of an existing folder."""
         files, passed_over = {}, {}
         for entry in _visible(folder):
             ending = file_ending if entry.name.endswith(file_ending) else image_ending(entry.name)
@@ -61,7 +61,7 @@ class CaseFolder:
 
     @property
     def lost(self) -> dict[str, str]:
-        """Those passed over that are no previews and whose case has no other file here."""
+        """Skipped entries that are not previews and whose case has no other file here."""
         lost = {}
         for name, why in self.passed_over.items():
             ending = image_ending(name) or self.file_ending
@@ -72,68 +72,68 @@ class CaseFolder:
 
     @property
     def note(self) -> str:
-        """One sentence that names what is passed over and why, empty where nothing is."""
+        """A sentence about what is skipped and why; empty if nothing is."""
         return self._described(self.passed_over)
 
     def missing(self, cases: Iterable[str]) -> list[str]:
-        """Which of some cases have no file, sorted."""
+        """Which of the given cases have no file, sorted."""
         return sorted(set(cases) - set(self.files))
 
     def missing_error(self, text: str) -> InputError:
-        """The error for cases that have no file, with what may be theirs and is not taken."""
+        """The error for cases without a file; it also names skipped files that may be theirs."""
         return InputError(f"{text} {self._described(self.lost)}".rstrip())
 
     def require_cases(self, remedy: str) -> None:
-        """Raise an InputError where no case is there."""
+        """Raise an InputError if there are no cases."""
         if not self.files:
             none = f"{self.folder} holds no file that ends with {self.file_ending}; {remedy}"
             raise InputError(f"{none} {self.note}".rstrip())
 
     def refuse_lost(self) -> None:
-        """Raise an InputError where a case would vanish."""
+        """Raise an InputError if a case would be lost."""
         if self.lost:
-            raise InputError(f"{self._described(self.lost)} Rename, convert or mend them, or move them elsewhere.")
+            raise InputError(f"{self._described(self.lost)} Rename, convert or repair them, or move them elsewhere.")
 
     def _described(self, passed_over: dict[str, str]) -> str:
         if not passed_over:
             return ""
         named = list_some([f"{name} ({why})" for name, why in passed_over.items()])
         return (
-            f"{self.folder} holds what looks like images and is not taken, since cases are files that end with "
-            f"{self.file_ending}: {named}."
+            f"{self.folder} holds entries that look like images and are skipped, since cases are files that end "
+            f"with {self.file_ending}: {named}."
         )
 
 
 def image_ending(name: str) -> str | None:
-    """The ending of nnU-Net's readers that a name has, as the name has it in upper or lower case; None without one.
+    """The part of a name that is a file ending of nnU-Net's readers, in the name's own upper or lower case; or None.
 
     >>> image_ending("ms_1.NII.GZ"), image_ending("ms_1.txt")
     ('.NII.GZ', None)
     """
-    # The longest, should one end with another.
+    # The longest match, in case one ending ends with another.
     found = max((ending for ending in ENDINGS if name.lower().endswith(ending)), key=len, default="")
     return name[-len(found) :] if found else None
 
 
 def endings_of(*folders: Path) -> list[str]:
-    """The endings of images that are in every one of the folders, in lower case, sorted."""
+    """The image endings found in every one of the folders, in lower case, sorted."""
     found = [{image_ending(entry.name) for entry in _visible(folder)} for folder in folders]
     return sorted(set.intersection(*({ending.lower() for ending in endings if ending} for endings in found)))
 
 
 def refuse_macos_files(images: Iterable[Path]) -> None:
-    """Raise an InputError where nnU-Net takes what macOS wrote beside an image for an image."""
+    """Raise an InputError if nnU-Net would take metadata files of macOS for images."""
     found = [image for image in images if image.name.startswith("._")]
     if found:
         names = list_some([image.name for image in found])
         raise InputError(
-            f"{found[0].parent} holds files that macOS wrote beside images ({names}), and nnU-Net takes them for "
-            f"images. Delete them: find {found[0].parent} -name '._*' -delete"
+            f"{found[0].parent} holds metadata files of macOS ({names}), which nnU-Net takes for images. "
+            f"Delete them: find {found[0].parent} -name '._*' -delete"
         )
 
 
 def first_file(folders: Iterable[Path], name: str) -> Path | None:
-    """The file of a name in the first of the folders that has it."""
+    """The file with this name in the first folder that has it."""
     return next((folder / name for folder in folders if (folder / name).is_file()), None)
 
 
@@ -141,13 +141,13 @@ def read_dataset_json(path: Path) -> dict:
     """Read the dataset.json of an nnU-Net dataset.
 
     Raises:
-        InputError: it is no JSON, has another form, or names a file ending that nnU-Net has no reader for.
+        InputError: it is not JSON, has another format, or names a file ending for which nnU-Net has no reader.
     """
     content = read_json(path)
     ending = content.get("file_ending") if isinstance(content, dict) else None
     if ending is None and isinstance(content, dict) and {"modality", "training"} & set(content):
         raise InputError(
-            f"{path} has no 'file_ending': it has the form of nnU-Net v1 or of the Medical Segmentation Decathlon. "
+            f"{path} has no 'file_ending': it has the format of nnU-Net v1 or of the Medical Segmentation Decathlon. "
             "Convert the dataset with nnUNetv2_convert_old_nnUNet_dataset or nnUNetv2_convert_MSD_dataset."
         )
     if not isinstance(ending, str):
@@ -161,9 +161,9 @@ def find_reader(dataset_json: dict, examples: Iterable[Path]) -> type[BaseReader
     """The reader that nnU-Net chooses for a dataset.
 
     Args:
-        dataset_json: names the file ending, and the reader where nnU-Net must not choose.
-        examples: files of the dataset; the first that any reader can read decides between several readers. nnU-Net
-            takes the first image. What is missing or broken is left for the reading to report.
+        dataset_json: names the file ending, and optionally the reader.
+        examples: files of the dataset; the first readable one decides between several readers. nnU-Net takes the first
+            image. Missing or broken files are reported later, when they are read.
 
     Raises:
         InputError: no reader of nnU-Net is for files with this ending.
@@ -172,7 +172,7 @@ def find_reader(dataset_json: dict, examples: Iterable[Path]) -> type[BaseReader
     'SimpleITKIO'
     """
     present = (file for file in examples if file.is_file() and file.stat().st_size and not file.name.startswith("._"))
-    # nnU-Net prints the traceback of every reader that fails on the example.
+    # nnU-Net prints a traceback for every reader that fails on the example.
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         for example in [*map(str, islice(present, MAX_EXAMPLES)), None]:
             with contextlib.suppress(RuntimeError):

@@ -1,4 +1,4 @@
-"""Where the voxels of an image lie in the world, for each of nnU-Net's readers."""
+"""World coordinates of the voxels of an image, for each of nnU-Net's readers."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 
 from nnunetv2_conflunet.utilities.errors import InputError
 
-# Two images are on one grid when their origins differ by less than this share of a voxel, their spacings by less
-# than this share and their direction cosines by less than this: above the rounding of float32 headers.
+# Tolerances for the same grid: origin as a fraction of a voxel, spacing as a fraction, and direction cosines. All are
+# above the rounding of float32 headers.
 TOLERANCE = 1e-2, 1e-3, 1e-3
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 # The readers reverse the axes of the file: array index (i, j, k) is (k, j, i) in the file.
@@ -27,7 +27,7 @@ REVERSED_AXES = np.eye(4)[[2, 1, 0, 3]]
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """Grid of an image whose array has nnU-Net's axis order.
+    """The grid of an image whose array is in nnU-Net's axis order.
 
     Attributes:
         shape: voxels along each array axis, (X, Y, Z) in nnU-Net's order, which is slowest axis first;
@@ -36,8 +36,8 @@ class Geometry:
         affine: (4, 4), array index -> world position in mm.
         world: ``"RAS"`` (x to the right, y to the front, z to the top, as NIfTI has it) or ``"none"`` for a file
             format without orientation, where a world position is index * spacing.
-        file_index: (4, 4) of -1, 0, 1 and shifts, array index -> index (i, j, k) of that voxel in the file, as viewers
-            show it. Default: the reversed axes of nnU-Net's readers that do not reorient.
+        file_index: (4, 4), array index -> index (i, j, k) in the file, as viewers show it; entries -1, 0, 1 and shifts.
+            Default: reversed axes, as by nnU-Net's readers that do not reorient.
 
     >>> Geometry.from_properties((4, 5, 6), {"spacing": (3.0, 1.0, 1.0)}).to_world_mm([[1, 0, 0]]).tolist()
     [[0.0, 0.0, 3.0]]
@@ -65,13 +65,18 @@ class Geometry:
             stuff = properties["nibabel_stuff"]
             affine, world = np.asarray(stuff.get("reoriented_affine", stuff["original_affine"]), float), "RAS"
         else:
-            # In the files' own order, which the reversal below turns into array order.
+            # In the file's axis order, which the reversal below turns into array order.
             affine, world = np.diag([*spacing_mm[::-1], 1.0]), "none"
         return cls(shape, spacing_mm, affine[:, [2, 1, 0, 3]], world, _file_index(shape, affine, properties))
 
     @property
+    def is_plane(self) -> bool:
+        """Whether the image is two-dimensional."""
+        return self.shape[0] == 1
+
+    @property
     def direction(self) -> np.ndarray:
-        """(3, 3), one unit vector a column: the world direction of each array axis."""
+        """(3, 3), whose columns are the world directions of the array axes, as unit vectors."""
         columns = self.affine[:3, :3]
         return columns / np.linalg.norm(columns, axis=0)
 
@@ -87,7 +92,7 @@ class Geometry:
         return np.asarray(voxels, float) @ self.affine[:3, :3].T + self.affine[:3, 3]
 
     def differences(self, other: "Geometry") -> list[str]:
-        """What differs from `other` beyond rounding, in words; empty when both are on one grid."""
+        """Differences from `other` beyond rounding, in words; empty if both are on the same grid."""
         if self.shape != other.shape:
             return [f"size {self.shape} instead of {other.shape}"]
         found = []
@@ -107,17 +112,17 @@ class Geometry:
 def refuse_other_grid(
     path: Path, grid: Geometry, reference_path: Path, reference: Geometry, reader: BaseReaderWriter
 ) -> None:
-    """Refuse a file that does not lie on the grid of another.
+    """Raise an error if a file is not on the grid of another file.
 
     Args:
         path: the file.
         grid: its geometry.
         reference_path: the file whose grid it should have.
         reference: the geometry of that one.
-        reader: what has read both.
+        reader: the reader that read both.
 
     Raises:
-        InputError: what differs, and what to do.
+        InputError: states the differences and the remedy.
 
     >>> grid = Geometry.from_properties((4, 5, 6), {"spacing": (3.0, 1.0, 1.0)})
     >>> refuse_other_grid(Path("a.tif"), grid, Path("b.tif"), grid, Tiff3DIO())
@@ -130,17 +135,17 @@ def refuse_other_grid(
     lacking = [file for file in spacing_files if not file.is_file()]
     if isinstance(reader, Tiff3DIO) and len(lacking) == 1 and grid.shape == reference.shape:
         remedy = (
-            f"{lacking[0]} does not exist, so that nnU-Net takes 1 mm along each axis for its image: write "
+            f"{lacking[0]} does not exist, so nnU-Net assumes 1 mm along each axis of its image: write "
             '{"spacing": [...]} into it, in mm and in the order of the array.'
         )
     raise InputError(f"{path} does not lie on the grid of {reference_path}: {'; '.join(differences)}. {remedy}")
 
 
 def in_file_order(array: np.ndarray, properties: dict) -> np.ndarray:
-    """A view of an array with its axes as they are in the file, where a reader has turned the image to RAS.
+    """A view of an array with the axes of the file, if the reader reoriented the image to RAS.
 
     Args:
-        array: (X, Y, Z) as a reader gave it.
+        array: (X, Y, Z) as returned by the reader.
         properties: the dictionary of the reader.
     """
     orientation = _original_orientation(properties)
@@ -151,7 +156,7 @@ def in_file_order(array: np.ndarray, properties: dict) -> np.ndarray:
 
 
 def _original_orientation(properties: dict) -> np.ndarray | None:
-    """How the axes of the file lay, as nibabel writes orientations; None where a reader did not turn the image."""
+    """The orientation of the file's axes in nibabel's form; None if the reader did not reorient the image."""
     if "reoriented_affine" in properties.get("nibabel_stuff", {}):
         return io_orientation(properties["nibabel_stuff"]["original_affine"])
     if "original_orientation" in properties.get("sitk_stuff", {}):

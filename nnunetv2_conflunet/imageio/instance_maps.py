@@ -15,7 +15,7 @@ from skimage import io
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import atomic_path, json_text
 
-# What a format can hold at most; any other format holds uint32.
+# The largest id that a format can hold; the other formats hold uint32.
 LARGEST_ID = {".png": 2**16 - 1, ".bmp": 2**8 - 1}
 
 
@@ -27,7 +27,7 @@ def write_instances(
     file_ending: str,
     beside: Mapping[Path, str] | None = None,
 ) -> None:
-    """Write a map of instance ids with the geometry of the image it belongs to, whole or not at all.
+    """Write a map of instance ids with the geometry of its image, completely or not at all.
 
     nnU-Net's own ``write_seg`` casts to uint8 or uint16; this one keeps every id.
 
@@ -37,11 +37,11 @@ def write_instances(
         writer: an instance of the reader/writer that read the image.
         properties: what that reader returned for the image.
         file_ending: the dataset's, such as ``.nii.gz``.
-        beside: texts by the files that they go to, which appear together with the map, before it.
+        beside: maps additional files to their texts. They appear together with the map, just before it.
 
     Raises:
-        InputError: the format cannot hold the ids (above 65,535 in PNG, above 255 in BMP), a reader/writer that
-            this package does not know changed them, or a file cannot be written whole.
+        InputError: the format cannot hold the ids (above 65,535 in PNG, above 255 in BMP), an unknown reader/writer
+            changed them, or a file cannot be written completely.
 
     >>> from tempfile import TemporaryDirectory
     >>> from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
@@ -58,13 +58,13 @@ def write_instances(
     large_dtype = np.uint16 if highest < 2**16 else np.uint32
     ids = np.ascontiguousarray(instances, dtype=np.uint8 if limit == 2**8 - 1 else large_dtype)
     if type(writer).__name__ == "Tiff3DIO":
-        # nnU-Net keeps the spacing of a TIFF in a JSON file beside it.
+        # nnU-Net keeps the spacing of a TIFF in a JSON file next to it.
         spacing_file = path.with_name(path.name.removesuffix(file_ending) + ".json")
         beside[spacing_file] = json_text({"spacing": list(map(float, properties["spacing"]))})
-    # ITK writes to no name that ends with ".NII.GZ".
+    # ITK does not write to names that end with ".NII.GZ".
     with atomic_path(path, file_ending.lower(), beside) as temporary:
         if "sitk_stuff" in properties:
-            sitk.WriteImage(_sitk_image(ids, properties["sitk_stuff"]), str(temporary), True)
+            sitk.WriteImage(sitk_image(ids, properties["sitk_stuff"]), str(temporary), True)
         elif "nibabel_stuff" in properties:
             nibabel.save(_nibabel_image(ids, properties["nibabel_stuff"]), temporary)
         elif type(writer).__name__ == "NaturalImage2DIO":
@@ -75,8 +75,9 @@ def write_instances(
             _write_and_verify(ids, temporary, writer, properties)
 
 
-def _sitk_image(ids: np.ndarray, stuff: dict) -> sitk.Image:
-    image = sitk.GetImageFromArray(ids[0] if len(stuff["spacing"]) == 2 else ids)
+def sitk_image(array: np.ndarray, stuff: dict) -> sitk.Image:
+    """An array (X, Y, Z) in nnU-Net's axis order as an image with the geometry that nnU-Net's reader returned."""
+    image = sitk.GetImageFromArray(array[0] if len(stuff["spacing"]) == 2 else array)
     image.SetSpacing(stuff["spacing"])
     image.SetOrigin(stuff["origin"])
     image.SetDirection(stuff["direction"])

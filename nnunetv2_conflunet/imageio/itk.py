@@ -1,4 +1,4 @@
-"""Faults of NRRD, MetaImage and GIPL files that SimpleITK overlooks: it compares no checksum and fills with zeros."""
+"""Faults of NRRD, MetaImage and GIPL files that SimpleITK misses: it ignores checksums and pads with zeros."""
 
 import os
 import re
@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from nnunetv2_conflunet.imageio import stored
 from nnunetv2_conflunet.utilities.whole_files import GIPL_HEADER_BYTES, image_header, text_header, voxel_bytes
 
-# What the text of a header says where the voxels after it are compressed.
+# How the text of a header says that the voxels are compressed.
 SAYS_COMPRESSED = {
     ".nrrd": rb"(?im)^encoding: *(gzip|gz)\s*$",
     ".mha": rb"(?im)^CompressedData *= *True\s*$",
@@ -23,10 +23,10 @@ GZIP_MAGIC, GZIP_OR_ZLIB = b"\x1f\x8b", 32 + zlib.MAX_WBITS
 
 
 def stored_itk(path: Path) -> stored.StoredVoxels:
-    """How a file keeps its voxels; costs the reading of its header.
+    """How a file stores its voxels; reads only the header.
 
     Raises:
-        InputError: voxels are complex or have several values, or are more than fit into memory.
+        InputError: voxels are complex or have several values, or do not fit into memory.
         RuntimeError: SimpleITK cannot read the header.
     """
     header = image_header(path)
@@ -38,7 +38,7 @@ def stored_itk(path: Path) -> stored.StoredVoxels:
         return stored.StoredVoxels(dtype, partial(_check_gipl, path))
     text = text_header(path)
     if text is None or not re.search(says_compressed, text):
-        # SimpleITK itself refuses an uncompressed file of these that is too short.
+        # SimpleITK itself rejects uncompressed files that are too short.
         return stored.StoredVoxels(dtype, lambda values: None)
     start = len(text)
     with open(path, "rb") as file:
@@ -61,7 +61,7 @@ def _check_stream(path: Path, start: int, _: np.ndarray | None = None) -> None:
     with stored.unpacking(path):
         left = path.read_bytes()[start:]
         while not stream.eof:
-            # In pieces, since a small file may unpack to more than fits into memory.
+            # In pieces, since even a small file may decompress to more than fits into memory.
             unpacked, left = stream.decompress(left, CHUNK_BYTES), stream.unconsumed_tail
             if not unpacked and not left:
                 raise EOFError("the compressed voxels have no end")

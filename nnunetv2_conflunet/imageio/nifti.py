@@ -1,4 +1,4 @@
-"""Faults of NIfTI files that readers overlook, each in its own way, so that other ids come out."""
+"""Faults of NIfTI files that readers miss and that would silently change ids."""
 
 import io
 import zlib
@@ -15,18 +15,18 @@ from nnunetv2_conflunet.utilities.whole_files import nifti_bytes, open_unpacked
 
 ENDINGS = (".nii", ".nii.gz")
 CHUNK_BYTES = 2**20
-# What lies between header and voxels describes the image; more than this is a damaged header, or means to fill memory.
+# Extensions lie between header and voxels. An offset above this is a damaged header, or an attack on memory.
 LARGEST_OFFSET = 2**26
-# A header and the four bytes that say whether extensions follow: of NIfTI-1, and of NIfTI-2.
+# Header plus the four bytes that announce extensions: NIfTI-1, and NIfTI-2.
 SHORTEST_OFFSET, LONGEST_HEADER = 348 + 4, 540 + 4
 
 
 def stored_nifti(path: Path) -> stored.StoredVoxels:
-    """How a NIfTI file keeps its voxels; costs the reading of its header.
+    """How a NIfTI file stores its voxels; reads only the header.
 
     Raises:
-        InputError: the header is missing or damaged, asks for complex, RGB or RGBA voxels, for voxels that begin within
-            it or far behind it, for a shift without a scale, or for more voxels than fit into memory.
+        InputError: the header is missing or damaged, or declares complex, RGB or RGBA voxels, voxels that begin within
+            it or far behind it, an intercept without a slope, or more voxels than fit into memory.
     """
     with stored.unpacking(path), open_unpacked(path) as file:
         start = file.read(LONGEST_HEADER)
@@ -40,7 +40,7 @@ def stored_nifti(path: Path) -> stored.StoredVoxels:
     if offset < SHORTEST_OFFSET:
         raise InputError(f"{path} has voxels that begin at byte {offset}, within its header. Export it again.")
     stored.refuse_huge(path, header.get_data_shape())
-    # Scaled by 1.1, a stored 1 is read as 1.1, whose whole part would have the checksum of the file.
+    # Scaled by 1.1, a stored 1 is read as 1.1, which truncated to an integer would match the file's checksum.
     checksum = stored.gzip_sum(path) if _is_compressed(path) and _scaling(header) == (1.0, 0.0) else None
     check_whole = partial(_check_whole, path, header, offset)
     return stored.StoredVoxels(dtype, check_whole, checksum, zlib.crc32, sum_before)
@@ -61,17 +61,17 @@ def _header(path: Path, start: bytes) -> Nifti1Header:
                 raise InputError(
                     f"{path} has a NIfTI header that cannot be used ({error}). Export it again."
                 ) from error
-    raise InputError(f"{path} holds no NIfTI header; its name says that it is a NIfTI file. Export it again.")
+    raise InputError(f"{path} has the name of a NIfTI file but no NIfTI header. Export it again.")
 
 
 def _refuse_shift_without_scale(path: Path, header: Nifti1Header) -> None:
-    """The standard has no scaling where the slope is 0; SimpleITK adds the intercept all the same."""
+    """By the standard a slope of 0 means no scaling; SimpleITK adds the intercept all the same."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     is_scaled = header.get_slope_inter()[0] is not None
     if not is_scaled and intercept != 0 and not np.isnan(intercept):
         raise InputError(
             f"{path} has scl_slope {slope:g}, which means that values are not scaled, and scl_inter {intercept:g}, "
-            "which some readers add nevertheless. Set scl_slope to 1 and scl_inter to 0."
+            "which some readers add anyway. Set scl_slope to 1 and scl_inter to 0."
         )
 
 
@@ -81,7 +81,7 @@ def _scaling(header: Nifti1Header) -> tuple[float, float]:
 
 
 def _check_whole(path: Path, header: Nifti1Header, offset: int, values: np.ndarray | None) -> None:
-    """Read the file to its end where it is compressed or of numbers that SimpleITK may have read as 0, such as NaN."""
+    """Read the file to its end if it is compressed, or floating-point: SimpleITK may have read NaN as 0."""
     dtype, expected = header.get_data_dtype(), nifti_bytes(header, offset)
     if not _is_compressed(path):
         stored.refuse_truncated(path, path.stat().st_size, expected)
@@ -98,8 +98,8 @@ def _check_whole(path: Path, header: Nifti1Header, offset: int, values: np.ndarr
         raise InputError(f"{path} holds NaN or infinite values; a map holds integers from 0.")
     slope, intercept = _scaling(header)
     if values is not None and not np.array_equal(np.rint(found * slope + intercept), values.ravel()):
-        # SimpleITK finds the header in the file it is given, and the voxels in another of the same name.
+        # SimpleITK takes the header from the given file, but the voxels from another file of the same name.
         twin = path.with_suffix("")
         if twin.is_file():
-            raise InputError(f"{path} is read with the voxels of {twin.name} beside it. Move one of the two elsewhere.")
-        raise InputError(f"{path} holds other voxels than its reader returns. Export it again.")
+            raise InputError(f"{path} is read with the voxels of {twin.name} next to it. Move one of them elsewhere.")
+        raise InputError(f"{path} holds voxels that differ from what its reader returns. Export it again.")

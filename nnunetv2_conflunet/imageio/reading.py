@@ -1,4 +1,4 @@
-"""Reading maps of whole numbers, instance ids and labels, through nnU-Net's readers."""
+"""Reading instance maps and labels through nnU-Net's readers."""
 
 import os
 from collections.abc import Collection
@@ -18,7 +18,7 @@ FIRST_INEXACT = 2**24
 
 
 class _Kind(NamedTuple):
-    """The words of the errors about one kind of map."""
+    """Wording of the errors about one kind of map."""
 
     name: str
     values: str
@@ -34,7 +34,7 @@ def read_instances(path: str | os.PathLike, reader: BaseReaderWriter) -> tuple[n
 
     Args:
         path: the file.
-        reader: an instance of the reader that the dataset uses.
+        reader: an instance of the dataset's reader.
 
     Returns:
         The ids, (X, Y, Z) int32 in nnU-Net's axis order, 0 is background; and the reader's properties.
@@ -62,8 +62,8 @@ def read_labels(
 
     Args:
         path: the file.
-        reader: an instance of the reader that the dataset uses.
-        declared: the values that it may hold (see :func:`declared_labels`); empty where no dataset.json says so.
+        reader: an instance of the dataset's reader.
+        declared: the allowed values (see :func:`declared_labels`); empty without a dataset.json.
 
     Returns:
         The labels, (X, Y, Z) int32 in nnU-Net's axis order; and the reader's properties.
@@ -87,10 +87,10 @@ def read_labels(
 
 
 def declared_labels(labels: dict) -> tuple[int, ...]:
-    """Every value that `labels` of dataset.json names, the ignore label and those of regions included, ascending.
+    """Every value in `labels` of dataset.json, including the ignore label and those of regions, ascending.
 
     Raises:
-        InputError: a value that is no integer.
+        InputError: a value is not an integer.
 
     >>> declared_labels({"background": 0, "whole": [1, 2], "core": 2, "ignore": 3})
     (0, 1, 2, 3)
@@ -117,16 +117,16 @@ def _read(path: Path, reader: BaseReaderWriter, kind: _Kind) -> tuple[np.ndarray
         if stored is not None:
             stored.check_whole(None)
         raise InputError(
-            f"{path} cannot be read by {type(reader).__name__} ({type(error).__name__}: {error}). It must be a whole "
-            f"image file with one channel of {kind.values}, in the dataset's format."
+            f"{path} cannot be read by {type(reader).__name__} ({type(error).__name__}: {error}). It must be a "
+            f"complete image file with one channel of {kind.values}, in the dataset's format."
         ) from error
     _require_one_value_a_voxel(path, values, properties, kind)
-    # What has no int32 is found below.
+    # Values that do not fit into int32 are found below.
     with np.errstate(invalid="ignore"):
         numbers = values[0].astype(np.int32)
     is_stored = stored is not None and stored.has_sum_of(in_file_order(numbers, properties))
     if stored is None or not is_stored or stored.dtype not in (np.dtype(np.uint8), np.dtype(np.uint16)):
-        # Of those types every value is possible.
+        # For these types every value is valid.
         _require_values_in_range(path, values[0], kind)
     if not is_stored:
         _require_whole_numbers(path, values[0], numbers, kind)
@@ -139,13 +139,13 @@ def _require_content(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"{path} does not exist.")
     if path.name.startswith("._"):
-        raise InputError(f"{path} is no image but what macOS keeps beside one. Delete the files that begin with '._'.")
+        raise InputError(f"{path} is not an image but a metadata file of macOS. Delete the files that begin with '._'.")
     if not path.stat().st_size:
         raise InputError(f"{path} cannot be read: it is empty (0 bytes). Copy or export it again.")
 
 
 def _stored(path: Path) -> StoredVoxels | None:
-    """How the file keeps its voxels; None for a format that needs no comparison after it was read."""
+    """How the file stores its voxels; None for a format whose content need not be compared after reading."""
     name = path.name.lower()
     if name.endswith(nifti.ENDINGS):
         return nifti.stored_nifti(path)
@@ -157,17 +157,17 @@ def _stored(path: Path) -> StoredVoxels | None:
 
 
 def _require_one_value_a_voxel(path: Path, values: np.ndarray, properties: dict, kind: _Kind) -> None:
-    # SimpleITK gives the values of a voxel last, and then nnU-Net's spacing has an entry less than there are axes.
+    # SimpleITK puts the values of a voxel last, and nnU-Net's spacing then has fewer entries than the array has axes.
     n_values = values.shape[0] if len(properties["spacing"]) == values.ndim - 1 else values.shape[-1]
     if values.ndim != 4 or n_values != 1:
         raise InputError(
-            f"{path} has {n_values} channels or time points (array {values.shape}); {kind.name} has one value a "
-            "voxel. Save one number a voxel, one image a case."
+            f"{path} has {n_values} channels or time points (array {values.shape}); {kind.name} has one value "
+            "per voxel. Save one number per voxel and one image per case."
         )
 
 
 def _require_values_in_range(path: Path, values: np.ndarray, kind: _Kind) -> None:
-    # NaN comes out of both, so that they tell whether every value is finite.
+    # NaN propagates to both, so they show whether all values are finite.
     lowest, highest = values.min(initial=0), values.max(initial=0)
     if not (np.isfinite(lowest) and np.isfinite(highest)):
         raise InputError(f"{path} holds NaN or infinite values; {kind.name} holds {kind.values}.")
@@ -175,13 +175,13 @@ def _require_values_in_range(path: Path, values: np.ndarray, kind: _Kind) -> Non
         raise InputError(f"{path} holds negative values (lowest {lowest:g}); {kind.name} holds {kind.values}.")
     if highest >= FIRST_INEXACT:
         raise InputError(
-            f"{path} holds the value {highest:.0f}; nnU-Net's readers keep integers exactly below {FIRST_INEXACT} "
-            f"only. {kind.too_large}"
+            f"{path} holds the value {highest:.0f}; nnU-Net's readers represent integers exactly only "
+            f"below {FIRST_INEXACT}. {kind.too_large}"
         )
 
 
 def _require_whole_numbers(path: Path, values: np.ndarray, numbers: np.ndarray, kind: _Kind) -> None:
-    # Slice after slice, which stays in the processor's cache from the cast to the comparison.
+    # Slice by slice, so that each stays in the processor's cache from the cast to the comparison.
     slices = zip(numbers, values, strict=True)
     fractional = sum(np.count_nonzero(whole.astype(read.dtype) != read) for whole, read in slices)
     if fractional:
@@ -192,7 +192,7 @@ def _require_whole_numbers(path: Path, values: np.ndarray, numbers: np.ndarray, 
 
 
 def _of_one_volume(properties: dict) -> dict:
-    """The properties without the axis of time that SimpleITK gives to a file of one frame."""
+    """The properties without the time axis that SimpleITK adds to a file with one frame."""
     stuff = properties.get("sitk_stuff", {})
     if len(stuff.get("spacing", ())) != 4:
         return properties
@@ -205,7 +205,7 @@ def _all_declared(labels: np.ndarray, declared: Collection[int]) -> bool:
     highest = labels.max(initial=0)
     if highest > max(declared):
         return False
-    # Labels without gaps, as nnU-Net wants them, need no look at every voxel.
+    # Consecutive labels, as nnU-Net requires, need no check of every voxel.
     return set(range(highest + 1)) <= set(declared) or bool(np.isin(labels, list(declared)).all())
 
 
@@ -214,9 +214,9 @@ def _refuse_undeclared(path: Path, labels: np.ndarray, declared: Collection[int]
     strange = [value for value in found if value not in declared]
     n_voxels = np.count_nonzero(np.isin(labels, strange))
     unused = [value for value in declared if value not in found and value != 0]
-    remedy = "Replace them by the labels they stand for, or declare them in dataset.json (0, 1, 2, ... without gaps)."
+    remedy = "Replace them with the labels they mean, or declare them in dataset.json (0, 1, 2, ... without gaps)."
     if len(strange) == len(unused) == 1:
-        remedy = f"If it stands for the label {unused[0]}, replace {strange[0]} by {unused[0]} in every label."
+        remedy = f"If it means the label {unused[0]}, replace {strange[0]} with {unused[0]} in every label."
     raise InputError(
         f"{path} holds {list_some(strange)} in {n_voxels} voxels; dataset.json declares "
         f"{list_some(tuple(declared))} only. {remedy}"

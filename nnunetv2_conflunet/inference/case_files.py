@@ -1,4 +1,4 @@
-"""Where the files of a case lie: its instance map, lesion table and heads, beside what nnU-Net writes of it."""
+"""Paths of a case's files: instance map, lesion table and heads, next to the files that nnU-Net writes."""
 
 import os
 from collections import Counter
@@ -11,10 +11,8 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
 from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.nnunet_folders import INSTANCES_FOLDER
 from nnunetv2_conflunet.utilities.whole_files import is_whole
-
-# Beside nnU-Net's segmentations: the instance maps, lesion tables and saved heads of a prediction.
-INSTANCES_FOLDER = "instances"
 
 
 @dataclass(frozen=True)
@@ -22,7 +20,7 @@ class InstanceFiles:
     """The files of the instances of one case.
 
     Attributes:
-        folder: where they lie.
+        folder: their folder.
         case: their name without endings.
         file_ending: of the map, such as ``.nii.gz``.
 
@@ -36,7 +34,7 @@ class InstanceFiles:
 
     @property
     def map(self) -> Path:
-        """The instance map. It is written last, so that its existence means that the case is done."""
+        """The instance map. It is written last, so its existence means that the case is done."""
         return self.folder / (self.case + self.file_ending)
 
     @property
@@ -50,23 +48,23 @@ class InstanceFiles:
         return self.folder / f"{self.case}.npz"
 
     def are_done(self) -> bool:
-        """Whether map and table are there and whole."""
+        """Whether map and table exist and are complete."""
         return is_whole(self.map) and is_whole(self.table)
 
     def remove(self) -> None:
-        """Remove map and table, as far as they are there."""
+        """Remove map and table, if they exist."""
         for path in (self.map, self.table):
             path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
 class OutputFiles:
-    """The files of one predicted case, named after the segmentation that nnU-Net really writes.
+    """The files of one predicted case, named after the segmentation that nnU-Net actually writes.
 
     Attributes:
         segmentation: nnU-Net's segmentation.
-        probabilities: nnU-Net's probabilities, where they are saved.
-        instances: what is written beside them.
+        probabilities: nnU-Net's probabilities, if saved.
+        instances: the files of the instances.
     """
 
     segmentation: Path
@@ -78,12 +76,12 @@ class OutputFiles:
         """The files of the case that nnU-Net is told to write to ``<output_file_truncated><file_ending>``.
 
         Args:
-            output_file_truncated: as nnU-Net's methods take it.
+            output_file_truncated: as in nnU-Net's methods.
             file_ending: the dataset's.
             writer: class of nnU-Net's reader/writer.
 
         Raises:
-            InputError: the writer makes another format of that name.
+            InputError: the writer would write another format under that name.
 
         >>> files = OutputFiles.of("out/ms_001", ".nii.gz", SimpleITKIO)
         >>> str(files.segmentation), str(files.instances.table)
@@ -93,31 +91,31 @@ class OutputFiles:
         written = _written_name(folder, name, file_ending, writer)
         if not written.lower().endswith(file_ending.lower()):
             raise InputError(
-                f"{writer.__name__} writes the segmentation of case '{name}' to {written}, which is no {file_ending} "
-                "file. Rename the case."
+                f"{writer.__name__} writes the segmentation of case '{name}' to {written}, which is not a "
+                f"{file_ending} file. Rename the case."
             )
         case, ending = written[: -len(file_ending)], written[-len(file_ending) :]
         instances = InstanceFiles(folder / INSTANCES_FOLDER, case, ending)
         return cls(folder / written, Path(f"{output_file_truncated}.npz"), instances)
 
     def are_whole(self, save_probabilities: bool) -> bool:
-        """Whether all files are there and whole, with those of ``save_probabilities`` where they are asked for."""
+        """Whether all files exist and are complete, including those of ``save_probabilities`` if requested."""
         saved = [self.probabilities, self.instances.heads] if save_probabilities else []
         return self.instances.are_done() and all(map(is_whole, [self.segmentation, *saved]))
 
 
 def check_distinct(files: list[OutputFiles]) -> None:
-    """Raise an InputError for two cases that nnU-Net would write to one file."""
+    """Raise an InputError if nnU-Net would write two cases to the same file."""
     for path, n_cases in Counter(of_case.segmentation for of_case in files).items():
         if n_cases > 1:
             raise InputError(f"Two cases would be written to {path}; rename one of them.")
 
 
 def _written_name(folder: Path, name: str, file_ending: str, writer: type[BaseReaderWriter]) -> str:
-    """What a writer makes of a name: ITK writes "a.nii.gz.nii.gz" and "a.nii.nii.gz" to "a.nii.gz"."""
+    """The name under which a writer saves a file: ITK writes "a.nii.gz.nii.gz" and "a.nii.nii.gz" to "a.nii.gz"."""
     if "." not in name or not issubclass(writer, SimpleITKIO):
         return name + file_ending
-    # It looks for ".gz" in the whole path.
+    # ITK looks for ".gz" in the whole path.
     with TemporaryDirectory(suffix=".gz" if ".gz" in str(folder) else "") as probe:
         sitk.WriteImage(sitk.Image(1, 1, 1, sitk.sitkUInt8), os.path.join(probe, name + file_ending))
         return os.listdir(probe)[0]

@@ -1,7 +1,7 @@
-"""What happens to the output of the network for one case; runs in nnU-Net's export processes.
+"""Export of the network's output for one case; runs in nnU-Net's export processes.
 
-Each function has the arguments of the one of nnU-Net it stands in for, and gives nnU-Net's own function the semantic
-channels only.
+Each function takes the arguments of the nnU-Net function that it replaces, and passes only the semantic channels on to
+that function.
 """
 
 from collections.abc import Callable, Iterator
@@ -39,14 +39,14 @@ def export_prediction_with_instances(
     save_probabilities: bool = False,
     num_threads_torch: int = default_num_processes,
 ) -> None:
-    """Write nnU-Net's files of a case, then its heads where probabilities are saved, its table and its instance map.
+    """Write nnU-Net's files of a case, then its heads if probabilities are saved, its table and its instance map.
 
-    The instances are made of the segmentation as it stands in the file. Those of an earlier run go first and the map
-    comes last, so that all belong to the segmentation beside them at all times.
+    The instances are made from the segmentation in the file. Files of an earlier run are removed first and the map is
+    written last, so the files always match the segmentation.
 
     Raises:
-        InputError: no instances can be made, as where an image holds NaN, or a file cannot be written whole. nnU-Net's
-            own is removed then, since readers take the voxels that a truncated NIfTI file lacks for background.
+        InputError: no instances can be made, for example because an image holds NaN, or a file cannot be written
+            completely. nnU-Net's own file is then removed, since readers take missing voxels for background.
     """
     dataset_json = dataset_json_dict_or_file
     if isinstance(dataset_json, str):
@@ -73,7 +73,7 @@ def export_prediction_with_instances(
 
 
 def export_or_explain(*args, **kwargs) -> InputError | None:
-    """The same, with its InputError returned, so that nnU-Net's loop does not end the exports of the other cases."""
+    """Like :func:`export_prediction_with_instances`, but returns its InputError, so that the other cases continue."""
     try:
         export_prediction_with_instances(*args, **kwargs)
     except InputError as error:
@@ -83,7 +83,7 @@ def export_or_explain(*args, **kwargs) -> InputError | None:
 
 @contextmanager
 def _written_whole(files: list[Path]) -> Iterator[None]:
-    """See to it that the files which nnU-Net writes in the block are whole, and remove those that are not."""
+    """Make sure that the files that nnU-Net writes in the block are complete, and remove those that are not."""
     error = None
     try:
         yield
@@ -97,8 +97,8 @@ def _written_whole(files: list[Path]) -> Iterator[None]:
     missing = [file for file in files if not file.is_file()]
     if error is not None or missing:
         raise InputError(
-            f"nnU-Net could not write {(missing or files)[0]} whole{f' ({error})' if error else ''}, so its case has "
-            "no instances. Is the disk full? Make room, then predict again with --continue_prediction."
+            f"nnU-Net could not write {(missing or files)[0]} completely{f' ({error})' if error else ''}, so its case "
+            "has no instances. Is the disk full? Make room, then predict again with --continue_prediction."
         ) from error
 
 
@@ -109,7 +109,7 @@ def _semantic_only(channels: np.ndarray | torch.Tensor, label_manager: LabelMana
 def convert_semantic_logits_to_segmentation(
     predicted_logits, plans_manager, configuration_manager, label_manager, *args, **kwargs
 ):
-    """nnU-Net's conversion, of the semantic channels."""
+    """nnU-Net's conversion, for the semantic channels."""
     semantic = _semantic_only(predicted_logits, label_manager)
     return convert_predicted_logits_to_segmentation_with_correct_shape(
         semantic, plans_manager, configuration_manager, label_manager, *args, **kwargs
@@ -119,7 +119,7 @@ def convert_semantic_logits_to_segmentation(
 def resample_and_save_semantic(
     predicted, target_shape, output_file, plans_manager, configuration_manager, properties_dict, dataset_json, *args
 ) -> None:
-    """nnU-Net's export for the next stage of a cascade, of the semantic channels."""
+    """nnU-Net's export for the next stage of a cascade, for the semantic channels."""
     semantic = _semantic_only(predicted, plans_manager.get_label_manager(dataset_json))
     resample_and_save(
         semantic, target_shape, output_file, plans_manager, configuration_manager, properties_dict, dataset_json, *args
@@ -127,11 +127,11 @@ def resample_and_save_semantic(
 
 
 def exporting_instances(export_case: Callable = export_prediction_with_instances) -> AbstractContextManager[None]:
-    """While open, nnU-Net's loops over cases hand each prediction to our export functions.
+    """Within this context, nnU-Net's loops over cases pass each prediction to our export functions.
 
-    Other networks must not predict in the same process meanwhile.
+    No other network may predict in the same process in the meantime.
 
     Args:
-        export_case: what writes the files of a case.
+        export_case: writes the files of a case.
     """
     return replaced_exports(export_case, convert_semantic_logits_to_segmentation, resample_and_save_semantic)

@@ -16,12 +16,12 @@ from nnunetv2_conflunet.utilities.files import atomic_path
 
 @dataclass(frozen=True, eq=False)
 class CaseHeads:
-    """The heads of one case as :func:`instantiate` takes and checks them: on the network's grid, in the image's axes.
+    """The heads of one case as :func:`instantiate` expects them: on the network's grid, in the image's axis order.
 
     Attributes:
         heatmap: (X', Y', Z').
         offsets_mm: (dim, X', Y', Z'), component i along image axis i; without the first axis for 2D data.
-        heads_box: (3, 2) half-open range of the image's voxels that the grid covers; nnU-Net crops to nonzero.
+        heads_box: (3, 2) half-open range of the image's voxels covered by the grid, since nnU-Net crops to nonzero.
     """
 
     heatmap: np.ndarray
@@ -41,14 +41,14 @@ class CaseHeads:
 
 @dataclass(frozen=True, eq=False)
 class CaseOutput:
-    """What the instances of one case are made of, arrays on the image's grid in nnU-Net's axis order.
+    """The input for the instances of one case; arrays on the image's grid in nnU-Net's axis order.
 
     Attributes:
         segmentation: (X, Y, Z) integer labels.
-        foreground: (X, Y, Z) bool, what is divided into instances.
+        foreground: (X, Y, Z) bool, the voxels to divide into instances.
         properties: what nnU-Net's reader returned for the image.
-        probability: (X, Y, Z) of the foreground; None where none was saved.
-        heads: None where the method needs none.
+        probability: (X, Y, Z) of the foreground; None if it was not saved.
+        heads: None if the method does not need them.
     """
 
     segmentation: np.ndarray
@@ -63,10 +63,10 @@ class CaseInstances:
     """The instances of one case.
 
     Attributes:
-        output: what they were made of.
+        output: their input.
         settings: how they were made.
         result: instances on the image's grid, center scores and a report.
-        lesions: one row an instance, see :func:`.lesion_table`.
+        lesions: one row per instance, see :func:`.lesion_table`.
     """
 
     output: CaseOutput
@@ -75,15 +75,15 @@ class CaseInstances:
     lesions: pd.DataFrame
 
     def write(self, files: InstanceFiles, writer: BaseReaderWriter, *, with_heads: bool = False) -> None:
-        """Write the lesion table and then the map, both whole or none of them.
+        """Write the lesion table and then the map, both or neither.
 
         Args:
-            files: where to; the folder is made when missing.
+            files: their paths; the folder is created if needed.
             writer: an instance of the reader/writer that read the image.
-            with_heads: write the heads first, where there are some.
+            with_heads: first write the heads, if there are any.
 
         Raises:
-            InputError: the format cannot hold the ids, or a file cannot be written whole.
+            InputError: the format cannot hold the ids, or a file cannot be written completely.
         """
         if with_heads and self.output.heads is not None:
             self.output.heads.save(files.heads)
@@ -96,7 +96,7 @@ def instances_of_case(output: CaseOutput, settings: InstantiationSettings) -> Ca
     """Make the instances of a case and describe them in a table.
 
     Raises:
-        InputError: what the method needs is missing, shapes that differ, NaN or infinite heads.
+        InputError: input of the method is missing, shapes differ, or heads are NaN or infinite.
 
     >>> mask = np.zeros((4, 5, 6), bool)
     >>> mask[1:4, 1:4, 1:3] = True

@@ -1,4 +1,4 @@
-"""Instances of a folder of predictions, without the network."""
+"""Instances from a folder of predictions, without the network."""
 
 from pathlib import Path
 
@@ -26,24 +26,24 @@ def instantiate_folder(
     num_processes: int = default_num_processes,
     overwrite: bool = False,
 ) -> tuple[dict[str, dict], dict[str, str]]:
-    """Make instances of every case of a folder and write maps, lesion tables and the settings.
+    """Make the instances of every case in a folder and write maps, lesion tables and the settings.
 
-    A case is left alone when its files are there, newer than what they are made of, and made with the same settings of
-    the same folder.
+    A case is skipped if its files exist, are newer than their sources, and were made with the same settings from the
+    same folder.
 
     Args:
         folder: output of ``nnUNetv2_predict`` (``--save_probabilities`` for ACLS and center-offset), or masks.
         output: folder for ``<case><file_ending>``, ``<case>.csv`` and ``instantiation.json``.
         settings: how to make instances.
-        heads: the original prediction with heads and probabilities, where `folder` holds its postprocessed masks only.
+        heads: the original prediction with heads and probabilities, if `folder` holds only its postprocessed masks.
         num_processes: worker processes.
-        overwrite: make every case again, and replace maps that this function has not written.
+        overwrite: redo every case, and replace maps that this function did not write.
 
     Returns:
-        The report of each case that was made now (see :class:`Instantiation`), and why each other one failed.
+        The report of each case made in this call (see :class:`Instantiation`), and the reason for each failed case.
 
     Raises:
-        InputError: no input for the method, or an output folder that holds something else.
+        InputError: there is no input for the method, or the output folder holds other files.
     """
     prediction = PredictionFolder.open(folder, heads)
     prediction.check_method(settings.method)
@@ -54,8 +54,8 @@ def instantiate_folder(
     _prepare_output(output, prediction, cases, settings, overwrite)
     left = [case_files for case_files in cases if not _is_up_to_date(case_files, prediction)]
     if len(left) < len(cases):
-        print(f"{len(cases) - len(left)} of {len(cases)} cases were done before.")
-    # One broken case must not end the others.
+        print(f"{len(cases) - len(left)} of {len(cases)} cases were already done.")
+    # One broken case must not stop the others.
     calls = {case_files.case: (prediction, case_files, settings) for case_files in left}
     return try_cases(_make_case, calls, num_processes, "Instances", survived=Exception)
 
@@ -76,9 +76,9 @@ def _prepare_output(
     settings: InstantiationSettings,
     overwrite: bool,
 ) -> None:
-    """Leave only maps made with these settings in the output folder, and say there what they are."""
+    """Leave only maps made with these settings in the output folder, and record the settings there."""
     if output.resolve() in (prediction.folder.resolve(), prediction.heads_folder.resolve()):
-        raise InputError(f"-o {output} is the input folder; give another one, the maps have the names of the masks.")
+        raise InputError(f"-o {output} is the input folder; give another one, since maps are named like the masks.")
     require_writable(output / SETTINGS_FILE)
     sources = {"input": str(prediction.folder.resolve()), "heads": str(prediction.heads_folder.resolve())}
     record = {**sources, "settings": settings.to_dict(), "cases": [case_files.case for case_files in cases]}
@@ -87,13 +87,13 @@ def _prepare_output(
     foreign = [] if before else [case_files.case for case_files in cases if case_files.map.exists()]
     if foreign and not overwrite:
         raise InputError(
-            f"{output} holds maps of {list_some(foreign)} but no {SETTINGS_FILE}: they were made by something else. "
+            f"{output} holds maps of {list_some(foreign)} but no {SETTINGS_FILE}: they were not made by this command. "
             "Give another folder, or --overwrite."
         )
     # An earlier version may have stored fewer settings.
     before |= {"settings": InstantiationSettings().to_dict() | before.get("settings", {})}
     with atomic_path(path) as temporary:
-        # Before anything is removed, so that a full disk takes nothing away.
+        # Before anything is removed, so that a full disk causes no loss.
         temporary.write_text(json_text(record), encoding="utf-8")
         if overwrite or any(before.get(key) != record[key] for key in (*sources, "settings")):
             for case in {*before.get("cases", []), *record["cases"]}:
@@ -101,13 +101,13 @@ def _prepare_output(
 
 
 def _read_record(path: Path) -> dict:
-    """What an earlier call wrote. Files are removed by it, so that the names of its cases must be names."""
+    """The record of an earlier call. Files are deleted by its case names, so these must be plain file names."""
     record = read_json(path)
     if isinstance(record, dict) and isinstance(record.get("settings", {}), dict):
         cases = record.get("cases", [])
         if isinstance(cases, list) and all(map(is_file_name, cases)):
             return record
-    raise InputError(f"{path} is no record of this command; give another folder, or remove that file.")
+    raise InputError(f"{path} is not a record of this command; give another folder, or remove that file.")
 
 
 def _is_up_to_date(files: InstanceFiles, prediction: PredictionFolder) -> bool:

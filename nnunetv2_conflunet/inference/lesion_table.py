@@ -1,4 +1,4 @@
-"""One row an instance: where it is, how large it is, what the network thought of it."""
+"""The lesion table: position, size and predicted confidence of each instance."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups, sizes_and_b
 from nnunetv2_conflunet.utilities.array_checks import check_connectivity, check_shape
 from nnunetv2_conflunet.utilities.errors import InputError
 
-# Up to this many points comparing all pairs is faster than their convex hull.
+# Up to this many points, comparing all pairs is faster than computing their convex hull.
 FEW_POINTS = 200
 
 
@@ -25,36 +25,36 @@ def lesion_table(
 ) -> pd.DataFrame:
     """Describe every instance of a map.
 
-    i, j, k are voxel indices along the axes of the file, from 0, as viewers show them; x, y, z are millimeters in the
-    world. An image whose first array axis has length 1, as nnU-Net has 2D images, is a plane: `volume_mm3` and the
-    extent across it are NaN and `area_mm2` holds the size; otherwise `area_mm2` is NaN.
+    i, j, k are voxel indices along the axes of the file, from 0, as viewers show them; x, y, z are world coordinates in
+    mm. For 2D images, whose first array axis has length 1 in nnU-Net, `volume_mm3` and the extent along that axis are
+    NaN and `area_mm2` holds the size; for 3D images `area_mm2` is NaN.
 
     Args:
         instances: (X, Y, Z) non-negative integers in nnU-Net's axis order, 0 is background.
         geometry: the grid of that array.
         labels: (X, Y, Z) the semantic segmentation.
         probability: (X, Y, Z) of the foreground.
-        center_scores: (N,) of instance i at i - 1, see :class:`Instantiation`.
-        connectivity: 6, 18 or 26 neighbors for `component` (in a plane 4, 8, 8).
+        center_scores: (N,), that of instance i at i - 1, see :class:`Instantiation`.
+        connectivity: 6, 18 or 26 neighbors for `component` (in 2D 4, 8, 8).
 
     Returns:
-        A row an instance, ascending by id, with the columns
+        One row per instance, ascending by id, with the columns
 
-        - `id`; `label`: the most frequent label of its voxels, the lowest among equally frequent ones (label 0 has no
-          voice), 1 without `labels`
+        - `id`; `label`: the most frequent label of its voxels, at a tie the lowest (label 0 does not count); 1 without
+          `labels`
         - `n_voxels`, `volume_mm3`, `area_mm2`
-        - `centroid_voxel_i/j/k`, `centroid_world_x/y/z_mm`: center of mass of its voxels' centers;
+        - `centroid_voxel_i/j/k`, `centroid_world_x/y/z_mm`: center of mass of its voxels;
           `world_convention`: ``RAS`` or ``none``, see :class:`Geometry`
         - `bbox_min_i/j/k`, `bbox_max_i/j/k` (both inclusive), `extent_i/j/k_mm` (whole voxels)
-        - `largest_diameter_mm`: largest distance between two points of its surface, which runs halfway between its
-          voxels and their neighbors outside (the "maximum 3D diameter" of PyRadiomics): a single voxel measures its
-          longest edge, n voxels in a row n edges
-        - `mean_probability`, `center_score`: NaN where not given
+        - `largest_diameter_mm`: largest distance between two points of its surface, which lies halfway between its
+          voxels and their neighbors outside (the "maximum 3D diameter" of PyRadiomics): the longest edge of a single
+          voxel, n edges of n voxels in a row
+        - `mean_probability`, `center_score`: NaN if not given
         - `component`: its connected component in the union of all instances, 1..; `confluent`: whether it shares the
           component with another instance
 
     Raises:
-        InputError: arrays that are not on the grid of `geometry`, or fewer center scores than ids.
+        InputError: arrays are not on the grid of `geometry`, or there are fewer center scores than ids.
 
     >>> instances = np.zeros((3, 4, 5), int)
     >>> instances[1, 1:3, 1:3] = 1
@@ -63,18 +63,17 @@ def lesion_table(
     [[1.0, 4.0, 8.0, 1.0]]
     """
     instances = check_shape(instances, geometry.shape, "instances", "geometry")
-    planar = geometry.shape[0] == 1
     mask = instances != 0
     at = np.nonzero(mask)
     index = np.stack(at, axis=1)
-    voxels = Voxels(index[:, 1:] if planar else index)
+    voxels = Voxels(index[:, 1:] if geometry.is_plane else index)
     ids, member = np.unique(instances[at], return_inverse=True)
     _, n_voxels, first, last = sizes_and_boxes(index, member)
     n = len(ids)
     sums = [np.bincount(member, index[:, axis], n) for axis in range(3)]
     centroid = np.stack(sums, axis=1) / n_voxels[:, None]
     spacing_mm = np.array(geometry.spacing_mm)
-    in_plane = spacing_mm[1:] if planar else spacing_mm
+    in_plane = spacing_mm[1:] if geometry.is_plane else spacing_mm
 
     component = voxels.components(check_connectivity(connectivity, voxels.dim))
     component_of_id = component[np.unique(member, return_index=True)[1]]
@@ -83,7 +82,7 @@ def lesion_table(
     corners = np.stack([_moved(first, geometry.file_index), _moved(last, geometry.file_index)])
     file_axis = np.abs(geometry.file_index[:3, :3])
     extent_mm = (last - first + 1) * spacing_mm
-    if planar:
+    if geometry.is_plane:
         extent_mm[:, 0] = np.nan
     size, unknown = n_voxels * in_plane.prod(), np.full(n, np.nan)
     if labels is not None:
@@ -97,8 +96,8 @@ def lesion_table(
         "id": ids.astype(np.int64),
         "label": np.ones(n, np.int64) if labels is None else _majority_label(member, labels, n),
         "n_voxels": n_voxels,
-        "volume_mm3": unknown if planar else size,
-        "area_mm2": size if planar else unknown,
+        "volume_mm3": unknown if geometry.is_plane else size,
+        "area_mm2": size if geometry.is_plane else unknown,
         **_by_axis("centroid_voxel_{}", "ijk", _moved(centroid, geometry.file_index)),
         **_by_axis("centroid_world_{}_mm", "xyz", geometry.to_world_mm(centroid)),
         "world_convention": np.full(n, geometry.world, dtype=object),

@@ -1,4 +1,4 @@
-"""What a model keeps in nnU-Net's plans, which travel with it: how its instances are made, and what tuning changed."""
+"""A model's settings in nnU-Net's plans, which travel with it: how instances are made, and what tuning changed."""
 
 import os
 import time
@@ -10,10 +10,10 @@ from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
 
-# The plans.json of a model folder is part of what nnUNetv2_export_model_to_zip packs.
+# nnUNetv2_export_model_to_zip includes the plans.json of a model folder.
 SETTINGS_KEY = "conflunet"
 INSTANTIATION_KEY = "instantiation"
-# Beside a tuned choice the plans keep what the trainer had chosen, so that tuning can start from it again.
+# Next to tuned settings the plans keep those of the trainer, from which tuning can start again.
 UNTUNED_KEY = "instantiation_before_tuning"
 READING_ATTEMPTS, READING_PAUSE_S = 30, 0.1
 
@@ -23,9 +23,9 @@ class ModelSettings:
     """The entry ``"conflunet"`` of a model's plans.
 
     Attributes:
-        stored: the entry as JSON has it: ``instantiation`` and, after tuning, ``instantiation_before_tuning``, in the
-            form of :meth:`.InstantiationSettings.to_dict` or of an earlier version that had fewer settings; and what
-            the trainer keeps for the record, such as ``alpha``. Read when it is asked for.
+        stored: the entry as in JSON: ``instantiation`` and, after tuning, ``instantiation_before_tuning``, in the form
+            of :meth:`.InstantiationSettings.to_dict` or of an earlier version with fewer settings; and values that the
+            trainer records, such as ``alpha``. Parsed on access.
 
     >>> trained = ModelSettings.of_trainer(InstantiationSettings(), alpha=10.0)
     >>> tuned = trained.tuned_to(InstantiationSettings(window_mm=5.0))
@@ -38,24 +38,24 @@ class ModelSettings:
 
     @classmethod
     def of_trainer(cls, instantiation: InstantiationSettings, **training: float) -> "ModelSettings":
-        """Those of a new training, with the values of the trainer that are kept for the record."""
+        """The settings of a new training, with the values that the trainer records."""
         return cls({**training, INSTANTIATION_KEY: instantiation.to_dict()})
 
     @classmethod
     def from_plans(cls, plans: dict[str, Any]) -> "ModelSettings":
-        """Those in a model's plans; empty for plans of another trainer."""
+        """The settings in a model's plans; empty for plans of another trainer."""
         return cls(plans.get(SETTINGS_KEY, {}))
 
     @classmethod
     def from_model(cls, plans_file: str | os.PathLike) -> "ModelSettings":
-        """Those of a model whose folds may be starting now; empty where there is no plans.json.
+        """The settings of a model whose folds may be starting now; empty without a plans.json.
 
         Raises:
-            InputError: the file is no JSON.
+            InputError: the file is not JSON.
         """
         if not Path(plans_file).is_file():
             return cls()
-        # nnU-Net writes plans.json anew at the start of every fold, and not at once.
+        # nnU-Net rewrites plans.json at the start of every fold, and not atomically.
         for _ in range(READING_ATTEMPTS - 1):
             try:
                 return cls.from_plans(read_json(plans_file))
@@ -64,21 +64,21 @@ class ModelSettings:
         return cls.from_plans(read_json(plans_file))
 
     def put_into(self, plans: dict[str, Any]) -> None:
-        """Replace the entry of plans."""
+        """Replace the entry in plans."""
         plans[SETTINGS_KEY] = self.stored
 
     @property
     def instantiation(self) -> InstantiationSettings:
-        """How prediction makes instances; what is not stored has its default.
+        """How prediction makes instances; settings that are not stored take their defaults.
 
         Raises:
-            InputError: an unknown key, or a value that is not possible.
+            InputError: an unknown key or an invalid value.
         """
         return InstantiationSettings.from_dict(self.stored.get(INSTANTIATION_KEY, {}))
 
     @property
     def untuned(self) -> InstantiationSettings:
-        """How the trainer wants instances made, whether they were tuned since or not.
+        """The trainer's own settings, whether or not they were tuned since.
 
         Raises:
             InputError: as for :attr:`instantiation`.
@@ -87,11 +87,11 @@ class ModelSettings:
 
     @property
     def is_tuned(self) -> bool:
-        """Whether tuning has changed what the trainer wanted."""
+        """Whether tuning has changed the trainer's settings."""
         return UNTUNED_KEY in self.stored
 
     def tuned_to(self, instantiation: InstantiationSettings) -> "ModelSettings":
-        """With a choice for prediction to read; the trainer's own takes an earlier choice away."""
+        """These settings with a tuned instantiation; the trainer's own instantiation undoes the tuning."""
         untuned = self.untuned
         stored = self.stored | {INSTANTIATION_KEY: instantiation.to_dict(), UNTUNED_KEY: untuned.to_dict()}
         if instantiation == untuned:
@@ -99,9 +99,10 @@ class ModelSettings:
         return ModelSettings(stored)
 
     def keeping_tuning_of(self, before: "ModelSettings") -> "ModelSettings":
-        """A trainer's settings with the instantiation that was tuned for the same model before, if there is one.
+        """A trainer's settings with the instantiation tuned earlier for the same model, if there is one.
 
-        A choice that was tuned from other settings than the trainer has now is left out: the trainer was changed since.
+        If it was tuned from settings other than the trainer's current ones, the trainer has changed since and the
+        tuning is dropped.
         """
         if not before.is_tuned or before._complete(UNTUNED_KEY) != self.stored[INSTANTIATION_KEY]:
             return self
@@ -109,10 +110,10 @@ class ModelSettings:
         return ModelSettings(self.stored | tuned)
 
     def differences(self, before: "ModelSettings") -> list[str]:
-        """Each setting of the instantiation that is another than `before`, as in ``"window_mm 5.0, not 3.0"``."""
+        """Each setting of the instantiation that differs from `before`, as in ``"window_mm 5.0, not 3.0"``."""
         now, then = self._complete(INSTANTIATION_KEY), before._complete(INSTANTIATION_KEY)
         return [f"{name} {value}, not {then[name]}" for name, value in now.items() if value != then[name]]
 
     def _complete(self, key: str) -> dict[str, Any]:
-        """A stored instantiation with the defaults of what an earlier version did not have."""
+        """A stored instantiation, completed with defaults for settings that an earlier version did not have."""
         return InstantiationSettings().to_dict() | self.stored.get(key, {})

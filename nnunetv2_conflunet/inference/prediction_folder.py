@@ -1,4 +1,4 @@
-"""Reading what nnUNetv2_predict wrote, or a plain folder of masks."""
+"""Reading the output of nnUNetv2_predict, or a plain folder of masks."""
 
 import zlib
 from dataclasses import dataclass
@@ -11,20 +11,21 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2_conflunet.imageio import declared_labels, find_reader, read_labels
 from nnunetv2_conflunet.imageio.case_folder import CaseFolder, endings_of, first_file, read_dataset_json
 from nnunetv2_conflunet.imageio.stored import refuse_beyond_memory
-from nnunetv2_conflunet.inference.case_files import INSTANCES_FOLDER, InstanceFiles
+from nnunetv2_conflunet.inference.case_files import InstanceFiles
 from nnunetv2_conflunet.inference.instances import CaseHeads, CaseOutput
 from nnunetv2_conflunet.inference.model_settings import ModelSettings
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json
+from nnunetv2_conflunet.utilities.nnunet_folders import INSTANCES_FOLDER
 
-# The files of a model lie beside its folds, two levels above the validation folder of a fold.
+# A model's files are next to its fold folders, two levels above the validation folder of a fold.
 LEVELS_TO_MODEL = 2
 
 
 @dataclass(frozen=True)
 class PredictionFolder:
-    """A folder of segmentations, with what prediction left beside them.
+    """A folder of segmentations, with the other files of the prediction.
 
     Attributes:
         folder: the folder.
@@ -32,8 +33,8 @@ class PredictionFolder:
         reader: class of nnU-Net's reader/writer.
         labels: of dataset.json, empty without one.
         plans: of the model, empty without them.
-        heads_folder: that of the prediction that the segmentations come from, with its probabilities and heads; the
-            same folder unless the segmentations were postprocessed into another one.
+        heads_folder: the original prediction, with probabilities and heads; the same folder unless the segmentations
+            were postprocessed into another folder.
     """
 
     folder: Path
@@ -45,19 +46,19 @@ class PredictionFolder:
 
     @classmethod
     def open(cls, folder: Path, heads_folder: Path | None = None) -> "PredictionFolder":
-        """Find out how the files of a folder are read.
+        """Determine how the files of a folder are read.
 
         dataset.json and plans.json are those in the folder, in `heads_folder`, or up to two levels above them (a fold's
         validation folder). Without dataset.json the folder must hold files of one image format.
 
         Args:
             folder: the segmentations.
-            heads_folder: that of the original prediction, for segmentations that nnUNetv2_apply_postprocessing wrote
-                into a folder of their own. Default: `folder`.
+            heads_folder: the original prediction, if nnUNetv2_apply_postprocessing wrote the segmentations into a
+                separate folder. Default: `folder`.
 
         Raises:
-            InputError: a folder does not exist or holds no segmentations, or several formats, or what looks like
-                further ones and cannot be taken.
+            InputError: a folder does not exist, holds no segmentations or several formats, or holds entries that look
+                like segmentations and would be skipped.
         """
         heads_folder = heads_folder or folder
         places = folder, heads_folder
@@ -78,7 +79,7 @@ class PredictionFolder:
         return cls(folder, segmentations.file_ending, reader, dataset_json.get("labels", {}), plans, heads_folder)
 
     def case_folder(self) -> CaseFolder:
-        """The segmentations as they are now."""
+        """The segmentations that are there now."""
         return CaseFolder.of(self.folder, self.file_ending)
 
     def cases(self) -> list[str]:
@@ -86,7 +87,7 @@ class PredictionFolder:
         return list(self.case_folder().files)
 
     def settings(self) -> InstantiationSettings:
-        """The settings of the model that predicted, the defaults for a model that has none."""
+        """The settings of the model that made the prediction, or the defaults if it has none."""
         return ModelSettings.from_plans(self.plans).instantiation
 
     def segmentation_file(self, case: str) -> Path:
@@ -94,7 +95,7 @@ class PredictionFolder:
         return self.folder / (case + self.file_ending)
 
     def probability_file(self, case: str) -> Path:
-        """Where --save_probabilities puts the probabilities of a case; an ensemble has its own beside its masks."""
+        """Where --save_probabilities puts the probabilities of a case; an ensemble has its own next to its masks."""
         own = self.folder / f"{case}.npz"
         return own if own.is_file() else self.heads_folder / f"{case}.npz"
 
@@ -103,26 +104,22 @@ class PredictionFolder:
         return InstanceFiles(self.heads_folder / INSTANCES_FOLDER, case, self.file_ending).heads
 
     def check_method(self, method: str) -> None:
-        """Refuse a method that no case has the input for.
-
-        Raises:
-            InputError: naming the folder and what helps.
-        """
+        """Raise an InputError if no case has the input for a method; it names the folder and the remedy."""
         folder, cases = self.heads_folder, self.cases()
         if method == "acls" and not any(self.probability_file(case).is_file() for case in cases):
             raise InputError(f"{folder} holds no probabilities; predict with --save_probabilities or use -m cc.")
         if method == "center_offset" and not any(self.heads_file(case).is_file() for case in cases):
             raise InputError(
                 f"{folder} holds no heads; predict with a ConfLUNet trainer and --save_probabilities, or use -m cc or "
-                "-m acls. --heads names the prediction's folder where masks were postprocessed or ensembled into "
-                "another."
+                "-m acls. If the masks were postprocessed or ensembled into another folder, give the "
+                "prediction's folder with --heads."
             )
 
     def read_case(self, case: str, method: str) -> CaseOutput:
-        """Read what a method needs, and the probabilities where there are some.
+        """Read the input of a method, and the probabilities if there are any.
 
         Raises:
-            InputError: a file is missing, broken or has another shape.
+            InputError: a file is missing, broken or has a different shape.
         """
         segmentation, properties = self.read_segmentation(case)
         probability = None
@@ -131,17 +128,17 @@ class PredictionFolder:
             if channels.shape[1:] != segmentation.shape:
                 raise InputError(
                     f"{self.probability_file(case)} holds probabilities of shape {channels.shape[1:]} but the "
-                    f"segmentation has {segmentation.shape}; both must be of one prediction."
+                    f"segmentation has {segmentation.shape}; both must come from the same prediction."
                 )
             probability = foreground_probability(channels, self.labels)
         heads = self.read_heads(case) if method == "center_offset" else None
         return CaseOutput(segmentation, self.foreground(segmentation), properties, probability, heads)
 
     def read_segmentation(self, case: str) -> tuple[np.ndarray, dict]:
-        """The segmentation of a case, (X, Y, Z) int32, and what the reader returned for it.
+        """The segmentation of a case, (X, Y, Z) int32, and the reader's properties.
 
         Raises:
-            InputError: the file cannot be used, or holds a value that dataset.json does not declare.
+            InputError: the file cannot be used, or holds a value not declared in dataset.json.
         """
         return read_labels(self.segmentation_file(case), self.reader(), declared_labels(self.labels))
 
@@ -150,7 +147,7 @@ class PredictionFolder:
         return (segmentation != 0) & (segmentation != self.labels.get("ignore", 0))
 
     def read_heads(self, case: str) -> CaseHeads:
-        """The heads of a case as --save_probabilities keeps them.
+        """The heads of a case, as saved by --save_probabilities.
 
         Raises:
             InputError: the file is missing or broken.
@@ -162,8 +159,8 @@ def foreground_probability(probabilities: np.ndarray, labels: dict) -> np.ndarra
     """Probability of any foreground label.
 
     Args:
-        probabilities: (C, X, Y, Z) as nnU-Net saves them: softmax with background first, or one sigmoid a region.
-        labels: of dataset.json; nnU-Net has regions where a label is a list of several.
+        probabilities: (C, X, Y, Z) as nnU-Net saves them: softmax with background first, or one sigmoid per region.
+        labels: of dataset.json; a list of several labels is a region.
 
     Returns:
         (X, Y, Z): the sum over the foreground channels, or the maximum over regions.
@@ -178,11 +175,11 @@ def foreground_probability(probabilities: np.ndarray, labels: dict) -> np.ndarra
 
 
 def _read_npz(path: Path, names: list[str]) -> list[np.ndarray]:
-    """The arrays of these names."""
+    """The arrays with these names."""
     if not path.is_file():
         raise InputError(f"{path} does not exist; predict with --save_probabilities.")
     try:
-        # Pickled objects, which could run any program, are refused by default too; here it must stay so.
+        # Pickled objects could execute code. NumPy rejects them by default; this makes sure that it does.
         with np.load(path, allow_pickle=False) as stored:
             refuse_beyond_memory(path, sum(array.file_size for array in stored.zip.infolist()), "arrays")
             return [stored[name] for name in names]

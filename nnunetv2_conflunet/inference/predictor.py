@@ -27,12 +27,12 @@ from nnunetv2_conflunet.utilities.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class InstancePrediction:
-    """What :meth:`ConfLUNetPredictor.predict_instances` returns, in the axis order of the given image.
+    """The result of :meth:`ConfLUNetPredictor.predict_instances`, in the axis order of the given image.
 
     Attributes:
         segmentation: (X, Y, Z) nnU-Net's semantic segmentation.
         instances: (X, Y, Z) int32 ids 1..N, 0 is background.
-        lesions: one row an instance, see :func:`nnunetv2_conflunet.inference.lesion_table`.
+        lesions: one row per instance, see :func:`nnunetv2_conflunet.inference.lesion_table`.
 
     >>> ids = np.array([[[0, 1, 1]]])
     >>> len(InstancePrediction(ids > 0, ids, pd.DataFrame({"id": [1]})).lesions)
@@ -45,11 +45,11 @@ class InstancePrediction:
 
 
 class ConfLUNetPredictor(nnUNetPredictor):
-    """Predicts what nnU-Net predicts, and instances beside it.
+    """Predicts what nnU-Net predicts, plus instances.
 
-    Every method of nnU-Net's predictor has its arguments, return value and files: ``OUT/<case>`` is nnU-Net's semantic
-    segmentation. Added are ``OUT/instances/<case>`` and ``OUT/instances/<case>.csv``, with ``save_probabilities`` also
-    ``OUT/instances/<case>.npz``, and :meth:`predict_instances`.
+    All methods of nnU-Net's predictor keep their arguments, return values and files: ``OUT/<case>`` is nnU-Net's
+    semantic segmentation. Added are ``OUT/instances/<case>`` and ``OUT/instances/<case>.csv``, with
+    ``save_probabilities`` also ``OUT/instances/<case>.npz``, and :meth:`predict_instances`.
 
     >>> predictor = ConfLUNetPredictor(device=torch.device("cpu"))
     perform_everything_on_device=True is only supported for cuda devices! Setting this to False
@@ -60,11 +60,11 @@ class ConfLUNetPredictor(nnUNetPredictor):
     @property
     def heads(self) -> HeadChannels:
         """The layout of the network's output channels."""
-        # Without heads no predictor of this class is initialized.
+        # A predictor of this class cannot be initialized without heads.
         return cast(HeadChannels, heads_of(self.network))
 
     def initialize_from_trained_model_folder(self, *args, **kwargs) -> None:
-        """As in nnU-Net; our trainers are found whether ``nnUNet_extTrainer`` names their folder or not.
+        """As in nnU-Net; our trainers are found whether or not ``nnUNet_extTrainer`` names their folder.
 
         Raises:
             InputError: the model has no center and offset heads, or a fold's weights do not fit its plans.
@@ -74,7 +74,7 @@ class ConfLUNetPredictor(nnUNetPredictor):
         if heads_of(self.network) is None:
             raise InputError(
                 f"The model was trained by {self.trainer_name}, which has no center and offset heads. Use nnU-Net's "
-                "nnUNetPredictor, and nnUNetv2_conflunet_instantiate on what it predicts."
+                "nnUNetPredictor, and nnUNetv2_conflunet_instantiate on its predictions."
             )
 
     def manual_initialization(self, *args, **kwargs) -> None:
@@ -84,11 +84,11 @@ class ConfLUNetPredictor(nnUNetPredictor):
             raise InputError(f"A {type(unwrapped(self.network)).__name__} without heads cannot predict instances.")
 
     def predict_instances(self, image: np.ndarray, properties: dict) -> InstancePrediction:
-        """Predict one image that is in memory.
+        """Predict one image in memory.
 
         Args:
-            image: (C, X, Y, Z) as a reader of nnU-Net returns it.
-            properties: what the reader returned with it; at least ``spacing``. Not changed.
+            image: (C, X, Y, Z) as returned by a reader of nnU-Net.
+            properties: the reader's properties; at least ``spacing``. Not changed.
         """
         adapter = PreprocessAdapterFromNpy(
             [image], [None], [dict(properties)], [None], self.plans_manager, self.dataset_json,
@@ -104,13 +104,13 @@ class ConfLUNetPredictor(nnUNetPredictor):
         made = instances_from_output(segmentation, output, properties, self.plans_manager, self.dataset_json)
         return InstancePrediction(segmentation, made.result.instances, made.lesions)
 
-    # nnU-Net's methods read their own signature, which ``wraps`` keeps.
+    # nnU-Net's methods inspect their own signature, which ``wraps`` preserves.
     @wraps(nnUNetPredictor.predict_from_data_iterator)
     def predict_from_data_iterator(self, *args, **kwargs) -> list:
         """As in nnU-Net; a case with an output file also gets its instance map and lesion table.
 
         Raises:
-            InputError: files of some cases cannot be written whole; those of the others were written.
+            InputError: files of some cases could not be written completely; those of the others were written.
         """
         with exporting_instances(export_or_explain):
             results = super().predict_from_data_iterator(*args, **kwargs)
@@ -127,7 +127,7 @@ class ConfLUNetPredictor(nnUNetPredictor):
 
     @wraps(nnUNetPredictor.predict_single_npy_array)
     def predict_single_npy_array(self, *args, **kwargs) -> np.ndarray | tuple | None:
-        """As in nnU-Net; with an output file also its instance map and lesion table."""
+        """As in nnU-Net; with an output file it also writes the instance map and lesion table."""
         with exporting_instances():
             return super().predict_single_npy_array(*args, **kwargs)
 
@@ -135,7 +135,7 @@ class ConfLUNetPredictor(nnUNetPredictor):
         self, source, outputs, folder_with_segs_from_prev_stage=None, overwrite=True, part_id=0, num_parts=1,
         save_probabilities=False,
     ):  # fmt: skip
-        """As in nnU-Net; a case is done when its instance map, which comes last, is there too, and all files whole."""
+        """As in nnU-Net; a case is done if all its files, including the instance map, are complete."""
         inputs, outputs, previous = super()._manage_input_and_output_lists(
             source, outputs, folder_with_segs_from_prev_stage, True, part_id, num_parts, save_probabilities
         )
@@ -148,12 +148,12 @@ class ConfLUNetPredictor(nnUNetPredictor):
         if overwrite:
             return inputs, outputs, previous
         todo = [i for i, of_case in enumerate(files) if not of_case.are_whole(save_probabilities)]
-        print(f"{len(outputs) - len(todo)} of {len(outputs)} cases have their segmentation and instance map already.")
+        print(f"{len(outputs) - len(todo)} of {len(outputs)} cases already have their segmentation and instance map.")
         return [inputs[i] for i in todo], [outputs[i] for i in todo], [previous[i] for i in todo]
 
     @torch.inference_mode()
     def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
-        """As in nnU-Net; a flipped axis turns its offset component around, which flipping back must undo."""
+        """As in nnU-Net; flipping an axis reverses its offset component, so the sign is flipped back, too."""
         prediction = self.network(x)
         mirror_axes = self.allowed_mirroring_axes if self.use_mirroring else None
         if mirror_axes is None:
@@ -165,7 +165,7 @@ class ConfLUNetPredictor(nnUNetPredictor):
             for axis in axes:
                 flipped[:, self.heads.offset(axis)] *= -1
             prediction += flipped
-            # Not to be held while the network, which takes most memory, runs again.
+            # Not held while the network, which takes most of the memory, runs again.
             del flipped
         prediction /= len(combinations) + 1
         return prediction
@@ -174,10 +174,10 @@ class ConfLUNetPredictor(nnUNetPredictor):
     def _internal_predict_sliding_window_return_logits(
         self, data: torch.Tensor, slicers: list[tuple], do_on_device: bool = True
     ) -> torch.Tensor:
-        """nnU-Net gathers the semantic channels in its own way and precision; the heads are gathered beside it.
+        """nnU-Net gathers the semantic channels as usual and in its own precision; the heads are gathered in parallel.
 
-        They are summed up in float32, since every addition in nnU-Net's float16 rounds a weighted offset anew. The
-        result is float16 again, as nnU-Net's: an offset below 32 mm is right to 0.008 mm.
+        They are summed in float32, since in nnU-Net's float16 every addition of a weighted offset would round again.
+        The result is float16, like nnU-Net's: offsets below 32 mm are accurate to 0.008 mm.
         """
         device = self.device if do_on_device else torch.device("cpu")
         n_heads = self.heads.n_channels - self.heads.n_semantic
@@ -185,7 +185,7 @@ class ConfLUNetPredictor(nnUNetPredictor):
         gaussian = torch.ones((), device=self.device)
         if self.use_gaussian:
             patch_size = tuple(self.configuration_manager.patch_size)
-            # The weights of nnU-Net's own sum.
+            # The same weights as in nnU-Net's sum.
             gaussian = compute_gaussian(patch_size, sigma_scale=1.0 / 8, value_scaling_factor=10, device=self.device)
         try:
             with self._heads_of_tiles_added_to(sums, slicers, gaussian):
@@ -199,20 +199,20 @@ class ConfLUNetPredictor(nnUNetPredictor):
     def _heads_of_tiles_added_to(
         self, sums: list[torch.Tensor], slicers: list[tuple], gaussian: torch.Tensor
     ) -> Iterator[None]:
-        """While open, tiles come without their heads, which are added to the sums in the order of the slicers."""
+        """Within this context, tiles come without heads, which are added to the sums in the order of the slicers."""
         predict, n_semantic, tiles = self._internal_maybe_mirror_and_predict, self.heads.n_semantic, iter(slicers)
 
         def predict_semantic(x: torch.Tensor) -> torch.Tensor:
             prediction = predict(x)
             tile = next(tiles)[1:]
-            # Weighted where the network is, so that sums on the CPU are left one transfer and one addition.
+            # Weighted on the network's device, so that sums on the CPU need only one transfer and one addition.
             heads = prediction[0, n_semantic:].float().mul_(gaussian).to(sums[0].device)
             for total, head in zip(sums, heads, strict=True):
                 total[tile] += head
-            # A copy, since nnU-Net holds it while the network runs again, and a view would hold the heads too.
+            # A copy, since nnU-Net holds it while the network runs again, and a view would keep the heads alive.
             return prediction[:, :n_semantic].clone()
 
-        # nnU-Net calls it by name for each tile.
+        # nnU-Net calls it by this name for each tile.
         self._internal_maybe_mirror_and_predict = predict_semantic  # type: ignore[method-assign]
         try:
             yield
@@ -223,7 +223,7 @@ class ConfLUNetPredictor(nnUNetPredictor):
 def _averages(
     sums: list[torch.Tensor], slicers: list[tuple], gaussian: torch.Tensor, dtype: torch.dtype
 ) -> list[torch.Tensor]:
-    """Each sum over tiles divided by that of their weights, (1, X, Y, Z) of the given type; empties the list."""
+    """The sums over tiles divided by the sum of weights, each (1, X, Y, Z) of the given dtype; empties the list."""
     weights = torch.zeros_like(sums[0])
     gaussian = gaussian.to(weights.device)
     for tile in slicers:

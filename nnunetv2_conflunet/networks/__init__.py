@@ -1,4 +1,4 @@
-"""nnU-Net's networks with the channels of the center and offset heads."""
+"""nnU-Net's networks, widened by center and offset heads."""
 
 from nnunetv2_conflunet.networks.heads import (
     HeadChannels,

@@ -1,4 +1,4 @@
-"""Center and offset heads as further output channels of any nnU-Net network.
+"""Center and offset heads as additional output channels of any nnU-Net network.
 
 The last convolution of a network returns the semantic channels, then the center heatmap, then the offsets in mm, one
 channel per spatial axis (Wynen et al., ISBI 2024, Fig. 1). No module is added, so the names in the state dict stay
@@ -20,7 +20,7 @@ ATTRIBUTE = "conflunet_heads"
 
 @dataclass(frozen=True)
 class HeadChannels:
-    """Which output channel holds what.
+    """The layout of the output channels.
 
     Attributes:
         n_semantic: number of semantic channels, which come first.
@@ -49,10 +49,10 @@ class HeadChannels:
         return self.n_semantic + 1 + axis
 
     def split(self, module: nn.Module, _: tuple, output: torch.Tensor | list | tuple) -> list | None:
-        """Forward hook of the decoder: in training, ``[semantic scales ..., heads]``; in inference the output as it is.
+        """Forward hook of the decoder: ``[semantic scales ..., heads]`` in training, the output unchanged in inference.
 
-        A decoder returns a list with deep supervision. Its first entry has the full resolution, the only one at which
-        the heads are trained.
+        With deep supervision a decoder returns a list. Its first entry has full resolution, at which alone the heads
+        are trained.
         """
         if isinstance(output, list | tuple):
             scales, finest = [scale[:, : self.n_semantic] for scale in output], output[0]
@@ -64,10 +64,10 @@ class HeadChannels:
 
 
 def widen_with_heads(network: nn.Module, heads: HeadChannels) -> nn.Module:
-    """Let a stock network with ``heads.n_channels`` outputs return its heads apart in training; they start at zero.
+    """Make a stock network with ``heads.n_channels`` outputs return its heads separately in training, starting at zero.
 
-    At zero the heads have no gradient on the shared trunk until they have learned something themselves; started at
-    random, their error in the empty background, which is large at first, drowns the semantic part.
+    At zero the heads send no gradient into the shared trunk until they have learned something themselves. With random
+    weights, their initially large error in the empty background would swamp the semantic loss.
 
     Args:
         network: an nnU-Net network with a ``decoder`` whose ``seg_layers`` are its output convolutions.
@@ -90,22 +90,22 @@ def widen_with_heads(network: nn.Module, heads: HeadChannels) -> nn.Module:
             parameter[heads.n_semantic :] = 0
     setattr(network, ATTRIBUTE, heads)
     set_training_without_deep_supervision(network, False)
-    # On the decoder, whose output is the network's: torch.compile takes a hook inside the network into its one graph.
+    # On the decoder, whose output is the network's: torch.compile includes a hook inside the network in its graph.
     network.get_submodule("decoder").register_forward_hook(heads.split)
-    # nnU-Net loads weights in its own code, where only the network itself can say what does not fit.
+    # nnU-Net loads weights in its own code, so only the network itself can say what does not match.
     network._register_load_state_dict_pre_hook(_refuse_other_weights, with_module=True)
     return network
 
 
 def set_training_without_deep_supervision(network: nn.Module, on: bool) -> bool:
-    """Choose whether a network without deep supervision returns its heads apart, as in training.
+    """Choose whether a network without deep supervision returns its heads separately, as in training.
 
     Args:
-        network: what :func:`widen_with_heads` made, wrapped or not.
+        network: a network from :func:`widen_with_heads`, wrapped or not.
         on: True in training, False in inference.
 
     Returns:
-        The choice before.
+        The previous choice.
 
     >>> network = nn.ModuleDict({"decoder": nn.Identity()})
     >>> set_training_without_deep_supervision(network, True), set_training_without_deep_supervision(network, False)
@@ -130,21 +130,21 @@ def output_layers(network: nn.Module) -> nn.ModuleList:
     layers = getattr(getattr(network, "decoder", None), "seg_layers", None)
     if layers is None:
         raise InputError(
-            f"{type(network).__name__} has no decoder with seg_layers as nnU-Net's U-Nets have; ConfLUNet cannot add "
+            f"{type(network).__name__} has no decoder with seg_layers, as nnU-Net's U-Nets do; ConfLUNet cannot add "
             "its heads to it. Use the plans of a plain or residual-encoder U-Net."
         )
     return layers
 
 
 def _refuse_other_weights(network: nn.Module, weights: dict, prefix: str, *_) -> None:
-    # Missing and surplus keys are left to torch, which knows whether loading is strict.
+    # Missing and unexpected keys are left to torch, which knows whether loading is strict.
     for name, parameter in network.state_dict().items():
         saved = weights.get(prefix + name)
         if saved is not None and saved.shape != parameter.shape:
             raise InputError(
                 f"The weights of the checkpoint do not fit this network with center and offset heads: {name} has the "
-                f"shape {tuple(saved.shape)} instead of {tuple(parameter.shape)}. A training can start from a model "
-                "without heads by -pretrained_weights."
+                f"shape {tuple(saved.shape)} instead of {tuple(parameter.shape)}. To start training from a model "
+                "without heads, use -pretrained_weights."
             )
 
 
@@ -161,7 +161,7 @@ def unwrapped(network: nn.Module) -> nn.Module:
 
 
 def heads_of(network: nn.Module | None) -> HeadChannels | None:
-    """The channels of a network that :func:`widen_with_heads` made; None for any other network.
+    """The channel layout of a network from :func:`widen_with_heads`; None for any other network.
 
     >>> heads_of(nn.Linear(1, 1)) is None
     True

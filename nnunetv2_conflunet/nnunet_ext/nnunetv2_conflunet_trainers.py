@@ -1,7 +1,7 @@
 """The names that nnU-Net's search for ``-tr`` finds. This folder is what ``nnUNet_extTrainer`` must name.
 
-nnU-Net imports every module of that folder and then forgets those that lie under it. So it holds this file and
-nothing else, and the classes live in the installed package, where worker processes can unpickle them.
+nnU-Net imports every module in that folder and then drops them from ``sys.modules``. So the folder holds this file
+only, and the classes live in the installed package, where worker processes can unpickle them.
 """
 
 import nnunetv2_conflunet.trainers as _trainers

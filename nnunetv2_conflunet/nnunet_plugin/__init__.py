@@ -1,4 +1,4 @@
-"""Every hold on nnU-Net's inside: what replaces or reads it, and in :mod:`.holds` the list of all that is relied on.
+"""Code that replaces or reads nnU-Net's internals; :mod:`.holds` lists everything that the package relies on.
 
-This room knows nnU-Net and :mod:`nnunetv2_conflunet.utilities` only; the rooms above hand in what is theirs.
+These modules import nnU-Net and :mod:`nnunetv2_conflunet.utilities` only; callers pass in everything else.
 """

@@ -9,10 +9,10 @@ import nnunetv2.training.nnUNetTrainer.nnUNetTrainer as stock_training
 
 @contextmanager
 def replaced_exports(export_case: Callable, convert: Callable, resample_and_save: Callable) -> Iterator[None]:
-    """While open, nnU-Net's loops over cases call these functions instead of their own.
+    """Within this context, nnU-Net's loops over cases call these functions instead of its own.
 
-    nnU-Net calls its export by name from within its loops over cases and sends it to worker processes, where each
-    function is found by its own name. Other networks must not predict in the same process meanwhile.
+    nnU-Net looks its export functions up by name in its loops over cases and pickles them for worker processes. No
+    other network may predict in the same process in the meantime.
 
     Args:
         export_case: writes the files of a case; for ``export_prediction_from_logits``.

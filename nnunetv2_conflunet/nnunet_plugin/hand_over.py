@@ -1,8 +1,8 @@
 """nnU-Net's predictor hands over to ours when the network has center and offset heads.
 
-nnU-Net's commands, its trainer's final validation and users' scripts construct ``nnUNetPredictor`` by name. They find
-the trainer of a model, and so import this package, before they predict. From then on the methods below look at the
-network first; a network without heads is predicted by nnU-Net as before.
+nnU-Net's commands, its trainer's final validation and users' scripts construct ``nnUNetPredictor`` by name. Before
+they predict, they look up the model's trainer and thereby import this package. From then on the methods below check the
+network first; networks without heads are predicted by nnU-Net as before.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from torch import nn
 
 from nnunetv2_conflunet.utilities.errors import InputError
 
-# Where prediction enters the predictor.
+# The methods by which prediction enters the predictor.
 ENTRIES = (
     "predict_from_files",
     "predict_from_files_sequential",
@@ -28,11 +28,11 @@ MARK = "hands_over_to_conflunet"
 
 
 def install(predictor: type[nnUNetPredictor], heads_of: Callable[[nn.Module | None], object | None]) -> None:
-    """Wrap nnU-Net's entry methods, once per process: all that importing this package changes in nnU-Net.
+    """Wrap nnU-Net's entry methods, once per process. Importing this package changes nothing else in nnU-Net.
 
     Args:
         predictor: takes over from ``nnUNetPredictor``.
-        heads_of: None for a network that nnU-Net predicts itself.
+        heads_of: returns None for a network that nnU-Net predicts itself.
     """
     for name in ENTRIES:
         method = getattr(nnUNetPredictor, name)
@@ -41,7 +41,7 @@ def install(predictor: type[nnUNetPredictor], heads_of: Callable[[nn.Module | No
 
 
 def _handing_over(method: Callable, predictor: type[nnUNetPredictor], heads_of: Callable) -> Callable:
-    # nnU-Net's methods read their own signature, which ``wraps`` keeps.
+    # nnU-Net's methods inspect their own signature, which ``wraps`` preserves.
     @wraps(method)
     def entry(self: nnUNetPredictor, *args: Any, **kwargs: Any) -> Any:
         if isinstance(self, predictor) or heads_of(self.network) is None:

@@ -1,6 +1,6 @@
-"""All that this package relies on in nnU-Net's inside, in one list.
+"""Everything in nnU-Net's internals that this package relies on, in one list.
 
-``tests/nnunet_plugin/test_contract.py`` checks it on the installed nnU-Net, of which this module imports nothing.
+``tests/nnunet_plugin/test_contract.py`` checks it against the installed nnU-Net; this module does not import nnU-Net.
 """
 
 from collections.abc import Mapping
@@ -13,18 +13,18 @@ TRANSFORMS = "batchgeneratorsv2.transforms"
 
 @dataclass(frozen=True)
 class Hold:
-    """One thing of nnU-Net's inside, or of its libraries, and what is assumed of it.
+    """One internal of nnU-Net, or of its libraries, and what is assumed about it.
 
     Attributes:
         name: what it is.
         at: ``module:object``, dotted.
-        carries: the feature of this plugin that is lost when it breaks.
+        carries: the feature of this plugin that breaks with it.
         used_by: the modules of this package that rely on it, without the package's name, separated by spaces.
-        parameters: names of its parameters in order, separated by spaces; ``...`` at the end stands for any others.
-        methods: the same of its methods, by name.
+        parameters: names of its parameters in order, separated by spaces; ``...`` at the end allows any others.
+        methods: the same for its methods, by name.
         attributes: names that it has, separated by spaces.
-        source: pieces of its source text, compared without white space.
-        behavior: what it does, in a sentence for which the contract test has a function.
+        source: pieces of its source text, compared without whitespace.
+        behavior: what it does, in a sentence that the contract test maps to a function.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Hold:
     behavior: str = ""
 
 
-# Each begins with its name, place, what it carries and who uses it.
+# Each begins with its name, location, what it carries and who uses it.
 # fmt: off
 HOLDS = (
     Hold("search for trainers", "nnunetv2.utilities.find_objects:recursive_find_trainer_class_by_name",
@@ -48,7 +48,7 @@ HOLDS = (
          "our predictor finds our trainers without nnUNet_extTrainer", "nnunet_plugin.search_path",
          attributes="is_set get", behavior="the variable is read when it is asked for, not when nnU-Net is imported"),
     Hold("network of a trainer", f"{TRAINER}.build_network_architecture",
-         "center and offset heads as further output channels", "trainers.conflunet_trainer trainers.isbi2024",
+         "center and offset heads as additional output channels", "trainers.conflunet_trainer trainers.isbi2024",
          parameters="plans_manager configuration_manager num_input_channels num_output_channels "
          "enable_deep_supervision"),
     Hold("how a trainer builds its network", f"{TRAINER}.initialize", "center and offset heads in training",

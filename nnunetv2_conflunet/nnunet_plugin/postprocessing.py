@@ -14,12 +14,12 @@ Postprocessing = list[tuple[Callable, dict]]
 
 
 class _StockUnpickler(pickle.Unpickler):
-    """Reads nnU-Net's postprocessing and nothing else: unpickling can run any program."""
+    """Reads nnU-Net's postprocessing and nothing else, since unpickling can execute arbitrary code."""
 
     def find_class(self, module: str, name: str) -> Callable:
         function = remove_all_but_largest_component_from_segmentation
         if (module, name) != (function.__module__, function.__name__):
-            raise pickle.UnpicklingError(f"{module}.{name} is no postprocessing of nnU-Net")
+            raise pickle.UnpicklingError(f"{module}.{name} is not nnU-Net's postprocessing")
         return function
 
 

@@ -1,4 +1,4 @@
-"""nnU-Net's three folders under one base, and its commands run there as a user types them."""
+"""nnU-Net's three folders under one base folder, and its commands run as a user would type them."""
 
 import argparse
 import copy
@@ -15,7 +15,7 @@ from typing import Any
 from nnunetv2_conflunet.nnunet_plugin.search_path import nnunet_ext_path
 from nnunetv2_conflunet.utilities.files import read_json, write_json
 
-# One worker of each kind: on two cores more of them, each of which imports PyTorch, wait for each other.
+# One worker of each kind: each imports PyTorch, and on two cores more of them would slow each other down.
 LIMITS = {
     "nnUNet_def_n_proc": "1",
     "nnUNet_n_proc_DA": "1",
@@ -32,8 +32,8 @@ class Project:
 
     Args:
         base: the folder.
-        own_trainers: a folder with further trainers.
-        limits: further environment variables of every command.
+        own_trainers: a folder with additional trainers.
+        limits: additional environment variables for every command.
 
     Example:
         >>> project = Project("/tmp/project", "/tmp/trainers")
@@ -55,11 +55,11 @@ class Project:
         }
 
     def run(self, command: str, **variables: str) -> None:
-        """Run a command of this Python's environment, or of the search path, showing it and what it prints.
+        """Run a command from this Python's environment or the search path, showing the command and its output.
 
         Args:
-            command: a line of a shell, without the shell's own features.
-            variables: further environment variables.
+            command: a command line, without shell features.
+            variables: additional environment variables.
         """
         print(f"$ {command}", flush=True)
         program, *arguments = shlex.split(command)
@@ -70,17 +70,17 @@ class Project:
     def fold(
         self, dataset: str, trainer: str, configuration: str, fold: str = "0", results: Path | None = None
     ) -> Path:
-        """The folder of one training; `results` stands for the project's own."""
+        """The folder of one fold; `results` replaces the project's own results folder."""
         model = f"{trainer}__nnUNetPlans__{configuration}"
         return (results or self.base / "results") / dataset / model / f"fold_{fold}"
 
     def train(self, fold: Path, options: str = "", **variables: str) -> None:
-        """Train, or go on where a training was stopped; nothing where one has been validated.
+        """Train, or resume an interrupted training; does nothing if the fold has been validated.
 
         Args:
             fold: its folder, from :meth:`fold`.
             options: of nnUNetv2_train.
-            variables: further environment variables.
+            variables: additional environment variables.
         """
         if (fold / "validation" / "summary.json").exists():
             return
@@ -94,7 +94,7 @@ class Project:
         )
 
     def add_configuration(self, dataset: str, name: str, make: Callable[[dict], dict]) -> None:
-        """Write ``make(3d_fullres)`` into a dataset's plans as a configuration."""
+        """Add the configuration ``make(3d_fullres)`` to a dataset's plans."""
         path = self.base / "preprocessed" / dataset / "nnUNetPlans.json"
         plans = read_json(path)
         plans["configurations"][name] = make(plans["configurations"]["3d_fullres"])
@@ -102,9 +102,9 @@ class Project:
 
 
 def keep_settings(path: Path, args: argparse.Namespace, names: Iterable[str]) -> None:
-    """Write down the arguments on which the steps in a folder depend, and end a later run that asks for something else.
+    """Record the arguments that the steps in a folder depend on, and stop a later run that asks for different ones.
 
-    A step that has finished is skipped: with other settings it would stand for what it is not.
+    Finished steps are skipped, so with other settings their results would be mistaken for new ones.
     """
     settings = {name: getattr(args, name) for name in names}
     if not path.exists():
@@ -117,15 +117,15 @@ def keep_settings(path: Path, args: argparse.Namespace, names: Iterable[str]) ->
 def small_configuration(parent: dict[str, Any]) -> dict[str, Any]:
     """A configuration that inherits from 3d_fullres: smaller patches, a network of 16 to 128 features.
 
-    Mask, heatmap and offsets share the last layer: with 8 features they are learned at each other's cost
-    (docs/experiments.md). One convolution instead of two at the full resolution makes up for most of the time.
+    Mask, heatmap and offsets share the last layer: with 8 features they are learned at each other's expense
+    (docs/experiments.md). One convolution instead of two at full resolution makes up for most of the added time.
 
     Example:
         >>> small_configuration({"spacing": [3, 1, 1], "architecture": {"arch_kwargs": {}}})["patch_size"]
         [16, 48, 48]
     """
     patch = [16 * max(1, round(PATCH_MM / mm / 16)) for mm in parent["spacing"]]
-    # An axis of few, thick slices is halved only while more than 4 voxels of it are left.
+    # An axis with few, thick slices is halved only while more than 4 voxels are left.
     strides = [[1, 1, 1]] + [[2 if size >> stage > 4 else 1 for size in patch] for stage in range(N_STAGES - 1)]
     architecture = copy.deepcopy(parent["architecture"])
     architecture["arch_kwargs"].update(
@@ -136,6 +136,6 @@ def small_configuration(parent: dict[str, Any]) -> dict[str, Any]:
         n_conv_per_stage=[1] + [2] * (N_STAGES - 1),
         n_conv_per_stage_decoder=[2] * (N_STAGES - 2) + [1],
     )
-    # A step sees as many voxels whatever the spacing: with fewer of them the mask may not begin to be learned.
+    # The same number of voxels per step at any spacing: with fewer, the network may never start to learn the mask.
     batch_size = max(2, round(2 * PATCH_MM**3 / math.prod(patch)))
     return {"inherits_from": "3d_fullres", "patch_size": patch, "batch_size": batch_size, "architecture": architecture}

@@ -1,4 +1,4 @@
-"""The search path by which nnU-Net finds our trainers: ``nnUNet_extTrainer``."""
+"""``nnUNet_extTrainer``, the search path on which nnU-Net finds our trainers."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ NAME = "nnUNet_extTrainer"
 
 
 def nnunet_ext_path() -> Path:
-    """The folder that holds one module with the names of the trainers, for nnU-Net's search by class name.
+    """The folder with the one module that exports the trainers, for nnU-Net's search by class name.
 
     >>> nnunet_ext_path().name
     'nnunet_ext'
@@ -19,7 +19,7 @@ def nnunet_ext_path() -> Path:
 
 @contextmanager
 def ours_in_ext_trainer() -> Iterator[None]:
-    """While open, ``nnUNet_extTrainer`` names the folder of our trainers too; the user's own entries come first.
+    """Within this context, ``nnUNet_extTrainer`` also names the folder of our trainers, after the user's own entries.
 
     >>> with ours_in_ext_trainer():
     ...     str(nnunet_ext_path()) in os.environ["nnUNet_extTrainer"]

@@ -48,7 +48,9 @@ def instantiate(
         foreground: (X, Y, Z), (1, Y, X) or (Y, X) bool or integers; foreground is where it is not zero.
         spacing_mm: voxel size in mm along each axis of `foreground`; that of a first axis of length 1 plays no part.
         settings: the method and its parameters; None takes the defaults.
-        heatmap, offsets_mm, heads_box: for ``center_offset``, see :func:`instantiate_center_offset`.
+        heatmap: for ``center_offset``, see :func:`instantiate_center_offset`.
+        offsets_mm: likewise.
+        heads_box: likewise.
         probability: for ``acls``, of the foreground, in [0, 1], shape of `foreground`.
 
     Raises:

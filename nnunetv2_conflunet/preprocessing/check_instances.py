@@ -1,4 +1,4 @@
-"""Checks of labels, and of instance maps against the labels they belong to, before any long work starts."""
+"""Checks of labels, and of instance maps against their labels, before any long computation starts."""
 
 from dataclasses import dataclass
 
@@ -14,11 +14,11 @@ from nnunetv2_conflunet.utilities.parallel import try_cases
 
 @dataclass(frozen=True)
 class InstanceCheck:
-    """What labels and instance maps of a dataset are checked for. Equal checks find the same faults.
+    """What the labels and instance maps of a dataset are checked for. Equal checks find the same faults.
 
     Attributes:
         reader: class of the dataset's reader.
-        foreground_labels: whose voxels belong to an instance; background and the ignore label do not.
+        foreground_labels: labels whose voxels must belong to an instance; not background or the ignore label.
         declared: every value that a label may hold.
     """
 
@@ -28,24 +28,24 @@ class InstanceCheck:
 
     @classmethod
     def of(cls, reader: type[BaseReaderWriter], labels: LabelManager) -> "InstanceCheck":
-        """The check of a dataset with this reader and these labels."""
+        """The check for a dataset with this reader and these labels."""
         return cls(reader, tuple(labels.foreground_labels), declared_labels(labels.label_dict))
 
     def check(self, cases: list[RawCase], num_processes: int) -> None:
-        """Check that every label is one, and that every instance map fits its label.
+        """Check that every label is valid and that every instance map matches its label.
 
         Args:
             cases: the cases to check; their instance maps exist.
             num_processes: worker processes.
 
         Raises:
-            InputError: names every case without a label, or else every case with what is wrong with it: an unreadable
-                file, values that dataset.json does not declare or that are no ids, another size, spacing, origin or
-                direction than the label, or a support that differs from the label's foreground.
+            InputError: names every case without a label, or else every faulty case and its fault: an unreadable file,
+                values that dataset.json does not declare or that are not ids, a size, spacing, origin or direction that
+                differs from the label's, or voxels that differ from the label's foreground.
         """
         missing = [case.case for case in cases if not case.label.is_file()]
         if missing:
-            # Where some are there, to write all anew is not the remedy.
+            # If some labels exist, rewriting all of them is not the remedy.
             remedy = ", or let `nnUNetv2_conflunet_prepare --labels_from_instances` write them from the instance maps"
             raise InputError(
                 f"{len(missing)} of {len(cases)} training cases have no label in {cases[0].label.parent}: "

@@ -1,15 +1,14 @@
-"""The preprocessed configurations of a dataset that instance maps can be made for."""
+"""The preprocessed configurations of a dataset for which instance maps can be made."""
 
 from pathlib import Path
 
-from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.preprocessing.refusals import refuse_other_unit, refuse_unsupported
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
-from nnunetv2_conflunet.utilities.nnunet_folders import PREPROCESSED, nnunet_folder
+from nnunetv2_conflunet.utilities.nnunet_folders import PREPROCESSED, is_set, nnunet_folder
 
 
 def plans_file(dataset: str, plans_name: str) -> Path:
@@ -24,22 +23,22 @@ def plans_file(dataset: str, plans_name: str) -> Path:
 def preprocessed_configurations(
     dataset: str, plans_name: str, names: list[str] | None = None
 ) -> tuple[list[PreprocessedInstances], list[str]]:
-    """The configurations whose cases are preprocessed, one of those that share a folder.
+    """The configurations whose cases are preprocessed; of those that share a folder, one.
 
     Args:
         dataset: its name.
         plans_name: such as ``"nnUNetPlans"``.
-        names: of the configurations; None takes all that are preprocessed and supported.
+        names: of the configurations; None: all that are preprocessed and supported.
 
     Returns:
-        The folders of their instance maps; and what a training would refuse about their spacing, where a trainer of
-        one's own may have lengths that suit it.
+        Their instance maps; and warnings about spacings that the default trainer would reject, though a custom trainer
+        may have suitable settings in mm.
 
     Raises:
-        InputError: plans of another dataset; of the given names, plans or a configuration that does not exist, or one
-            that is not supported.
+        InputError: the plans belong to another dataset; for given names, missing plans, or a configuration that does
+            not exist or is not supported.
     """
-    if not nnUNet_preprocessed.is_set() or not plans_file(dataset, plans_name).is_file():
+    if not is_set(PREPROCESSED) or not plans_file(dataset, plans_name).is_file():
         if names:
             raise InputError(f"{dataset} has no plans {plans_name} in nnUNet_preprocessed; plan and preprocess first.")
         return [], []
@@ -47,7 +46,7 @@ def preprocessed_configurations(
     plans = PlansManager(str(file))
     if plans.dataset_name != dataset:
         raise InputError(
-            f"{file} is of {plans.dataset_name}, and nnU-Net looks for what is preprocessed and trained under that "
+            f"{file} belongs to {plans.dataset_name}, and nnU-Net looks for preprocessed data and models under that "
             f"name. Rename the folders of {dataset} back, or delete the one in nnUNet_preprocessed and repeat "
             "nnUNetv2_plan_and_preprocess."
         )

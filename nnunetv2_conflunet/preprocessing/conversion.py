@@ -1,4 +1,4 @@
-"""Labels from instances and instances from labels, for datasets that have only one of the two."""
+"""Labels from instances, and instances from labels, for datasets that have only one of the two."""
 
 import os
 from collections.abc import Callable
@@ -17,20 +17,20 @@ from nnunetv2_conflunet.utilities.parallel import run_cases, try_cases
 
 
 def write_labels_from_instances(dataset: RawDataset, num_processes: int, overwrite: bool) -> int:
-    """Write ``labelsTr``: the label of the only foreground class where an instance is, 0 elsewhere.
+    """Write ``labelsTr``: the label of the only foreground class inside instances, 0 elsewhere.
 
     Returns:
-        How many files were written.
+        The number of files written.
 
     Raises:
         InputError: several foreground labels (ids do not say which), an ignore label, a missing instance map, labels
-            that dataset.json has outside of the dataset's folder, or that exist and `overwrite` is False.
+            that dataset.json lists outside the dataset's folder, or existing labels while `overwrite` is False.
     """
     labels = dataset.label_manager()
     if labels.has_ignore_label:
         raise InputError(
-            f"{dataset.folder.name} has an ignore label; instance maps do not say where nobody labeled. Write "
-            "labelsTr yourself."
+            f"{dataset.folder.name} has an ignore label; instance maps do not say which voxels are unlabeled. "
+            "Write labelsTr yourself."
         )
     if len(labels.foreground_labels) != 1:
         raise InputError(
@@ -38,13 +38,13 @@ def write_labels_from_instances(dataset: RawDataset, num_processes: int, overwri
             "which label an instance has. Write labelsTr yourself."
         )
     cases = dataset.require_instances(list(dataset.training_cases()))
-    # A dataset.json from someone else must not choose which files of this machine are written.
+    # A dataset.json from someone else must not determine which files on this machine are overwritten.
     folder = os.path.abspath(dataset.folder)
     elsewhere = [str(case.label) for case in cases if not Path(os.path.abspath(case.label)).is_relative_to(folder)]
     if elsewhere:
         raise InputError(
-            f"dataset.json of {dataset.folder.name} has labels outside of its folder: {list_some(elsewhere, 3)}. Only "
-            "labels within it are written; write the others yourself."
+            f"dataset.json of {dataset.folder.name} lists labels outside its folder: {list_some(elsewhere, 3)}. Only "
+            "labels within the folder are written; write the others yourself."
         )
     files = {case.case: (case.instances, case.label) for case in cases}
     convert = partial(_support, label=int(labels.foreground_labels[0]))
@@ -56,17 +56,17 @@ def write_instances_from_labels(
 ) -> int:
     """Write ``instancesTr``: the connected components of each foreground label.
 
-    Lesions that touch come out as one instance; correct these by hand before training.
+    Lesions that touch become one instance; separate them by hand before training.
 
     Args:
         connectivity: 6, 18 or 26 in three dimensions; 4 or 8 in two.
 
     Returns:
-        How many files were written.
+        The number of files written.
 
     Raises:
-        InputError: a missing label, one that cannot be read or holds values that dataset.json does not declare, or
-            instance maps that exist and `overwrite` is False.
+        InputError: a label is missing, cannot be read, or holds values that dataset.json does not declare; or instance
+            maps exist and `overwrite` is False.
     """
     labels = dataset.label_manager()
     cases = list(dataset.training_cases().values())
@@ -87,7 +87,7 @@ def label_components(
     Args:
         label: (X, Y, Z) integers; two-dimensional images have X = 1.
         foreground_labels: the labels to take; touching voxels of different labels are different instances.
-        connectivity: as connected-components-3d has it: 6, 18 or 26. In one slice, 6 is 4 and the others are 8.
+        connectivity: 6, 18 or 26, as in connected-components-3d. In a single slice, 6 means 4, and 18 and 26 mean 8.
 
     Returns:
         (X, Y, Z) integer ids 1..N, 0 elsewhere.
@@ -111,12 +111,12 @@ def _convert_all(
     num_processes: int,
     overwrite: bool,
 ) -> int:
-    """Write the target of each case, its second file, from its first, after all of these were read; count them."""
+    """Read the first file of every case, then write the second from it; returns the number of files written."""
     existing = [target for _, target in files.values() if target.exists()]
     if existing and not overwrite:
         names = list_some([target.name for target in existing])
         raise InputError(
-            f"{len(existing)} files in {existing[0].parent} exist already: {names}. Give --overwrite to replace them."
+            f"{len(existing)} files in {existing[0].parent} already exist: {names}. Use --overwrite to replace them."
         )
     reader = dataset.reader()
     read = partial(read, reader=reader)
@@ -131,7 +131,7 @@ def _convert_all(
 
 
 def _read_only(read: Callable, source: Path) -> None:
-    """Read without sending the array to the process that asks."""
+    """Read without sending the array back to the calling process."""
     read(source)
 
 

@@ -18,18 +18,18 @@ N_STAGES = len(FEATURES)
 
 
 def paper_configuration() -> dict[str, Any]:
-    """The configuration; what it does not name, the preprocessed data first of all, is that of ``3d_fullres``."""
+    """The configuration; everything that it does not name, such as the preprocessed data, is that of ``3d_fullres``."""
     return {
         "inherits_from": PARENT,
         # Paper.
         "patch_size": [96, 96, 96],
-        # Code: two patches a step.
+        # Code: two patches per step.
         "batch_size": 2,
-        # Code: the Dice is that of a patch.
+        # Code: the Dice is computed per patch.
         "batch_dice": False,
         "architecture": {
             "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-            # Code: two 3x3x3 convolutions a level with bias, batch norm and ReLU.
+            # Code: two 3x3x3 convolutions per level with bias, batch norm and ReLU.
             "arch_kwargs": {
                 "n_stages": N_STAGES,
                 "features_per_stage": list(FEATURES),
@@ -52,17 +52,17 @@ def paper_configuration() -> dict[str, Any]:
 
 
 def add_paper_configuration(plans_file: Path) -> bool:
-    """Write the configuration into plans, whose other content stays as it is.
+    """Add the configuration to plans; their other content is unchanged.
 
     Args:
         plans_file: nnU-Net's plans of a preprocessed dataset.
 
     Returns:
-        Whether the file was written; False when it has the configuration already.
+        Whether the file was written; False if it already has the configuration.
 
     Raises:
-        InputError: there are no plans, they have no ``3d_fullres``, their images are two-dimensional, or they have
-            another configuration of that name.
+        InputError: there are no plans, they have no ``3d_fullres``, their images are two-dimensional, or they have a
+            different configuration of that name.
     """
     if not plans_file.is_file():
         raise InputError(f"{plans_file} does not exist. Run nnUNetv2_plan_and_preprocess first.")

@@ -1,4 +1,4 @@
-"""Instance maps beside nnU-Net's preprocessed cases: made when missing or stale, once for all processes."""
+"""Instance maps next to nnU-Net's preprocessed cases: made when missing or stale, once for all processes."""
 
 import hashlib
 from collections.abc import Iterator
@@ -28,14 +28,14 @@ from nnunetv2_conflunet.utilities.nnunet_folders import PREPROCESSED, nnunet_fol
 from nnunetv2_conflunet.utilities.parallel import run_cases
 from nnunetv2_conflunet.utilities.whole_files import is_whole
 
-# Raised whenever the content of the files changes with the code.
+# Increased whenever a change of the code changes the content of the files.
 FORMAT = 1
 DatasetClass = type[nnUNetDatasetBlosc2] | type[nnUNetDatasetNumpy]
 
 
 @dataclass(frozen=True)
 class PreparedCase:
-    """What became of one case: its number of instances, and how many the preprocessed grid has no voxel for."""
+    """One preprocessed case: its number of instances, and how many have no voxel on the preprocessed grid."""
 
     case: str
     n_instances: int
@@ -43,10 +43,10 @@ class PreparedCase:
 
 
 class PreprocessedInstances:
-    """The folder ``<data_identifier>_instances`` beside the folder of a preprocessed configuration.
+    """The folder ``<data_identifier>_instances`` next to the folder of a preprocessed configuration.
 
     nnU-Net's dataset classes read ``<folder>/<case>`` from it in the slot of a cascade's previous stage: int16,
-    (X, Y, Z), on the grid of the preprocessed case. A JSON file a case says what it was made from.
+    (X, Y, Z), on the grid of the preprocessed case. One JSON file per case records what the map was made from.
 
     Args:
         plans: the plans.
@@ -64,7 +64,7 @@ class PreprocessedInstances:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold what one process at a time may hold: other trainings of the dataset wait meanwhile.
+        """Lock the folder for this process; other trainings on the dataset wait.
 
         Raises:
             InputError: the folder of the dataset cannot be written to.
@@ -75,8 +75,8 @@ class PreprocessedInstances:
             held = lock.acquire()
         except OSError as error:
             raise InputError(
-                f"{path} cannot be locked ({error}). Instance maps are missing or stale and must be written beside it: "
-                "let someone who may write there run nnUNetv2_conflunet_prepare."
+                f"{path} cannot be locked ({error}). Instance maps are missing or stale and must be written next to "
+                "it: let someone with write permission run nnUNetv2_conflunet_prepare."
             ) from error
         with held:
             yield
@@ -84,17 +84,17 @@ class PreprocessedInstances:
     def prepare(self, num_processes: int, checked: InstanceCheck | None = None) -> list[PreparedCase]:
         """Check and preprocess the instance maps of every preprocessed case whose map is missing or stale.
 
-        Any number of processes may call this at once: the first one does the work, the others wait for it. Nothing is
-        locked or written when all maps are current, so a folder that others may only read can be trained from. Where
-        the raw dataset is not on this machine, complete maps from elsewhere are used as they are.
+        Any number of processes may call this at once: the first does the work, the others wait for it. If all maps are
+        current, nothing is locked or written, so read-only folders can be used for training. If the raw dataset is not
+        on this machine, complete maps from elsewhere are used as they are.
 
         Args:
             num_processes: worker processes.
-            checked: what all instance maps of the raw dataset were checked for just now; they are not read again where
-                this method would ask for the same.
+            checked: the check that all instance maps of the raw dataset have just passed; an equal check is not
+                repeated.
 
         Returns:
-            The cases that were made now.
+            The cases that were made in this call.
 
         Raises:
             InputError: the configuration is not preprocessed, or an instance map is missing or cannot be used.
@@ -103,7 +103,7 @@ class PreprocessedInstances:
         if not stale:
             return []
         with self.lock():
-            # Another process may have made them meanwhile.
+            # Another process may have made them in the meantime.
             stale = [case for case in stale if not self._is_current(case)]
             for case in stale:
                 self._segmentation_file(case.case)
@@ -114,8 +114,8 @@ class PreprocessedInstances:
             return run_cases(self._prepare_case, [(case,) for case in stale], num_processes, "Preprocessing instances")
 
     def lost(self) -> dict[str, int]:
-        """How many instances of each case the preprocessed grid has no voxel for, whenever its map was made."""
-        # Maps from elsewhere may have come without records.
+        """The number of instances per case that have no voxel on the preprocessed grid, for cases with any."""
+        # Maps copied from elsewhere may lack records.
         records = {case: self._record_file(case) for case in self._cases()}
         n_lost = {case: read_json(record).get("n_lost", 0) for case, record in records.items() if record.is_file()}
         return {case: n for case, n in n_lost.items() if n}
@@ -137,7 +137,7 @@ class PreprocessedInstances:
         missing = [case for case in cases if not is_whole(self._map_file(case))]
         if missing:
             raise InputError(
-                f"{len(missing)} of {len(cases)} cases have no whole map in {self.folder} "
+                f"{len(missing)} of {len(cases)} cases have no complete map in {self.folder} "
                 f"({list_some(missing)}), and the raw dataset {self.plans.dataset_name} is not in nnUNet_raw. Put it "
                 "there, or copy the folder from the machine that prepared it."
             )
@@ -150,13 +150,13 @@ class PreprocessedInstances:
         return self.folder / f"{case}.json"
 
     def _origin(self, case: RawCase) -> dict:
-        """What a map is made from: contents, not times, so that copying a dataset does not make it stale."""
+        """What a map is made from: contents, not times, so copying a dataset does not make its maps stale."""
         segmentation = self._segmentation_file(case.case)
         digest: str | int
         if segmentation.suffix == ".b2nd":
             digest = _digest(segmentation)
         else:
-            # The archive knows the checksum of its segmentation, without a look at the images in it.
+            # The archive stores the checksum of its segmentation, so the images need not be read.
             with ZipFile(segmentation) as archive:
                 digest = archive.getinfo("seg.npy").CRC
         return {"format": FORMAT, "instances": _digest(case.instances), "segmentation": digest}
@@ -167,7 +167,7 @@ class PreprocessedInstances:
         if found is None or not (self.source_folder / f"{case}.pkl").is_file():
             raise InputError(
                 f"{self.source_folder} has no {case}{'_seg.b2nd' if found is None else '.pkl'}, which nnU-Net wrote "
-                "beside the image. Repeat nnUNetv2_preprocess."
+                "next to the image. Repeat nnUNetv2_preprocess."
             )
         return found
 
@@ -182,14 +182,14 @@ class PreprocessedInstances:
         return made_from == self._origin(case)
 
     def _prepare_case(self, case: RawCase) -> PreparedCase:
-        # Before anything is read: what changes in between is found to be stale the next time.
+        # Before anything is read: whatever changes from here on makes the map stale next time.
         origin = self._origin(case)
         stock = self._dataset_class(str(self.source_folder), [case.case])
         _, segmentation, _, properties = stock.load_case(case.case)
         foreground = np.isin(segmentation[:][0], self.labels.foreground_labels)
         instances, source_properties = read_instances(case.instances, self.plans.image_reader_writer_class())
         source_mm = [source_properties["spacing"][axis] for axis in self.plans.transpose_forward]
-        # Two-dimensional configurations have no spacing across slices, and none of their lesions reaches there.
+        # Two-dimensional configurations have no spacing across slices, and their lesions do not extend there.
         network_mm = self.configuration.spacing
         voxel_mm = np.maximum(source_mm[-len(network_mm) :], network_mm)
         try:

@@ -1,4 +1,4 @@
-"""Where a raw nnU-Net dataset keeps its labels and instance maps."""
+"""The labels and instance maps of a raw nnU-Net dataset."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ class RawDataset:
         folder: the dataset's folder.
 
     Raises:
-        InputError: there is no dataset.json of nnU-Net's form.
+        InputError: there is no dataset.json in nnU-Net's format.
     """
 
     def __init__(self, folder: Path):
@@ -48,16 +48,16 @@ class RawDataset:
 
     @classmethod
     def find(cls, dataset_name: str) -> "RawDataset | None":
-        """The dataset in ``nnUNet_raw``, or None where only its preprocessed form is on this machine."""
+        """The dataset in ``nnUNet_raw``, or None if only its preprocessed form is on this machine."""
         folder = nnunet_folder(RAW) / dataset_name if is_set(RAW) else None
         return cls(folder) if folder and (folder / "dataset.json").is_file() else None
 
     def training_cases(self) -> dict[str, RawCase]:
-        """Every training case of nnU-Net by its id, whether its label and instance map exist or not.
+        """Every training case of nnU-Net by its id, whether or not its label and instance map exist.
 
         Raises:
-            InputError: there is no imagesTr, and dataset.json does not list the images; or it lists them in another
-                form than nnU-Net's, or a case whose name is a path.
+            InputError: there is no imagesTr, and dataset.json does not list the images; or it does not list them in
+                nnU-Net's format, or lists a case whose name is a path.
         """
         if "dataset" in self.dataset_json:
             labels = self._listed_labels()
@@ -72,35 +72,35 @@ class RawDataset:
         }
 
     def _listed_labels(self) -> dict[str, Path]:
-        """The label of each case that dataset.json lists; files are named by the cases."""
+        """The label of each case listed in dataset.json; files are named after the cases."""
         try:
             listed = get_filenames_of_train_images_and_targets(str(self.folder), self.dataset_json)
         except (AttributeError, KeyError, TypeError) as error:
             raise InputError(
-                f"{self.folder / 'dataset.json'}: 'dataset' is not in nnU-Net's form, "
+                f"{self.folder / 'dataset.json'}: 'dataset' is not in nnU-Net's format, "
                 '{"case": {"images": [...], "label": "..."}}, with a file for each channel.'
             ) from error
         no_names = [repr(case) for case in listed if not is_file_name(case)]
         if no_names:
             raise InputError(
-                f"{self.folder / 'dataset.json'}: 'dataset' has cases whose names are no file names: "
-                f"{list_some(no_names)}. Files are named by the cases; leave folders out."
+                f"{self.folder / 'dataset.json'}: 'dataset' has cases whose names are not file names: "
+                f"{list_some(no_names)}. Files are named after the cases; leave out folders."
             )
         return {case: Path(entry["label"]) for case, entry in listed.items()}
 
     def check_folders(self) -> list[str]:
-        """Check that nothing in the dataset's folders is passed over.
+        """Check that no image, label or instance map in the dataset's folders is skipped.
 
         Returns:
-            Sentences that name further files, which belong to no training case.
+            Sentences about additional files, which belong to no training case.
 
         Raises:
-            InputError: there is no training image, or a file that looks like one, or like a label or an instance map,
-                would be left out, or one that macOS wrote beside an image would be taken.
+            InputError: there is no training image; a file that looks like an image, a label or an instance map would be
+                skipped; or nnU-Net would read a metadata file of macOS as an image.
         """
         cases = self.training_cases()
         notes, folders = [], [self.instances_folder]
-        # Images and labels that dataset.json lists may have any names.
+        # Images and labels listed in dataset.json may have any names.
         if "dataset" not in self.dataset_json:
             refuse_macos_files(self.images_folder / case for case in cases)
             images = CaseFolder.of(self.images_folder, self.file_ending)
@@ -119,7 +119,7 @@ class RawDataset:
         """The label manager of the dataset's own labels.
 
         Raises:
-            InputError: dataset.json declares no labels, or not in nnU-Net's form; or the dataset has regions, whose
+            InputError: dataset.json declares no labels, or not in nnU-Net's format; or the dataset has regions, whose
                 voxels belong to several classes at once.
         """
         labels = self.dataset_json.get("labels")
@@ -128,7 +128,7 @@ class RawDataset:
         except (RuntimeError, AssertionError, TypeError, ValueError) as error:
             raise InputError(
                 f"{self.folder / 'dataset.json'} declares {f'the labels {labels}' if labels else 'no labels'}; "
-                'nnU-Net has names with their numbers, as in "labels": {"background": 0, "lesion": 1}.'
+                'nnU-Net maps names to numbers, as in "labels": {"background": 0, "lesion": 1}.'
             ) from error
         refuse_regions(manager, self.folder.name)
         return manager
@@ -148,15 +148,15 @@ class RawDataset:
         """
         if not self.instances_folder.is_dir():
             raise InputError(
-                f"{self.instances_folder} does not exist. Put one instance map a training case there (0 background, "
-                "one positive id a lesion), or let `nnUNetv2_conflunet_prepare -d "
+                f"{self.instances_folder} does not exist. Put one instance map per training case there (0 background, "
+                "one positive id per lesion), or let `nnUNetv2_conflunet_prepare -d "
                 f"{self.folder.name} --instances_from_labels` make them from the connected components of labelsTr."
             )
         known = self.training_cases()
         unknown = sorted(set(cases) - set(known))
         if unknown:
             raise InputError(
-                f"{len(unknown)} preprocessed cases are not in {self.folder} any more: {list_some(unknown)}. Repeat "
+                f"{len(unknown)} preprocessed cases are no longer in {self.folder}: {list_some(unknown)}. Repeat "
                 "nnUNetv2_plan_and_preprocess."
             )
         found = CaseFolder.of(self.instances_folder, self.file_ending)
@@ -172,6 +172,6 @@ def refuse_regions(manager: LabelManager, dataset_name: str) -> None:
     """Raise an InputError for a dataset with regions."""
     if manager.has_regions:
         raise InputError(
-            f"{dataset_name} has region-based labels; ConfLUNet needs one label a voxel. Declare plain integer labels "
-            "in dataset.json."
+            f"{dataset_name} has region-based labels; ConfLUNet needs one label per voxel. Declare plain integer "
+            "labels in dataset.json."
         )

@@ -1,4 +1,4 @@
-"""What the trainer refuses, each with one sentence, before anything is written."""
+"""What the trainer refuses, with one sentence each, before anything is written."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from nnunetv2_conflunet.postprocessing.size_filter import REMEDY, refuse_limits
 from nnunetv2_conflunet.preprocessing.raw_dataset import refuse_regions
 from nnunetv2_conflunet.utilities.errors import InputError
 
-# Patches of nnU-Net are hardly wider than such a Gaussian.
+# nnU-Net's patches are hardly wider than such a Gaussian.
 MOST_VOXELS = 100
 
 
@@ -19,8 +19,8 @@ def refuse_unsupported(plans: PlansManager, configuration: str, dataset_json: di
     manager = plans.get_configuration(configuration)
     if manager.previous_stage_name is not None:
         raise InputError(
-            f"{configuration} is the second stage of a cascade, whose place in nnU-Net the instance maps take; train "
-            "3d_fullres or 3d_lowres instead."
+            f"{configuration} is the second stage of a cascade, whose slot in nnU-Net is used for the instance maps; "
+            "train 3d_fullres or 3d_lowres instead."
         )
     n_slices = plans.original_median_shape_after_transp[0]
     if len(manager.patch_size) == 2 and n_slices > 1:
@@ -38,13 +38,13 @@ def patch_spacing_mm(configuration: ConfigurationManager) -> tuple[float, ...]:
 def refuse_other_unit(
     plans: PlansManager, configuration: str, settings: InstantiationSettings | None = None, sigma_mm: float = 2.0
 ) -> None:
-    """Raise an InputError for a configuration whose spacing is in another unit than the lengths of a trainer.
+    """Raise an InputError for a configuration whose spacing does not seem to be in mm, unlike the trainer's settings.
 
     Args:
         plans: the plans.
         configuration: its name.
-        settings: how the trainer wants instances made; its size filter must not remove every instance of an image of
-            median size. Default: the defaults, which ``nnUNetTrainerConfLUNet`` has for its size filter.
+        settings: how the trainer makes instances; its size filter must not remove every possible instance of an image
+            of median size. Default: the default size filter, which ``nnUNetTrainerConfLUNet`` uses.
         sigma_mm: of the trainer's heatmap; patches must be wider.
     """
     manager = plans.get_configuration(configuration)
@@ -62,11 +62,11 @@ def refuse_wide(spacing_mm: Sequence[float], sigma_mm: float) -> None:
     """Refuse Gaussians whose standard deviation is more than :data:`MOST_VOXELS` voxels.
 
     Raises:
-        InputError: it says how many voxels they are and what to do.
+        InputError: states their width in voxels and the remedy.
     """
     finest = float(min(spacing_mm))
     if sigma_mm > MOST_VOXELS * finest:
         raise InputError(
-            f"sigma_mm is {sigma_mm:g} mm, {sigma_mm / finest:,.0f} voxels of {finest:g} mm, and no center could be "
-            f"learned. {REMEDY}; or set sigma_mm and the sizes of the instantiation to what suits these lengths."
+            f"sigma_mm is {sigma_mm:g} mm, {sigma_mm / finest:,.0f} voxels of {finest:g} mm, so no center could be "
+            f"learned. {REMEDY}; or set sigma_mm and the sizes of the instantiation to values that suit these lengths."
         )

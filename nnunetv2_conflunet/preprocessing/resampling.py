@@ -8,7 +8,7 @@ from nnunetv2_conflunet.utilities.errors import InputError
 
 # Instance maps travel through nnU-Net's data loader as int16.
 MAX_INSTANCES = np.iinfo(np.int16).max
-CHANGED_LABEL = "The label was changed after it had been preprocessed: run nnUNetv2_plan_and_preprocess again."
+CHANGED_LABEL = "The label was changed after preprocessing: run nnUNetv2_plan_and_preprocess again."
 
 
 def to_preprocessed_grid(
@@ -19,27 +19,28 @@ def to_preprocessed_grid(
     spacing_mm: tuple[float, ...],
     max_gap_mm: float = np.inf,
 ) -> np.ndarray:
-    """Bring an instance map to nnU-Net's preprocessed grid: transpose, crop, resample by nearest neighbor, agree.
+    """Bring an instance map to nnU-Net's preprocessed grid: transpose, crop, resample, and match the label.
 
     The order of the steps, the crop and the alignment of the grids are those of nnU-Net's ``DefaultPreprocessor``.
-    Where nearest neighbor and nnU-Net's resampling of the label disagree, nnU-Net's label decides: voxels outside it
-    lose their id, voxels in it without an id take the one of the nearest lesion voxel of the source, in mm.
+    Ids are resampled by nearest neighbor. Where that disagrees with nnU-Net's resampled label, the label decides:
+    voxels outside it lose their id, voxels inside it without an id take that of the nearest lesion voxel of the source,
+    in mm.
 
     Args:
-        instances: (X, Y, Z) integer ids as the dataset's reader gives them.
+        instances: (X, Y, Z) integer ids as returned by the dataset's reader.
         foreground: (X', Y', Z') bool, the foreground of the preprocessed segmentation.
         transpose_forward: the plans' axis order.
         crop: half-open [start, end] for each transposed axis, nnU-Net's ``bbox_used_for_cropping``.
         spacing_mm: of `instances`, in its own axis order.
-        max_gap_mm: how far a voxel of the foreground may lie from the nearest lesion voxel of the source.
+        max_gap_mm: largest distance of a foreground voxel from the nearest lesion voxel of the source.
 
     Returns:
         (X', Y', Z') int16; ids are 1..N in the order of the source's ids, and its support equals `foreground` unless
         the source has no lesion in the crop.
 
     Raises:
-        InputError: more than 32,767 instances, foreground that lies too far from any instance, or an instance without
-            foreground that resampling cannot have lost, as when the labels were changed after nnU-Net's preprocessing.
+        InputError: more than 32,767 instances, foreground too far from any instance, or an instance without foreground
+            that is too large to be lost by resampling, as when labels were changed after nnU-Net's preprocessing.
 
     >>> instances = np.array([[[0, 7, 7, 0, 3, 0]]])
     >>> to_preprocessed_grid(instances, instances > 0, [0, 1, 2], [[0, 1], [0, 1], [0, 6]], (1, 1, 1)).tolist()
@@ -65,12 +66,12 @@ def to_preprocessed_grid(
 
 
 def _refuse_loss(cropped: np.ndarray, resampled: np.ndarray) -> None:
-    """Refuse that an instance is gone which holds a box that linear interpolation onto the new grid must find."""
+    """Refuse the loss of an instance large enough that linear interpolation onto the new grid must hit it."""
     lost = np.setdiff1d(cropped[cropped > 0], resampled[resampled > 0])
     if not len(lost):
         return
     steps = np.array(cropped.shape) / np.array(resampled.shape)
-    # Some new voxel lies at most half a step aside, and what it is interpolated from one voxel more.
+    # Some new voxel lies within half a step, and is interpolated from up to one voxel farther away.
     box = [1 if step == 1 else 2 * int(np.ceil(step / 2) + 1) + 1 for step in steps]
     number = np.where(np.isin(cropped, lost), np.searchsorted(lost, cropped) + 1, 0)
     for instance, place in zip(lost, find_objects(number), strict=True):
@@ -87,7 +88,7 @@ def _refuse_gap(gap_mm: float, max_gap_mm: float) -> None:
 
 
 def _nearest_source(old: int, new: int) -> np.ndarray:
-    """For each of `new` voxels the index of the nearest of `old` voxels, both grids covering the same extent."""
+    """For each of `new` voxels, the index of the nearest of `old` voxels; both grids cover the same extent."""
     return np.minimum(np.floor((np.arange(new) + 0.5) * old / new).astype(int), old - 1)
 
 

@@ -1,4 +1,4 @@
-"""A brain on a voxel grid, and the brain of one patient: deformed, with FLAIR contrast."""
+"""A brain on a voxel grid, and one patient's brain: deformed, with FLAIR contrast."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Head:
 
     Attributes:
         grid: their grid.
-        tissues: share of each of :data:`TISSUES` in the voxel; they sum to 1 in the brain, else to 0.
+        tissues: fraction of each of :data:`TISSUES` per voxel; they sum to 1 in the brain and to 0 outside.
         ventricle_distance_mm: distance to the surface of the lateral ventricles, negative inside.
     """
 
@@ -28,7 +28,7 @@ class Head:
 
     @cached_property
     def brain(self) -> np.ndarray:
-        """Share of the voxel that is brain."""
+        """Fraction of each voxel that is brain."""
         first, *others = self.tissues.values()
         return sum(others, start=first)
 
@@ -40,20 +40,20 @@ class Head:
 
     @cached_property
     def ventricle_push(self) -> np.ndarray:
-        """(3, Z, Y, X) float32, unit vectors away from the ventricles, fading with the distance, on a 1 mm grid."""
+        """(3, Z, Y, X) float32, unit vectors away from the ventricles, fading with distance, on a 1 mm grid."""
         smooth = ndimage.gaussian_filter(self.ventricle_distance_mm, 2.0)
         return (np.stack(np.gradient(smooth)) * np.exp(-np.abs(smooth) / 12.0)).astype(np.float32)
 
     def sample(
         self, values: np.ndarray, positions_mm: np.ndarray, *, order: int = 1, mode: str = "constant"
     ) -> np.ndarray:
-        """A map on this head's grid at other positions.
+        """Sample a map on this head's grid at given positions.
 
         Args:
             values: (Z, Y, X), on a 1 mm grid.
             positions_mm: (3, ...) positions in mm.
             order: of the interpolating spline.
-            mode: what lies outside: ``constant`` for 0 or ``nearest``.
+            mode: values outside the grid: ``constant`` for 0, or ``nearest``.
 
         Returns:
             (...) float32.
@@ -76,9 +76,9 @@ class Anatomy(Head):
 
 
 def simulate_anatomy(head: Head, grid: Grid, rng: np.random.Generator) -> Anatomy:
-    """Deform a head, such as the template, and give it the contrast of one patient's FLAIR.
+    """Deform a head, such as the template, and give it one patient's FLAIR contrast.
 
-    Voxels of the grid that are longer than 1.5 mm average the tissue along their length.
+    Voxels longer than 1.5 mm average the tissue along their length.
     """
     z, y, x = (max(1, round(mm)) for mm in grid.spacing_mm)
     factors = z, y, x
@@ -90,7 +90,7 @@ def simulate_anatomy(head: Head, grid: Grid, rng: np.random.Generator) -> Anatom
 
 
 def deformed_positions_mm(head: Head, grid: Grid, rng: np.random.Generator) -> np.ndarray:
-    """Where each voxel of a patient's grid comes from: (3, Z, Y, X) float32 positions in mm in the space of `head`."""
+    """The position in `head` from which each voxel of a patient is sampled: (3, Z, Y, X) float32 in mm."""
     angles = np.deg2rad(rng.normal(0, 2.0, 3))
     scales = np.exp(rng.normal(0, 0.035, 3))
     shift_mm = rng.normal(0, 1.5, 3)
@@ -102,11 +102,11 @@ def deformed_positions_mm(head: Head, grid: Grid, rng: np.random.Generator) -> n
     positions = np.empty((3, *grid.shape), np.float32)
     for axis, (row, mm) in enumerate(zip(matrix, shift_mm, strict=True)):
         positions[axis] = row[0] * z[:, None, None] + row[1] * y[:, None] + row[2] * x + (center[axis] + mm)
-        # Different lobes and ventricles, then different gyri.
+        # Variation of lobes and ventricles, then of gyri.
         positions[axis] += 2.0 * smooth_field(grid, 28.0, rng) + 0.8 * smooth_field(grid, 9.0, rng)
     pushes = [head.sample(push, positions, mode="nearest") for push in head.ventricle_push]
     for axis, push in enumerate(pushes):
-        # Looking up nearer to the ventricles makes them larger, as atrophy does.
+        # Sampling closer to the ventricles enlarges them, as atrophy does.
         positions[axis] -= enlargement_mm * push
     return positions
 
@@ -123,15 +123,15 @@ def _rotation(angles: np.ndarray) -> np.ndarray:
 def _flair_signal(
     tissues: Mapping[str, np.ndarray], distance_mm: np.ndarray, grid: Grid, rng: np.random.Generator
 ) -> np.ndarray:
-    """FLAIR signal of the tissues, white matter 1: dark cerebrospinal fluid, gray matter a little brighter."""
+    """FLAIR signal of the tissues, 1 in white matter: cerebrospinal fluid dark, gray matter slightly brighter."""
     gray = rng.normal(1.16, 0.03) * tissues["cortex"] + rng.normal(1.03, 0.03) * tissues["deep_gray"]
     signal = gray + tissues["white"] + rng.uniform(0.10, 0.28) * tissues["csf"]
     # Some gyri are brighter than others, up to the brightness of faint lesions.
     signal += 0.07 * smooth_field(grid, 7.0, rng) * tissues["cortex"]
-    # White matter beside the ventricles is brighter in every patient, unevenly so.
+    # White matter next to the ventricles is brighter in every patient, though unevenly.
     rim = rng.uniform(0.03, 0.12) * np.exp(-np.clip(distance_mm, 0, None) / 3.0)
     rim *= np.clip(1 + 0.8 * smooth_field(grid, 12.0, rng), 0, None)
-    # Tracts and the mixture of cortical layers: a texture of a few percent.
+    # Tracts and cortical layers add a texture of a few percent.
     texture = 0.02 * smooth_field(grid, 5.0, rng) + 0.015 * smooth_field(grid, 2.5, rng)
     return (signal * (1 + texture) + rim * tissues["white"]).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""A simulated cohort as a raw dataset of nnU-Net."""
+"""A simulated cohort as a raw nnU-Net dataset."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from nnunetv2_conflunet import __version__
-from nnunetv2_conflunet.imageio import write_instances
+from nnunetv2_conflunet.imageio.instance_maps import sitk_image, write_instances
 from nnunetv2_conflunet.simulation.image_grid import Grid, Triple, triple
 from nnunetv2_conflunet.simulation.lesions import MEAN_LESIONS, LesionStatistics
 from nnunetv2_conflunet.simulation.patient import Patient, lesion_share_of, simulate_patient
@@ -29,24 +29,24 @@ SPLITS = "Tr", "Ts"
 AXES = "Z", "Y", "X"
 FOLDERS = tuple(kind + split for split in SPLITS for kind in ("images", "labels", "instances"))
 ENDING = ".nii.gz"
-# Around the brain in `--whole_brain`, for patients larger than the template.
+# Margin around the brain with `--whole_brain`, for patients larger than the template.
 MARGIN_MM = 8.0
 
 
 @dataclass(frozen=True)
 class CohortSettings:
-    """What a cohort consists of. Tuples are in nnU-Net's axis order (z, y, x).
+    """Composition of a cohort. Tuples are in nnU-Net's axis order (z, y, x).
 
     Attributes:
         training_cases: number of cases in imagesTr.
         test_cases: number of cases in imagesTs.
         spacing_mm: voxel size.
         crop_mm: size of the box around the ventricles; None for the whole brain.
-        lesions: mean number of lesions in the volume of a patient who has any; None: 58 a whole brain, in a crop the
-            share of them that its tissue would have.
-        lesion_free_share: share of the patients without lesions, spread evenly over the case numbers.
-        statistics: the other properties of the lesions; its mean number is replaced by the one above.
-        seed: a case depends on the seed, its split and its number only.
+        lesions: mean number of lesions in the volume of a patient who has any; None: 58 per whole brain, in a crop the
+            fraction expected in its tissue.
+        lesion_free_share: fraction of patients without lesions, spread evenly over the case numbers.
+        statistics: other properties of the lesions; its mean number is replaced by the one above.
+        seed: a case depends only on the seed, its split and its number.
     """
 
     training_cases: int = option(20, "cases in imagesTr", metavar="N")
@@ -58,14 +58,14 @@ class CohortSettings:
         (96.0, 112.0, 96.0), "size in mm of the box around the ventricles", flag="--crop", metavar=AXES
     )
     lesions: float | None = option(
-        None, f"mean number of lesions in patients with any (default: {MEAN_LESIONS:g} a brain, in a crop its share)"
+        None, f"mean number of lesions in patients with any (default: {MEAN_LESIONS:g} per brain, fewer in a crop)"
     )
-    lesion_free_share: float = option(0.0, "share of the patients without lesions", metavar="SHARE")
+    lesion_free_share: float = option(0.0, "fraction of patients without lesions", metavar="SHARE")
     statistics: LesionStatistics = field(default_factory=LesionStatistics)
     seed: int = option(0, "seed of the random numbers; the same seed gives the same bytes")
 
     def check(self) -> None:
-        """Raise an :class:`InputError` that names the first setting that cannot be used."""
+        """Raise an :class:`InputError` for the first invalid setting."""
         shares = {
             "confluent": self.statistics.confluent_share,
             "near-miss": self.statistics.near_miss_share,
@@ -122,7 +122,7 @@ class Case:
         return f"sim{self.split}_{self.number:04d}"
 
     def seed_sequence(self, seed: int) -> np.random.SeedSequence:
-        """The case's own source of random numbers within a cohort of a seed."""
+        """The case's own source of random numbers in a cohort with this seed."""
         return np.random.SeedSequence(seed, spawn_key=(SPLITS.index(self.split), self.number))
 
 
@@ -135,13 +135,13 @@ def cases_of(settings: CohortSettings) -> Iterator[Case]:
     """
     for split, count in zip(SPLITS, (settings.training_cases, settings.test_cases), strict=True):
         for index in range(count):
-            # Counted so that every first k cases hold their share of lesion-free ones.
+            # Counted so that the first k cases, for any k, have their fraction of lesion-free ones.
             before, after = (int(settings.lesion_free_share * number + 1e-9) for number in (index, index + 1))
             yield Case(split, index + 1, before == after)
 
 
 class Source:
-    """Where a cohort's patients come from: here the MNI152 template, in subclasses other brains."""
+    """The source of a cohort's patients: here the MNI152 template, in subclasses other brains."""
 
     def described(self) -> dict[str, Any]:
         """Entries of ``dataset.json``."""
@@ -155,11 +155,11 @@ class Source:
         return settings.grid()
 
     def patient(self, case: Case, grid: Grid, statistics: LesionStatistics | None, seed: int) -> Patient:
-        """The patient of a case, in a cohort of a seed; without lesions where there are no statistics."""
+        """The patient of a case in a cohort with this seed; without lesions if `statistics` is None."""
         return simulate_patient(grid, statistics, case.seed_sequence(seed))
 
     def write_further(self, folder: Path, grid: Grid) -> None:
-        """Write what else belongs to the dataset."""
+        """Write additional files of the dataset."""
 
 
 def write_cohort(
@@ -172,22 +172,22 @@ def write_cohort(
 ) -> int:
     """Simulate a cohort and write it as an nnU-Net raw dataset.
 
-    ``dataset.json`` is written last: a folder without it is not a dataset. Files depend on the settings and the source
-    alone, byte by byte, whatever the number of processes.
+    ``dataset.json`` is written last: a folder without it is not a dataset. Files depend only on the
+    settings and the source, byte by byte, and not on the number of processes.
 
     Args:
         folder: the dataset, ``.../DatasetNNN_Name``.
         settings: what to simulate.
-        source: where the patients come from. None: the MNI152 template.
-        overwrite: replace the dataset that is there.
+        source: of the patients. None: the MNI152 template.
+        overwrite: replace an existing dataset.
         processes: number of processes.
 
     Returns:
-        Number of planned lesions for which no place was found, over all cases.
+        The number of planned lesions that could not be placed, over all cases.
 
     Raises:
-        InputError: the settings cannot be used, the anatomy is not installed, or the folder is not empty and
-            `overwrite` is False.
+        InputError: settings are invalid, the anatomy is not installed, or the folder is not empty and `overwrite` is
+            False.
     """
     settings.check()
     folder, source = Path(folder), source or Source()
@@ -219,13 +219,13 @@ def mean_lesions(settings: CohortSettings, grid: Grid) -> float:
 
 
 def _prepare_folder(folder: Path, overwrite: bool) -> None:
-    """Make the empty folders of a dataset; of one that is there, `overwrite` removes what a cohort consists of."""
+    """Create the empty folders of a dataset; `overwrite` first removes the files of an existing cohort."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file.")
     if folder.is_dir() and any(folder.iterdir()):
         if not overwrite:
             raise InputError(f"{folder} is not empty; choose another dataset or give --overwrite.")
-        # First what makes the folder a dataset, then only what a cohort consists of.
+        # First the file that makes the folder a dataset, then only files of a cohort.
         (folder / "dataset.json").unlink(missing_ok=True)
         for name in FOLDERS:
             if (folder / name).is_dir():
@@ -235,7 +235,7 @@ def _prepare_folder(folder: Path, overwrite: bool) -> None:
 
 
 def _write_case(folder: Path, grid: Grid, settings: CohortSettings, source: Source, case: Case) -> int:
-    """Simulate and write image, labels and instances of a case; returns the number of lesions that found no place."""
+    """Simulate and write image, label and instances of a case; returns the number of lesions not placed."""
     patient = source.patient(case, grid, settings.statistics if case.has_lesions else None, settings.seed)
     write_image(patient.image, grid, folder / f"images{case.split}" / f"{case.name}_0000{ENDING}")
     write_image((patient.instances > 0).astype(np.uint8), grid, folder / f"labels{case.split}" / f"{case.name}{ENDING}")
@@ -245,6 +245,6 @@ def _write_case(folder: Path, grid: Grid, settings: CohortSettings, source: Sour
 
 
 def write_image(array: np.ndarray, grid: Grid, path: Path) -> None:
-    """Write an array (z, y, x) on a grid as a compressed NIfTI file, whole or not at all."""
+    """Write an array (z, y, x) on a grid as a compressed NIfTI file, completely or not at all."""
     with atomic_path(path, ENDING) as temporary:
-        sitk.WriteImage(grid.sitk_image(array), str(temporary), True)
+        sitk.WriteImage(sitk_image(array, grid.sitk_properties()["sitk_stuff"]), str(temporary), True)

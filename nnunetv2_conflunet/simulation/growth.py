@@ -1,4 +1,4 @@
-"""One lesion grown from a shape into tissue, on the voxel grid and with partial volume."""
+"""Growth of one lesion from a shape into tissue, on the voxel grid and with partial volume."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ from nnunetv2_conflunet.simulation.image_grid import Triple
 from nnunetv2_conflunet.simulation.lesions import MIN_EXTENT_MM, MIN_VOLUME_MM3, Shape
 
 FACES = ndimage.generate_binary_structure(3, 1)
-# Distance of the points in a voxel that tell how much of it a lesion fills.
+# Distance between the sample points in a voxel that measure how much of it a lesion fills.
 PART_MM = 0.5
-# Share of a background voxel that the lesions on either side of a gap may fill.
+# Largest fraction of a background voxel that the lesions on both sides of a gap may fill.
 MAX_GAP_COVERAGE = 0.4
-# A lesion that loses more than this share of its volume to obstacles is placed elsewhere.
+# A lesion that loses more than this fraction of its volume to obstacles is placed elsewhere.
 MAX_CUT_SHARE = 0.15
 
 
@@ -24,8 +24,8 @@ class Unit:
 
     Attributes:
         box: the part of the grid that the arrays cover, with a margin of at least a voxel around the lesion.
-        member: bool, voxels of the instance: those that the shape fills by more than half.
-        coverage: float32 in [0, 1], share of each voxel that the shape fills.
+        member: bool, voxels of the instance: those more than half filled by the shape.
+        coverage: float32 in [0, 1], fraction of each voxel filled by the shape.
         depth: float32, 0 in the middle of the lesion, 1 at its outline and outside.
     """
 
@@ -47,23 +47,23 @@ def grow(
     min_volume_mm3: float = MIN_VOLUME_MM3,
     min_extent_mm: float = MIN_EXTENT_MM,
 ) -> Unit | None:
-    """Fill the voxels nearest to a shape's middle, in the order of its levels, until the volume is reached.
+    """Fill voxels in order of a shape's levels, from its middle outward, until the volume is reached.
 
-    So a lesion keeps its volume where fluid or another lesion cuts into its shape, and bends along the border.
+    So a lesion keeps its volume when fluid or another lesion cuts into its shape, and bends along the border.
 
     Args:
         shape: outline of the lesion.
-        volume_mm3: its volume, reached to within a voxel unless `min_extent_mm` asks for more.
-        center: (3,) the middle in voxels, anywhere.
+        volume_mm3: its volume, reached to within a voxel unless `min_extent_mm` requires more.
+        center: (3,) the middle in voxels.
         spacing_mm: voxel size along each axis.
-        free: (Z, Y, X) bool, voxels that it may take.
+        free: (Z, Y, X) bool, voxels that it may occupy.
         spill: (Z, Y, X) bool, voxels that it may brighten by partial volume.
         reluctance: (Z, Y, X) float32, how much harder it spreads here. None: equally everywhere.
         min_volume_mm3: smallest volume on the grid.
         min_extent_mm: smallest extent on the grid along each axis.
 
     Returns:
-        The lesion, 6-connected and at least as large as asked for. None where it does not fit.
+        The lesion, 6-connected and at least as large as requested. None if it does not fit.
 
     Example:
         >>> from nnunetv2_conflunet.simulation.lesions import random_shape
@@ -81,7 +81,7 @@ def grow(
     levels = _levels(shape, volume_mm3, center, box, spacing)
     if reluctance is not None:
         levels = levels * (1 + reluctance[box])[..., None]
-    # The outermost voxels stay free, so that what lies beside a lesion is always inside its box.
+    # The outermost voxels stay free, so the surroundings of a lesion are always inside its box.
     inner = np.zeros(levels.shape[:3], bool)
     inner[1:-1, 1:-1, 1:-1] = True
     middle = np.where(free[box] & inner, np.median(levels, axis=-1), np.inf)
@@ -92,7 +92,7 @@ def grow(
     near = ndimage.binary_dilation(member, FACES, iterations=2)
     coverage = (levels < threshold).mean(axis=-1) * (near & spill[box])
     coverage = np.where(free[box], coverage, np.minimum(coverage, MAX_GAP_COVERAGE)).astype(np.float32)
-    # Parts that obstacles have cut off are not lesion.
+    # Parts cut off by obstacles do not belong to the lesion.
     coverage[~member] = np.minimum(coverage[~member], 0.5)
     depth = np.clip(levels.mean(axis=-1) / threshold, 0, 1).astype(np.float32)
     return Unit(box, member, coverage, depth)
@@ -101,7 +101,7 @@ def grow(
 def _levels(
     shape: Shape, volume_mm3: float, center: np.ndarray, box: tuple[slice, ...], spacing: np.ndarray
 ) -> np.ndarray:
-    """Levels at points spread over every voxel of the box, (Z, Y, X, points)."""
+    """Levels at sample points in every voxel of the box, (Z, Y, X, points)."""
     parts = np.ceil(spacing / PART_MM - 1e-6).astype(int)
     axes = []
     for side, count, middle, mm in zip(box, parts, center, spacing, strict=True):
@@ -117,7 +117,7 @@ def _levels(
 def _fill(
     middle: np.ndarray, volume_mm3: float, spacing: np.ndarray, min_volume_mm3: float, min_extent_mm: float
 ) -> tuple[np.ndarray, float] | None:
-    """The connected voxels of lowest level, and the level below which they lie."""
+    """The connected voxels with the lowest levels, and the level that bounds them."""
     order = np.sort(middle[np.isfinite(middle)])
     smallest = int(np.ceil(min_volume_mm3 / spacing.prod() - 1e-6))
     count = max(smallest, round(volume_mm3 / spacing.prod()))

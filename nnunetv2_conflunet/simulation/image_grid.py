@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import SimpleITK as sitk
 from scipy.interpolate import BSpline
 
 # SimpleITK's world is LPS and its axes are (x, y, z): to the right, to the front, to the top.
@@ -30,7 +29,7 @@ class Grid:
 
     @classmethod
     def around(cls, center_mm: Triple, size_mm: Triple, spacing_mm: Triple) -> "Grid":
-        """The grid of about `size_mm` whose middle is `center_mm`; the size is rounded to whole voxels.
+        """The grid of size `size_mm`, rounded to whole voxels, centered at `center_mm`.
 
         Example:
             >>> Grid.around((0, 0, 10), (4, 6, 8), (2, 2, 2))
@@ -47,32 +46,23 @@ class Grid:
         return float(np.prod(self.spacing_mm))
 
     def refined(self, factors: tuple[int, int, int]) -> "Grid":
-        """The grid with every voxel cut into `factors` parts along each axis, covering the same box."""
+        """The grid with every voxel divided into `factors` parts along each axis, covering the same box."""
         spacing = triple(mm / factor for mm, factor in zip(self.spacing_mm, factors, strict=True))
         origin = (o - mm / 2 + part / 2 for o, mm, part in zip(self.origin_mm, self.spacing_mm, spacing, strict=True))
         z, y, x = (n * factor for n, factor in zip(self.shape, factors, strict=True))
         return Grid((z, y, x), spacing, triple(origin))
 
     def axes_mm(self) -> tuple[np.ndarray, ...]:
-        """World coordinates in mm of the voxel centers along each axis, one 1-D array an axis."""
+        """World coordinates in mm of the voxel centers, one 1-D array per axis."""
         return tuple(
             o + mm * np.arange(n) for o, mm, n in zip(self.origin_mm, self.spacing_mm, self.shape, strict=True)
         )
 
     def sitk_properties(self) -> dict:
-        """What nnU-Net's SimpleITK reader would return for a file on this grid."""
+        """The properties that nnU-Net's SimpleITK reader would return for a file on this grid."""
         z, y, x = self.origin_mm
         stuff = {"spacing": self.spacing_mm[::-1], "origin": (-x, -y, z), "direction": DIRECTION}
         return {"sitk_stuff": stuff, "spacing": self.spacing_mm}
-
-    def sitk_image(self, array: np.ndarray) -> sitk.Image:
-        """`array` (z, y, x) as a SimpleITK image with this geometry."""
-        stuff = self.sitk_properties()["sitk_stuff"]
-        image = sitk.GetImageFromArray(array)
-        image.SetSpacing(stuff["spacing"])
-        image.SetOrigin(stuff["origin"])
-        image.SetDirection(stuff["direction"])
-        return image
 
 
 def triple(values: Iterable[float]) -> Triple:
@@ -82,7 +72,7 @@ def triple(values: Iterable[float]) -> Triple:
 
 
 def enlarged(box: tuple[slice, ...], margin: int) -> tuple[slice, ...]:
-    """A box of an array with so many voxels more on each side, as far as the array goes.
+    """A box enlarged by `margin` voxels on each side, clipped to the array by slicing.
 
     Example:
         >>> enlarged((slice(1, 4),), 2)
@@ -113,10 +103,10 @@ def smooth_field(grid: Grid, scale_mm: float, rng: np.random.Generator) -> np.nd
         knots = axis_mm[0] + scale_mm * np.arange(-3, intervals + 4)
         bases.append(BSpline.design_matrix(axis_mm, knots, 3).toarray())
     field = rng.standard_normal([basis.shape[1] for basis in bases])
-    # einsum without optimization does not call BLAS, whose rounding may depend on the number of threads.
+    # einsum without optimization avoids BLAS, whose rounding may depend on the number of threads.
     for axis, basis in enumerate(bases):
         field = np.moveaxis(np.einsum("ai,ijk->ajk", basis, np.moveaxis(field, axis, 0)), 0, axis)
-    # The squares of the cubic B-spline's weights sum to 0.479 on average along each axis.
+    # The squared weights of the cubic B-spline sum to 0.479 on average along each axis.
     return (field / 0.479**1.5).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""How many lesions a patient has, how large they are, which of them touch, and what shape they have."""
+"""Number, volume, confluence and shape of a patient's lesions."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -6,17 +6,18 @@ from typing import Protocol
 import numpy as np
 from scipy.special import ndtr, ndtri
 
+from nnunetv2_conflunet.postprocessing.size_filter import PAPER_LIMITS
 from nnunetv2_conflunet.utilities.options import option
 
 # Lesions of the consensus masks of Lesjak et al. 2017 (doi:10.1007/s12021-017-9348-7), measured with 26-connectivity
 # on components of at least 14 mm3 and 3 mm along each axis: volume log-normal, left-truncated at 14 mm3.
 LOG_VOLUME_MEAN, LOG_VOLUME_SD = 3.26, 1.43
 # ConfLUNet (Wynen et al. 2024) removes instances below these sizes.
-MIN_VOLUME_MM3, MIN_EXTENT_MM = 14.0, 3.0
+MIN_VOLUME_MM3, MIN_EXTENT_MM = PAPER_LIMITS.min_volume_mm3, PAPER_LIMITS.min_extent_mm
 MAX_UNIT_VOLUME_MM3 = 2000.0
-# Mean 58 and variance 2483 of the lesions a patient in the same masks: variance = mean + mean^2 / dispersion.
+# Lesions per patient in the same masks: mean 58, variance 2483 = mean + mean^2 / dispersion.
 MEAN_LESIONS, COUNT_DISPERSION = 58.0, 1.4
-# Semi-axes, long to middle and middle to short, of the same lesions: medians and spreads of their logarithms.
+# Ratios of semi-axes, long to middle and middle to short, of the same lesions: median, and SD of the logarithm.
 AXIS_RATIOS = (1.55, 0.28), (1.40, 0.20)
 MAX_CLUSTER_UNITS = 8
 
@@ -25,18 +26,18 @@ class Shape(Protocol):
     """The outline of a lesion."""
 
     def level(self, offsets_mm: np.ndarray, volume_mm3: float) -> np.ndarray:
-        """Levels (...) at positions (..., 3) float32 in mm relative to the middle of a lesion of this volume.
+        """Levels (...) at positions (..., 3) float32 in mm relative to the middle of a lesion with this volume.
 
-        0 in the middle and rising outward, about 1 at the outline.
+        They rise from 0 in the middle to about 1 at the outline.
         """
 
     def reach_mm(self, volume_mm3: float) -> float:
-        """Radius in mm of a ball around the middle that holds the lesion."""
+        """Radius in mm of a ball around the middle that contains the lesion."""
 
 
 @dataclass(frozen=True)
 class IrregularEllipsoid:
-    """An ellipsoid whose surface is bent by a few plane waves.
+    """An ellipsoid with a surface deformed by a few plane waves.
 
     Attributes:
         axes: (3,) relative semi-axes with product 1, longest first.
@@ -55,7 +56,7 @@ class IrregularEllipsoid:
     def level(self, offsets_mm: np.ndarray, volume_mm3: float) -> np.ndarray:
         """See :class:`Shape`."""
         radius_mm = ball_radius_mm(volume_mm3)
-        # einsum without optimization does not call BLAS, whose rounding may depend on the number of threads.
+        # einsum without optimization avoids BLAS, whose rounding may depend on the number of threads.
         scale = (self.rotation / (radius_mm * self.axes)).astype(np.float32)
         first, second, third = np.moveaxis(np.einsum("...i,ij->...j", offsets_mm, scale), -1, 0)
         bend = np.ones(first.shape, np.float32)
@@ -69,7 +70,7 @@ class IrregularEllipsoid:
 
 
 def ball_radius_mm(volume_mm3: float) -> float:
-    """Radius of a ball of a volume."""
+    """Radius of a ball with this volume."""
     return (3 * volume_mm3 / (4 * np.pi)) ** (1 / 3)
 
 
@@ -80,7 +81,7 @@ def random_shape(
 
     Args:
         rng: source of the shape.
-        direction: (3,) direction of the long axis, followed with some scatter. None: any direction.
+        direction: (3,) approximate direction of the long axis. None: any direction.
         roundness: 0 for the elongation seen in patients, 1 for a nearly smooth ball.
 
     Example:
@@ -107,7 +108,7 @@ def random_shape(
 
 
 def random_axes(rng: np.random.Generator, direction: np.ndarray | None) -> np.ndarray:
-    """Orthonormal right-handed columns (3, 3); the first follows a direction (3,), where there is one, with scatter."""
+    """Orthonormal right-handed columns (3, 3); the first is close to the direction (3,), if one is given."""
     first = rng.standard_normal(3)
     if direction is not None and np.any(direction):
         first = direction / np.sqrt((direction**2).sum()) + 0.25 * first
@@ -122,8 +123,8 @@ class Component:
     """Lesions that become one connected component.
 
     Attributes:
-        volumes_mm3: volume of each unit; one for a lesion that touches no other.
-        near_miss: whether it lies one background voxel beside the component before it in the plan.
+        volumes_mm3: volume of each unit; a single one for a lesion that touches no other.
+        near_miss: whether it lies one background voxel away from the previous component in the plan.
     """
 
     volumes_mm3: tuple[float, ...]
@@ -132,20 +133,20 @@ class Component:
 
 @dataclass(frozen=True)
 class LesionStatistics:
-    """What a cohort's lesions are drawn from.
+    """The distributions from which a cohort's lesions are drawn.
 
     Attributes:
         mean_lesions: mean number of lesions of a patient who has any.
         dispersion: of the negative binomial count; large values tend to a Poisson distribution.
-        confluent_share: share of the lesions that touch another one, 0 to 1.
-        near_miss_share: share of the lesions put one voxel beside another one; more come by chance, as in patients.
+        confluent_share: fraction of lesions that touch another lesion, 0 to 1.
+        near_miss_share: fraction of lesions placed one voxel away from another; chance adds more, as in patients.
     """
 
     mean_lesions: float = MEAN_LESIONS
     dispersion: float = option(COUNT_DISPERSION, "dispersion of the negative binomial number of lesions")
-    confluent_share: float = option(0.2, "share of the lesions that touch another one", metavar="SHARE")
+    confluent_share: float = option(0.2, "fraction of lesions that touch another lesion", metavar="SHARE")
     near_miss_share: float = option(
-        0.1, "share of the lesions that lie one voxel beside another; chance adds more", metavar="SHARE"
+        0.1, "fraction of lesions placed one voxel away from another; chance adds more", metavar="SHARE"
     )
 
 
@@ -153,10 +154,10 @@ def draw_plan(statistics: LesionStatistics, rng: np.random.Generator) -> list[Co
     """The lesions of one patient who has at least one: their sizes and which of them touch.
 
     Larger lesions are more likely to be part of a cluster (probability proportional to volume^0.8), and only clusters
-    become larger than 2 mL.
+    are larger than 2 mL.
 
     Returns:
-        The components, the largest first, a near-miss directly after its neighbor.
+        The components, largest first, each near-miss directly after its neighbor.
 
     Example:
         >>> plan = draw_plan(LesionStatistics(mean_lesions=20), np.random.default_rng(0))
@@ -168,7 +169,7 @@ def draw_plan(statistics: LesionStatistics, rng: np.random.Generator) -> list[Co
     volumes = draw_volumes_mm3(count, rng)
     confluent = int(statistics.confluent_share * count + rng.random())
     if confluent == 1:
-        # Nothing touches itself: two or none, so that the share holds on average.
+        # A single lesion cannot be confluent: take two or none, so that the fraction is right on average.
         confluent = 2 * int(rng.integers(2)) if count > 1 else 0
     weights = volumes**0.8
     chosen = rng.choice(count, size=min(confluent, count), replace=False, p=weights / weights.sum())
@@ -186,11 +187,11 @@ def draw_volumes_mm3(count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def _split(units: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """Cut shuffled units into clusters of two or more: mostly pairs, sometimes up to nine."""
+    """Divide shuffled units into clusters of two or more: mostly pairs, at most nine."""
     clusters, start = [], 0
     while start < len(units):
         size = min(1 + int(rng.geometric(0.55)), MAX_CLUSTER_UNITS, len(units) - start)
-        # A last single unit joins the cluster before it leaves one over.
+        # A single unit that would be left over joins the last cluster.
         size += len(units) - start - size == 1
         clusters.append(units[start : start + size])
         start += size
@@ -198,7 +199,7 @@ def _split(units: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def _with_near_misses(components: list[Component], lesions: float, rng: np.random.Generator) -> list[Component]:
-    """Turn single lesions into near-misses of others until about `lesions` lesions take part in one."""
+    """Turn single lesions into near-misses of others until about `lesions` lesions are part of one."""
     pairs = int(lesions / 2 + rng.random())
     single = [index for index, component in enumerate(components) if len(component.volumes_mm3) == 1]
     moved = {int(index) for index in rng.permutation(single)[: min(pairs, len(components) // 2)]}

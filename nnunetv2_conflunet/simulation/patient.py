@@ -1,4 +1,4 @@
-"""One simulated patient: a brain, its lesions and what looks like lesions."""
+"""One simulated patient: a brain, its lesions and look-alikes of lesions."""
 
 from dataclasses import dataclass
 
@@ -11,18 +11,18 @@ from nnunetv2_conflunet.simulation.placement import Tissue, place_lesions
 from nnunetv2_conflunet.simulation.rendering import Canvas, Look, add_lesions, add_look_alikes, scan
 from nnunetv2_conflunet.simulation.templates import load_templates
 
-# Below this height in MNI space lie the brain stem and the cerebellum, where lesions are rarer.
+# Brain stem and cerebellum, where lesions are rarer, are below this height in MNI space.
 INFRATENTORIAL_MM = -18.0
 
 
 @dataclass(frozen=True)
 class Patient:
-    """A simulated image and its truth; arrays are (Z, Y, X).
+    """A simulated image and its ground truth; arrays are (Z, Y, X).
 
     Attributes:
         image: int16 FLAIR, 0 outside the brain.
-        instances: int32, 0 background, one id from 1 a lesion.
-        missed: lesions for which no place was found.
+        instances: int32, 0 background, ids from 1, one per lesion.
+        missed: number of lesions that could not be placed.
     """
 
     image: np.ndarray
@@ -31,7 +31,7 @@ class Patient:
 
 
 def random_streams(seed: int | np.random.SeedSequence, count: int) -> list[np.random.Generator]:
-    """Independent random numbers for the parts of a patient: the same brain whatever lesions are asked for.
+    """Independent random generators for the parts of a patient, so that the brain does not depend on the lesions.
 
     Example:
         >>> first, _ = random_streams(0, 2)
@@ -51,11 +51,8 @@ def simulate_patient(grid: Grid, statistics: LesionStatistics | None, seed: int 
 
     Args:
         grid: the grid of the image.
-        statistics: what the lesions are drawn from; None for a patient without lesions.
+        statistics: distributions of the lesions; None for a patient without lesions.
         seed: the same seed gives the same patient.
-
-    Returns:
-        The patient.
 
     Raises:
         InputError: the anatomy is not installed.
@@ -72,12 +69,12 @@ def simulate_patient(grid: Grid, statistics: LesionStatistics | None, seed: int 
 
 
 def allowed_voxels(head: Head) -> np.ndarray:
-    """(Z, Y, X) bool, voxels that a lesion may take: tissue inside the brain, outside the ventricles."""
+    """(Z, Y, X) bool, voxels that a lesion may occupy: tissue inside the brain, outside the ventricles."""
     return (head.brain > 0.95) & (head.tissues["csf"] < 0.3) & (head.ventricle_distance_mm > 0)
 
 
 def white_matter_tissue(anatomy: Anatomy) -> Tissue:
-    """Where a patient's lesions may lie: around the ventricles and in white matter, reaching into gray matter."""
+    """Where a patient's lesions may be: around the ventricles and in white matter, extending into gray matter."""
     allowed = allowed_voxels(anatomy)
     white = np.where(allowed, anatomy.tissues["white"], 0)
     return Tissue(
@@ -90,14 +87,14 @@ def white_matter_tissue(anatomy: Anatomy) -> Tissue:
 
 
 def lesion_share_of(grid: Grid) -> float:
-    """Share of a brain's lesions whose middle falls into the grid's box, by the template, between 0 and 1."""
+    """Expected fraction of a brain's lesions whose middle is in the grid's box, according to the template."""
     head = load_templates()
     axes = head.grid.axes_mm()
     inside = [
         (axis > o - mm / 2) & (axis < o + mm * (n - 0.5))
         for axis, o, mm, n in zip(axes, grid.origin_mm, grid.spacing_mm, grid.shape, strict=True)
     ]
-    # Three of four lesions are drawn from the wider of the two densities.
+    # Three out of four lesions are drawn from the wider of the two densities.
     _, density = _densities(head.tissues["white"], head.ventricle_distance_mm, axes[0][:, None, None])
     return float(density[np.ix_(*inside)].sum() / density.sum())
 

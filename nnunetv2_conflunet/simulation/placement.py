@@ -1,4 +1,4 @@
-"""Lesions put into tissue one after the other: confluent units touch, everything else keeps its distance."""
+"""Placement of lesions in tissue, one by one: confluent units touch, all others keep a distance."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,24 +13,25 @@ from nnunetv2_conflunet.simulation.lesions import Component, Shape, ball_radius_
 CUBE = np.ones((3, 3, 3), bool)
 CENTER_TRIES, NEIGHBOR_TRIES, COMPONENT_TRIES = 12, 24, 5
 PREFERENCE_TRIES = 8
-# Round shapes fit where long ones do not; tried in this order.
+# Tried in this order, since round shapes fit where long ones do not.
 ROUNDNESS = 0.0, 0.3, 0.6, 1.0
-# Faces that two confluent units share at least, so that they touch under every connectivity.
+# Minimum number of voxel faces shared by confluent units, so that they touch under every connectivity.
 MIN_CONTACT_FACES = 3
 
 
 @dataclass(frozen=True)
 class Tissue:
-    """Where lesions may lie; arrays are (Z, Y, X).
+    """Where lesions may be; arrays are (Z, Y, X).
 
     Attributes:
         spacing_mm: voxel size along each axis.
-        allowed: bool, voxels that a lesion may take.
-        densities: float32 maps, each proportional to the probability of a lesion's middle: of periventricular lesions
-            and of others.
-        reluctance: float32, how much harder a lesion spreads here: 0 in white matter, about 1 in gray matter. None: 0.
-        ventricle_distance_mm: float32; its gradient is the direction of periventricular lesions. None: no direction.
-        cluster_preference: float32, clusters spread to where it is high. None: in any direction.
+        allowed: bool, voxels that a lesion may occupy.
+        densities: two float32 maps, proportional to the probability of a lesion's middle: for periventricular lesions
+            and for all others.
+        reluctance: float32, resistance to the spread of a lesion: 0 in white matter, about 1 in gray matter. None: 0.
+        ventricle_distance_mm: float32; its gradient is the direction of periventricular lesions. None: no preferred
+            direction.
+        cluster_preference: float32, clusters spread toward high values. None: in any direction.
     """
 
     spacing_mm: Triple
@@ -48,7 +49,7 @@ class Placement:
     Attributes:
         instances: (Z, Y, X) int32, ids from 1 in the order of `units`.
         units: the lesions.
-        missed: lesions of the plan for which no place was found.
+        missed: number of planned lesions that could not be placed.
     """
 
     instances: np.ndarray
@@ -62,20 +63,20 @@ def place_lesions(
     rng: np.random.Generator,
     make_shape: Callable[..., Shape] = random_shape,
 ) -> Placement:
-    """Put the lesions of a plan into tissue.
+    """Place the lesions of a plan in tissue.
 
-    Every instance is 6-connected, at least 14 mm3 and 3 mm along each axis, and holds its own center of mass. Units of
-    one component share faces; at least one background voxel lies between components, also under 26-connectivity. A
-    near-miss that finds no place beside its neighbor lies elsewhere.
+    Every instance is 6-connected, has at least 14 mm3 and 3 mm along each axis, and contains its own center of mass.
+    Units of one component share faces; between components there is at least one background voxel, also under
+    26-connectivity. A near-miss that does not fit next to its neighbor is placed elsewhere.
 
     Args:
         plan: the components, see :func:`.lesions.draw_plan`.
-        tissue: where they may lie.
+        tissue: where they may be.
         rng: source of positions and shapes.
-        make_shape: ``make_shape(rng, direction, roundness)`` gives the shape of one unit.
+        make_shape: ``make_shape(rng, direction, roundness)`` returns the shape of one unit.
 
     Returns:
-        The lesions. A component for which no place is found is left out and its units are counted.
+        The lesions. A component that does not fit is left out and its units are counted as missed.
 
     Example:
         >>> everywhere = np.ones((30, 30, 30), np.float32)
@@ -91,21 +92,21 @@ def place_lesions(
 
 
 class _Placer:
-    """State while the components are placed."""
+    """State during the placement of the components."""
 
     def __init__(self, tissue: Tissue, rng: np.random.Generator, make_shape: Callable[..., Shape]) -> None:
         self.tissue, self.rng, self.make_shape = tissue, rng, make_shape
         self.placement = Placement(np.zeros(tissue.allowed.shape, np.int32))
         self.spill = tissue.allowed.copy()
-        # Also free of the voxels beside finished components.
+        # Excludes the neighborhood of finished components as well.
         self.free = tissue.allowed.copy()
         self.cumulative = [np.cumsum(density, dtype=np.float64, axis=None) for density in tissue.densities]
-        # Voxels of the component that is being placed.
+        # Voxels of the current component.
         self.own = np.zeros(tissue.allowed.shape, bool)
         self.last: list[Unit] = []
 
     def add(self, component: Component) -> None:
-        """Place all units of a component or none."""
+        """Place all units of a component, or none."""
         for attempt in range(COMPONENT_TRIES):
             beside = component.near_miss and attempt < COMPONENT_TRIES - 2
             units = self._place(component.volumes_mm3, self.last if beside else [])
@@ -121,7 +122,7 @@ class _Placer:
         self.last = units
 
     def _place(self, volumes_mm3: tuple[float, ...], anchors: list[Unit]) -> list[Unit]:
-        """Units of one component, the largest first; none when one of them finds no place."""
+        """Units of one component, largest first; an empty list if one of them does not fit."""
         units: list[Unit] = []
         for volume_mm3 in sorted(volumes_mm3, reverse=True):
             neighbors = units or anchors
@@ -163,13 +164,13 @@ class _Placer:
         distance = self.tissue.ventricle_distance_mm
         if not is_periventricular or distance is None:
             return center, None
-        # Away from the ventricles: periventricular lesions follow the veins (Dawson's fingers).
+        # Away from the ventricles, since periventricular lesions follow the veins (Dawson's fingers).
         part = distance[tuple(slice(max(0, v - 1), v + 2) for v in voxel)]
         slopes = [(np.take(part, -1, axis) - np.take(part, 0, axis)).mean() for axis in range(3)]
         return center, np.array(slopes) / self.tissue.spacing_mm
 
     def _preferred_beside(self, unit: Unit, volume_mm3: float, gap: bool) -> np.ndarray:
-        """A position beside a unit; for one of its cluster, the one of a few that the tissue prefers."""
+        """A position next to a unit; within a cluster, the one that the tissue prefers among several."""
         preference = self.tissue.cluster_preference
         if gap or preference is None:
             return self._beside(unit, volume_mm3, gap)
@@ -178,7 +179,7 @@ class _Placer:
         return centers[int(np.argmax([preference[tuple(v)] for v in voxels]))]
 
     def _beside(self, unit: Unit, volume_mm3: float, gap: bool) -> np.ndarray:
-        """A position in voxels outside a unit's surface for the middle of another lesion."""
+        """A position in voxels, outside a unit's surface, for the middle of another lesion."""
         spacing = np.asarray(self.tissue.spacing_mm)
         voxels = np.argwhere(unit.member)
         direction = self.rng.standard_normal(3)
@@ -195,7 +196,7 @@ class _Placer:
         return surface + direction * outward_mm / spacing
 
     def _is_good(self, unit: Unit, units: list[Unit], anchors: list[Unit]) -> bool:
-        """Whether a unit lies as the plan wants it."""
+        """Whether a unit is placed according to the plan."""
         if not unit.member[tuple(np.argwhere(unit.member).mean(axis=0).round().astype(int))]:
             return False
         if units:
@@ -203,7 +204,7 @@ class _Placer:
         return not anchors or self._is_near(unit)
 
     def _touches(self, unit: Unit) -> bool:
-        """Whether a unit shares enough faces with those of its component."""
+        """Whether a unit shares enough faces with the others of its component."""
         count = 0
         for axis in range(3):
             first, second = (np.moveaxis(mask, axis, 0) for mask in (unit.member, self.own[unit.box]))
@@ -211,15 +212,15 @@ class _Placer:
         return count >= MIN_CONTACT_FACES
 
     def _is_near(self, unit: Unit) -> bool:
-        """Whether exactly one background voxel lies between a unit and a finished component."""
+        """Whether exactly one background voxel is between a unit and a finished component."""
         beside_others = self.tissue.allowed[unit.box] & ~self.free[unit.box]
         return bool((ndimage.binary_dilation(beside_others, CUBE) & unit.member).any())
 
 
 def _is_periventricular(volume_mm3: float, is_cluster: bool, rng: np.random.Generator) -> bool:
-    """Draw where a lesion begins: large ones and clusters more often lie beside the ventricles.
+    """Draw whether a lesion is periventricular, which is more likely for large lesions and clusters.
 
-    In the masks of Lesjak et al. 2017 5 % of the components below 30 mm3, 21 % of those of 100-500 mm3 and 96 % of
+    In the masks of Lesjak et al. 2017, 5 % of the components below 30 mm3, 21 % of those of 100-500 mm3 and 96 % of
     those above 2 mL come within 3 mm of the ventricles.
     """
     share = np.interp(np.log(volume_mm3), np.log([14, 100, 500, 2000]), [0.08, 0.15, 0.35, 0.6])

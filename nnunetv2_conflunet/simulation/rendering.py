@@ -1,4 +1,4 @@
-"""Lesions and look-alikes painted into a FLAIR signal, and the scanner that images it."""
+"""Rendering of lesions and look-alikes into a FLAIR signal, and the scanner."""
 
 from dataclasses import dataclass, replace
 
@@ -10,21 +10,21 @@ from nnunetv2_conflunet.simulation.growth import Unit, grow
 from nnunetv2_conflunet.simulation.image_grid import Grid, smooth_field
 from nnunetv2_conflunet.simulation.lesions import IrregularEllipsoid, random_shape
 
-# Brain in a whole head, to scale the number of look-alikes to a crop.
+# Brain volume, to scale the number of look-alikes to a crop.
 WHOLE_BRAIN_ML = 1400.0
 Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Look:
-    """How lesions and the image of a patient look: the lowest and the highest value of what differs between them.
+    """Appearance of lesions and images: ranges from which the properties of each patient or lesion are drawn.
 
-    Larger lesions are brighter in the two FLAIR volumes of Lesjak et al. 2017 that the defaults were compared with.
+    Larger lesions are brighter, as in the two FLAIR volumes of Lesjak et al. 2017 to which the defaults were compared.
 
     Attributes:
         contrast: a patient's mean contrast to white matter in the middle of a small lesion.
-        contrast_by_volume: volumes in mm3 and the factors of the contrast, linear in between.
-        fading: share of its contrast to white matter that a lesion loses at its outline.
+        contrast_by_volume: volumes in mm3 and factors of the contrast, linear in between.
+        fading: fraction of its contrast to white matter that a lesion loses toward its outline.
         blur_mm: standard deviation of the scanner's Gaussian blur.
         noise: standard deviation of its noise in 1 mm3 of white matter.
     """
@@ -37,10 +37,10 @@ class Look:
 
 
 class Canvas:
-    """What shines in an image beside normal tissue.
+    """Hyperintensities to be added to normal tissue.
 
-    Every unit has a signal of its own that is highest in its middle and fades outward, so that the dark line between
-    two lesions that touch is where they part.
+    Every unit has its own signal, highest in its middle and fading outward, so touching lesions are separated by a
+    darker line.
 
     Args:
         shape: (Z, Y, X) of the image.
@@ -51,20 +51,20 @@ class Canvas:
         self.weighted_signal = np.zeros(shape, np.float32)
 
     def add(self, unit: Unit, peak: float, fading: float) -> None:
-        """Add a unit of a signal in its middle, of whose contrast to white matter (1) a share fades at its outline."""
+        """Add a unit with a peak signal in its middle; a fraction of its contrast to white matter (1) fades outward."""
         signal = 1 + (peak - 1) * (1 - fading * unit.depth**2)
         self.coverage[unit.box] += unit.coverage
         self.weighted_signal[unit.box] += unit.coverage * signal
 
     def over(self, background: np.ndarray) -> np.ndarray:
-        """The background where nothing was added, the units where they fill the voxel, a mixture at their borders."""
+        """The background where nothing was added, the units where they fill the voxel, and a mixture at borders."""
         share = np.clip(self.coverage, 0, 1)
         signal = self.weighted_signal / np.maximum(self.coverage, 1e-6)
         return background * (1 - share) + np.maximum(signal, 0) * share
 
 
 def add_lesions(canvas: Canvas, units: list[Unit], voxel_mm3: float, look: Look, rng: np.random.Generator) -> None:
-    """Draw the contrast of a patient and the brightness of each lesion, and add the lesions."""
+    """Draw a patient's contrast and the brightness of each lesion, and add the lesions."""
     mean_contrast = rng.uniform(*look.contrast)
     for unit in units:
         size = float(np.interp(unit.member.sum() * voxel_mm3, *look.contrast_by_volume))
@@ -74,13 +74,13 @@ def add_lesions(canvas: Canvas, units: list[Unit], voxel_mm3: float, look: Look,
 
 @dataclass(frozen=True)
 class LookAlike:
-    """One kind of what shines in a FLAIR and is no lesion.
+    """One kind of hyperintensity in FLAIR that is not a lesion.
 
     Attributes:
-        tissue: where it lies, one of :data:`.anatomy.TISSUES`.
+        tissue: its tissue, one of :data:`.anatomy.TISSUES`.
         count: mean number in a whole brain.
         volume_mm3: smallest and largest volume.
-        peak: smallest and largest signal in its middle; 1 is white matter.
+        peak: lowest and highest signal in its middle; 1 is white matter.
         is_tube: whether it is long and thin.
     """
 
@@ -92,13 +92,13 @@ class LookAlike:
 
 
 LOOK_ALIKES = (
-    # Punctate hyperintensities: as bright as lesions and below the size at which one is counted.
+    # Punctate hyperintensities: as bright as lesions, but below the size at which lesions count.
     LookAlike("white", 14, (2.0, 7.0), (1.25, 1.6)),
     LookAlike("cortex", 10, (2.0, 8.0), (1.3, 1.6)),
     # Vessels and perivascular spaces with bright walls.
     LookAlike("white", 6, (5.0, 12.0), (1.15, 1.4), is_tube=True),
     LookAlike("cortex", 10, (6.0, 20.0), (1.3, 1.6), is_tube=True),
-    # Patches of cortex, which FLAIR shows brighter near the insula and the cingulum.
+    # Patches of cortex, brighter in FLAIR near the insula and the cingulum.
     LookAlike("cortex", 14, (30.0, 250.0), (1.2, 1.4)),
     LookAlike("deep_gray", 3, (30.0, 200.0), (1.1, 1.25)),
 )
@@ -106,19 +106,19 @@ CHOROID_PLEXUS = LookAlike("csf", 5, (40.0, 200.0), (1.0, 1.5))
 
 
 def add_look_alikes(canvas: Canvas, anatomy: Anatomy, instances: np.ndarray, rng: np.random.Generator) -> None:
-    """Paint what looks like lesions into tissue that no lesion of `instances`, (Z, Y, X), takes or touches."""
+    """Add look-alikes of lesions in tissue that no lesion of `instances`, (Z, Y, X), occupies or touches."""
     free = (anatomy.brain > 0.95) & ~ndimage.binary_dilation(instances > 0, iterations=2)
     share = float(anatomy.brain.sum()) * anatomy.grid.voxel_volume_mm3 / 1000 / WHOLE_BRAIN_ML
     for kind in LOOK_ALIKES:
         _add_kind(canvas, anatomy, kind, free, share, rng)
-    # The plexus lies in the ventricles, of which a crop around them holds all.
+    # The plexus is in the ventricles, which are completely inside any crop around them.
     _add_kind(canvas, anatomy, CHOROID_PLEXUS, free & (anatomy.ventricle_distance_mm < 0), 1.0, rng)
 
 
 def _add_kind(
     canvas: Canvas, anatomy: Anatomy, kind: LookAlike, free: np.ndarray, share: float, rng: np.random.Generator
 ) -> None:
-    """Draw the number of one kind and their places in its tissue, and add those that fit."""
+    """Draw the number and positions of one kind in its tissue, and add those that fit."""
     allowed = free & (anatomy.tissues[kind.tissue] > 0.5)
     candidates = np.flatnonzero(allowed)
     count = rng.poisson(kind.count * share)
@@ -144,11 +144,11 @@ def _tube(rng: np.random.Generator) -> IrregularEllipsoid:
 
 
 def scan(signal: np.ndarray, brain: np.ndarray, grid: Grid, look: Look, rng: np.random.Generator) -> np.ndarray:
-    """Image a noiseless signal: blur, bias field, Rician noise, arbitrary scale.
+    """Image a noiseless signal, with blur, bias field, Rician noise and an arbitrary scale.
 
     Args:
         signal: (Z, Y, X) float32, 1 is white matter.
-        brain: (Z, Y, X) share of the voxel that is brain; below one half the image is 0, as after skull stripping.
+        brain: (Z, Y, X) fraction of the voxel that is brain; below one half the image is 0, as after skull stripping.
         grid: the grid of both.
         look: its blur and noise.
         rng: source of the scanner's properties and noise.

@@ -1,4 +1,4 @@
-"""The figures of a cohort's lesions, beside those of patients."""
+"""Lesion statistics of a cohort, next to those of real patients."""
 
 import os
 from dataclasses import dataclass
@@ -11,20 +11,19 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from nnunetv2_conflunet.imageio import CaseFolder, read_instances
+from nnunetv2_conflunet.simulation.cohort import ENDING, SPLITS
 from nnunetv2_conflunet.simulation.image_grid import enlarged
 from nnunetv2_conflunet.utilities.errors import InputError
-from nnunetv2_conflunet.utilities.nnunet_folders import TRAINING_INSTANCES
 
-ENDING = ".nii.gz"
 QUANTILES = 5, 25, 50, 75, 95
 LARGE_MM3 = 2000.0
 # Consensus masks of Lesjak et al. 2017 (doi:10.1007/s12021-017-9348-7) in MNI space: 23 patients, 1335 components
-# (26-connectivity) of at least 14 mm3 and 3 mm along each axis. Nobody parted the confluent ones. Median and range of
-# count and load are those of the whole database; the other figures come from `measure_case` on the masks.
+# (26-connectivity) of at least 14 mm3 and 3 mm along each axis. Confluent lesions are not separated. Median and range
+# of count and load are those of the whole database; the other values come from `measure_case` on the masks.
 PATIENTS = {
-    "Lesions a patient, median (quartiles)": "40 (15-77)",
-    "Lesions a patient, mean": "58.0",
-    "Load a patient in mL, median (range)": "14.0 (0.3-53.0)",
+    "Lesions per patient, median (quartiles)": "40 (15-77)",
+    "Lesions per patient, mean": "58.0",
+    "Load per patient in mL, median (range)": "14.0 (0.3-53.0)",
     "Component volume in mm3, quantiles 5 25 50 75 95 %": "16 26 43 90 472",
     "Components above 2 mL, %": "2.0",
     "Near-misses, %": "31.4",
@@ -38,8 +37,8 @@ class CaseLesions:
     Attributes:
         volumes_mm3: volume of each instance.
         component_volumes_mm3: volume of each connected component (26-connectivity) of their union.
-        confluent: number of instances that share a component with another one.
-        near_misses: number of instances that one background voxel parts from another component.
+        confluent: number of instances that share a component with another instance.
+        near_misses: number of instances separated from another component by one background voxel.
         smallest_extent_mm: the smallest extent along any axis over all instances; NaN without instances.
     """
 
@@ -58,7 +57,7 @@ def measure_case(instances: np.ndarray, spacing_mm: tuple[float, ...]) -> CaseLe
         spacing_mm: voxel size along each axis.
 
     Returns:
-        The figures; empty arrays and zeros without instances.
+        The statistics; empty arrays and zeros without instances.
 
     Example:
         >>> measure_case(np.pad(np.ones((3, 3, 3), np.int32), 1), (2, 1, 1)).volumes_mm3
@@ -81,7 +80,7 @@ def measure_case(instances: np.ndarray, spacing_mm: tuple[float, ...]) -> CaseLe
 
 
 def _is_near_miss(instances: np.ndarray, components: np.ndarray, box: tuple[slice, ...], label: int) -> bool:
-    """Whether another component begins two voxels from an instance, so that one voxel lies between."""
+    """Whether another component is two voxels away from an instance, with one voxel in between."""
     box = enlarged(box, 2)
     own = instances[box] == label
     others = (components[box] > 0) & (components[box] != components[box][own][0])
@@ -92,9 +91,9 @@ def measure_dataset(folder: str | os.PathLike) -> list[CaseLesions]:
     """Measure all instance maps in ``instancesTr`` and ``instancesTs`` of a simulated dataset.
 
     Raises:
-        InputError: there are none, or one that would be left out or cannot be read.
+        InputError: there are none, or one would be skipped or cannot be read.
     """
-    folders = (Path(folder, name) for name in (TRAINING_INSTANCES, "instancesTs"))
+    folders = (Path(folder, f"instances{split}") for split in SPLITS)
     splits = [CaseFolder.of(split, ENDING) for split in folders if split.is_dir()]
     for split in splits:
         split.refuse_lost()
@@ -109,9 +108,9 @@ def measure_dataset(folder: str | os.PathLike) -> list[CaseLesions]:
 
 
 def statistics_table(cases: list[CaseLesions]) -> str:
-    """A Markdown table of a cohort's figures beside those of patients.
+    """A Markdown table of a cohort's statistics next to those of real patients.
 
-    Patients without lesions count as patients only.
+    Patients without lesions are counted only in the first row.
 
     Example:
         >>> print(statistics_table([measure_case(np.zeros((4, 4, 4), np.int32), (1, 1, 1))]))
@@ -129,9 +128,9 @@ def statistics_table(cases: list[CaseLesions]) -> str:
         low, middle, high = np.percentile(counts, (25, 50, 75))
         total = counts.sum()
         rows |= {
-            "Lesions a patient, median (quartiles)": f"{middle:.0f} ({low:.0f}-{high:.0f})",
-            "Lesions a patient, mean": f"{counts.mean():.1f}",
-            "Load a patient in mL, median (range)": f"{np.median(loads_ml):.1f} "
+            "Lesions per patient, median (quartiles)": f"{middle:.0f} ({low:.0f}-{high:.0f})",
+            "Lesions per patient, mean": f"{counts.mean():.1f}",
+            "Load per patient in mL, median (range)": f"{np.median(loads_ml):.1f} "
             f"({loads_ml.min():.1f}-{loads_ml.max():.1f})",
             "Lesion volume in mm3, quantiles 5 25 50 75 95 %": _quantiles(units),
             "Component volume in mm3, quantiles 5 25 50 75 95 %": _quantiles(components),

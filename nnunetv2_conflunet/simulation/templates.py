@@ -1,4 +1,4 @@
-"""The MNI152 template and tissue maps that are part of nilearn's wheel."""
+"""The MNI152 template and tissue maps in nilearn's wheel."""
 
 from functools import cache
 from importlib.util import find_spec
@@ -14,18 +14,18 @@ from nnunetv2_conflunet.simulation.image_grid import Grid, enlarged, triple
 from nnunetv2_conflunet.utilities.errors import InputError
 
 FILES = {name: f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz" for name in ("t1", "gm", "wm")}
-# Averaging 152 brains blurs the tissue borders; the probabilities to this power, normalized, look like one brain.
+# Averaging 152 brains blurs tissue borders; probabilities raised to this power, normalized, look like a single brain.
 SHARPENING = 2.5
-# The same averaging closes the sulci, which differ most between brains; this opens them.
+# Averaging also closes the sulci, which vary most between brains; this weight reopens them.
 CSF_WEIGHT = 3.0
-# Fluid deeper in the brain than this belongs to the ventricles or to the cisterns of the midline.
+# Fluid deeper in the brain than this belongs to the ventricles or to midline cisterns.
 VENTRICLE_DEPTH_MM = 25.0
-# Around the brain, for what looks beside it.
+# Margin in voxels around the brain, for smoothing and sampling near its border.
 MARGIN = 8
 
 
 def template_folder() -> Path:
-    """Folder of the installed nilearn that holds the MNI152 files; nilearn itself is not imported.
+    """Folder of the MNI152 files in the installed nilearn, which is not imported itself.
 
     Raises:
         InputError: nilearn is not installed, or its wheel lacks the files.
@@ -37,16 +37,16 @@ def template_folder() -> Path:
     folder = Path(specification.origin).parent / "datasets" / "data"
     missing = [name for name in FILES.values() if not (folder / name).is_file()]
     if missing:
-        raise InputError(f"{folder} lacks {', '.join(missing)}, files of the versions that this installs: {command}")
+        raise InputError(f"{folder} lacks {', '.join(missing)}, which this version provides: {command}")
     return folder
 
 
 @cache
 def load_templates() -> Head:
-    """Read the maps and derive the tissues and the ventricles; takes a few seconds once a process.
+    """Read the maps and derive tissues and ventricles; takes a few seconds, once per process.
 
     Returns:
-        The template's head, cut to its brain, on a 1 mm grid in MNI space.
+        The template's head, cropped to its brain, on a 1 mm grid in MNI space.
 
     Raises:
         InputError: see :func:`template_folder`.
@@ -58,7 +58,7 @@ def load_templates() -> Head:
         for key in ("t1", "gm", "wm")
     )
     brain = ndimage.binary_fill_holes(t1 > 0)
-    # One box a little larger than the brain saves a third of the work.
+    # A box slightly larger than the brain saves a third of the work.
     box = enlarged(ndimage.find_objects(brain.view(np.uint8))[0], MARGIN)
     brain, white, gray = brain[box], white[box], gray[box]
     origin = (images["t1"].affine[2 - axis, 3] + box[axis].start for axis in range(3))
@@ -69,7 +69,7 @@ def load_templates() -> Head:
 
 
 def _tissues(white: np.ndarray, gray: np.ndarray, brain: np.ndarray, grid: Grid) -> dict[str, np.ndarray]:
-    """Shares of the four tissues, each (Z, Y, X) float32."""
+    """Fractions of the four tissues, each (Z, Y, X) float32."""
     csf = np.clip(1 - white - gray, 0, 1)
     shares = np.stack([gray, white, csf]) ** SHARPENING * brain
     shares[2] *= CSF_WEIGHT
@@ -84,7 +84,7 @@ def _tissues(white: np.ndarray, gray: np.ndarray, brain: np.ndarray, grid: Grid)
 
 def _lateral_ventricles(csf: np.ndarray, brain: np.ndarray) -> np.ndarray:
     """The largest connected part of the fluid deep inside the brain."""
-    # Every second voxel is enough to know the depth to 2 mm, in an eighth of the time.
+    # Every second voxel suffices for a depth accurate to 2 mm, in an eighth of the time.
     depth_mm = 2 * ndimage.distance_transform_edt(brain[::2, ::2, ::2])
     for axis, length in enumerate(brain.shape):
         depth_mm = np.repeat(depth_mm, 2, axis=axis).take(np.arange(length), axis=axis)

@@ -1,8 +1,8 @@
-"""nnU-Net's augmentation with an instance channel, and the targets of the heads made after it.
+"""nnU-Net's augmentation with an instance channel, followed by the targets of the heads.
 
-nnU-Net's loader passes the instance map as the second segmentation channel. The center of mass of each whole instance
-is found in the loaded crop, which has a margin around the patch; the spatial transforms move these centers with the
-image, so that a lesion cut by the border of the patch still points to its true center.
+nnU-Net's loader passes the instance map as the second segmentation channel. The center of mass of each complete
+instance is computed in the loaded crop, which has a margin around the patch. The spatial transforms move these centers
+with the image, so a lesion cut by the border of the patch still points to its true center.
 """
 
 from copy import copy
@@ -21,7 +21,7 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2_conflunet.postprocessing.encoding import InstanceCenters
 from nnunetv2_conflunet.trainers.targets import coded_targets
 
-# Key under which the centers travel through nnU-Net's transforms, which ignore it.
+# Key of the centers in the data of nnU-Net's transforms, which ignore it.
 CENTERS = "instance_centers"
 MOVES_NOTHING = (
     ImageOnlyTransform,
@@ -35,19 +35,19 @@ MOVES_NOTHING = (
 def with_instance_targets(
     stock: ComposeTransforms, spacing_mm: tuple[float, ...], sigma_mm: float, ignore_label: int | None
 ) -> ComposeTransforms:
-    """nnU-Net's transforms of a training or validation patch, made to carry instances and to end in their targets.
+    """nnU-Net's transforms for training or validation patches, extended by instances and the targets of the heads.
 
     Args:
-        stock: what nnU-Net's trainer returns. After a transform that this function does not know, and that may move
-            voxels, the centers are found again.
+        stock: the transforms of nnU-Net's trainer. After an unknown transform, which may move voxels, the centers are
+            computed again.
         spacing_mm: of the patch.
         sigma_mm: standard deviation of the heatmap's Gaussians.
         ignore_label: of the semantic labels, or None.
 
     Returns:
-        Transforms that expect a segmentation with the channels (semantic, instances) and leave it a list: the
-        semantic scales of deep supervision (the full one without it), then codes and centers for the targets of the
-        heads, see :func:`.targets.coded_targets`.
+        Transforms that take a segmentation with the channels (semantic, instances) and turn it into a list: the
+        semantic scales of deep supervision (without it, full resolution only), then codes and centers for the targets
+        of the heads, see :func:`.targets.coded_targets`.
     """
     transforms: list[BasicTransform] = [FindInstanceCenters(ignore_label)]
     downsample = None
@@ -68,7 +68,7 @@ def with_instance_targets(
 
 
 class FindInstanceCenters(BasicTransform):
-    """Find the center of mass of every whole instance, which touches neither the crop's border nor the ignore label.
+    """Find the center of mass of every complete instance, one that touches neither crop border nor ignore label.
 
     Args:
         ignore_label: of the semantic labels, or None.
@@ -80,7 +80,7 @@ class FindInstanceCenters(BasicTransform):
 
     def apply(self, data_dict: dict, **params) -> dict:
         """Add the centers in voxels of the crop."""
-        # In nnU-Net's pseudo-2D augmentation each of the two channels is replaced by its slices.
+        # In nnU-Net's pseudo-2D augmentation the slices of both channels are stacked along the channel axis.
         semantic, instances = (
             channel[0] if len(channel) == 1 else channel for channel in np.split(data_dict["segmentation"].numpy(), 2)
         )
@@ -90,13 +90,13 @@ class FindInstanceCenters(BasicTransform):
 
 
 class InstanceSpatialTransform(BasicTransform):
-    """nnU-Net's spatial transform: its own sampling of image and semantic channel, nearest neighbor for instances.
+    """nnU-Net's spatial transform: stock sampling of image and semantic channel, nearest neighbor for instances.
 
-    The stock interpolation costs one pass over the patch per label, that is per instance; nearest neighbor costs one in
-    all, and ids are no classes whose borders matter.
+    The stock interpolation takes one pass over the patch per label, here per instance; nearest neighbor takes one pass
+    in total, and the smooth class borders of the stock interpolation do not matter for ids.
 
     Args:
-        stock: the transform to follow; it draws its own random numbers in its own order.
+        stock: the transform to extend; it draws the same random numbers as before.
         ignore_label: of the semantic labels, or None.
     """
 
@@ -118,13 +118,13 @@ class InstanceSpatialTransform(BasicTransform):
         instances = self.nearest.apply({"segmentation": instances}, **params)["segmentation"]
         data_dict["segmentation"] = torch.cat((data_dict["segmentation"], instances))
         if params["elastic_offsets"] is not None:
-            # An elastic deformation has no closed-form inverse: keep the instances that are whole in the patch.
+            # An elastic deformation has no closed-form inverse: keep only instances that are complete in the patch.
             return self.find_again(**data_dict)
         data_dict[CENTERS] = self._moved(data_dict[CENTERS], params)
         return data_dict
 
     def _moved(self, centers: InstanceCenters, params: dict) -> InstanceCenters:
-        """Where the centers are in the patch; in pseudo-2D the first axis stays as it is."""
+        """The positions of the centers in the patch; in pseudo-2D the first axis is unchanged."""
         location = np.array(params["center_location_in_pixels"], float)
         patch = np.array(self.stock.patch_size)
         dim = len(patch)
@@ -132,14 +132,15 @@ class InstanceSpatialTransform(BasicTransform):
         if params["grid"] is None:
             positions[:, -dim:] -= np.floor(location) - patch // 2
         else:
-            # The grid reads, for a patch voxel at p from the patch's middle, the input at affine @ p from `location`.
+            # For a patch voxel at p relative to the patch center, the grid samples the input at affine @ p from
+            # `location`.
             from_location = positions[:, -dim:] - (location - 0.5)
             positions[:, -dim:] = from_location @ np.linalg.inv(params["affine"]).T + (patch - 1) / 2
         return InstanceCenters(centers.ids, positions)
 
 
 class InstanceMirrorTransform(MirrorTransform):
-    """nnU-Net's mirroring, of the centers as well."""
+    """nnU-Net's mirroring, applied to the centers as well."""
 
     def apply(self, data_dict: dict, **params) -> dict:
         """Flip image, segmentation and centers along the drawn axes."""
@@ -152,7 +153,7 @@ class InstanceMirrorTransform(MirrorTransform):
 
 
 class InstanceTargetTransform(BasicTransform):
-    """The last transform: the instance channel becomes what the targets of the heads are made of.
+    """The last transform: it turns the instance channel into coded targets of the heads.
 
     Args:
         downsample: nnU-Net's transform for the scales of deep supervision, or None without it.

@@ -1,4 +1,4 @@
-"""The trainer: nnU-Net's, with center and offset heads."""
+"""nnU-Net's trainer with center and offset heads."""
 
 from os.path import join
 
@@ -25,31 +25,31 @@ from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum, heads_we
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
 
-# nnU-Net's commands construct its own predictor; from here on it hands our networks over to ours.
+# nnU-Net's commands construct its own predictor; from now on it hands our networks over to our predictor.
 hand_over.install(ConfLUNetPredictor, heads_of)
 
 
 class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
     """Trains nnU-Net's network to separate instances (ConfLUNet, Wynen et al., ISBI 2024).
 
-    A subclass changes settings in one line; the base class has one more, ``early_momentum``.
+    A subclass changes settings in one line; the base class adds the setting ``early_momentum``.
 
     >>> class nnUNetTrainerMine(nnUNetTrainerConfLUNet):
     ...     alpha, beta = 20.0, 0.1
 
     Attributes:
         alpha: weight of the center loss.
-        center_focus: how much more a voxel at a center counts in the center loss than one in the background; 0 is the
+        center_focus: additional weight of a voxel at a center in the center loss, relative to background; 0 is the
             paper's loss.
         beta: weight of the offset loss, per mm.
-        warm_up: share of the epochs over which alpha and beta rise linearly from 0, once the mask has begun to be
-            learned; 0: both count from the first step on.
+        warm_up: fraction of the epochs over which alpha and beta rise linearly from 0, once the network has begun to
+            learn the mask; 0: both have full weight from the first step.
         sigma_mm: standard deviation of the heatmap's Gaussians in mm; the paper's.
         epochs: number of epochs.
-        instantiation: how prediction makes instances; travels with the model in its plans.json. It asks more of a
-            center than the paper does, in height, window, prominence and consistency, because a training leaves several
-            maxima in lesions whose center it knows only roughly (docs/experiments.md). On a coarse grid the threshold
-            is at most half of the lowest peak that the targets can have there, but not below 0.05.
+        instantiation: how prediction makes instances; stored with the model in its plans.json. The requirements on
+            centers (height, window, prominence, consistency) are stricter than in the paper, because trained heatmaps
+            have several maxima in lesions whose center is uncertain (docs/experiments.md). On coarse grids the
+            threshold is at most half of the lowest peak that targets can have there, but at least 0.05.
     """
 
     alpha: float = 10.0
@@ -82,7 +82,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         progress.add_loss_parts(self.logger)
 
     def initialize(self) -> None:
-        """Also write the settings that inference needs into the plans."""
+        """Also add the settings for inference to the plans."""
         super().initialize()
         spacing = patch_spacing_mm(self.configuration_manager)
         training = {name: getattr(self, name) for name in ("alpha", "center_focus", "beta", "warm_up", "sigma_mm")}
@@ -92,13 +92,13 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         now = ModelSettings.of_trainer(instantiation, **training).keeping_tuning_of(before)
         now.put_into(self.plans_manager.plans)
         if before.stored and (differing := now.differences(before)):
-            tune = "Those were tuned from other settings than the trainer has now: tune again. " * before.is_tuned
+            tune = "Those were tuned from settings that the trainer no longer has: tune again. " * before.is_tuned
             self.print_to_log_file(
-                f"Instances are made with {'; '.join(differing)} as in {plans_file}, where prediction reads how. {tune}"
-                "A training writes that file at its start, for all folds; a validation alone does not."
+                f"Instances are made with {'; '.join(differing)} as in {plans_file}, which prediction reads. {tune}"
+                "Training writes that file when it starts, for all folds; validation alone does not."
             )
 
-    # A static method in nnU-Net; a class method is called in the same ways and can call that of the next class.
+    # A static method in nnU-Net; a class method can be called the same way and can call the next class.
     @classmethod
     def build_network_architecture(
         cls,
@@ -108,7 +108,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """The next class's network, its output widened by a heatmap channel and one offset channel per axis."""
+        """The next class's network, with a heatmap channel and one offset channel per axis added to its output."""
         heads = HeadChannels(num_output_channels, len(configuration_manager.patch_size))
         network = super().build_network_architecture(
             plans_manager, configuration_manager, num_input_channels, heads.n_channels, enable_deep_supervision
@@ -133,7 +133,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         return with_instance_targets(stock, spacing, self.sigma_mm, self.label_manager.ignore_label)
 
     def on_train_start(self) -> None:
-        """First make the instance maps that are missing or stale; one process makes them while the others wait."""
+        """First make missing or stale instance maps; one process makes them while the others wait."""
         if not self.was_initialized:
             self.initialize()
         prepared = PreprocessedInstances(self.plans_manager, self.configuration_name, self.dataset_json)
@@ -141,7 +141,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         lost = sum(prepared.lost().values())
         self.print_to_log_file(f"Instance maps: {prepared.folder} ({len(made)} made now, {lost} instances lost)")
         if not self._split_is_written():
-            # nnU-Net writes its split where it is missing; two folds or ranks must not do so at once.
+            # nnU-Net writes its split if it is missing; two folds or ranks must not do this at the same time.
             with prepared.lock():
                 self.do_split()
         self.folder_with_segs_from_previous_stage = str(prepared.folder)
@@ -153,10 +153,10 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
             f"instances {ModelSettings.from_plans(self.plans_manager.plans).instantiation.to_dict()}"
         )
         if self.label_manager.has_ignore_label:
-            self.print_to_log_file("Lesions beside the ignore label may go on there; the heads do not learn from them.")
+            self.print_to_log_file("Lesions next to the ignore label may extend into it; the heads ignore them.")
 
     def on_train_epoch_start(self) -> None:
-        """Also set what share of their weights the losses of the heads have in this epoch."""
+        """Also set the factor of the heads' losses in this epoch."""
         super().on_train_epoch_start()
         first_mask = self.epoch_of_first_mask()
         self.loss.heads_weight = heads_weight(self.current_epoch, first_mask, self.num_epochs, self.warm_up)
@@ -171,12 +171,12 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         return True
 
     def train_step(self, batch: dict) -> dict:
-        """nnU-Net's step; its result also holds the parts of the loss."""
+        """nnU-Net's step, which also returns the parts of the loss."""
         return {**super().train_step(self.with_unpacked_targets(batch)), **self.loss.logged_parts()}
 
     def validation_step(self, batch: dict) -> dict:
-        """nnU-Net's step; its result also holds the parts of the loss."""
-        # Outputs and targets are lists even without deep supervision, and the stock step unpacks them only with it.
+        """nnU-Net's step, which also returns the parts of the loss."""
+        # Our outputs and targets are always lists, but the stock step unpacks them only with deep supervision.
         deep_supervision, self.enable_deep_supervision = self.enable_deep_supervision, True
         try:
             result = super().validation_step(self.with_unpacked_targets(batch))
@@ -185,7 +185,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         return {**result, **self.loss.logged_parts()}
 
     def with_unpacked_targets(self, batch: dict) -> dict:
-        """A batch of the loader with the targets of the heads, which are made on the trainer's device."""
+        """A batch of the loader with the targets of the heads, computed on the trainer's device."""
         *scales, codes, centers = batch["target"]
         codes, centers = (tensor.to(self.device, non_blocking=True) for tensor in (codes, centers))
         packed = unpack_targets(codes, centers, patch_spacing_mm(self.configuration_manager), self.sigma_mm)
@@ -213,7 +213,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         """Load a checkpoint of this trainer.
 
         Raises:
-            InputError: its network has other channels than the plans and this trainer ask for.
+            InputError: its network has other channels than the plans and this trainer require.
         """
         try:
             super().load_checkpoint(filename_or_checkpoint)
@@ -223,7 +223,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """nnU-Net's final validation, with instance maps and lesion tables in ``validation/instances``."""
-        # Validation needs no instance maps, which --val may find nowhere.
+        # Validation does not need instance maps, which may be missing with --val.
         instances_folder, self.folder_with_segs_from_previous_stage = self.folder_with_segs_from_previous_stage, None
         in_training = set_training_without_deep_supervision(self.network, False)
         try:

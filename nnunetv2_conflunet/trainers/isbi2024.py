@@ -1,8 +1,8 @@
 """The training recipe of the paper (Wynen et al., ISBI 2024), for ConfLUNet and for the U-Net of its baselines.
 
-"Paper" below is the paper; "code" is what its authors published with it
-(https://github.com/maxencewynen/ConfLUNet, commit f463fcc of March 2024) and decides where the paper gives no figure.
-docs/reproduction.md says point by point what is alike and what is not.
+"Paper" below is the paper; "code" is the code published by its authors
+(https://github.com/maxencewynen/ConfLUNet, commit f463fcc of March 2024), which is followed where the paper gives no
+value. docs/reproduction.md lists similarities and differences.
 """
 
 from typing import Any
@@ -33,19 +33,19 @@ from nnunetv2_conflunet.trainers.variants import PredictsWithoutMirroring
 # Paper: L_seg = focal + 0.5 Dice. Code: the focal loss's exponent.
 DICE_WEIGHT = 0.5
 FOCAL_GAMMA = 2.0
-# Code: four patches centered on a lesion voxel for one that is not.
+# Code: four patches centered on a lesion voxel for each one that is not.
 FOREGROUND_SHARE = 0.8
 
 
 class RecipeISBI2024(PredictsWithoutMirroring):
-    """What the paper's networks with and without heads have in common; use one of the two trainers below.
+    """Common part of the paper's networks with and without heads; use one of the two trainers below.
 
-    Neither paper nor code mirrors at prediction.
+    Neither the paper nor the code mirrors at prediction.
 
     Attributes:
-        epochs: number of epochs; the paper's, with nnU-Net's number of iterations each.
-        learning_rate: at the start; the better of the paper's two.
-        adam_weight_decay: the code's.
+        epochs: number of epochs, from the paper; each has nnU-Net's number of iterations.
+        learning_rate: initial value; the better of the paper's two.
+        adam_weight_decay: from the code.
     """
 
     epochs: int = PAPER_EPOCHS
@@ -79,16 +79,16 @@ class RecipeISBI2024(PredictsWithoutMirroring):
         )
 
     def _set_batch_size_and_oversample(self) -> None:
-        """nnU-Net divides a fixed number among processes; a probability is the same in each."""
+        """nnU-Net divides a fixed number among processes; a probability is the same in each of them."""
         share = self.oversample_foreground_percent
         super()._set_batch_size_and_oversample()
         self.oversample_foreground_percent = share
 
     @classmethod
     def build_network_architecture(cls, plans_manager: PlansManager, *args: Any, **kwargs: Any) -> nn.Module:
-        """The next class's network, with those outputs frozen that only deep supervision has.
+        """The next class's network, with the outputs frozen that only deep supervision uses.
 
-        nnU-Net builds them always. Several processes cannot train a parameter that takes no part in the loss.
+        nnU-Net always builds them, but distributed training fails for parameters that do not contribute to the loss.
         """
         network = super().build_network_architecture(plans_manager, *args, **kwargs)
         output_layers(network)[:-1].requires_grad_(False)
@@ -102,8 +102,8 @@ class RecipeISBI2024(PredictsWithoutMirroring):
 
     @UnlessMixedIn
     def _build_loss(self) -> DC_and_CE_loss:
-        # nnU-Net's own compound, which knows the ignore label and several processes. Its Dice is the code's: of the
-        # foreground, smoothed by 1e-5, less a constant 1.
+        # nnU-Net's own compound loss, which handles the ignore label and distributed training. Its Dice is that of the
+        # code up to a constant 1: foreground only, smoothed by 1e-5.
         loss = nnUNetTrainer._build_loss(self)
         loss.ce = FocalLoss(FOCAL_GAMMA, self.label_manager.ignore_label)
         loss.weight_dice = DICE_WEIGHT
@@ -119,13 +119,14 @@ class nnUNetTrainerConfLUNetISBI2024(nnUNetTrainerConfLUNet, RecipeISBI2024):
 
     Attributes:
         epochs: the recipe's.
-        alpha: weight of the center loss; the best of the paper's five.
-        center_focus: the paper's center loss has none.
-        beta: weight of the offset loss, per mm, of the mean over an offset's components; the best of the paper's three.
-        warm_up: the paper has none.
+        alpha: weight of the center loss; the best of the paper's five values.
+        center_focus: none in the paper.
+        beta: weight of the offset loss, per mm, of the mean over an offset's components; the best of the paper's three
+            values.
+        warm_up: none in the paper.
         sigma_mm: the paper's 2 mm.
-        instantiation: heatmap threshold, window and connectivity are the code's, which knows neither prominence nor
-            consistency; the size limits are the paper's.
+        instantiation: heatmap threshold, window and connectivity are from the code, which has neither prominence nor
+            consistency; the size limits are from the paper.
     """
 
     epochs: int = PAPER_EPOCHS
@@ -147,13 +148,13 @@ class nnUNetTrainerConfLUNetISBI2024(nnUNetTrainerConfLUNet, RecipeISBI2024):
 
     @classmethod
     def build_network_architecture(cls, plans_manager: PlansManager, *args: Any, **kwargs: Any) -> nn.Module:
-        """The next class's network with heads, whose channels start like all others (code), not at zero."""
+        """The next class's network with heads, which are initialized like all other channels (code), not at zero."""
         network: Any = super().build_network_architecture(plans_manager, *args, **kwargs)
         output_layers(network).apply(network.initialize)
         return network
 
     def _build_loss(self) -> ConfLUNetLoss:
         loss = super()._build_loss()
-        # The code averages over components what ConfLUNetLoss sums up.
+        # The code averages over the components; ConfLUNetLoss sums over them.
         loss.beta = self.beta / len(self.configuration_manager.patch_size)
         return loss

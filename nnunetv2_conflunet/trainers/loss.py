@@ -12,24 +12,23 @@ MEASURED = "measured"
 
 
 class ConfLUNetLoss(nn.Module):
-    """The semantic loss of nnU-Net plus those of the two heads, computed in float32.
+    """nnU-Net's semantic loss plus the losses of the two heads, computed in float32.
 
-    L_center is the squared error of the heatmap, weighted towards the centers, over all voxels that are labeled.
-    L_offsets is the L1 norm of the error of the offset vector in mm, averaged over the lesion voxels of the batch, 0
-    where there are none.
+    L_center is the mean squared error of the heatmap over all labeled voxels, weighted toward the centers. L_offsets is
+    the L1 norm of the offset error in mm, averaged over the lesion voxels of the batch; 0 if there are none.
 
     Args:
-        semantic: nnU-Net's loss, of lists of scales with deep supervision, of single tensors without.
+        semantic: nnU-Net's loss; it takes lists of scales with deep supervision, single tensors without.
         alpha: weight of the center loss.
         beta: weight of the offset loss, per mm.
         deep_supervision: whether `semantic` takes lists.
-        center_focus: how much more a voxel at a center counts in L_center than one in the background.
+        center_focus: additional weight of a voxel at a center in L_center, relative to background.
 
     Attributes:
-        heads_weight: factor of both weights, which the trainer raises to 1 over its warm-up.
+        heads_weight: factor of both weights, which the trainer raises to 1 during warm-up.
         parts: the three terms of the last call, unweighted and detached, by the names in ``PARTS``.
-        measured: (3,) bool, in the same order: whether any voxel of the last call had a target for the term, which is
-            0 where none had.
+        measured: (3,) bool, in the same order: whether any voxel of the last call had a target for the term; otherwise
+            the term is 0.
     """
 
     def __init__(
@@ -57,8 +56,8 @@ class ConfLUNetLoss(nn.Module):
         return terms["seg"] + self.heads_weight * (self.alpha * terms["center"] + self.beta * terms["offsets"])
 
     def logged_parts(self) -> dict[str, np.ndarray]:
-        """:attr:`parts`, and :attr:`measured` under the key ``MEASURED``, for a step of nnU-Net's trainer to return."""
-        # One transfer from the device for all of them.
+        """:attr:`parts`, and :attr:`measured` under the key ``MEASURED``, for a step of nnU-Net's trainer."""
+        # A single transfer from the device.
         values = torch.stack(list(self.parts.values())).cpu().numpy()
         return {**dict(zip(self.parts, values, strict=True)), MEASURED: self.measured.cpu().numpy()}
 
@@ -79,13 +78,13 @@ class ConfLUNetLoss(nn.Module):
 
 
 def center_loss(heatmap: torch.Tensor, target: torch.Tensor, valid: torch.Tensor, focus: float = 0.0) -> torch.Tensor:
-    """Squared error weighted by 1 + focus * target, averaged over the valid voxels, 0 where there are none.
+    """Squared error weighted by 1 + focus * target, averaged over the valid voxels; 0 if there are none.
 
     Args:
         heatmap: (B, ...) predicted.
         target: (B, ...) in [0, 1].
         valid: (B, ...) bool.
-        focus: how much more a voxel at a center counts than one in the background; 0 is the paper's loss.
+        focus: additional weight of a voxel at a center, relative to background; 0 is the paper's loss.
 
     >>> center_loss(torch.tensor([[0.5, 0.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([[True, True]])).item()
     0.125
@@ -95,7 +94,7 @@ def center_loss(heatmap: torch.Tensor, target: torch.Tensor, valid: torch.Tensor
 
 
 def offset_loss(offsets_mm: torch.Tensor, target_mm: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """Mean over the valid voxels of the L1 norm of the vectors' error; (B, dim, ...), (B, dim, ...) and (B, ...).
+    """Mean L1 norm of the offset error over the valid voxels; (B, dim, ...), (B, dim, ...) and (B, ...).
 
     >>> offset_loss(torch.zeros(1, 3, 2), torch.tensor([[[1.0, 0], [2, 0], [-3, 9]]]), torch.tensor([[1, 0]])).item()
     6.0
@@ -106,12 +105,12 @@ def offset_loss(offsets_mm: torch.Tensor, target_mm: torch.Tensor, valid: torch.
 class FocalLoss(nn.Module):
     """Cross-entropy times (1 - p)^gamma, p the probability of the true label, averaged over the labeled voxels.
 
-    Lin et al., ICCV 2017, eq. 4, with the softmax for p, where PyTorch and torchvision have the sigmoid: voxels that
-    are already right count little.
+    Lin et al., ICCV 2017, eq. 4, with softmax probabilities; torchvision's version uses the sigmoid. Voxels that are
+    already classified well have little weight.
 
     Args:
-        gamma: exponent, 0 (the cross-entropy) or at least 1: between them a certain voxel's gradient is infinite.
-        ignore_label: voxels of this label take no part; None: every voxel does.
+        gamma: exponent, 0 (cross-entropy) or at least 1; in between, gradients of voxels with p = 1 are infinite.
+        ignore_label: voxels with this label are ignored; None: none are.
 
     >>> FocalLoss(gamma=2.0)(torch.zeros(1, 2, 1), torch.ones(1, 1)).item()  # (1 - 1/2)^2 * log 2
     0.1732867956161499
@@ -123,13 +122,13 @@ class FocalLoss(nn.Module):
         self.ignore_label = ignore_label
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """The mean, computed in float32; 0 where no voxel is labeled.
+        """The mean, computed in float32; 0 if no voxel is labeled.
 
         Args:
             logits: (B, C, ...) of any floating dtype.
             labels: (B, ...) of any dtype, whole numbers below C, or the ignore label.
         """
-        # cross_entropy's own default, which no label has.
+        # cross_entropy's default, which is not a label.
         ignored = -100 if self.ignore_label is None else self.ignore_label
         labels = labels.long()
         entropy = cross_entropy(logits.float(), labels, reduction="none", ignore_index=ignored)

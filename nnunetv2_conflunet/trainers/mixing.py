@@ -1,7 +1,7 @@
-"""Mixing with nnU-Net's other trainers, as in ``class X(nnUNetTrainerConfLUNet, nnUNetTrainerBN)``.
+"""Combining our trainers with nnU-Net's, as in ``class X(nnUNetTrainerConfLUNet, nnUNetTrainerBN)``.
 
-Every method of ours calls that of the next class, so that behind ours each trainer of nnU-Net takes effect. Most of
-these do not call the next class, so that before ours they would remove a part of it; this is refused.
+Every method of ours calls the next class, so trainers of nnU-Net take effect when named after ours. Most of nnU-Net's
+methods do not call the next class, so before ours they would remove a part of it; this is refused.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2_conflunet.utilities.errors import InputError
 
 PACKAGE = __name__.partition(".")[0]
-# What nnU-Net's trainer sets by itself: another value comes from a trainer that is mixed in.
+# Values that nnU-Net's trainer sets by itself; other values come from a trainer that is mixed in.
 STOCK_EPOCHS = 1000
 PAPER_EPOCHS = 300
 STOCK_VALUES = {
@@ -21,14 +21,14 @@ STOCK_VALUES = {
     "probabilistic_oversampling": False,
     "oversample_foreground_percent": 0.33,
 }
-# What a trainer before ours may replace: the heads do not depend on it.
+# Methods that a trainer named before ours may replace, since the heads do not depend on them.
 REPLACEABLE = ("__init__", "load_checkpoint", "_set_batch_size_and_oversample")
 
 
 class UnlessMixedIn:
-    """Decorator of a method that is skipped where a trainer that is mixed in behind it has its own.
+    """Decorator for a method that is skipped if a trainer mixed in after it has its own.
 
-    For what a recipe chooses instead of adding, such as the optimizer.
+    For choices of a recipe that replace something, such as the optimizer.
     """
 
     def __init__(self, method: Callable):
@@ -47,10 +47,10 @@ class UnlessMixedIn:
 
 
 def refuse_to_replace(kind: type[nnUNetTrainer]) -> None:
-    """Refuse a trainer in which one of nnU-Net's removes what ours adds.
+    """Refuse a trainer in which a class of nnU-Net removes what ours adds.
 
     Raises:
-        InputError: it names both classes and the order in which they work together.
+        InputError: names both classes and the order in which they work together.
     """
     classes = kind.__mro__
     for position, ours in enumerate(classes):
@@ -68,22 +68,22 @@ def refuse_to_replace(kind: type[nnUNetTrainer]) -> None:
 
 
 def set_epochs(trainer: nnUNetTrainer) -> None:
-    """Set the epochs of a training to those of its class; those of a trainer that is mixed in come before our defaults.
+    """Set a trainer's number of epochs to that of its class; a trainer that is mixed in overrides our defaults.
 
     Raises:
-        InputError: both have a number of their own.
+        InputError: both set a number of epochs.
     """
     if trainer.num_epochs == STOCK_EPOCHS:
         trainer.num_epochs = trainer.epochs
     elif trainer.epochs not in (STOCK_EPOCHS, PAPER_EPOCHS, trainer.num_epochs):
         raise InputError(
-            f"{type(trainer).__name__} has epochs = {trainer.epochs}, and a trainer of nnU-Net that it mixes sets "
+            f"{type(trainer).__name__} has epochs = {trainer.epochs}, but a trainer of nnU-Net mixed into it sets "
             f"{trainer.num_epochs}; keep one of the two numbers."
         )
 
 
 def set_unless_mixed_in(trainer: nnUNetTrainer, **values: Any) -> None:
-    """Set attributes that still have nnU-Net's own values; others come from a trainer that is mixed in."""
+    """Set attributes that still have nnU-Net's own values; other values come from a trainer that is mixed in."""
     for name, value in values.items():
         if getattr(trainer, name) == STOCK_VALUES[name]:
             setattr(trainer, name, value)
@@ -94,7 +94,7 @@ def _after(kind: type, owner: type) -> tuple[type, ...]:
 
 
 def _calls_super(method: object) -> bool:
-    """Whether a method calls super(), which its code shows."""
+    """Whether a method calls super(), judged from its code."""
     function = getattr(method, "__func__", method)
     while function is not None:
         code = getattr(function, "__code__", None)
@@ -105,7 +105,7 @@ def _calls_super(method: object) -> bool:
 
 
 def _other_order(kind: type, other: type) -> str:
-    """The first line of the class that mixes `other` with ours, as it should be."""
+    """The correct first line of the class that mixes `other` with ours."""
     mixing = next(each for each in reversed(kind.__mro__) if issubclass(each, other) and _has_ours(each))
     bases = sorted(mixing.__bases__, key=lambda base: issubclass(base, other) and not _has_ours(base))
     return f"class {mixing.__name__}({', '.join(base.__name__ for base in bases)})"

@@ -16,7 +16,7 @@ UNITS = {"seg": "nnU-Net's loss", "center": "mean squared error", "offsets": "L1
 
 
 def log_key(phase: str, part: str) -> str:
-    """Name in nnU-Net's log of a part of the loss in a phase, ``train`` or ``val``.
+    """Key in nnU-Net's log for a part of the loss in a phase, ``train`` or ``val``.
 
     >>> log_key("val", "center")
     'val_losses_center'
@@ -25,19 +25,19 @@ def log_key(phase: str, part: str) -> str:
 
 
 def add_loss_parts(logger: MetaLogger) -> None:
-    """Let nnU-Net's logger take the parts of the loss."""
+    """Let nnU-Net's logger accept the parts of the loss."""
     add_log_keys(logger, [log_key(phase, part) for phase in PHASES for part in PARTS])
 
 
 def log_loss_parts(logger: MetaLogger, phase: str, steps: list[dict], epoch: int, is_ddp: bool) -> None:
-    """Log each part's mean over the steps of an epoch, and over all processes; NaN where no step has measured it.
+    """Log each part's mean over the steps of an epoch and over all processes; NaN if no step measured it.
 
     Args:
         logger: nnU-Net's logger.
         phase: ``train`` or ``val``.
-        steps: what the steps returned; each holds the parts by name, and (3,) bool under ``MEASURED``.
+        steps: the results of the steps; each holds the parts by name, and (3,) bool under ``MEASURED``.
         epoch: the epoch they belong to.
-        is_ddp: whether other processes have steps of the same epoch.
+        is_ddp: whether training is distributed over several processes.
     """
     means = np.array([np.mean([step[part] for step in steps]) for part in PARTS])
     measured = np.any([step[MEASURED] for step in steps], axis=0)
@@ -51,13 +51,13 @@ def log_loss_parts(logger: MetaLogger, phase: str, steps: list[dict], epoch: int
 
 
 def describe_loss_parts(logger: MetaLogger, phase: str) -> str:
-    """The parts of the last epoch in a line; a part for which no voxel had a target is not 0."""
+    """The parts in the last epoch, in one line; a part without any target is "not measured"."""
     values = {part: logger.get_value(log_key(phase, part), step=-1) for part in PARTS}
     return ", ".join(f"{part} {'not measured' if np.isnan(x) else f'{x:.4f}'}" for part, x in values.items())
 
 
 def plot_loss_parts(logger: MetaLogger, output_folder: str) -> None:
-    """Write ``progress_loss_parts.png`` beside nnU-Net's ``progress.png``, one panel per part."""
+    """Write ``progress_loss_parts.png`` next to nnU-Net's ``progress.png``, one panel per part."""
     figure = Figure(figsize=(10, 12), layout="constrained")
     for axes, part in zip(figure.subplots(len(PARTS), 1, sharex=True), PARTS, strict=True):
         for phase, color in zip(PHASES, ("b", "r"), strict=True):

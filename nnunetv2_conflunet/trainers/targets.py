@@ -1,7 +1,7 @@
-"""What the losses of the heads compare with: coded by nnU-Net's loader, unpacked to heatmap and offsets on the device.
+"""Targets of the heads: coded in nnU-Net's loader, unpacked to heatmap and offsets on the device.
 
-Heatmap and offsets of a patch have four values per voxel, its codes one. On a fast GPU, copying from the loader's
-workers to the device is what limits a training.
+Heatmap and offsets have four values per voxel, codes only one. On a fast GPU, the copy from the loader's workers to the
+device limits the speed of training.
 """
 
 import math
@@ -21,22 +21,22 @@ from nnunetv2_conflunet.postprocessing.encoding import (
 
 __all__ = ["center_offset_targets", "coded_targets", "instantiation_on_grid", "unpack_targets"]
 
-# Gaussians in patches for training are drawn out to this many sigmas, where they are below 0.0004.
+# In training patches, Gaussians are cut off at this many sigmas, where they are below 0.0004.
 PATCH_RADIUS_SIGMAS = 4.0
 
-# Channels of what the loss compares the heads with: (B, 2 + dim, X, Y[, Z]).
+# Channels of the unpacked targets: (B, 2 + dim, X, Y[, Z]).
 HEATMAP = 0
 OFFSETS = slice(1, -1)
 VALIDITY = -1
-# Values of its last channel: no loss of the heads here, the heatmap's only, both.
+# Values of the last channel: neither loss applies, only the heatmap's, both.
 NOTHING, HEATMAP_ONLY, HEATMAP_AND_OFFSETS = 0, 1, 2
-# Codes of voxels; above these stand the rows of the centers, from 1 on.
+# Codes of voxels; lesion voxels have the row of their center, counted from 1.
 BACKGROUND, UNKNOWN = 0, -1
-# A patch may hold as many centers as lesions of this many voxels along each axis fit into it, and no more than int16.
+# A patch has room for as many centers as lesions with this many voxels along each axis fit into it, and at most int16.
 SMALLEST_LESION, MOST_CENTERS = 3, 2**15 - 1
-# Voxels of the windows around centers that are computed at once: some tens of MB.
+# Voxels of the windows around centers that are computed at once; a few tens of MB.
 WINDOW_VOXELS = 2**21
-# On any grid, a lower threshold of the heatmap would make a center of every ripple.
+# With a lower heatmap threshold, every ripple would become a center.
 LOWEST_THRESHOLD = 0.05
 
 
@@ -47,20 +47,20 @@ def coded_targets(
     spacing_mm: tuple[float, ...],
     sigma_mm: float,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Targets of a patch whose instances' centers are known from elsewhere, in few bytes; see :func:`unpack_targets`.
+    """Compact targets of a patch with known centers; see :func:`unpack_targets`.
 
     Args:
         instances: (X, Y[, Z]) integer ids of the patch.
-        centers: known centers in voxels of the patch, which may lie outside it. Instances without one are left out
-            of both losses, together with the background around them where their peak may be.
+        centers: known centers in voxels of the patch, which may lie outside it. Instances without a center are
+            excluded from both losses, together with the background around them where their peak may be.
         ignored: (X, Y[, Z]) bool, unlabeled voxels; or None.
         spacing_mm: voxel size in mm.
         sigma_mm: standard deviation of the heatmap's Gaussians in mm.
 
     Returns:
-        codes: (1, X, Y[, Z]) int16: ``BACKGROUND``, ``UNKNOWN``, or k + 1 for a lesion voxel of the center in row k.
-        rows: (K, dim) float32 the centers in voxels, NaN beyond the last one. K depends on the patch's size
-            only. Instances of further centers count as unknown.
+        codes: (1, X, Y[, Z]) int16: ``BACKGROUND``, ``UNKNOWN``, or k + 1 for a lesion voxel whose center is in row k.
+        rows: (K, dim) float32, centers in voxels, NaN in unused rows. K depends only on the patch size. Instances for
+            whose center there is no row are unknown.
 
     >>> instances = np.zeros((6, 5), int)
     >>> instances[1:4, 2] = 7
@@ -70,7 +70,7 @@ def coded_targets(
     """
     n_rows = min(max(instances.size // SMALLEST_LESION**instances.ndim, 1), MOST_CENTERS)
     index, ids = lesion_voxels(instances)
-    # Those of the patch's own instances first, should there be no room for those beside it.
+    # Centers of instances in the patch first, in case there is not enough room for those outside.
     first = np.argsort(~np.isin(centers.ids, ids), kind="stable")[:n_rows]
     centers = InstanceCenters(centers.ids[first], centers.voxels[first])
     rows = np.full((n_rows, instances.ndim), np.nan, np.float32)
@@ -99,11 +99,11 @@ def leave_out_around(codes: np.ndarray, index: tuple[np.ndarray, ...], radius: n
 def unpack_targets(
     codes: torch.Tensor, centers: torch.Tensor, spacing_mm: tuple[float, ...], sigma_mm: float
 ) -> torch.Tensor:
-    """Heatmap, offsets in mm and validity of a batch from what :func:`coded_targets` returned for its patches.
+    """Heatmap, offsets in mm and validity of a batch, from the results of :func:`coded_targets` for its patches.
 
     Args:
         codes: (B, 1, X, Y[, Z]) int16.
-        centers: (B, K, dim) float32 positions in voxels of the patch, NaN in rows that are not used.
+        centers: (B, K, dim) float32 positions in voxels of the patch, NaN in unused rows.
         spacing_mm: voxel size of the patch in mm.
         sigma_mm: standard deviation of the heatmap's Gaussians in mm.
 
@@ -134,16 +134,16 @@ def unpack_targets(
 
 
 def _heatmaps(centers: torch.Tensor, shape: torch.Size, spacing_mm: tuple[float, ...], sigma_mm: float) -> torch.Tensor:
-    """(B, X, Y[, Z]): the highest of the Gaussians around the centers at each voxel."""
+    """(B, X, Y[, Z]): at each voxel, the maximum of the Gaussians around the centers."""
     heatmaps = torch.zeros((len(centers), *shape), device=centers.device)
-    radius = [PATCH_RADIUS_SIGMAS * sigma_mm / i for i in spacing_mm]
-    # Wide enough on both sides of a center that lies between voxels.
+    radius = [PATCH_RADIUS_SIGMAS * sigma_mm / mm for mm in spacing_mm]
+    # Wide enough on both sides for a center between voxels.
     width = [min(2 * math.ceil(r) + 1, n) for r, n in zip(radius, shape, strict=True)]
     for some in centers.isfinite().all(dim=2).nonzero().split(max(WINDOW_VOXELS // math.prod(width), 1)):
         index, value = some[:, 0] * heatmaps.stride(0), torch.ones((), device=centers.device)
         for axis, n in enumerate(shape):
             position = centers[some[:, 0], some[:, 1], axis, None]
-            # Each window lies within the patch, also that of a center outside.
+            # Windows lie within the patch, even for centers outside.
             first = (position.round().long() - math.ceil(radius[axis])).clamp(0, n - width[axis])
             voxel = first + torch.arange(width[axis], device=centers.device)
             distance = (voxel - position).abs()
@@ -159,9 +159,9 @@ def _heatmaps(centers: torch.Tensor, shape: torch.Size, spacing_mm: tuple[float,
 def instantiation_on_grid(
     settings: InstantiationSettings, spacing_mm: tuple[float, ...], sigma_mm: float
 ) -> InstantiationSettings:
-    """A trainer's instantiation, whose threshold is at most half of the lowest peak that the targets can have.
+    """A trainer's instantiation with a threshold of at most half of the lowest peak that targets can have.
 
-    On a coarse grid the target of a center between voxels is lower than on a fine one.
+    On coarse grids, the target of a center between voxels has a lower peak.
 
     >>> settings = InstantiationSettings(heatmap_threshold=0.3)
     >>> instantiation_on_grid(settings, spacing_mm=(6.0, 1.0, 1.0), sigma_mm=2.0).heatmap_threshold

@@ -1,4 +1,4 @@
-"""Trainers that change one thing: the number of epochs, as nnU-Net has them, or mirroring at prediction."""
+"""Trainers that change one thing: the number of epochs, as in nnU-Net's variants, or mirroring at prediction."""
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
@@ -6,31 +6,22 @@ from nnunetv2_conflunet.trainers.conflunet_trainer import nnUNetTrainerConfLUNet
 
 
 class PredictsWithoutMirroring(nnUNetTrainer):
-    """nnU-Net's augmentation, and no mirroring at validation and prediction, which takes eight times as long."""
+    """nnU-Net's augmentation, but no mirroring at validation and prediction, which would take eight times as long."""
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple:
-        """nnU-Net's, with no axes to mirror at prediction."""
+        """As in nnU-Net, but without axes to mirror at prediction."""
         settings = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         self.inference_allowed_mirroring_axes = None
         return settings
 
 
 def _of_epochs(epochs: int) -> type:
-    """``nnUNetTrainerConfLUNet`` with another number of epochs, which its name ends with."""
+    """``nnUNetTrainerConfLUNet`` with another number of epochs, which ends its name."""
     name = f"{nnUNetTrainerConfLUNet.__name__}_{epochs}epoch{'s' if epochs > 1 else ''}"
     members = {"epochs": epochs, "__doc__": f"Trains for {epochs:,} epochs.", "__module__": __name__}
     return type(name, (nnUNetTrainerConfLUNet,), members)
 
 
-# The first is there to see that a dataset and a machine work.
-nnUNetTrainerConfLUNet_1epoch = _of_epochs(1)
-nnUNetTrainerConfLUNet_5epochs = _of_epochs(5)
-nnUNetTrainerConfLUNet_10epochs = _of_epochs(10)
-nnUNetTrainerConfLUNet_20epochs = _of_epochs(20)
-nnUNetTrainerConfLUNet_50epochs = _of_epochs(50)
-nnUNetTrainerConfLUNet_100epochs = _of_epochs(100)
-nnUNetTrainerConfLUNet_250epochs = _of_epochs(250)
-nnUNetTrainerConfLUNet_500epochs = _of_epochs(500)
-nnUNetTrainerConfLUNet_2000epochs = _of_epochs(2000)
-nnUNetTrainerConfLUNet_4000epochs = _of_epochs(4000)
-nnUNetTrainerConfLUNet_8000epochs = _of_epochs(8000)
+# nnUNetTrainerConfLUNet_1epoch, for trying out a dataset and a machine, nnUNetTrainerConfLUNet_5epochs and so on.
+EPOCH_VARIANTS = {kind.__name__: kind for kind in map(_of_epochs, (1, 5, 10, 20, 50, 100, 250, 500, 2000, 4000, 8000))}
+globals().update(EPOCH_VARIANTS)

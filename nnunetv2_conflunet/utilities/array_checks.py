@@ -1,4 +1,4 @@
-"""What functions of this package ask of their input: each check returns it, or raises an InputError that names it."""
+"""Checks of function arguments: each returns the checked value, or raises an InputError that names it."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -11,7 +11,7 @@ from nnunetv2_conflunet.utilities.errors import InputError
 PROBABILITY_TOLERANCE = 1e-4
 Connectivity = Literal[4, 6, 8, 18, 26]
 CONNECTIVITIES: dict[int, tuple[Connectivity, ...]] = {3: (6, 18, 26), 2: (4, 8)}
-# A connectivity in space and what it means in a plane.
+# The 2D equivalent of each 3D connectivity.
 IN_THE_PLANE: dict[int, Connectivity] = {6: 4, 18: 8, 26: 8}
 
 
@@ -28,7 +28,7 @@ def check_mask(mask: np.ndarray, name: str) -> np.ndarray:
     """`mask` as (X, Y, Z) or (Y, X) bool; True where it is not zero.
 
     Raises:
-        InputError: another number of axes, or values that are not whole numbers.
+        InputError: the number of axes is wrong, or values are not whole numbers.
     """
     mask = np.asarray(mask)
     if mask.ndim not in (2, 3):
@@ -46,7 +46,7 @@ def check_spacing(spacing_mm: Sequence[float], ndim: int) -> np.ndarray:
     """`spacing_mm` as (ndim,) float64.
 
     Raises:
-        InputError: another length than the image has axes, or values that are not positive and finite.
+        InputError: the length differs from the number of axes, or values are not positive and finite.
 
     >>> check_spacing((3, 0.5, 0.5), ndim=3)
     array([3. , 0.5, 0.5])
@@ -60,10 +60,12 @@ def check_spacing(spacing_mm: Sequence[float], ndim: int) -> np.ndarray:
 
 
 def check_shape(array: np.ndarray, shape: Sequence[int], name: str, other: str) -> np.ndarray:
-    """`array`, which must have the shape that the array named `other` has."""
+    """`array`, which must have the shape of the array named `other`."""
     array = np.asarray(array)
     if array.shape != tuple(shape):
-        raise InputError(f"{name} has shape {array.shape} but {other} has {tuple(shape)}; both must be on one grid.")
+        raise InputError(
+            f"{name} has shape {array.shape} but {other} has {tuple(shape)}; both must be on the same grid."
+        )
     return array
 
 
@@ -71,7 +73,7 @@ def check_probability(probability: np.ndarray) -> np.ndarray:
     """`probability`, an array of values in [0, 1].
 
     Raises:
-        InputError: NaN, infinite values, values outside [0, 1], or another number of axes than two or three.
+        InputError: NaN or infinite values, values outside [0, 1], or an array that has neither two nor three axes.
     """
     probability = np.asarray(probability)
     if probability.ndim not in (2, 3):
@@ -89,19 +91,19 @@ def check_probability(probability: np.ndarray) -> np.ndarray:
 
 def check_finite(array: np.ndarray, name: str) -> np.ndarray:
     """`array`, which must hold neither NaN nor infinite values."""
-    # A sum is not finite where a value is not, and takes no array of its own; it may also overflow by itself.
+    # If any value is not finite, neither is the sum, which needs no temporary array. A finite array may overflow, too.
     with np.errstate(over="ignore", invalid="ignore"):
         total = array.sum(dtype=np.float32 if array.dtype == np.float16 else None)
     if not np.isfinite(total) and not np.isfinite(array).all():
         raise InputError(
-            f"{name} holds {np.count_nonzero(~np.isfinite(array))} NaN or infinite values; the image that it was made "
-            "from holds some too, or the network has diverged or overflowed."
+            f"{name} holds {np.count_nonzero(~np.isfinite(array))} NaN or infinite values; either its image "
+            "holds some, too, or the network has diverged or overflowed."
         )
     return array
 
 
 def is_number(value: object) -> bool:
-    """Whether `value` is one number, which a bool is not."""
+    """Whether `value` is a single number; a bool is not."""
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 
@@ -113,7 +115,7 @@ def check_positive(value: float, name: str) -> float:
 
 
 def check_not_negative(value: float, name: str) -> float:
-    """`value`, which must be a finite number of 0 or more."""
+    """`value`, which must be finite and not negative."""
     if not is_number(value) or not 0 <= value < np.inf:
         raise InputError(f"{name} is {value!r}; it must be 0 or a positive number.")
     return value
@@ -127,10 +129,10 @@ def check_share(value: float, name: str) -> float:
 
 
 def check_connectivity(connectivity: int, ndim: int) -> Connectivity:
-    """The connectivity for an image of `ndim` axes; in a plane, 6 means 4, and 18 and 26 mean 8.
+    """The connectivity for an image of `ndim` axes; in 2D, 6 means 4, and 18 and 26 mean 8.
 
     Raises:
-        InputError: it is not one of 6, 18, 26 (4, 8 in a plane).
+        InputError: it is not one of 6, 18, 26 (4, 8 in 2D).
 
     >>> check_connectivity(26, ndim=2)
     8

@@ -1,4 +1,4 @@
-"""What every command of the package shares."""
+"""What the commands share."""
 
 import argparse
 import sys
@@ -13,11 +13,11 @@ from nnunetv2_conflunet.utilities.errors import InputError
 def run_command(command: Callable[[], int | None]) -> None:
     """Run a command and exit with its status: 0 on success, 1 with one line on stderr for an :class:`InputError`.
 
-    A file that the system cannot read or write, such as on a disk that became full meanwhile, is such an error, too.
+    Files that the system cannot read or write, as on a full disk, are treated the same way.
 
     Args:
         command: a function that parses ``sys.argv`` and does the work. Returns None or 0 on success, another number
-            where part of the work failed.
+            if part of the work failed.
     """
     try:
         status = command()
@@ -25,7 +25,7 @@ def run_command(command: Callable[[], int | None]) -> None:
         print(f"Error: {error}", file=sys.stderr)
         status = 1
     except OSError as error:
-        # A failed write does not know its file.
+        # The error of a failed write does not name its file.
         place = error.filename2 or error.filename
         print(f"Error: {f'{place}: ' if place else ''}{error.strerror or error}.", file=sys.stderr)
         status = 1
@@ -33,7 +33,7 @@ def run_command(command: Callable[[], int | None]) -> None:
 
 
 def add_num_processes(parser: argparse.ArgumentParser) -> None:
-    """Add the option ``-np``: nnU-Net's number of processes, if there are as many cores."""
+    """Add the option ``-np``: nnU-Net's default number of processes, but not more than there are cores."""
     parser.add_argument(
         "-np", type=int, default=min(default_num_processes, joblib.cpu_count()), help="number of worker processes"
     )

@@ -1,17 +1,17 @@
-"""The one exception that tells a user what is wrong with the input."""
+"""The exception that tells users what is wrong with their input."""
 
 from collections.abc import Mapping, Sequence
 
 
 class InputError(ValueError):
-    """Input that cannot be used: the message names the file or case, what is wrong and what to do.
+    """Input that cannot be used: the message names the file or case, says what is wrong, and what to do about it.
 
     Commands print the message without a traceback and exit with status 1 (see :mod:`.commands`).
     """
 
 
 def list_some(items: Sequence[object], limit: int = 10) -> str:
-    """The first `limit` items, comma separated, with the number of those left out.
+    """The first `limit` items, separated by commas, and how many more there are.
 
     >>> list_some(["a", "b", "c"], limit=2)
     'a, b and 1 more'
@@ -21,7 +21,7 @@ def list_some(items: Sequence[object], limit: int = 10) -> str:
 
 
 def list_lines(items: list[str], limit: int = 20) -> str:
-    """The first `limit` items, each on an indented line, with the number of those left out.
+    """The first `limit` items, each on an indented line, and how many more there are.
 
     >>> print(list_lines(["a", "b", "c"], limit=2))
       a
@@ -33,7 +33,7 @@ def list_lines(items: list[str], limit: int = 20) -> str:
 
 
 def join_faults(faults: Mapping[str, str]) -> str:
-    """One line of what is wrong with each case; cases with the same fault are named together.
+    """What is wrong with each case, in one line; cases with the same fault are listed together.
 
     >>> join_faults({"a": "is broken", "b": "is short", "c": "is broken"})
     '3 cases: a, c: is broken | b: is short'

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent."""
+"""Writing files completely or not at all."""
 
 import errno
 import json
@@ -12,7 +12,7 @@ from uuid import uuid4
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.whole_files import why_not_whole
 
-# What the system says of a place where no space would help.
+# Errors that freeing disk space would not fix.
 WRONG_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
 
 
@@ -20,21 +20,20 @@ WRONG_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISD
 def atomic_path(
     path: str | os.PathLike, ending: str | None = None, beside: Mapping[Path, str] | None = None
 ) -> Iterator[Path]:
-    """Yield a temporary name beside `path` and rename it to `path` when the block ends without an error.
+    """Yield a temporary path next to `path` and rename it to `path` when the block ends without an error.
 
-    Before that, what was written is verified, since a full disk lets some writers fail without a word, and flushed to
-    the disk.
+    The file is verified first, since some writers fail silently on a full disk, and flushed to disk.
 
     Args:
-        path: the file to write. Its folder is made when missing.
-        ending: the part of the name that a writer looks at, such as ``.nii.gz``. Default: the last suffix.
-        beside: texts by the files that they go to, which appear together with `path`: all files or none, `path` last.
+        path: the file to write. Its folder is created if needed.
+        ending: the file ending by which a writer picks the format, such as ``.nii.gz``. Default: the last suffix.
+        beside: maps additional files to their texts. They appear together with `path`: all files or none, `path` last.
 
     Yields:
-        A hidden name in the same folder, unique to this process, with the same ending. Removed after an error.
+        A hidden path in the same folder, unique to this process, with the same ending. Removed after an error.
 
     Raises:
-        InputError: a file cannot be written whole. It names the file; all files that were there before stay.
+        InputError: a file cannot be written completely. Existing files are left as they were.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -62,14 +61,14 @@ def atomic_path(
 
 
 def write_texts(texts: Mapping[Path, str]) -> None:
-    """Write texts by the files that they go to, as UTF-8: all of them or none, the last one last."""
+    """Write each text to its file as UTF-8: all of them or none, in order."""
     *others, last = texts
     with atomic_path(last, beside={other: texts[other] for other in others}) as temporary:
         _write_text(temporary, texts[last])
 
 
 def write_json(content: Any, path: str | os.PathLike) -> None:
-    """Write `content` as indented JSON, whole or not at all. NaN becomes ``NaN``, as nnU-Net's own files have it."""
+    """Write `content` as indented JSON, completely or not at all. NaN becomes ``NaN``, as in nnU-Net's own files."""
     write_texts({Path(path): json_text(content)})
 
 
@@ -82,7 +81,7 @@ def read_json(path: str | os.PathLike) -> Any:
     """Read a JSON file.
 
     Raises:
-        InputError: it is no JSON in UTF-8, or begins with a byte order mark, which nnU-Net does not read either.
+        InputError: it is not JSON in UTF-8, or begins with a byte order mark, which nnU-Net does not read either.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -93,7 +92,7 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def is_file_name(name: object) -> bool:
-    """Whether `name`, from a file that someone else may have written, is one name and no way to another folder.
+    """Whether `name`, read from an untrusted file, is a plain file name rather than a path.
 
     >>> is_file_name("ms_1"), is_file_name("../ms_1")
     (True, False)
@@ -106,34 +105,34 @@ def _temporary_name(path: Path, ending: str) -> Path:
 
 
 def _write_text(path: Path, text: str) -> None:
-    # As it is: tables have their line endings already.
+    # Bytes, since tables have their line endings already.
     path.write_bytes(text.encode("utf-8"))
 
 
 @contextmanager
 def _finished(path: Path, temporary: Path) -> Iterator[None]:
-    """When the block has written `temporary`, see to it that all of it is on the disk."""
+    """After the block has written `temporary`, make sure that all of it is on disk."""
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
         fault = why_not_whole(temporary)
         if fault is not None:
             raise OSError(fault)
-        # Some systems flush only what is open for writing.
+        # Some systems flush only files that are open for writing.
         with open(temporary, "r+b") as file:
             os.fsync(file.fileno())
 
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turn what writers raise into an InputError that names the file; SimpleITK and Blosc2 have RuntimeError only."""
+    """Turn what writers raise into an InputError that names the file; SimpleITK and Blosc2 only raise RuntimeError."""
     try:
         yield
     except (OSError, RuntimeError) as error:
         what = getattr(error, "strerror", None) or (str(error).strip().splitlines() or [type(error).__name__])[-1]
         if getattr(error, "errno", None) in WRONG_PLACE:
-            raise InputError(f"{path} cannot be written ({what}). Name a place where you may write.") from error
+            raise InputError(f"{path} cannot be written ({what}). Choose a location where you may write.") from error
         raise InputError(
-            f"{path} cannot be written whole ({what}). Is the disk full? Make room, then run the command again; what "
-            "was there before is unchanged."
+            f"{path} cannot be written completely ({what}). Is the disk full? Make room, then run the command "
+            "again; existing files are unchanged."
         ) from error

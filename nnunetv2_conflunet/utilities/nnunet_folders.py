@@ -1,4 +1,4 @@
-"""nnU-Net's folders and datasets, as its environment variables and commands name them."""
+"""nnU-Net's folders, as its environment variables name them, and its datasets."""
 
 import os
 from pathlib import Path
@@ -8,8 +8,10 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 
 RAW, PREPROCESSED, RESULTS = "nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"
-# Where a raw dataset has its instance maps, beside nnU-Net's imagesTr and labelsTr.
+# Folder of the instance maps in a raw dataset, next to nnU-Net's imagesTr and labelsTr.
 TRAINING_INSTANCES = "instancesTr"
+# Folder of instance maps, lesion tables and saved heads, next to nnU-Net's segmentations.
+INSTANCES_FOLDER = "instances"
 
 
 def nnunet_folder(variable: str, remedy: str = "export it as nnU-Net's documentation says.") -> Path:
@@ -29,16 +31,16 @@ def is_set(variable: str) -> bool:
 
 
 def dataset_name(dataset: str) -> str:
-    """The name of a dataset that is given by name or id.
+    """The name of a dataset given by name or id.
 
     Raises:
-        InputError: none of nnU-Net's folders has it, or they have several of this id.
+        InputError: it is in none of nnU-Net's folders, or they hold several datasets with this id.
     """
     try:
         return str(maybe_convert_to_dataset_name(dataset))
     except (RuntimeError, ValueError) as error:
         raw = nnunet_folder(RAW)
         found = list_some(sorted(folder.name for folder in raw.glob("Dataset*"))) or "no dataset"
-        # What follows are nnU-Net's variables, over many lines.
+        # After this sentence, nnU-Net lists its variables over many lines.
         reason = str(error).split(". ")[0]
         raise InputError(f"{reason}. {RAW} ({raw}) holds {found}.") from error

@@ -1,4 +1,4 @@
-"""Command-line options that are fields of settings: type, default, choices and help text stand at the field alone."""
+"""Command-line options from dataclass fields: the field holds type, default, choices and help text."""
 
 import argparse
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ def option(default: Any, text: str, *, flag: str | None = None, **argument: Any)
         default: the field's default value.
         text: the help text.
         flag: such as ``"-m"``; default: ``--`` and the field's name.
-        argument: what `ArgumentParser.add_argument` is to get besides, such as `choices` or `metavar`.
+        argument: other arguments of `ArgumentParser.add_argument`, such as `choices` or `metavar`.
 
     Example:
         >>> from dataclasses import dataclass
@@ -31,7 +31,7 @@ def option(default: Any, text: str, *, flag: str | None = None, **argument: Any)
 
 def options_of(settings: type) -> dict[str, Field]:
     """The fields of a settings dataclass that :func:`option` made, by name."""
-    return {i.name: i for i in fields(settings) if "help" in i.metadata}
+    return {known.name: known for known in fields(settings) if "help" in known.metadata}
 
 
 def add_options(
@@ -48,9 +48,9 @@ def add_options(
         to: a parser or an argument group.
         settings: the dataclass.
         names: which of its fields; default: all that :func:`option` made.
-        prefix: goes before the names of the options.
-        instead: what an option that is left out stands for, in words, where that is not the field's default; its value
-            is then None.
+        prefix: of the option names.
+        instead: what is used when an option is left out, in words, if that is not the field's default; its value is
+            None then.
     """
     known, types = options_of(settings), get_type_hints(settings)
     for name in known if names is None else names:
@@ -70,7 +70,7 @@ def chosen(settings: type, args: argparse.Namespace, prefix: str = "") -> dict[s
 
 
 def as_text(value: Any) -> str:
-    """A value as it is typed on the command line.
+    """A value as typed on the command line.
 
     Example:
         >>> as_text((30.0, 0.5))
@@ -82,7 +82,7 @@ def as_text(value: Any) -> str:
 
 
 def make_parser(command: str, description: str) -> argparse.ArgumentParser:
-    """An argument parser whose help shows every default that there is."""
+    """An argument parser whose help shows all defaults."""
     return argparse.ArgumentParser(prog=command, description=description, formatter_class=_WithDefaults)
 
 
@@ -95,9 +95,9 @@ class _WithDefaults(argparse.HelpFormatter):
 
 
 def _of_type(annotation: Any) -> dict[str, Any]:
-    """What `add_argument` needs to know of a field's type: bool, str, int, float, tuples of them, or None besides."""
+    """The arguments of `add_argument` for a field's type: bool, str, int, float, a tuple of these, each optional."""
     if get_origin(annotation) in (Union, UnionType):
-        (annotation,) = (i for i in get_args(annotation) if i is not NoneType)
+        (annotation,) = (kind for kind in get_args(annotation) if kind is not NoneType)
     if annotation is bool:
         return {"action": "store_true"}
     if get_origin(annotation) is tuple:

@@ -12,8 +12,8 @@ from nnunetv2_conflunet.utilities.errors import InputError
 def run_cases(function: Callable, arguments: Iterable[tuple], num_processes: int, description: str) -> list[Any]:
     """Call ``function(*a)`` for each tuple of arguments through joblib and return the results in order.
 
-    The number of processes is a default: inside ``joblib.parallel_config`` another backend takes the work. An error in
-    one case ends all; :func:`try_cases` goes on.
+    Inside ``joblib.parallel_config`` another backend can take over. An error in one case ends the run;
+    :func:`try_cases` continues.
 
     >>> run_cases(pow, [(2, 3), (3, 2)], 1, "Powers")
     [8, 9]
@@ -33,18 +33,18 @@ def try_cases(
     *,
     survived: type[Exception] = InputError,
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Call a function for each case like :func:`run_cases`, where a case that fails does not end the others.
+    """Call a function for each case like :func:`run_cases`, but continue if a case fails.
 
     Args:
         function: what to call.
         cases: its arguments by the name of the case.
         num_processes: worker processes.
-        description: beside the progress bar.
-        survived: the errors that end one case only; any other is raised.
+        description: shown with the progress bar.
+        survived: errors that end only their own case; any other is raised.
 
     Returns:
-        The results by case, and what is wrong with each case that failed, both in the order of `cases`: the message of
-        an InputError, the type and the message of another error.
+        The results by case, and the fault of each failed case, both in the order of `cases`: the message of an
+        InputError, or type and message of any other error.
 
     >>> try_cases(divmod, {"a": (7, 2), "b": (7, 0)}, 1, "Dividing", survived=ArithmeticError)[0]
     {'a': (3, 1)}
@@ -63,5 +63,5 @@ def _outcome(function: Callable, survived: type[Exception], *arguments: Any) -> 
     try:
         return function(*arguments)
     except survived as error:
-        # As text, since not every error survives its way to another process.
+        # As text, since not every error can be pickled.
         return _Fault(str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""Whether a file is whole, by its size and its end, without reading what lies between."""
+"""Whether a file is complete, judged by its header, its size and its end, without reading the rest."""
 
 import gzip
 import os
@@ -20,24 +20,24 @@ CHUNK_BYTES = 2**24
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 ZIP_END_BYTES = 22
 GIPL_HEADER_BYTES = 256
-# Where the text before the voxels ends, which is not longer than HEADER_BYTES.
+# The end of the text before the voxels, which is at most HEADER_BYTES long.
 TEXT_ENDS = {".nrrd": rb"\n\r?\n", ".mha": rb"ElementDataFile *= *LOCAL\r?\n"}
 HEADER_BYTES = 2**16
 
 
 def is_whole(path: str | os.PathLike) -> bool:
-    """Whether a file is there and whole, see :func:`why_not_whole`."""
+    """Whether a file exists and is complete, see :func:`why_not_whole`."""
     return Path(path).is_file() and why_not_whole(path) is None
 
 
 def why_not_whole(path: str | os.PathLike) -> str | None:
-    """What is missing of a file, such as its end after a full disk or a power cut; None for a whole one.
+    """What a file lacks, such as its end after a full disk or a power cut; None for a complete file.
 
-    Costs a few reads of its header and its end. Formats that have neither, and files whose ending is unknown, are
-    whole unless they are empty. Content that is damaged but complete is not found.
+    Reads only the header and the end of the file. Formats that have neither, and unknown file endings, count as
+    complete unless they are empty. Damage within a complete file is not detected.
 
     Args:
-        path: a file; its ending tells the format.
+        path: a file, whose ending determines the format.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -60,7 +60,7 @@ def why_not_whole(path: str | os.PathLike) -> str | None:
 
 
 def text_header(path: Path) -> bytes | None:
-    """The text before the voxels of a .nrrd or .mha file; None where it has no end."""
+    """The text before the voxels of a .nrrd or .mha file; None if it has no end."""
     with open(path, "rb") as file:
         start = file.read(HEADER_BYTES)
     found = re.search(TEXT_ENDS[path.suffix.lower()], start)
@@ -68,7 +68,7 @@ def text_header(path: Path) -> bytes | None:
 
 
 def image_header(path: Path) -> sitk.ImageFileReader:
-    """SimpleITK's reader of an image whose header it has read, but not its voxels."""
+    """SimpleITK's reader of an image, which has read the header but not the voxels."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
@@ -76,17 +76,17 @@ def image_header(path: Path) -> sitk.ImageFileReader:
 
 
 def open_unpacked(path: Path) -> BinaryIO:
-    """Open a file for reading, as what it unpacks to where its name ends with .gz."""
+    """Open a file for reading, decompressed if its name ends with .gz."""
     return cast(BinaryIO, gzip.open(path, "rb")) if path.name.lower().endswith(".gz") else open(path, "rb")
 
 
 def nifti_bytes(header: nibabel.Nifti1Header, offset: int) -> int:
-    """Bytes of an unpacked NIfTI file whose voxels begin at `offset`."""
+    """Size in bytes of an uncompressed NIfTI file whose voxels begin at `offset`."""
     return offset + prod(header.get_data_shape()) * header.get_data_dtype().itemsize
 
 
 def voxel_bytes(path: Path) -> int:
-    """Bytes of the voxels of an image that SimpleITK reads, unpacked."""
+    """Size in bytes of the uncompressed voxels of an image that SimpleITK reads."""
     reader = image_header(path)
     components = reader.GetNumberOfComponents()
     component = sitk.Image([1, 1], reader.GetPixelID(), components).GetSizeOfPixelComponent()
@@ -108,8 +108,8 @@ def _check_nifti(path: Path) -> None:
 
 
 def _check_gzip(path: Path, expected: int, start: int = 0) -> None:
-    """Require that what follows the first `start` bytes of a file unpacks to at least `expected` bytes."""
-    # The last four bytes tell (RFC 1952, ISIZE), unless there are several members.
+    """Require that the file, from byte `start` on, decompresses to at least `expected` bytes."""
+    # The last four bytes hold this size (RFC 1952, ISIZE), unless there are several members.
     if struct.unpack("<I", _end(path, 4))[0] == expected % 2**32:
         return
     with open(path, "rb") as file:
@@ -148,7 +148,7 @@ def _check_tiff(path: Path) -> None:
         pages = file.pages
         for page in (pages[0], pages[-1]):
             _require(path.stat().st_size, max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))))
-        # What tifffile wrote knows the shape of the whole, and slices at its end may be missing.
+        # Files by tifffile record the shape of the whole image, of which the last slices may be missing.
         if any(len(pages) * prod(pages[0].shape) < prod(whole["shape"]) for whole in file.shaped_metadata or ()):
             raise ValueError("truncated: it lacks slices")
 
@@ -156,7 +156,7 @@ def _check_tiff(path: Path) -> None:
 def _check_npz(path: Path) -> None:
     with ZipFile(path) as archive:
         names = archive.namelist()
-    # After a failure Python closes the archive with what was written before, and leaves the rest behind the end.
+    # After a failed write Python closes the archive with the arrays written so far and leaves a rest behind its end.
     if not names or not _end(path, ZIP_END_BYTES).startswith(b"PK\5\6"):
         raise ValueError("truncated: it lacks arrays")
 

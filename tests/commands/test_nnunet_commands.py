@@ -90,7 +90,7 @@ def model(environment):
 
 def test_training_leaves_what_prediction_needs(environment, model):
     validation = model / "fold_0" / "validation"
-    cases = [i.name.removesuffix(".nii.gz") for i in validation.glob("*.nii.gz")]
+    cases = [file.name.removesuffix(".nii.gz") for file in validation.glob("*.nii.gz")]
     assert cases
     for case in cases:
         for name in (f"{case}.npz", f"instances/{case}.nii.gz", f"instances/{case}.csv", f"instances/{case}.npz"):
@@ -150,7 +150,7 @@ def test_instances_can_be_made_again_without_the_network(environment, prediction
                 pd.read_csv(found), pd.read_csv(prediction / "instances" / name), rtol=1e-3, check_dtype=False
             )
         else:
-            ours, theirs = (np.asarray(nibabel.load(i).dataobj) for i in (found, prediction / "instances" / name))
+            ours, theirs = (np.asarray(nibabel.load(path).dataobj) for path in (found, prediction / "instances" / name))
             np.testing.assert_array_equal(ours, theirs)
 
 
@@ -195,7 +195,7 @@ def test_a_full_disk_ends_the_stock_command_with_status_1(environment, model, tm
     result = run(command, variables, check=False, largest_file=size + 1024)
     assert result.returncode == 1
     assert "nnU-Net could not write" in result.stderr and "Is the disk full?" in result.stderr
-    assert all(i.suffix == ".json" for i in tmp_path.rglob("*") if i.is_file())
+    assert all(file.suffix == ".json" for file in tmp_path.rglob("*") if file.is_file())
     assert "0 of 1 cases have" in run([*command, "--continue_prediction"], variables).stdout
     assert (tmp_path / "instances" / "case_Ts0.nii.gz").is_file()
 
@@ -209,7 +209,7 @@ def test_a_case_with_a_name_that_the_writer_folds(environment, model, tmp_path):
     command = f"nnUNetv2_predict -d 321 -c 3d_small -tr {TRAINER} -f 0 -device cpu --disable_tta -npp 1 -nps 1"
     command = [*command.split(), "-i", tmp_path / "images", "-o", tmp_path / "out"]
     run(command, variables)
-    written = sorted(str(i.relative_to(tmp_path / "out")) for i in (tmp_path / "out").rglob("*.nii.gz"))
+    written = sorted(str(file.relative_to(tmp_path / "out")) for file in (tmp_path / "out").rglob("*.nii.gz"))
     assert written == ["instances/plain.nii.gz", "instances/s.nii.gz", "plain.nii.gz", "s.nii.gz"]
     assert "2 of 2 cases have" in run([*command, "--continue_prediction"], variables).stdout
 
@@ -296,12 +296,12 @@ def test_prepare(environment, tmp_path):
     assert "2 instance maps written" in output and "run nnUNetv2_plan_and_preprocess" in output
     fails([*prepare, "--instances_from_labels"], variables, "--overwrite")
     run([*prepare, "--instances_from_labels", "--overwrite"], variables)
-    before = {i.name: np.asarray(nibabel.load(i).dataobj) > 0 for i in (dataset / "labelsTr").iterdir()}
+    before = {file.name: np.asarray(nibabel.load(file).dataobj) > 0 for file in (dataset / "labelsTr").iterdir()}
     shutil.rmtree(dataset / "labelsTr")
     assert "2 labels written" in run([*prepare, "--labels_from_instances"], variables).stdout
     for name, foreground in before.items():
         np.testing.assert_array_equal(np.asarray(nibabel.load(dataset / "labelsTr" / name).dataobj), foreground)
-    assert "2 instance maps fit" in run(prepare, variables).stdout
+    assert "2 instance maps match" in run(prepare, variables).stdout
     (dataset / "instancesTr" / "case_Tr0.nii.gz").unlink()
     fails(prepare, variables, "case_Tr0")
     fails(["nnUNetv2_conflunet_prepare", "-d", "999"], variables, "999")
@@ -327,7 +327,7 @@ def test_prepare_writes_the_papers_configuration(environment):
 def test_path(environment):
     _, variables = environment
     folder = run(["nnUNetv2_conflunet_path"], variables).stdout.strip()
-    assert [i for i in os.listdir(folder) if i != "__pycache__"] == ["nnunetv2_conflunet_trainers.py"]
+    assert [file for file in os.listdir(folder) if file != "__pycache__"] == ["nnunetv2_conflunet_trainers.py"]
 
 
 @pytest.mark.parametrize("program", ["prepare", "instantiate", "evaluate", "compare", "report", "simulate"])

@@ -25,7 +25,7 @@ def make_pair(rng, ndim):
     prediction = reference.copy()
     if rng.random() < 0.5:
         prediction = np.roll(prediction, rng.integers(-1, 2, size=ndim), axis=tuple(range(ndim)))
-    present = [i for i in np.unique(prediction) if i]
+    present = [label for label in np.unique(prediction) if label]
     for i in present:
         choice = rng.random()
         if choice < 0.15:

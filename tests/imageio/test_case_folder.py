@@ -77,7 +77,7 @@ def test_none_left_is_an_error(tmp_path):
     with pytest.raises(InputError, match=r"holds no file that ends with \.nii\.gz; look elsewhere\.$"):
         CaseFolder.of(tmp_path, ".nii.gz").require_cases("look elsewhere.")
     touch(tmp_path, "a.nii")
-    with pytest.raises(InputError, match=r"look elsewhere\. .* holds what .*: a\.nii \(ends with \.nii\)\.$"):
+    with pytest.raises(InputError, match=r"look elsewhere\. .* holds entries that .*: a\.nii \(ends with \.nii\)\.$"):
         CaseFolder.of(tmp_path, ".nii.gz").require_cases("look elsewhere.")
 
 
@@ -103,7 +103,7 @@ def test_endings_of_a_folder(tmp_path):
 def test_the_first_folder_that_has_a_file(tmp_path):
     for name in "ab":
         touch(tmp_path / name, "dataset.json")
-    folders = [tmp_path / i for i in ("none", "b", "a")]
+    folders = [tmp_path / name for name in ("none", "b", "a")]
     assert first_file(folders, "dataset.json") == tmp_path / "b" / "dataset.json"
     assert first_file(folders, "plans.json") is None
 
@@ -114,7 +114,7 @@ def test_the_first_folder_that_has_a_file(tmp_path):
         ({"name": "x", "labels": {}}, "has no 'file_ending'; it is not the dataset.json of an nnU-Net dataset"),
         ([1], "has no 'file_ending'"),
         ({"file_ending": None}, "has no 'file_ending'"),
-        ({"modality": {"0": "FLAIR"}, "labels": {"0": "background"}, "training": []}, "has the form of nnU-Net v1"),
+        ({"modality": {"0": "FLAIR"}, "labels": {"0": "background"}, "training": []}, "has the format of nnU-Net v1"),
         ({"file_ending": "nii.gz"}, "no reader for files that end with nii.gz, only .*[.]nii[.]gz"),
         ({"file_ending": ".dcm"}, r"no reader for files that end with \.dcm"),
     ],

@@ -143,7 +143,7 @@ def test_a_tiff_without_its_spacing_file_is_the_one_at_fault(tmp_path):
 
 
 def test_both_files_and_the_difference_are_named():
-    one, other = (Geometry.from_properties((4, 5, 6), {"spacing": (i, 1, 1)}) for i in (1, 2))
+    one, other = (Geometry.from_properties((4, 5, 6), {"spacing": (mm, 1, 1)}) for mm in (1, 2))
     with pytest.raises(InputError) as error:
         refuse_other_grid(Path("a.nii.gz"), one, Path("b.nii.gz"), other, SimpleITKIO())
     assert str(error.value).startswith(

@@ -79,7 +79,7 @@ def test_a_users_writer_is_trusted_only_as_far_as_it_keeps_the_ids(tmp_path):
     np.testing.assert_array_equal(read_instances(tmp_path / "case.npy", UnknownIO())[0], ids(300))
     with pytest.raises(InputError, match="UnknownIO cannot keep 70000 instance ids"):
         write_instances(ids(70_000), tmp_path / "large.npy", UnknownIO(), {"spacing": (1, 1, 1)}, ".npy")
-    assert [i.name for i in tmp_path.iterdir()] == ["case.npy"]
+    assert [file.name for file in tmp_path.iterdir()] == ["case.npy"]
 
 
 def test_an_error_while_writing_leaves_nothing(tmp_path, monkeypatch):
@@ -89,7 +89,7 @@ def test_an_error_while_writing_leaves_nothing(tmp_path, monkeypatch):
             raise OSError("disk full")
 
     (tmp_path / "case.npy").write_bytes(b"older")
-    with pytest.raises(InputError, match=r"case\.npy cannot be written whole \(disk full\)"):
+    with pytest.raises(InputError, match=r"case\.npy cannot be written completely \(disk full\)"):
         write_instances(ids(3), tmp_path / "case.npy", Failing(), {"spacing": (1, 1, 1)}, ".npy")
     assert (tmp_path / "case.npy").read_bytes() == b"older"
     assert len(list(tmp_path.iterdir())) == 1
@@ -97,11 +97,11 @@ def test_an_error_while_writing_leaves_nothing(tmp_path, monkeypatch):
 
 SITK = {"spacing": (1.0, 1.0, 1.0), "origin": (0.0, 0.0, 0.0), "direction": (1, 0, 0, 0, 1, 0, 0, 0, 1)}
 FULL_DISK = [
-    *((SimpleITKIO, i) for i in (".nii.gz", ".nrrd", ".mha", ".gipl")),
+    *((SimpleITKIO, ending) for ending in (".nii.gz", ".nrrd", ".mha", ".gipl")),
     (SimpleITKIOWithReorient, ".nii.gz"),
-    *((reader, i) for reader in (NibabelIO, NibabelIOWithReorient) for i in (".nii.gz", ".nii")),
-    *((NaturalImage2DIO, i) for i in (".png", ".bmp", ".tif")),
-    *((Tiff3DIO, i) for i in (".tif", ".tiff")),
+    *((reader, ending) for reader in (NibabelIO, NibabelIOWithReorient) for ending in (".nii.gz", ".nii")),
+    *((NaturalImage2DIO, ending) for ending in (".png", ".bmp", ".tif")),
+    *((Tiff3DIO, ending) for ending in (".tif", ".tiff")),
     (UnknownIO, ".npy"),
 ]
 
@@ -133,4 +133,4 @@ def test_a_map_and_what_belongs_to_it_appear_together(disk):
         write_instances(ids(3), disk.folder / "case.tif", Tiff3DIO(), {"spacing": (2, 1, 1)}, ".tif", beside)
 
     assert_whole_or_as_before(disk, write, 8192)
-    assert sorted(i.name for i in disk.folder.iterdir()) == ["case.csv", "case.json", "case.tif"]
+    assert sorted(file.name for file in disk.folder.iterdir()) == ["case.csv", "case.json", "case.tif"]

@@ -66,9 +66,9 @@ def test_voxels_within_the_header_are_refused(reader, tmp_path):
 @pytest.mark.parametrize("names, n", [("RGB", 3), ("RGBA", 4)])
 @pytest.mark.parametrize("reader", READERS)
 def test_colors_are_refused_with_their_number(reader, names, n, tmp_path):
-    colors = np.zeros(VALUES.shape, np.dtype([(i, "u1") for i in names]))
+    colors = np.zeros(VALUES.shape, np.dtype([(name, "u1") for name in names]))
     nibabel.save(nibabel.Nifti1Image(colors, np.eye(4)), tmp_path / "map.nii.gz")
-    with pytest.raises(InputError, match=rf"map\.nii\.gz holds {n} values a voxel"):
+    with pytest.raises(InputError, match=rf"map\.nii\.gz holds {n} values per voxel"):
         read_instances(tmp_path / "map.nii.gz", reader())
 
 
@@ -89,7 +89,7 @@ def test_nan_in_the_background_is_no_zero(reader, dtype, ending, tmp_path):
 
 def test_what_is_no_nifti_is_called_so(tmp_path):
     (tmp_path / "map.nii.gz").write_bytes(gzip.compress(b"text" * 200))
-    with pytest.raises(InputError, match=r"map\.nii\.gz holds no NIfTI header"):
+    with pytest.raises(InputError, match=r"map\.nii\.gz has the name of a NIfTI file but no NIfTI header"):
         read_instances(tmp_path / "map.nii.gz", SimpleITKIO())
 
 
@@ -104,7 +104,7 @@ def test_the_voxels_of_a_file_of_the_same_name_are_not_taken_for_those_of_the_co
     try:
         found, _ = read_instances(tmp_path / "map.nii.gz", reader())
     except InputError as error:
-        assert f"{tmp_path / 'map.nii.gz'} is read with the voxels of map.nii beside it" in str(error)
+        assert f"{tmp_path / 'map.nii.gz'} is read with the voxels of map.nii next to it" in str(error)
     else:
         assert found.max() == slope * VALUES.max()
 

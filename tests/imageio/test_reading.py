@@ -104,13 +104,13 @@ def test_signed_and_float_files_of_whole_numbers_are_read(dtype, tmp_path):
 def test_voxels_of_several_values_are_counted_and_refused(ending, shape, tmp_path):
     image = sitk.GetImageFromArray(np.ones((*shape, 3), np.uint8), isVector=True)
     sitk.WriteImage(image, str(tmp_path / f"vector{ending}"))
-    with pytest.raises(InputError, match=r"vector.* (has 3 channels|holds 3 values a voxel)"):
+    with pytest.raises(InputError, match=r"vector.* (has 3 channels|holds 3 values per voxel)"):
         read_instances(tmp_path / f"vector{ending}", SimpleITKIO())
 
 
 def test_the_channels_of_a_colored_png_are_counted_and_refused(tmp_path):
     io.imsave(tmp_path / "label.png", np.ones((8, 9, 3), np.uint8), check_contrast=False)
-    with pytest.raises(InputError, match=r"label\.png has 3 channels .* a label has one value a voxel"):
+    with pytest.raises(InputError, match=r"label\.png has 3 channels .* a label has one value per voxel"):
         read_labels(tmp_path / "label.png", NaturalImage2DIO(), (0, 1))
 
 
@@ -148,7 +148,7 @@ def test_a_file_without_bytes_is_called_empty(tmp_path):
 
 def test_what_macos_keeps_beside_a_file_is_called_so(tmp_path):
     (tmp_path / "._label.nii.gz").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X        ")
-    with pytest.raises(InputError, match=r"\._label\.nii\.gz is no image .* Delete the files that begin with"):
+    with pytest.raises(InputError, match=r"\._label\.nii\.gz is not an image .* Delete the files that begin with"):
         read_labels(tmp_path / "._label.nii.gz", SimpleITKIO(), (0, 1))
 
 
@@ -166,10 +166,10 @@ def label(path, *values):
         (
             (255,),
             (0, 1),
-            "255 in 2 voxels; dataset.json declares 0, 1 only. If it stands for the label 1, replace 255 ",
+            "255 in 2 voxels; dataset.json declares 0, 1 only. If it means the label 1, replace 255 ",
         ),
-        ((1, 255), (0, 1, 2), "declares 0, 1, 2 only. If it stands for the label 2, replace 255 by 2 in every label"),
-        ((255,), (0, 1, 2), "dataset.json declares 0, 1, 2 only. Replace them by the labels they stand for"),
+        ((1, 255), (0, 1, 2), "declares 0, 1, 2 only. If it means the label 2, replace 255 with 2 in every label"),
+        ((255,), (0, 1, 2), "dataset.json declares 0, 1, 2 only. Replace them with the labels they mean"),
         ((127, 255), (0, 1), "holds 127, 255 in 4 voxels; dataset.json declares 0, 1 only. Replace them"),
         ((1, 2), (0, 1), "holds 2 in 2 voxels"),
         ((1, 2), (0, 2), "holds 1 in 2 voxels; dataset.json declares 0, 2 only"),

@@ -65,7 +65,7 @@ def test_no_flipped_bit_of_a_compressed_file_gives_other_ids(ending, reader, sta
     assert refused > 50
 
 
-@pytest.mark.parametrize("ending, reader", [*(i[:2] for i in FORMATS), (".nii", NibabelIO), (".gipl", SimpleITKIO)])
+@pytest.mark.parametrize("ending, reader", [*(row[:2] for row in FORMATS), (".nii", NibabelIO), (".gipl", SimpleITKIO)])
 def test_no_cut_file_gives_ids(ending, reader, tmp_path):
     whole = written(tmp_path / f"whole{ending}").read_bytes()
     for length in (1, len(whole) // 3, len(whole) * 9 // 10, len(whole) - 30):

@@ -56,19 +56,19 @@ def test_names_that_itk_folds(tmp_path, name, case, ending):
 
 
 def test_a_name_of_another_format_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"case 's\.hdr' to s\.hdr\.gz, which is no \.nii\.gz file. Rename"):
+    with pytest.raises(InputError, match=r"case 's\.hdr' to s\.hdr\.gz, which is not a \.nii\.gz file. Rename"):
         OutputFiles.of(str(tmp_path / "s.hdr"), ".nii.gz", SimpleITKIO)
     # ITK finds the ".gz" of the folder, and compresses nothing.
     folder = tmp_path / "unpacked.gz"
     folder.mkdir()
     SimpleITKIO().write_seg(np.ones((1, 5, 6), np.uint8), str(folder / "s.nii.nii.gz"), PROPERTIES)
-    assert [i.name for i in folder.iterdir()] == ["s.nii"]
-    with pytest.raises(InputError, match=r"case 's\.nii' to s\.nii, which is no \.nii\.gz file"):
+    assert [file.name for file in folder.iterdir()] == ["s.nii"]
+    with pytest.raises(InputError, match=r"case 's\.nii' to s\.nii, which is not a \.nii\.gz file"):
         OutputFiles.of(str(folder / "s.nii"), ".nii.gz", SimpleITKIO)
 
 
 def test_two_cases_in_one_file_are_refused():
-    files = [OutputFiles.of(f"o/{i}", ".nii.gz", SimpleITKIO) for i in ("a", "s", "s.nii")]
+    files = [OutputFiles.of(f"o/{name}", ".nii.gz", SimpleITKIO) for name in ("a", "s", "s.nii")]
     check_distinct(files[:2])
     with pytest.raises(InputError, match=r"Two cases would be written to o/s\.nii\.gz; rename one"):
         check_distinct(files)

@@ -70,7 +70,7 @@ def test_map_and_table_lie_where_the_input_lies(tmp_path, reader, axes):
         assert found == pytest.approx(world, abs=1e-3)
         # SimpleITK's own way from voxel to point, in LPS.
         image = sitk.ReadImage(str(folder / "case.nii.gz"))
-        lps = image.TransformContinuousIndexToPhysicalPoint([float(i) for i in centroid])
+        lps = image.TransformContinuousIndexToPhysicalPoint([float(value) for value in centroid])
         assert found == pytest.approx(np.array(lps) * (-1, -1, 1), abs=1e-3)
 
 
@@ -105,7 +105,7 @@ def test_a_map_that_cannot_be_written_leaves_the_case_open(tmp_path, monkeypatch
         raise OSError("No space left on device")
 
     monkeypatch.setattr(sitk, "WriteImage", full_disk)
-    with pytest.raises(InputError, match=r"case\.nii\.gz cannot be written whole \(No space"):
+    with pytest.raises(InputError, match=r"case\.nii\.gz cannot be written completely \(No space"):
         made_of(semantic, properties).write(files, SimpleITKIO())
     assert not files.are_done()
     assert list((tmp_path / "out").iterdir()) == []

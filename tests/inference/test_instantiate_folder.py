@@ -114,12 +114,12 @@ def test_center_offset_gives_what_the_function_gives(monkeypatch, capsys, tmp_pa
         # A center of mass lies at most half a voxel along each axis from its peak: exp(-(1 + 1/4 + 1/4) / 8) = 0.829.
         assert table["center_score"].between(0.828, 1).all()
         foreground = probabilities(toys, case)[1]
-        mine = [foreground[read(out, case) == i].mean() for i in table["id"]]
+        mine = [foreground[read(out, case) == label].mean() for label in table["id"]]
         assert table["mean_probability"].tolist() == pytest.approx(mine, rel=1e-5)
     record = json.loads((out / "instantiation.json").read_text())
     assert InstantiationSettings.from_dict(record["settings"]) == InstantiationSettings()
     assert record["cases"] == CASES
-    assert sorted(i.name for i in out.iterdir()) == sorted(
+    assert sorted(file.name for file in out.iterdir()) == sorted(
         [f"{c}{e}" for c in CASES for e in (".csv", ".nii.gz")] + ["instantiation.json"]
     )
 
@@ -164,14 +164,14 @@ def test_done_cases_are_left_alone_until_something_changes(monkeypatch, capsys, 
     out = tmp_path / "out"
     arguments = ("-i", masks, "-o", out, "-m", "cc")
     assert run(monkeypatch, *arguments) == 0
-    before = {i: i.stat().st_ino for i in out.glob("ms_*")}
+    before = {file: file.stat().st_ino for file in out.glob("ms_*")}
 
     (out / "ms_002.csv").unlink()
     assert run(monkeypatch, *arguments) == 0
-    assert "2 of 3 cases were done before" in capsys.readouterr().out
-    after = {i: i.stat().st_ino for i in out.glob("ms_*")}
+    assert "2 of 3 cases were already done" in capsys.readouterr().out
+    after = {file: file.stat().st_ino for file in out.glob("ms_*")}
     assert sorted(before) == sorted(after)
-    assert {i.name for i in before if before[i] != after[i]} == {"ms_002.csv", "ms_002.nii.gz"}
+    assert {file.name for file in before if before[file] != after[file]} == {"ms_002.csv", "ms_002.nii.gz"}
 
     # A new segmentation.
     os.utime(masks / "ms_003.nii.gz")
@@ -195,7 +195,7 @@ def test_maps_of_other_settings_are_gone_before_new_ones_come(tmp_path, masks, m
     monkeypatch.setattr(command, "try_cases", stopped)
     with pytest.raises(KeyboardInterrupt):
         instantiate_folder(masks, out, InstantiationSettings(method="cc", connectivity=6), num_processes=1)
-    assert [i.name for i in out.iterdir()] == ["instantiation.json"]
+    assert [file.name for file in out.iterdir()] == ["instantiation.json"]
 
 
 def test_a_broken_case_is_reported_and_the_others_are_done(monkeypatch, capsys, tmp_path, ours):
@@ -204,7 +204,7 @@ def test_a_broken_case_is_reported_and_the_others_are_done(monkeypatch, capsys, 
     assert run(monkeypatch, "-i", ours, "-o", out, "-m", "center_offset") == 1
     error = capsys.readouterr().err
     assert "1 of 3 cases failed" in error and "ms_002: " in error and "cannot be read" in error
-    assert sorted(i.name for i in out.glob("*.nii.gz")) == ["ms_001.nii.gz", "ms_003.nii.gz"]
+    assert sorted(file.name for file in out.glob("*.nii.gz")) == ["ms_001.nii.gz", "ms_003.nii.gz"]
 
 
 def test_a_segmentation_with_a_value_that_dataset_json_does_not_declare_is_named(monkeypatch, capsys, tmp_path, ours):
@@ -213,7 +213,7 @@ def test_a_segmentation_with_a_value_that_dataset_json_does_not_declare_is_named
     sitk.WriteImage(image * 255, str(ours / "ms_002.nii.gz"))
     assert run(monkeypatch, "-i", ours, "-o", tmp_path / "out", "-m", "cc") == 1
     error = capsys.readouterr().err
-    assert "1 of 3 cases failed" in error and "ms_002.nii.gz holds 255 in" in error and "replace 255 by 1" in error
+    assert "1 of 3 cases failed" in error and "ms_002.nii.gz holds 255 in" in error and "replace 255 with 1" in error
 
 
 @pytest.fixture
@@ -223,7 +223,7 @@ def postprocessed(tmp_path, ours):
     folder.mkdir()
     keep_largest = [remove_all_but_largest_component_from_segmentation], [{"labels_or_regions": 1}]
     for case in CASES:
-        files = [str(i / f"{case}.nii.gz") for i in (ours, folder)]
+        files = [str(path / f"{case}.nii.gz") for path in (ours, folder)]
         # What the command does in its workers.
         load_postprocess_save(*files, SimpleITKIO(), *keep_largest)
     return folder
@@ -259,7 +259,7 @@ def test_masks_postprocessed_in_their_own_folder(monkeypatch, tmp_path, ours, po
 
 def test_postprocessed_masks_without_the_folder_of_the_heads(monkeypatch, capsys, tmp_path, ours, postprocessed):
     assert run(monkeypatch, "-i", postprocessed, "-o", tmp_path / "out") == 1
-    assert "--heads names the prediction's folder" in capsys.readouterr().err
+    assert "give the prediction's folder with --heads" in capsys.readouterr().err
     assert run(monkeypatch, "-i", postprocessed, "--heads", tmp_path / "none", "-o", tmp_path / "out") == 1
     assert "none is not a folder" in capsys.readouterr().err
     assert run(monkeypatch, "-i", postprocessed, "--heads", ours, "-o", ours) == 1
@@ -387,7 +387,7 @@ def test_previews_are_named(monkeypatch, capsys, tmp_path, stock):
     "name, content, message",
     [
         ("dataset.json", '{"file_ending": ".nii.gz",}', "dataset.json is not valid JSON"),
-        ("dataset.json", '{"training": []}', "the form of nnU-Net v1"),
+        ("dataset.json", '{"training": []}', "the format of nnU-Net v1"),
         ("dataset.json", '{"file_ending": ".nii"}', "holds no file that ends with .nii; give the output of nnUNetv2"),
         ("plans.json", '{"image', "plans.json is not valid JSON"),
     ],
@@ -427,8 +427,8 @@ def settings_of(folder):
 def test_defaults_are_named_where_there_are_no_plans(monkeypatch, capsys, tmp_path, ensemble):
     assert run(monkeypatch, "-i", ensemble, "-o", tmp_path / "out", "-m", "acls") == 0
     printed = capsys.readouterr().out
-    assert f"There is no plans.json near {ensemble}, so what is not given here has its default value" in printed
-    assert "--settings_from names a model" in printed
+    assert f"There is no plans.json near {ensemble}, so options not given here take their default values" in printed
+    assert "use --settings_from to take the settings of a model" in printed
     assert settings_of(tmp_path / "out") == InstantiationSettings(method="acls")
 
 
@@ -463,7 +463,7 @@ def test_maps_of_something_else_are_not_replaced_unless_asked(monkeypatch, capsy
     out.mkdir()
     (out / "ms_001.nii.gz").write_text("a reference")
     assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc") == 1
-    assert "made by something else" in capsys.readouterr().err
+    assert "not made by this command" in capsys.readouterr().err
     assert (out / "ms_001.nii.gz").read_text() == "a reference"
     assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc", "--overwrite") == 0
     assert read(out, "ms_001").any()
@@ -514,9 +514,9 @@ def test_maps_of_an_earlier_version_stay(monkeypatch, capsys, tmp_path, masks):
     (out / "instantiation.json").write_text(json.dumps(record))
     capsys.readouterr()
     assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc") == 0
-    assert "3 of 3 cases were done before" in capsys.readouterr().out
+    assert "3 of 3 cases were already done" in capsys.readouterr().out
     assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc", "--min_area_mm2", 5) == 0
-    assert "done before" not in capsys.readouterr().out
+    assert "already done" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("room", [4096, 6 * 4096])
@@ -530,12 +530,12 @@ def test_a_full_disk_leaves_cases_open_and_the_status_is_1(monkeypatch, capsys, 
     with disk.room(room):
         assert run(monkeypatch, *arguments, "--min_extent_mm", 0) == 1
     error = capsys.readouterr().err
-    assert "of 3 cases failed" in error and "cannot be written whole" in error and "Is the disk full?" in error
+    assert "of 3 cases failed" in error and "cannot be written completely" in error and "Is the disk full?" in error
     out = disk.folder / "out"
-    done = [i for i in CASES if InstanceFiles(out, i, ENDING).are_done()]
-    assert sorted(i.name for i in out.glob("*ms*")) == sorted(f"{i}{e}" for i in done for e in (".csv", ENDING))
+    done = [case for case in CASES if InstanceFiles(out, case, ENDING).are_done()]
+    assert sorted(p.name for p in out.glob("*ms*")) == sorted(f"{case}{e}" for case in done for e in (".csv", ENDING))
     assert run(monkeypatch, *arguments, "--min_extent_mm", 0) == 0
-    assert all(InstanceFiles(out, i, ENDING).are_done() for i in CASES)
+    assert all(InstanceFiles(out, case, ENDING).are_done() for case in CASES)
 
 
 def test_a_full_disk_takes_no_maps_of_other_settings_away(monkeypatch, capsys, disk, masks):
@@ -569,7 +569,7 @@ def test_a_record_from_someone_else_removes_nothing_outside_the_output(monkeypat
     (out / "instantiation.json").write_text(json.dumps({"input": "elsewhere", "settings": {}, "cases": [name]}))
     before = files_of(tmp_path)
     assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc") == 1
-    assert "instantiation.json is no record of this command; give another folder, or" in capsys.readouterr().err
+    assert "instantiation.json is not a record of this command; give another folder, or" in capsys.readouterr().err
     assert files_of(tmp_path) == before
 
 
@@ -579,7 +579,7 @@ def test_a_record_of_another_form_is_named(monkeypatch, capsys, tmp_path, masks,
     out.mkdir()
     (out / "instantiation.json").write_text(content)
     assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc") == 1
-    assert "instantiation.json is no record of this command" in capsys.readouterr().err
+    assert "instantiation.json is not a record of this command" in capsys.readouterr().err
 
 
 def npz_of_headers(path, **shapes):
@@ -610,7 +610,7 @@ def test_heads_that_do_not_fit_into_memory_are_one_sentence(tmp_path, ours):
 
 def test_heads_that_unpack_to_more_than_the_memory_are_not_unpacked(tmp_path, ours, monkeypatch):
     monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1}.__getitem__)
-    with pytest.raises(InputError, match=r"ms_001\.npz cannot be read: it says that it holds arrays, which take"):
+    with pytest.raises(InputError, match=r"ms_001\.npz cannot be read: it claims to hold arrays, which take"):
         PredictionFolder.open(ours).read_heads("ms_001")
 
 

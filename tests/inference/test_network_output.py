@@ -24,7 +24,7 @@ def output_of(lesions, grid_shape):
 
 def probability_everywhere(output):
     """Of the whole image, by scikit-image."""
-    logits = np.stack([resize(i, SHAPE, order=1, mode="edge", anti_aliasing=False) for i in output[:2]])
+    logits = np.stack([resize(channel, SHAPE, order=1, mode="edge", anti_aliasing=False) for channel in output[:2]])
     return 1 - softmax(logits, axis=0)[0]
 
 

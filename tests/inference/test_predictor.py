@@ -179,11 +179,11 @@ def same_partition(a, b):
 @pytest.mark.parametrize("transpose_forward", [[0, 1, 2], [2, 0, 1], [1, 2, 0]])
 def test_instances_come_back_in_the_images_axis_order(instances, transpose_forward, folds, device):
     """The plans' axes, crop and spacing differ from the image's; several folds are averaged."""
-    network_spacing = [SPACING[i] for i in transpose_forward]
+    network_spacing = [SPACING[axis] for axis in transpose_forward]
     plans = small_plans(spacing_mm=network_spacing, transpose_forward=transpose_forward)
     # The network's axes: the positions and centers of the preprocessed image come in its own order.
     data = channels(instances, SPACING)
-    order = [0, 1, *(2 + i for i in transpose_forward), *(5 + i for i in transpose_forward)]
+    order = [0, 1, *(2 + axis for axis in transpose_forward), *(5 + axis for axis in transpose_forward)]
     data = data[order]
     data[:, :2] = 0
     made = predictor(ConfLUNetPredictor, Oracle(), plans, device=device)
@@ -396,7 +396,7 @@ def test_an_image_with_nan_is_named(files):
     content[20, 17, 10] = np.nan
     nibabel.save(nibabel.Nifti1Image(content, image.affine), path)
     source = [[str(folder / f"oblique_{i:04d}.nii.gz") for i in range(8)]]
-    message = r"Case oblique has no instances: heatmap holds .* NaN .*; the image that it was made from holds some too"
+    message = r"Case oblique has no instances: heatmap holds .* NaN .*; either its image holds some, too"
     with pytest.raises(InputError, match=message):
         oblique_predictor("NibabelIO").predict_from_files_sequential(source, [str(folder / "out" / "oblique")])
     assert not list((folder / "out").glob("instances/*"))
@@ -406,7 +406,7 @@ def test_files_that_macos_wrote_beside_images_are_named(files):
     folder, _, _ = files
     (folder / "._oblique_0000.nii.gz").write_bytes(bytes.fromhex("00051607"))
     made = oblique_predictor("SimpleITKIO")
-    with pytest.raises(InputError, match=r"macOS wrote beside images \(\._oblique_0000\.nii\.gz\), and nnU-Net takes"):
+    with pytest.raises(InputError, match=r"metadata files of macOS \(\._oblique_0000\.nii\.gz\), which nnU-Net takes"):
         made._manage_input_and_output_lists(str(folder), str(folder / "out"))
 
 
@@ -436,18 +436,18 @@ def test_output_names_are_nnunets_whatever_its_writer_makes_of_them(files, reade
         source[:1], [str(folder / "stock" / name)], True
     )
     made = oblique_predictor(reader)
-    outputs = [str(folder / "out" / i) for i in (name, "other")]
+    outputs = [str(folder / "out" / output) for output in (name, "other")]
     made.predict_from_files_sequential(source, outputs, True)
 
-    theirs = {i.name for i in (folder / "stock").iterdir()}
-    of_other = {f"other{i}" for i in (".nii.gz", ".npz", ".pkl")}
-    assert {i.name for i in (folder / "out").iterdir()} == {*theirs, *of_other, "instances"}
-    (segmentation,) = (i for i in theirs if i.lower().endswith(".nii.gz"))
+    theirs = {file.name for file in (folder / "stock").iterdir()}
+    of_other = {f"other{ending}" for ending in (".nii.gz", ".npz", ".pkl")}
+    assert {file.name for file in (folder / "out").iterdir()} == {*theirs, *of_other, "instances"}
+    (segmentation,) = (name for name in theirs if name.lower().endswith(".nii.gz"))
     assert (folder / "out" / segmentation).read_bytes() == (folder / "stock" / segmentation).read_bytes()
     # The map has the name of the segmentation, and table and heads that name without its ending.
     case = segmentation[: -len(".nii.gz")]
     expected = {segmentation, f"{case}.csv", f"{case}.npz", "other.nii.gz", "other.csv", "other.npz"}
-    assert {i.name for i in (folder / "out" / "instances").iterdir()} == expected
+    assert {file.name for file in (folder / "out" / "instances").iterdir()} == expected
     ids = np.asarray(nibabel.Nifti1Image.from_bytes(_unzipped(folder / "out" / "instances" / segmentation)).dataobj)
     assert same_partition(ids, lesions.transpose())
     assert made._manage_input_and_output_lists(source, outputs, overwrite=False, save_probabilities=True)[0] == []
@@ -474,7 +474,7 @@ def test_instances_are_made_again_of_a_case_with_such_a_name(files):
 def test_cases_of_one_file_are_refused_before_any_work(files):
     folder, _, _ = files
     source = [channels_of(folder), channels_of(folder)]
-    outputs = [str(folder / "out" / i) for i in ("s", "s.nii")]
+    outputs = [str(folder / "out" / name) for name in ("s", "s.nii")]
     with pytest.raises(InputError, match=r"Two cases would be written to .*out/s\.nii\.gz"):
         oblique_predictor("SimpleITKIO").predict_from_files_sequential(source, outputs)
     assert not list((folder / "out").glob("*.nii.gz"))
@@ -506,10 +506,10 @@ def test_of_a_truncated_segmentation_no_instances_are_made(files, filling, monke
     fill_at, out, empty = filling
     source, made = [channels_of(folder)], oblique_predictor(reader)
     fill_at("export_prediction_from_logits", before=True)
-    with pytest.raises(InputError, match=r"nnU-Net could not write .*a\.nii\.gz whole.*Is the disk full\?"):
+    with pytest.raises(InputError, match=r"nnU-Net could not write .*a\.nii\.gz completely.*Is the disk full\?"):
         made.predict_from_files_sequential(source, [str(out / "a")])
     empty()
-    assert not [i for i in files_of(out) if not i.endswith(".json")]
+    assert not [name for name in files_of(out) if not name.endswith(".json")]
     monkeypatch.undo()
     made.predict_from_files_sequential(source, [str(out / "a")], overwrite=False)
     assert same_partition(np.asarray(nibabel.load(out / "instances" / "a.nii.gz").dataobj), files[1].transpose())
@@ -523,7 +523,7 @@ def test_on_a_full_disk_a_case_is_not_done(files, filling, monkeypatch, capsys, 
     source, output, made = [channels_of(folder)], [str(out / "a")], oblique_predictor("SimpleITKIO")
     fill_at("instances_from_output")
     first = "npz" if save_probabilities else r"nii\.gz"
-    with pytest.raises(InputError, match=rf"instances/a\.{first} cannot be written whole"):
+    with pytest.raises(InputError, match=rf"instances/a\.{first} cannot be written completely"):
         made.predict_from_files_sequential(source, output, save_probabilities)
     empty()
     assert not list((out / "instances").iterdir())
@@ -569,9 +569,9 @@ def test_a_case_that_a_worker_cannot_write_fails_the_command_and_no_other_case(f
     sources = dict(zip(cases, (channels_of(folder), channels_of(folder, "empty"), channels_of(folder)), strict=True))
     made = oblique_predictor("SimpleITKIO")
     (folder / "sizes").mkdir()
-    made.predict_from_files_sequential(list(sources.values()), [str(folder / "sizes" / i) for i in cases])
+    made.predict_from_files_sequential(list(sources.values()), [str(folder / "sizes" / case) for case in cases])
     # All files of the empty case have room, the lesion tables of the others do not.
-    room = max(i.stat().st_size for i in (folder / "sizes").rglob("empty*"))
+    room = max(file.stat().st_size for file in (folder / "sizes").rglob("empty*"))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def iterator():
@@ -592,4 +592,4 @@ def test_a_case_that_a_worker_cannot_write_fails_the_command_and_no_other_case(f
             made.predict_from_data_iterator(iterator(), num_processes_segmentation_export=1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert sorted(i.name for i in (out / "instances").iterdir()) == ["empty.csv", "empty.nii.gz"]
+    assert sorted(file.name for file in (out / "instances").iterdir()) == ["empty.csv", "empty.nii.gz"]

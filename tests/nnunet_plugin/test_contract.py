@@ -118,8 +118,8 @@ def only_two_transforms_move_voxels(module):
     trainer = module.nnUNetTrainer
     training = trainer.get_training_transforms((8, 8, 8), 0.1, scales, (0, 1, 2), True, use_mask_for_norm=[True])
     validation = trainer.get_validation_transforms(scales)
-    inner = [getattr(i, "transform", i) for i in (*training.transforms, *validation.transforms)]
-    moving = [type(i).__name__ for i in inner if not isinstance(i, still)]
+    inner = [getattr(transform, "transform", transform) for transform in (*training.transforms, *validation.transforms)]
+    moving = [type(transform).__name__ for transform in inner if not isinstance(transform, still)]
     last = {type(of.transforms[-1]).__name__ for of in (training, validation)}
     return moving == ["SpatialTransform", "MirrorTransform"] and last == {"DownsampleSegForDSTransform"}
 
@@ -193,8 +193,8 @@ def imports_of_nnunet():
     found = {}
     for file in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            names = [i.name for i in node.names] if isinstance(node, ast.Import) else []
-            names += [f"{node.module}:{i.name}" for i in node.names] if isinstance(node, ast.ImportFrom) else []
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [f"{node.module}:{alias.name}" for alias in node.names] if isinstance(node, ast.ImportFrom) else []
             for name in names:
                 if name.split(".")[0] in STOCK:
                     found.setdefault(name, []).append(str(file.relative_to(PACKAGE)))
@@ -212,8 +212,8 @@ def test_what_the_package_imports_of_nnunet_is_there(name, files):
 def overridden(at, folder, pattern):
     """The methods of a class of nnU-Net that classes in some modules of the package have too."""
     files = sorted((PACKAGE / folder).glob(pattern))
-    kinds = [i for file in files for i in ast.walk(ast.parse(file.read_text())) if isinstance(i, ast.ClassDef)]
-    names = {i.name for kind in kinds for i in kind.body if isinstance(i, ast.FunctionDef)}
+    kinds = [node for file in files for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ClassDef)]
+    names = {node.name for kind in kinds for node in kind.body if isinstance(node, ast.FunctionDef)}
     return {f"{at}.{name}" for name in names if hasattr(resolve_name(at), name) and not hasattr(object, name)}
 
 
@@ -245,7 +245,7 @@ CHANGES = {
         lambda patch, predictor: patch.setattr(
             resolve_name(TRAINER), "build_network_architecture", lambda plans_manager, dataset_json: None
         ),
-        r"takes \(plans_manager dataset_json\) and not .*heads as further output channels",
+        r"takes \(plans_manager dataset_json\) and not .*heads as additional output channels",
     ),
     "another function is called": (
         "export of many cases",

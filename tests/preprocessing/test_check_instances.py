@@ -138,7 +138,7 @@ def two_frames(path):
 @pytest.mark.parametrize(
     "spoil, reason",
     [
-        (lambda path: write_nifti((INSTANCES > 0).astype(np.uint8) * 255, path), "holds 255 in .* replace 255 by 1"),
+        (lambda path: write_nifti((INSTANCES > 0).astype(np.uint8) * 255, path), "holds 255 in .* replace 255 with 1"),
         (lambda path: write_nifti(np.where(INSTANCES, 1, 7).astype(np.uint8), path), "holds 7 in .* declares 0, 1"),
         (lambda path: write_nifti(np.where(INSTANCES, 1, np.nan), path), "holds NaN or infinite values"),
         (lambda path: write_nifti(np.where(INSTANCES, 1, 0.25), path), "holds fractional values"),

@@ -52,7 +52,7 @@ def lesion(value):
 
 def test_labels_of_0_and_255_give_no_empty_instance_maps_but_the_remedy(tmp_path):
     dataset = dataset_of(tmp_path, lesion(255))
-    with pytest.raises(InputError, match=r"2 of 2 files.*\n.*a\.nii\.gz holds 255 .* replace 255 by 1 in every label"):
+    with pytest.raises(InputError, match=r"2 of 2 files.*\n.*a\.nii\.gz holds 255 .* replace 255 with 1 in every"):
         write_instances_from_labels(dataset, num_processes=1, overwrite=False)
     assert not dataset.instances_folder.exists()
 
@@ -85,6 +85,6 @@ def test_on_a_full_disk_the_old_files_stand(disk, tmp_path, convert):
     (folder / "dataset.json").write_text(json.dumps(dataset_json()))
     before = files_of(disk.folder)
     # Locks of nnU-Net's processes need some bytes, too.
-    with disk.room(4096), pytest.raises(InputError, match=r"a\.nii\.gz cannot be written whole"):
+    with disk.room(4096), pytest.raises(InputError, match=r"a\.nii\.gz cannot be written completely"):
         convert(RawDataset(folder), num_processes=1, overwrite=True)
     assert files_of(disk.folder) == before

@@ -39,7 +39,7 @@ def test_a_second_time_nothing_is_written(plans_file):
 def test_nnunet_builds_the_three_level_network_on_the_data_of_3d_fullres(plans_file):
     add_paper_configuration(plans_file)
     manager = PlansManager(str(plans_file))
-    configuration, parent = (manager.get_configuration(i) for i in (NAME, "3d_fullres"))
+    configuration, parent = (manager.get_configuration(name) for name in (NAME, "3d_fullres"))
     assert configuration.data_identifier == parent.data_identifier
     assert configuration.spacing == parent.spacing
     network = nnUNetTrainerConfLUNet.build_network_architecture(manager, configuration, 1, 2, False)
@@ -51,7 +51,7 @@ def test_nnunet_builds_the_three_level_network_on_the_data_of_3d_fullres(plans_f
     expected += sum(8 * a * b + b for a, b in [(512, 256), (256, 128), (128, 64)])
     expected += sum(6 * (a + 1) for a in (256, 128, 64))
     assert sum(p.numel() for p in network.parameters()) == expected
-    assert any(isinstance(i, torch.nn.BatchNorm3d) for i in network.modules())
+    assert any(isinstance(module, torch.nn.BatchNorm3d) for module in network.modules())
 
 
 def test_another_configuration_of_that_name_is_refused(plans_file):

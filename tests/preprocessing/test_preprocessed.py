@@ -63,7 +63,10 @@ def load(dataset, case):
 
 def test_maps_agree_with_the_preprocessed_segmentation_voxel_by_voxel(dataset):
     made = dataset.prepare(1)
-    assert [(i.case, i.n_instances, i.n_lost) for i in made] == [("a", 3, 0), ("b", 0, 0)]
+    assert [(made_case.case, made_case.n_instances, made_case.n_lost) for made_case in made] == [
+        ("a", 3, 0),
+        ("b", 0, 0),
+    ]
     for case in CASES:
         segmentation, instances = load(dataset, case)
         assert instances.dtype == np.int16
@@ -92,7 +95,7 @@ def test_a_changed_source_is_done_again(dataset, tmp_path):
     source = tmp_path / "raw" / "Dataset001_Small" / "instancesTr" / "a.nii.gz"
     one = (balls(SHAPE, [(8, 8, 8), (8, 8, 13), (14, 12, 8)], 2.9) > 0).astype(np.uint8)
     write_nifti(one, source, (1, 1, 2))
-    assert [(i.case, i.n_instances) for i in dataset.prepare(1)] == [("a", 1)]
+    assert [(made.case, made.n_instances) for made in dataset.prepare(1)] == [("a", 1)]
 
 
 def test_a_changed_preprocessed_case_is_done_again(dataset):
@@ -102,7 +105,7 @@ def test_a_changed_preprocessed_case_is_done_again(dataset):
     for i in (1, 2, 3):
         segmentation[tuple(np.argwhere(instances == i)[0])] = 1
     blosc2.asarray(segmentation[None], urlpath=str(dataset.source_folder / "a_seg.b2nd"), mode="w")
-    assert [(i.case, i.n_instances, i.n_lost) for i in dataset.prepare(1)] == [("a", 3, 0)]
+    assert [(made.case, made.n_instances, made.n_lost) for made in dataset.prepare(1)] == [("a", 3, 0)]
     assert np.count_nonzero(load(dataset, "a")[1]) == 3
 
 
@@ -129,13 +132,13 @@ def test_a_lesion_outside_of_nnunets_crop_is_counted_as_lost(dataset, tmp_path):
 def test_a_missing_map_is_made_again(dataset):
     dataset.prepare(1)
     (dataset.folder / "b.b2nd").unlink()
-    assert [i.case for i in dataset.prepare(1)] == ["b"]
+    assert [made.case for made in dataset.prepare(1)] == ["b"]
 
 
 def test_the_preprocessed_folder_itself_gains_no_file(dataset):
-    before = sorted(i.name for i in dataset.source_folder.iterdir())
+    before = sorted(file.name for file in dataset.source_folder.iterdir())
     dataset.prepare(1)
-    assert sorted(i.name for i in dataset.source_folder.iterdir()) == before
+    assert sorted(file.name for file in dataset.source_folder.iterdir()) == before
 
 
 def test_a_bad_case_stops_everything_before_a_file_is_written(dataset, tmp_path):
@@ -200,7 +203,7 @@ def test_without_the_raw_dataset_complete_maps_are_used_and_missing_ones_named(d
     shutil.rmtree(tmp_path / "raw")
     assert dataset.prepare(1) == []
     (dataset.folder / "a.b2nd").unlink()
-    with pytest.raises(InputError, match=r"1 of 2 cases have no whole map .*\(a\)"):
+    with pytest.raises(InputError, match=r"1 of 2 cases have no complete map .*\(a\)"):
         dataset.prepare(1)
 
 
@@ -282,7 +285,7 @@ def test_a_map_or_a_record_that_was_cut_off_is_made_again(dataset):
         for n in (0, 30):
             content = (dataset.folder / name).read_bytes()
             (dataset.folder / name).write_bytes(content[:n])
-            assert [i.case for i in dataset.prepare(1)] == ["a"]
+            assert [made.case for made in dataset.prepare(1)] == ["a"]
             assert (dataset.folder / name).stat().st_size == len(content)
 
 
@@ -290,7 +293,7 @@ def test_a_map_or_a_record_that_was_cut_off_is_made_again(dataset):
 def test_a_map_with_a_record_of_another_form_is_made_again(dataset, content):
     dataset.prepare(1)
     (dataset.folder / "a.json").write_text(content)
-    assert [i.case for i in dataset.prepare(1)] == ["a"]
+    assert [made.case for made in dataset.prepare(1)] == ["a"]
 
 
 @pytest.mark.parametrize("name", ["a_seg.b2nd", "a.pkl"])
@@ -311,7 +314,7 @@ def test_instances_that_were_lost_are_counted_again_when_their_maps_are_current(
     nibabel.save(nibabel.Nifti1Image(content, image.affine, image.header), path)
     label = tmp_path / "raw" / "Dataset001_Small" / "labelsTr" / "a.nii.gz"
     nibabel.save(nibabel.Nifti1Image((content > 0).astype(np.uint8), image.affine), label)
-    assert [i.n_lost for i in dataset.prepare(1)] == [1]
+    assert [made.n_lost for made in dataset.prepare(1)] == [1]
     assert dataset.prepare(1) == []
     assert dataset.lost() == {"a": 1}
 

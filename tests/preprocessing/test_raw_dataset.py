@@ -80,7 +80,7 @@ def test_a_case_with_another_ending_is_named(dataset, error_of, ending, folders)
     for folder, channel in folders:
         (dataset / folder / f"case_Tr1{channel}.nii.gz").rename(dataset / folder / f"case_Tr1{channel}{ending}")
     folder, channel = folders[0]
-    assert f"{folder} holds what looks like images and is not taken" in (error := error_of())
+    assert f"{folder} holds entries that look like images and are skipped" in (error := error_of())
     assert f"case_Tr1{channel}{ending} (ends with {ending})" in error
 
 
@@ -100,17 +100,17 @@ def test_files_of_no_training_case_are_named(dataset, output_of):
     (dataset / "imagesTr" / "overview.png").touch()
     output = output_of()
     assert "instancesTr holds files of no training case: other." in output and "overview.png" in output
-    assert "3 instance maps fit their labels." in output
+    assert "3 instance maps match their labels." in output
 
 
 def test_files_that_macos_wrote_beside_images(dataset, error_of, output_of):
     for folder, channel in FOLDERS:
         (dataset / folder / f"._case_Tr1{channel}.nii.gz").write_bytes(bytes.fromhex("00051607"))
-    message = "imagesTr holds files that macOS wrote beside images (._case_Tr1), and nnU-Net takes them for images"
+    message = "imagesTr holds metadata files of macOS (._case_Tr1), which nnU-Net takes for images"
     assert message in (error := error_of()) and f"find {dataset / 'imagesTr'} -name '._*' -delete" in error
     # Beside labels and instance maps they are in nobody's way.
     (dataset / "imagesTr" / "._case_Tr1_0000.nii.gz").unlink()
-    assert "3 instance maps fit their labels." in output_of()
+    assert "3 instance maps match their labels." in output_of()
 
 
 def test_no_images(dataset, error_of):
@@ -137,9 +137,9 @@ def test_no_labels(dataset, error_of, output_of):
     [
         (
             {"0": "background", "1": "lesion"},
-            "declares the labels {'0': 'background', '1': 'lesion'}; nnU-Net has names",
+            "declares the labels {'0': 'background', '1': 'lesion'}; nnU-Net maps names",
         ),
-        (None, 'declares no labels; nnU-Net has names with their numbers, as in "labels": {"background": 0, "lesion"'),
+        (None, 'declares no labels; nnU-Net maps names to numbers, as in "labels": {"background": 0, "lesion"'),
         ({}, "declares no labels"),
         (["background", "lesion"], "declares the labels ['background', 'lesion']"),
         ({"lesion": 1}, "declares the labels {'lesion': 1}"),
@@ -178,26 +178,28 @@ def test_an_unwritable_folder_is_named_before_the_work(dataset, tmp_path, error_
         shutil.rmtree(dataset / folder)
         (dataset / folder).symlink_to(place)
         error = error_of(option)
-    assert folder in error and ("no folder" if kind == "a file" else "Nothing can be written to") in error
+    assert folder in error and ("not a folder" if kind == "a file" else "Nothing can be written to") in error
 
 
 def test_plans_that_cannot_be_written_are_named_before_the_work(dataset, tmp_path, error_of, monkeypatch):
     monkeypatch.setattr(prepare.InstanceCheck, "check", None)
     (tmp_path / "preprocessed").write_text("a file")
-    assert "preprocessed is no folder, so nothing can be written there" in error_of("--paper_configuration")
+    assert "preprocessed is not a folder, so nothing can be written there" in error_of("--paper_configuration")
 
 
 def test_training_cases_of_a_read_only_dataset_are_checked(dataset, tmp_path, output_of, monkeypatch):
     with file_system(tmp_path / "mounted", "size=4m"):
         shutil.copytree(tmp_path / "raw", tmp_path / "mounted" / "raw")
         monkeypatch.setenv("nnUNet_raw", str(tmp_path / "mounted" / "raw"))
-        assert "3 instance maps fit their labels." in output_of()
+        assert "3 instance maps match their labels." in output_of()
 
 
 def test_the_cases_are_those_of_nnunet(dataset):
     raw = RawDataset(dataset)
     theirs = get_filenames_of_train_images_and_targets(str(dataset))
-    assert {i.case: str(i.label) for i in raw.training_cases().values()} == {k: v["label"] for k, v in theirs.items()}
+    assert {case.case: str(case.label) for case in raw.training_cases().values()} == {
+        k: v["label"] for k, v in theirs.items()
+    }
     # Listed in dataset.json, the files may lie anywhere.
     listed = {"a": {"images": ["../elsewhere/a.nii.gz"], "label": "../elsewhere/a_label.nii.gz"}}
     change_json(dataset, dataset=listed)
@@ -234,23 +236,23 @@ def listed(dataset, **changed):
 def test_listed_cases_do_not_lead_to_other_folders(dataset, error_of, tmp_path, name, options):
     listed(dataset, **{name: {"images": ["imagesTr/case_Tr0_0000.nii.gz"], "label": "labelsTr/case_Tr0.nii.gz"}})
     before = files_of(tmp_path)
-    assert f"'dataset' has cases whose names are no file names: '{name}'" in error_of(*options)
+    assert f"'dataset' has cases whose names are not file names: '{name}'" in error_of(*options)
     assert files_of(tmp_path) == before
 
 
 @pytest.mark.parametrize("entry", [3, {}, {"images": []}, {"images": 3, "label": 4}, {"images": 3, "label": "a"}])
 def test_a_list_of_another_form_is_named(dataset, error_of, entry):
     listed(dataset, case_Tr1=entry)
-    assert "'dataset' is not in nnU-Net's form" in error_of()
+    assert "'dataset' is not in nnU-Net's format" in error_of()
 
 
 def test_labels_that_are_listed_elsewhere_are_read_and_not_written(dataset, error_of, output_of, tmp_path):
     shutil.copy(dataset / "labelsTr" / "case_Tr1.nii.gz", tmp_path / "elsewhere.nii.gz")
     entry = {"images": ["imagesTr/case_Tr1_0000.nii.gz"], "label": "../../elsewhere.nii.gz"}
     listed(dataset, case_Tr1=entry)
-    assert "3 instance maps fit their labels" in output_of()
+    assert "3 instance maps match their labels" in output_of()
     before = files_of(tmp_path)
-    assert "has labels outside of its folder: " + str(tmp_path / "elsewhere.nii.gz") in error_of(
+    assert "lists labels outside its folder: " + str(tmp_path / "elsewhere.nii.gz") in error_of(
         "--labels_from_instances", "--overwrite"
     )
     assert files_of(tmp_path) == before
@@ -267,7 +269,7 @@ def test_a_label_without_an_image_is_said(dataset, output_of):
     (dataset / "imagesTr" / "case_Tr1_0000.nii.gz").unlink()
     said = output_of()
     assert f"{dataset / 'labelsTr'} holds files of no training case: case_Tr1." in said
-    assert "2 instance maps fit their labels" in said
+    assert "2 instance maps match their labels" in said
 
 
 def test_plans_of_a_dataset_that_was_renamed_are_named(dataset, run, tmp_path):
@@ -278,4 +280,4 @@ def test_plans_of_a_dataset_that_was_renamed_are_named(dataset, run, tmp_path):
     (preprocessed / "dataset.json").write_text((dataset / "dataset.json").read_text())
     status, printed = run()
     assert status == 1
-    assert "nnUNetPlans.json is of Dataset001_Before, and nnU-Net looks for" in printed.err
+    assert "nnUNetPlans.json belongs to Dataset001_Before, and nnU-Net looks for" in printed.err

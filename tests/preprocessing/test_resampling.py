@@ -119,7 +119,7 @@ def test_each_voxel_has_the_id_of_the_nearest_source_voxel():
         at = (voxel + 0.5) * scale - 0.5
         own = source[tuple(np.floor(at + 0.5).astype(int))]
         distances = np.linalg.norm((lesion - at) * spacing, axis=1)
-        nearest = {source[tuple(i)] for i in lesion[np.isclose(distances, distances.min())]}
+        nearest = {source[tuple(voxel)] for voxel in lesion[np.isclose(distances, distances.min())]}
         expected[tuple(voxel)] = own or (min(nearest) if len(nearest) == 1 else -1)
     ids = np.unique(expected[expected > 0])
     decided = expected >= 0

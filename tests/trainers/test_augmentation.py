@@ -79,7 +79,7 @@ def test_the_semantic_channel_and_the_image_are_what_nnunet_makes_of_them():
     assert torch.equal(ours["segmentation"][:1], theirs["segmentation"])
 
 
-def test_ids_are_sampled_by_nearest_neighbour():
+def test_ids_are_sampled_by_nearest_neighbor():
     np.random.seed(0)
     data = InstanceSpatialTransform(spatial((40, 41, 42)))(**FindInstanceCenters()(**sample()))
     assert set(np.unique(data["segmentation"][1])) <= {-1, 0, 1, 2, 3}
@@ -203,9 +203,9 @@ def targets_with_the_upper_slices_ignored(first):
 def test_the_ignore_label_masks_all_losses():
     validity, instances = targets_with_the_upper_slices_ignored(20)
     assert (validity[20:21] == NOTHING).all()
-    labelled = np.delete(validity, 20, axis=0)
-    assert ((labelled == HEATMAP_AND_OFFSETS) == (np.delete(instances, 20, axis=0) > 0)).all()
-    assert (labelled != NOTHING).all()
+    labeled = np.delete(validity, 20, axis=0)
+    assert ((labeled == HEATMAP_AND_OFFSETS) == (np.delete(instances, 20, axis=0) > 0)).all()
+    assert (labeled != NOTHING).all()
 
 
 def test_a_lesion_beside_the_ignore_label_may_go_on_there():

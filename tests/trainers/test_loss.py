@@ -121,7 +121,7 @@ def test_voxels_of_the_ignore_label_take_no_part():
     assert with_ignored.item() == pytest.approx(FocalLoss(2.0)(logits[..., :2], torch.tensor([[1, 0]])).item())
 
 
-def test_without_a_labelled_voxel_it_is_zero_with_zero_gradient():
+def test_without_a_labeled_voxel_it_is_zero_with_zero_gradient():
     logits = torch.randn(1, 2, 4, requires_grad=True)
     loss = FocalLoss(2.0, ignore_label=2)(logits, torch.full((1, 4), 2))
     loss.backward()

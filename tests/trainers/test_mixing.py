@@ -50,15 +50,17 @@ def semantic_loss(trainer):
 
 def transforms(trainer):
     found = trainer.dataloader_train.data_loader.transforms.transforms
-    return [i.transform if isinstance(i, RandomTransform) else i for i in found]
+    return [one.transform if isinstance(one, RandomTransform) else one for one in found]
 
 
 def has(trainer, kind):
-    return any(isinstance(i, kind) for i in transforms(trainer))
+    return any(isinstance(transform, kind) for transform in transforms(trainer))
 
 
 def norms(trainer):
-    return {kind for i in trainer.network.modules() for kind in (_BatchNorm, _InstanceNorm) if isinstance(i, kind)}
+    return {
+        kind for part in trainer.network.modules() for kind in (_BatchNorm, _InstanceNorm) if isinstance(part, kind)
+    }
 
 
 def optimizer_and_schedule(trainer):
@@ -76,7 +78,7 @@ STOCK = {
     "nnUNetTrainerNoDA": (
         "no augmentation",
         lambda t: (
-            all("Spatial" not in type(i).__name__ and "Noise" not in type(i).__name__ for i in transforms(t))
+            all("Spatial" not in type(one).__name__ and "Noise" not in type(one).__name__ for one in transforms(t))
             and not has(t, MirrorTransform)
         ),
     ),
@@ -87,7 +89,7 @@ STOCK = {
     ),
     "nnUNetTrainer_onlyMirror01": (
         "mirroring along two axes",
-        lambda t: [tuple(i.allowed_axes) for i in transforms(t) if isinstance(i, MirrorTransform)] == [(0, 1)],
+        lambda t: [tuple(one.allowed_axes) for one in transforms(t) if isinstance(one, MirrorTransform)] == [(0, 1)],
     ),
     "nnUNetTrainerDiceLoss": ("Dice", lambda t: type(semantic_loss(t)) is MemoryEfficientSoftDiceLoss),
     "nnUNetTrainerDiceCELoss_noSmooth": (
@@ -154,11 +156,11 @@ def mixed(*bases):
 
 def outcome(train, *bases):
     """What a mix gives, in a word for the table."""
-    stock = next(i for i in bases if i.__name__ in STOCK)
+    stock = next(base for base in bases if base.__name__ in STOCK)
     try:
         trainer = train(mixed(*bases))
     except InputError as error:
-        order = ", ".join(i.__name__ for i in bases[::-1])
+        order = ", ".join(base.__name__ for base in bases[::-1])
         assert f"class X({order})" in str(error), error
         assert str(error).count("\n") == 0
         return "refused"
@@ -176,7 +178,7 @@ def test_every_mix_takes_effect_or_is_refused_with_the_order_that_does(train):
     for name, (effect, _) in STOCK.items():
         stock = recursive_find_trainer_class_by_name(name)
         cells = [outcome(train, *order) for ours in OURS for order in ((ours, stock), (stock, ours))]
-        assert all(i == "yes" for i in cells[::2]), (name, cells)
+        assert all(cell == "yes" for cell in cells[::2]), (name, cells)
         rows.append(f"| `{name}` | {effect} | {' | '.join(cells)} |")
     table = "\n".join(rows)
     assert table in RECIPES.read_text(), f"docs/recipes.md must have these rows:\n{table}"
@@ -188,7 +190,7 @@ def test_a_mixed_network_is_built_of_its_class_alone_as_the_predictor_does(train
     # nnU-Net looks at the names of the arguments.
     assert next(iter(inspect.signature(kind.build_network_architecture).parameters)) == "plans_manager"
     network = kind.build_network_architecture(trainer.plans_manager, trainer.configuration_manager, 1, 2, False)
-    assert any(isinstance(i, _BatchNorm) for i in network.modules())
+    assert any(isinstance(module, _BatchNorm) for module in network.modules())
     assert list(network.state_dict()) == list(trainer.network.state_dict())
     assert heads_of(network).n_channels == 6
 
@@ -232,7 +234,7 @@ def test_the_recipe_keeps_what_no_other_trainer_changes(train):
 
 def test_two_numbers_of_epochs_are_refused(train):
     five = recursive_find_trainer_class_by_name("nnUNetTrainer_5epochs")
-    with pytest.raises(InputError, match="has epochs = 10, and a trainer of nnU-Net that it mixes sets 5"):
+    with pytest.raises(InputError, match="has epochs = 10, but a trainer of nnU-Net mixed into it sets 5"):
         train(mixed(nnUNetTrainerConfLUNet_10epochs, five))
     assert train(mixed(five, nnUNetTrainerConfLUNet_10epochs)).num_epochs == 5
 

@@ -25,12 +25,12 @@ TAIL = np.exp(-(PATCH_RADIUS_SIGMAS**2) / 2)
 
 
 def batch_of(maps, spacing_mm, sigma_mm=2.0):
-    coded = [coded_targets(i, InstanceCenters.of(i), None, spacing_mm, sigma_mm) for i in maps]
-    return [torch.from_numpy(np.stack(i)) for i in zip(*coded, strict=True)]
+    coded = [coded_targets(instances, InstanceCenters.of(instances), None, spacing_mm, sigma_mm) for instances in maps]
+    return [torch.from_numpy(np.stack(array)) for array in zip(*coded, strict=True)]
 
 
 def check(maps, spacing_mm, sigma_mm=2.0, device=None):
-    codes, centers = (i.to(device) for i in batch_of(maps, spacing_mm, sigma_mm))
+    codes, centers = (array.to(device) for array in batch_of(maps, spacing_mm, sigma_mm))
     packed = unpack_targets(codes, centers, spacing_mm, sigma_mm).cpu().numpy()
     for found, instances in zip(packed, maps, strict=True):
         heatmap, offsets_mm = center_offset_targets(instances, spacing_mm, sigma_mm)
@@ -71,7 +71,7 @@ def test_a_patch_narrower_than_a_gaussian_sees_all_of_a_center_outside():
     whole[5:8, 17:20] = 1
     centers, patch = InstanceCenters.of(whole), slice(22, 26)
     coded = coded_targets(whole[:, patch], InstanceCenters(centers.ids, centers.voxels - [0, 22]), None, (1, 0.5), 2.0)
-    found = unpack_targets(*(torch.from_numpy(i)[None] for i in coded), (1, 0.5), 2.0)[0, HEATMAP]
+    found = unpack_targets(*(torch.from_numpy(array)[None] for array in coded), (1, 0.5), 2.0)[0, HEATMAP]
     expected, _ = center_offset_targets(whole, (1, 0.5))
     np.testing.assert_allclose(found, expected[:, patch], atol=TAIL * 1.01)
 

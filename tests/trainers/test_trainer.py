@@ -381,7 +381,7 @@ def test_nnunet_finds_every_trainer_and_the_users_own(monkeypatch, tmp_path):
         "from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet\n"
         "class nnUNetTrainerOfAUser(nnUNetTrainerConfLUNet):\n    alpha = 5\n"
     )
-    assert [i.name for i in nnunet_ext_path().iterdir() if i.name != "__pycache__"] == [
+    assert [file.name for file in nnunet_ext_path().iterdir() if file.name != "__pycache__"] == [
         "nnunetv2_conflunet_trainers.py"
     ]
     monkeypatch.setenv("nnUNet_extTrainer", os.pathsep.join([str(nnunet_ext_path()), str(own)]))
@@ -437,7 +437,7 @@ def test_four_touching_lesions_can_be_learned(base, device):
     validity = np.where(instances > 0, 2, 1)[None]
     packed = torch.from_numpy(np.concatenate([heatmap[None], offsets, validity])[None]).half()
     label = torch.from_numpy((instances > 0)[None, None].astype(np.int16))
-    target = [i.to(device) for i in (label, label[..., ::2, ::2, ::2], packed)]
+    target = [array.to(device) for array in (label, label[..., ::2, ::2, ::2], packed)]
     image = torch.from_numpy(np.stack([instances % 2 + 1.5 * (instances > 0)]))[None].float()
     image = (image + 0.1 * torch.randn_like(image)).to(device)
     optimizer = torch.optim.Adam(trainer.network.parameters(), 3e-3)
@@ -468,7 +468,7 @@ def test_offsets_beyond_30_mm_are_learned_step_by_step_in_the_trainers_own_preci
     position_mm = 8.0 * (np.arange(16) - 7.5)[:, None, None] * (instances > 0)
     assert np.abs(position_mm).max() == 36
     label = (instances > 0)[None, None].astype(np.int16)
-    target = [torch.from_numpy(i) for i in (label, label[..., ::2, ::2, ::2], codes[None], centers[None])]
+    target = [torch.from_numpy(array) for array in (label, label[..., ::2, ::2, ::2], codes[None], centers[None])]
     batch = {"data": torch.from_numpy(position_mm[None, None] / 36 + (instances > 0)).float(), "target": target}
     losses = [trainer.train_step(batch) for _ in range(60)]
     assert all(np.isfinite(step[part]) for step in losses for part in ("loss", "seg", "center", "offsets"))

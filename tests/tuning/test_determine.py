@@ -213,7 +213,7 @@ def test_files_are_whole_or_as_they_were(tmp_path, toys, references, monkeypatch
         replace_file(source, target)
 
     monkeypatch.setattr(os, "replace", failing)
-    with pytest.raises(InputError, match=r"cannot be written whole \(disk full\)"):
+    with pytest.raises(InputError, match=r"cannot be written completely \(disk full\)"):
         determine(model, references)
     assert (model / name).read_bytes() == (model / "plans.json").read_bytes() == older
     assert not [i.name for i in model.iterdir() if i.name.startswith(".")]
@@ -392,7 +392,7 @@ def test_the_command(tmp_path, toys):
 @pytest.mark.parametrize(
     "arguments, variables, message",
     [
-        ((), {}, "Name the model: its folder with -i, or -d"),
+        ((), {}, "Specify the model: its folder with -i, or -d"),
         (("-d", "7"), {"nnUNet_results": None}, "nnUNet_results is not set"),
         (("-d", "7"), {}, "7"),
         (("-i", "MODEL"), {"nnUNet_raw": None}, "nnUNet_raw is not set; name the folder of the reference"),

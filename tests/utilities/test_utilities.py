@@ -19,7 +19,7 @@ def test_a_file_appears_whole(tmp_path):
         assert temporary.name.endswith(".part.txt") and temporary.name.startswith(".")
         temporary.write_text("content")
         assert not (tmp_path / "new" / "a.part.txt").exists()
-    assert [i.name for i in (tmp_path / "new").iterdir()] == ["a.part.txt"]
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["a.part.txt"]
 
 
 def test_after_an_error_the_old_file_stands(tmp_path):
@@ -86,7 +86,8 @@ def test_on_a_full_disk_the_old_file_stands(disk, name, room):
 @pytest.mark.parametrize("too_long", ["a.csv", "b.json", "c.json"])
 def test_texts_appear_all_or_not_at_all(disk, too_long):
     def write():
-        write_texts({disk.folder / i: "1\n" * (5000 if i == too_long else 3) for i in ("a.csv", "b.json", "c.json")})
+        sizes = {name: 5000 if name == too_long else 3 for name in ("a.csv", "b.json", "c.json")}
+        write_texts({disk.folder / name: "1\n" * size for name, size in sizes.items()})
 
     assert_whole_or_as_before(disk, write, 4096)
     assert (disk.folder / too_long).stat().st_size == 10_000
@@ -117,7 +118,7 @@ def test_a_disk_that_fails_while_flushing_is_noticed(tmp_path, monkeypatch):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", failing)
-    with pytest.raises(InputError, match=r"a\.json cannot be written whole \(Input/output error\)"):
+    with pytest.raises(InputError, match=r"a\.json cannot be written completely \(Input/output error\)"):
         write_json([2], tmp_path / "a.json")
     assert read_json(tmp_path / "a.json") == [1] and len(list(tmp_path.iterdir())) == 1
 
@@ -129,7 +130,7 @@ def test_a_place_that_is_none_is_named(tmp_path):
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(InputError, match=r"folder\.json cannot be written \(Is a directory\)"):
         write_json([1], tmp_path / "folder.json")
-    assert sorted(i.name for i in tmp_path.iterdir()) == ["file", "folder.json"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder.json"]
 
 
 def _raise():

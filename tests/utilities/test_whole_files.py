@@ -35,9 +35,9 @@ def figure(path):
 
 
 WRITERS = [
-    *((f"sitk{i}", by_sitk(IDS)) for i in (".nii", ".nii.gz", ".nrrd", ".mha", ".gipl")),
-    *((f"plane{i}", by_sitk(PLANE)) for i in (".nii.gz", ".nrrd", ".mha")),
-    *((f"raw{i}", uncompressed_by_sitk) for i in (".nii", ".nrrd", ".mha")),
+    *((f"sitk{ending}", by_sitk(IDS)) for ending in (".nii", ".nii.gz", ".nrrd", ".mha", ".gipl")),
+    *((f"plane{ending}", by_sitk(PLANE)) for ending in (".nii.gz", ".nrrd", ".mha")),
+    *((f"raw{ending}", uncompressed_by_sitk) for ending in (".nii", ".nrrd", ".mha")),
     ("nibabel.nii", by_nibabel),
     ("nibabel.nii.gz", by_nibabel),
     ("photo.png", lambda path: io.imsave(path, PLANE, check_contrast=False)),

@@ -1,1 +1,1 @@
-"""The evaluation of a folder of cases: pairing of files, results of cases, strata, summary."""
+"""Evaluation of a folder of cases: pairing of files, results per case, strata, summary."""

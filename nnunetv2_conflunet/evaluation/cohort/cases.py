@@ -1,4 +1,4 @@
-"""The evaluation of the files of one case."""
+"""Evaluation of the files of one case."""
 
 from dataclasses import astuple, dataclass, field, fields, replace
 from typing import Any
@@ -21,17 +21,17 @@ from nnunetv2_conflunet.postprocessing.voxels import Voxels
 
 @dataclass(frozen=True, eq=False)
 class CaseResult:
-    """The results of one case, as plain values that JSON can hold.
+    """The results of one case, as plain values for JSON.
 
     Attributes:
         case: the case id.
         reference_file: path of the reference.
-        prediction_file: path of the prediction, None where it is missing.
+        prediction_file: path of the prediction, None if it is missing.
         metrics: names and values.
         sweep: rows of :meth:`.case.CaseEvaluation.sweep`.
-        removed: what the size filter took from the ``prediction`` and from the ``reference``.
-        dim: axes of the image; 3 for results of an earlier version, which did not store it.
-        lesions: columns of :func:`.lesions.describe_lesions`; empty in a summary, which has a table for all cases.
+        removed: what the size filter removed from the ``prediction`` and from the ``reference``.
+        dim: number of axes of the image; 3 for results of an earlier version, which did not store it.
+        lesions: columns of :func:`.lesions.describe_lesions`; empty in a summary, whose table holds all cases.
     """
 
     case: str
@@ -45,7 +45,7 @@ class CaseResult:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "CaseResult":
-        """The result from its entry in a file of this or an earlier version.
+        """A result from its JSON entry, of this or an earlier version.
 
         >>> CaseResult.from_json({"case": "MS_1", "metrics": {"TP": 2}}).dim
         3
@@ -53,7 +53,7 @@ class CaseResult:
         return cls(**{known.name: content[known.name] for known in fields(cls) if known.name in content})
 
     def to_json(self, with_lesions: bool = True) -> dict[str, Any]:
-        """The entry of the case in a file."""
+        """The JSON entry of the case."""
         return {name: value for name, value in vars(self).items() if with_lesions or name != "lesions"}
 
 
@@ -61,7 +61,7 @@ def evaluate_pair(pair: Pair, reader: type[BaseReaderWriter], settings: Evaluati
     """Read, check and evaluate the files of one case.
 
     Raises:
-        InputError: a file cannot be read, the two do not lie on one grid, or the size filter suits no lesion there.
+        InputError: a file cannot be read, the two are not on the same grid, or the size filter would remove everything.
     """
     reference, properties = read_instances(pair.reference, reader())
     geometry = Geometry.from_properties(reference.shape, properties)
@@ -72,8 +72,8 @@ def evaluate_pair(pair: Pair, reader: type[BaseReaderWriter], settings: Evaluati
         grid = Geometry.from_properties(prediction.shape, prediction_properties)
         refuse_other_grid(pair.prediction, grid, pair.reference, geometry, reader())
     spacing_mm = geometry.spacing_mm
-    if reference.shape[0] == 1:
-        # nnU-Net gives images a leading axis of length 1, whose spacing is a placeholder.
+    if geometry.is_plane:
+        # nnU-Net gives 2D images a leading axis of length 1, whose spacing is a placeholder.
         prediction, reference, spacing_mm = prediction[0], reference[0], spacing_mm[1:]
     refuse_limits(reference.shape, spacing_mm, settings.limits)
     foreground, removed = _without_small(Foreground.of(prediction, reference), spacing_mm, settings)
@@ -96,7 +96,7 @@ def evaluate_pair(pair: Pair, reader: type[BaseReaderWriter], settings: Evaluati
 
 
 def case_table(cases: list[CaseResult]) -> pd.DataFrame:
-    """One row a case: its id and its metrics.
+    """One row per case: its id and its metrics.
 
     >>> case_table([CaseResult("MS_1", metrics={"TP": 2, "FP": 0})]).to_dict("records")
     [{'case': 'MS_1', 'TP': 2, 'FP': 0}]
@@ -105,7 +105,7 @@ def case_table(cases: list[CaseResult]) -> pd.DataFrame:
 
 
 def lesion_table(cases: list[CaseResult]) -> pd.DataFrame:
-    """The lesions of all cases in one table, one row a lesion."""
+    """The lesions of all cases in one table, one row per lesion."""
     names = cases[0].lesions if cases else COLUMNS
     lesions = pd.DataFrame({name: [value for case in cases for value in case.lesions[name]] for name in names})
     return lesions.astype(dict.fromkeys(("match_id", "best_overlap_id", "held_by_id"), "Int64"))
@@ -114,7 +114,7 @@ def lesion_table(cases: list[CaseResult]) -> pd.DataFrame:
 def _without_small(
     foreground: Foreground, spacing_mm: tuple[float, ...], settings: EvaluationSettings
 ) -> tuple[Foreground, dict[str, dict[str, float]]]:
-    """The foreground without the instances that are too small, and what was removed from each side."""
+    """The foreground without instances that are too small, and what was removed on each side."""
     if not any(astuple(settings.limits)):
         return foreground, {}
     removed = {}

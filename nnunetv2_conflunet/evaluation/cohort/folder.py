@@ -1,4 +1,4 @@
-"""The evaluation of a folder, case by case and in parallel."""
+"""Evaluation of a folder, case by case and in parallel."""
 
 from nnunetv2_conflunet.evaluation.cohort.cases import CaseResult, evaluate_pair
 from nnunetv2_conflunet.evaluation.cohort.pairing import Pair, Pairing
@@ -9,10 +9,10 @@ from nnunetv2_conflunet.utilities.parallel import try_cases
 
 
 def expected_pairs(pairing: Pairing, settings: EvaluationSettings) -> list[Pair]:
-    """The cases to evaluate: all of them, or those with a prediction where the settings leave the others out.
+    """The cases to evaluate: all of them, or only those with a prediction if the settings say so.
 
     Raises:
-        InputError: references have no prediction and the settings do not allow that, or no case is left.
+        InputError: references without a prediction are not allowed by the settings, or no case is left.
     """
     not_taken = "".join(f" {note}" for note in pairing.notes)
     if settings.missing == "skip" and len(pairing.missing) == len(pairing.pairs):
@@ -36,14 +36,14 @@ def evaluate_pairs(
     Args:
         pairing: the cases.
         settings: how to evaluate.
-        num_processes: worker processes; another joblib backend can take the work through `joblib.parallel_config`.
-        part: which of the :func:`expected_pairs`.
+        num_processes: worker processes; `joblib.parallel_config` can choose another backend.
+        part: selects from the :func:`expected_pairs`.
 
     Returns:
         The result of each case.
 
     Raises:
-        InputError: predictions are missing, or any pair cannot be read or does not lie on one grid; it names all.
+        InputError: predictions are missing, or some pairs cannot be read or are not on the same grid; it names all.
     """
     pairs = expected_pairs(pairing, settings)[part]
     if settings.surface:

@@ -1,4 +1,4 @@
-"""The description of every reference and every predicted lesion of a case."""
+"""The table of all reference and predicted lesions of a case."""
 
 import numpy as np
 
@@ -19,23 +19,24 @@ COLUMNS = (
 def describe_lesions(
     case: str, evaluation: CaseEvaluation, geometry: Geometry, distances: dict[str, np.ndarray]
 ) -> dict[str, list]:
-    """Describe every lesion of a case, the references first, each side by ascending id.
+    """Describe every lesion of a case: references first, each side by ascending id.
 
     Args:
         case: the case id.
         evaluation: of the case.
         geometry: grid of the maps in three dimensions.
-        distances: of :func:`.surfaces.surface_distances`, each (M,) float64, one value a matched pair; may be empty.
+        distances: from :func:`.surfaces.surface_distances`, each (M,) float64, one value per matched pair; may be
+            empty.
 
     Returns:
-        Columns of plain values, one a lesion: case; side (``reference`` or ``prediction``); id; status (``TP`` or
-        ``FN`` of a reference, ``TP`` or ``FP`` of a prediction); match_id, match_iou, match_dice, match_volume_mm3 of
+        Columns of plain values, one per lesion: case; side (``reference`` or ``prediction``); id; status (``TP`` or
+        ``FN`` for a reference, ``TP`` or ``FP`` for a prediction); match_id, match_iou, match_dice, match_volume_mm3 of
         the matched lesion, under a many-to-one rule the one of highest IoU; best_overlap_id and best_overlap_iou,
         matched or not; n_voxels; volume_mm3; the centroid in mm, in the world convention that column ``world`` names;
         confluent, in the lesion's own map; answers_CLU, whether it counts for the confluent lesion units; merged, a
         prediction that holds several references, or one of these; split, a reference that holds several predictions,
-        or one of these; n_held, how many lesions of the other side it holds; held_by_id, the lesion of the other side
-        that holds it; a column ``match_...`` for each of the distances. What does not exist is None.
+        or one of these; n_held, the number of lesions of the other side that it holds; held_by_id, the lesion of the
+        other side that holds it; one column ``match_...`` per distance. Missing values are None.
     """
     foreground, table, matches = evaluation.foreground, evaluation.table, evaluation.matches
     voxel_mm3 = float(np.prod(evaluation.spacing_mm))
@@ -64,9 +65,9 @@ def _side(
     multiple: str,
     part: str,
 ) -> dict[str, list]:
-    """Columns of the side that is the prediction of the table; `multiple` and `part` name those about holding."""
+    """Columns for the prediction side of the table; `multiple` and `part` name the columns for merges and splits."""
     n = len(table.prediction_ids)
-    # The last of several assignments stays: that of the highest IoU, the lowest id at a tie.
+    # Of several assignments the last one stays: the highest IoU, at a tie the lowest id.
     order = np.lexsort((-matches.reference, matches.iou))
     pair, partner = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
     pair[matches.prediction[order]], partner[matches.prediction[order]] = order, matches.reference[order]
@@ -100,10 +101,10 @@ def _at(values: np.ndarray, index: np.ndarray) -> list:
 
 
 def _centroids_mm(ids: np.ndarray, coordinates: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """(N, 3) world position in mm of the center of mass of each instance by ascending id."""
+    """(N, 3) world position in mm of each instance's center of mass, by ascending id."""
     _, instance, n_voxels = np.unique(ids[ids > 0], return_inverse=True, return_counts=True)
     centers = np.zeros((len(n_voxels), 3))
-    # Two-dimensional maps lack the leading axis of length 1 that their geometry has.
+    # 2D maps lack the leading axis of length 1 that their geometry has.
     for axis, values in enumerate(coordinates[ids > 0].T, start=3 - coordinates.shape[1]):
         centers[:, axis] = np.bincount(instance, values, len(n_voxels)) / n_voxels
     return geometry.to_world_mm(centers)

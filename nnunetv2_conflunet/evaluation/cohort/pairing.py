@@ -1,4 +1,4 @@
-"""Which file of one folder belongs to which file of another."""
+"""Pairing of the files in two folders."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,17 +14,17 @@ from nnunetv2_conflunet.imageio.case_folder import (
 )
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json
-from nnunetv2_conflunet.utilities.nnunet_folders import TRAINING_INSTANCES
+from nnunetv2_conflunet.utilities.nnunet_folders import INSTANCES_FOLDER, TRAINING_INSTANCES
 
-REFERENCE_SUBFOLDERS = (TRAINING_INSTANCES, "instances")
-PREDICTION_SUBFOLDERS = ("validation/instances", "instances")
-# dataset.json of a model lies beside its fold folders, two levels above a fold's validation folder.
+REFERENCE_SUBFOLDERS = (TRAINING_INSTANCES, INSTANCES_FOLDER)
+PREDICTION_SUBFOLDERS = (f"validation/{INSTANCES_FOLDER}", INSTANCES_FOLDER)
+# A model's dataset.json is next to its fold folders, two levels above a fold's validation folder.
 LEVELS_TO_DATASET_JSON = 4
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One case: its reference file and its prediction, None where there is none."""
+    """One case: its reference file and its prediction, if any."""
 
     case: str
     reference: Path
@@ -38,9 +38,9 @@ class Pairing:
     Attributes:
         pairs: sorted by case.
         extra: cases with a prediction but no reference.
-        reader: class of the reader for every file.
+        reader: class of the reader for all files.
         file_ending: such as ``.nii.gz``.
-        notes: what in the folders looks like an image and is not taken, a sentence a folder.
+        notes: entries that look like images and are skipped, one sentence per folder.
         missing: cases without a prediction.
     """
 
@@ -63,11 +63,11 @@ def pair_folders(reference: Path, prediction: Path, dataset_json: Path | None = 
         prediction: a folder of instance maps, or one that holds them in ``instances`` (the output of nnUNetv2_predict,
             a validation folder, the folder of a fold). For a validation folder with nnU-Net's ``summary.json`` the
             cases of that file are expected, otherwise all of `reference`.
-        dataset_json: names file ending and reader. Default: the dataset.json near either folder, else the one ending
-            that both folders share.
+        dataset_json: names file ending and reader. Default: the dataset.json near either folder, else the only ending
+            common to both folders.
 
     Raises:
-        InputError: a folder does not exist, holds no instance maps, or the file ending is not known.
+        InputError: a folder does not exist or holds no instance maps, or the file ending is unknown.
     """
     for folder in (reference, prediction):
         if not folder.is_dir():
@@ -98,7 +98,7 @@ def _with_subfolder(folder: Path, names: tuple[str, ...]) -> Path:
 
 
 def _cases_of_validation(folder: Path, ending: str) -> list[str] | None:
-    validation = folder.parent if folder.name == "instances" else folder
+    validation = folder.parent if folder.name == INSTANCES_FOLDER else folder
     summary = validation / "summary.json"
     if validation.name != "validation" or not summary.is_file():
         return None
@@ -118,7 +118,7 @@ def _dataset_json(given: Path | None, reference_folder: Path, prediction_folder:
 def _shared_ending(reference_folder: Path, prediction_folder: Path) -> str:
     found = endings_of(reference_folder, prediction_folder)
     if len(found) != 1:
-        seen = f"both hold files with {', '.join(found)}" if found else "no file format of nnU-Net is in both"
+        seen = f"both hold files with {', '.join(found)}" if found else "they have no file format of nnU-Net in common"
         raise InputError(
             f"The format of the instance maps in {reference_folder} and {prediction_folder} is not clear: {seen}. Name "
             "the dataset.json with -djfile, or check the folders."

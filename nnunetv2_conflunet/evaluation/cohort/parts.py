@@ -1,4 +1,4 @@
-"""An evaluation in several parts, on several machines, and their merge."""
+"""Evaluation in several parts, on one or more machines, and their merge."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json, write_json
 
 PARTS_FOLDER = "evaluation_parts"
-# What a part must say of a case, so that it can be joined with others.
+# Entries that each case of a part must have for the merge.
 PART_OF_CASE = {"case", "metrics", "sweep", "removed", "lesions"}
 
 
 def part_file(folder: Path, part_id: int, num_parts: int) -> Path:
-    """Where a part's results lie.
+    """The file of a part's results.
 
     >>> part_file(Path("out"), 0, 2).as_posix()
     'out/evaluation_parts/part_0_of_2.json'
@@ -24,13 +24,13 @@ def part_file(folder: Path, part_id: int, num_parts: int) -> Path:
 def check_part(part_id: int, num_parts: int) -> None:
     """Raise an InputError for a part that does not exist."""
     if num_parts < 1 or not 0 <= part_id < num_parts:
-        raise InputError(f"There is no part {part_id} of {num_parts}; -part_id counts from 0 to -num_parts less 1.")
+        raise InputError(f"There is no part {part_id} of {num_parts}; -part_id counts from 0 to -num_parts minus 1.")
 
 
 def write_part(
     folder: Path, part_id: int, num_parts: int, settings: EvaluationSettings, cases: list[CaseResult]
 ) -> Path:
-    """Write the results of one part, whole or not at all."""
+    """Write the results of one part, completely or not at all."""
     path = part_file(folder, part_id, num_parts)
     write_json({"settings": settings.to_json(), "cases": [case.to_json() for case in cases]}, path)
     return path
@@ -42,7 +42,7 @@ def merge_parts(folder: Path, num_parts: int, settings: EvaluationSettings, expe
     Args:
         folder: where the parts were written.
         num_parts: their number.
-        settings: those that the parts must have been made with.
+        settings: the settings that the parts must have been made with.
         expected: the ids of all cases.
 
     Raises:
@@ -58,11 +58,11 @@ def merge_parts(folder: Path, num_parts: int, settings: EvaluationSettings, expe
     for file in files:
         content = read_json(file)
         if not _is_part(content):
-            raise InputError(f"{file} is no part of an evaluation by this command; repeat it.")
+            raise InputError(f"{file} is not a part of an evaluation by this command; repeat it.")
         stored = ADDED | content["settings"]
         differing = sorted(name for name, value in settings.to_json().items() if stored.get(name) != value)
         if differing:
-            raise InputError(f"{file} was made with another {list_some(differing)}; repeat it or give its options.")
+            raise InputError(f"{file} was made with a different {list_some(differing)}; repeat it, or use its options.")
         cases += [CaseResult.from_json(entry) for entry in content["cases"]]
     cases.sort(key=lambda case: case.case)
     found = [case.case for case in cases]

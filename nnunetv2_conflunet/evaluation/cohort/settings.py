@@ -1,4 +1,4 @@
-"""The options of an evaluation, checked before any work."""
+"""The options of an evaluation, checked before the work starts."""
 
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -12,24 +12,24 @@ from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.options import option
 
 MISSING_POLICIES = ("error", "worst", "skip")
-# Options that earlier versions did not store, with the values that they stand for there.
+# Options that earlier versions did not store, with the values in effect there.
 ADDED = {"min_area_mm2": 0.0}
 
 
 @dataclass(frozen=True)
 class EvaluationSettings(CaseSettings):
-    """How a folder is evaluated: the options of one case and those of the whole; the connectivity is 6, 18 or 26.
+    """How a folder is evaluated: the options of each case and of the whole; the connectivity is 6, 18 or 26.
 
     Attributes:
         missing: what a reference without a prediction means: ``"error"``, ``"worst"`` (an empty prediction) or
             ``"skip"``.
-        min_volume_mm3: smaller instances are removed from both maps before anything else; 0 keeps all. Does not act in
-            a plane.
-        min_extent_mm: so are instances that are shorter along an axis; 0 keeps all.
-        min_area_mm2: in a plane so are smaller instances; 0 keeps all.
+        min_volume_mm3: instances with a smaller volume are removed from both maps first; 0 keeps all. Not used in 2D.
+        min_extent_mm: so are instances that are shorter along any axis; 0 keeps all.
+        min_area_mm2: so are, in 2D, instances with a smaller area; 0 keeps all.
         surface: add surface distances of the matched pairs.
         nsd_tolerance_mm: tolerance of the normalized surface Dice.
-        volume_bins_mm3: inner borders of the volume strata, ascending; a lesion on a border belongs to the upper one.
+        volume_bins_mm3: inner borders of the volume strata, ascending; a lesion on a border belongs to the larger
+            stratum.
 
     Raises:
         InputError: a value out of range.
@@ -38,7 +38,7 @@ class EvaluationSettings(CaseSettings):
     0.5
     """
 
-    missing: str = option("error", "references without a prediction: stop, or score", choices=MISSING_POLICIES[:2])
+    missing: str = option("error", "references without a prediction: stop, or score them", choices=MISSING_POLICIES[:2])
     min_volume_mm3: float = limit_option("min_volume_mm3")
     min_extent_mm: float = limit_option("min_extent_mm")
     min_area_mm2: float = limit_option("min_area_mm2")
@@ -68,5 +68,5 @@ class EvaluationSettings(CaseSettings):
         return SizeLimits(self.min_volume_mm3, self.min_extent_mm, self.min_area_mm2)
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as JSON gives them back."""
+        """The settings as they are read back from JSON."""
         return {**asdict(self), "volume_bins_mm3": list(self.volume_bins_mm3)}

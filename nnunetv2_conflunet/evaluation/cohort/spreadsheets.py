@@ -1,4 +1,4 @@
-"""CSV files in which no name is a formula to a spreadsheet."""
+"""CSV files whose names cannot act as spreadsheet formulas."""
 
 import re
 from pathlib import Path
@@ -7,14 +7,14 @@ import pandas as pd
 
 from nnunetv2_conflunet.utilities.errors import InputError
 
-# The columns that hold what users named.
+# Columns with names chosen by users.
 NAMES = ("case", "first", "second")
-# Spreadsheets run a cell that begins so, and show one that begins with an apostrophe as text (OWASP, CSV injection).
+# Spreadsheets execute cells that begin like this; a leading apostrophe makes them text (OWASP, CSV injection).
 FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 
 
 def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with an apostrophe before each name that a spreadsheet would run; :func:`read_csv` takes it away.
+    """The table with an apostrophe before each name that a spreadsheet would execute; :func:`read_csv` removes it.
 
     >>> without_formulas(pd.DataFrame({"case": ["=1+2", "MS_1"]}))["case"].tolist()
     ["'=1+2", 'MS_1']
@@ -23,13 +23,13 @@ def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """Read a table that was written by :func:`without_formulas`, with the true names.
+    """Read a table written with :func:`without_formulas` and restore the names.
 
     Raises:
-        InputError: the file is missing or is no table.
+        InputError: the file is missing or is not a table.
     """
     try:
-        # "NA" is a name; what is undefined is empty.
+        # "NA" is a valid name; undefined values are empty.
         table = pd.read_csv(path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"

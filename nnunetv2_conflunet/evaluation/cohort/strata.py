@@ -9,19 +9,19 @@ from nnunetv2_conflunet.evaluation.metrics.formulas import detection_ratios, rat
 
 
 def strata_by_volume(lesions: pd.DataFrame, borders_mm3: tuple[float, ...], unit: str = "mm3") -> list[dict]:
-    """Metrics of the lesions of each volume range.
+    """Metrics of the lesions in each volume range.
 
-    Recall is that of the references in the range, precision that of the predictions in it. For PQ a pair belongs to
-    the range of its reference, an unmatched lesion to its own.
+    Recall is over the references in the range, precision over the predictions in it. For PQ a matched pair belongs to
+    the range of its reference, an unmatched lesion to its own range.
 
     Args:
         lesions: the rows of :func:`.lesions.describe_lesions` of any number of cases.
-        borders_mm3: inner borders, ascending; a lesion on a border belongs to the upper range.
-        unit: of the borders in the names of the ranges, ``mm2`` for areas of planes.
+        borders_mm3: inner borders, ascending; a lesion on a border belongs to the larger range.
+        unit: of the borders, in the names of the ranges; ``mm2`` for areas in 2D.
 
     Returns:
-        For each range, small to large: stratum, n_reference, n_prediction, TP, FN, FP, Recall, Precision, SQ, PQ.
-        TP counts references that are matched; ratios of no lesions are NaN.
+        For each range, from small to large: stratum, n_reference, n_prediction, TP, FN, FP, Recall, Precision, SQ, PQ.
+        TP counts matched references; ratios without lesions are NaN.
 
     >>> lesions = pd.DataFrame({"side": ["reference", "prediction"], "status": ["TP", "TP"], "volume_mm3": [20.0, 35.0],
     ...                         "match_iou": [0.5, 0.5], "match_dice": [0.6, 0.6]})
@@ -38,10 +38,10 @@ def strata_by_volume(lesions: pd.DataFrame, borders_mm3: tuple[float, ...], unit
 
 
 def strata_by_confluence(lesions: pd.DataFrame) -> list[dict]:
-    """The same for confluent and isolated lesions.
+    """The same metrics for confluent and isolated lesions.
 
-    A reference is confluent when it is a confluent lesion unit, a prediction when the reference that it matches or,
-    unmatched, overlaps most by IoU is one; a prediction that overlaps nothing counts as isolated.
+    A reference is confluent if it is a confluent lesion unit. A prediction is confluent if its matched reference is one
+    or, without a match, the reference with the highest IoU; without any overlap it counts as isolated.
     """
     confluent = lesions["answers_CLU"].astype(bool)
     return [_metrics("confluent", lesions[confluent]), _metrics("isolated", lesions[~confluent])]

@@ -1,4 +1,4 @@
-"""Means, deviations and pooled values of the cases of a folder, and the files that hold them."""
+"""Means, standard deviations and pooled values over the cases of a folder, and the files with the results."""
 
 from pathlib import Path
 from typing import Any
@@ -25,16 +25,16 @@ def summarize(
     """Summarize the evaluated cases in the shape of nnU-Net's ``summary.json``.
 
     Args:
-        cases: of :func:`.folder.evaluate_pairs`.
+        cases: from :func:`.folder.evaluate_pairs`.
         lesions: the rows of all their lesions.
-        settings: the evaluation's.
-        pairing: which cases have no prediction or no reference, and the reader.
+        settings: of the evaluation.
+        pairing: the cases without a prediction or a reference, and the reader.
 
     Returns:
-        ``metric_per_case``, ``mean``, ``std`` (ddof 1) and ``n`` (number of cases for which the metric is defined,
-        over which mean and std are taken) by metric, ``pooled`` (metrics of the summed counts), ``sweep`` (means over
-        cases at other IoU thresholds), ``strata``, ``removed`` (sums of what the size filter took), ``dim`` (2 where
-        all images are planes), ``missing``, ``extra``, ``notes``, ``settings``, ``reader`` and ``version``.
+        ``metric_per_case``, ``mean``, ``std`` (ddof 1) and ``n`` (number of cases with a defined value, over which
+        mean and std are taken) by metric, ``pooled`` (metrics of the summed counts), ``sweep`` (means over cases at
+        other IoU thresholds), ``strata``, ``removed`` (totals of the size filter), ``dim`` (2 if all images are 2D),
+        ``missing``, ``extra``, ``notes``, ``settings``, ``reader`` and ``version``.
     """
     dim = 2 if all(case.dim == 2 for case in cases) else 3
     table = case_table(cases).drop(columns="case").astype(float)
@@ -67,10 +67,10 @@ def summarize(
 
 
 def pooled_metrics(table: pd.DataFrame, lesions: pd.DataFrame) -> dict[str, float]:
-    """Metrics as if all cases were one: from summed counts, volumes and matched pairs.
+    """Metrics over the pooled lesions of all cases: from summed counts, volumes and matched pairs.
 
     Args:
-        table: one row a case, one column a metric.
+        table: one row per case, one column per metric.
         lesions: the rows of all lesions.
     """
     sums = table.sum()
@@ -78,7 +78,7 @@ def pooled_metrics(table: pd.DataFrame, lesions: pd.DataFrame) -> dict[str, floa
     pooled |= {name: float(sums[name]) for name in table.columns if name.endswith("_mm3")}
     both_mm3 = sums["load_prediction_mm3"] + sums["load_reference_mm3"]
     pooled["DSC"] = ratio(both_mm3 - sums["FP_volume_mm3"] - sums["FN_volume_mm3"], both_mm3)
-    # One prediction has one match at most under every rule, so its row stands for the pair.
+    # Under every rule a prediction has at most one match, so its row represents the pair.
     pairs = lesions[(lesions["side"] == "prediction") & (lesions["status"] == "TP")]
     for suffix, chosen in (("", pairs), ("_CLU", pairs[pairs["answers_CLU"].astype(bool)])):
         counts = [sums[f"{name}{suffix}"] for name in ("TP", "FP", "FN")]
@@ -94,7 +94,7 @@ def result_files(folder: Path) -> list[Path]:
 
 def write_results(folder: Path, summary: dict, cases: list[CaseResult], lesions: pd.DataFrame) -> list[Path]:
     """Write ``summary_instances.json``, ``cases.csv`` and ``lesions.csv``: all of them or none."""
-    # The summary, by which an evaluation is found, comes last.
+    # The summary, which marks an evaluation, comes last.
     summary_file, *table_files = files = result_files(folder)
     tables = (without_formulas(table).to_csv(index=False) for table in (case_table(cases), lesions))
     write_texts({**dict(zip(table_files, tables, strict=True)), summary_file: json_text(summary)})
@@ -114,7 +114,7 @@ def _sum_of_removed(cases: list[CaseResult]) -> dict[str, dict[str, float]]:
 def _notes(
     lesions: pd.DataFrame, settings: EvaluationSettings, pairing: Pairing, removed: dict[str, dict[str, float]]
 ) -> list[str]:
-    """What a reader of the numbers must know."""
+    """Notes that readers of the results need."""
     notes, missing, extra = [], pairing.missing, pairing.extra
     if missing:
         treated = "scored as empty predictions" if settings.missing == "worst" else "left out of every number"
@@ -131,7 +131,7 @@ def _notes(
     for side, other in (("prediction", "reference"), ("reference", "prediction")):
         if len(sides[side]) and sides[side].eq(1).all() and sides[other].nunique() > 1:
             notes.append(
-                f"Every {side} has 1 as its only id, so each map counts as one lesion; semantic masks need "
+                f"Every {side} has 1 as its only id, so each map counts as one lesion; convert semantic masks to "
                 "instances first."
             )
     return notes

@@ -1,1 +1,1 @@
-"""Lesion-level metrics of one case: overlaps, matching, confluence. Arrays only, no files."""
+"""Lesion-level metrics of one case: overlap, matching, confluence. Arrays only, no files."""

@@ -1,4 +1,4 @@
-"""The evaluation of one case."""
+"""Evaluation of one case."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ SWEPT = ("TP", "FP", "FN", "Precision", "Recall", "F1", "SQ", "PQ")
 
 @dataclass(frozen=True, eq=False)
 class CaseEvaluation:
-    """What the two maps of one case gave.
+    """The evaluation of the two maps of one case.
 
     Attributes:
         foreground: voxels of both maps.
@@ -26,7 +26,7 @@ class CaseEvaluation:
         table: overlaps of all instances.
         matches: the matched pairs.
         confluent: (R,) bool, which references are confluent lesion units.
-        metrics: names and values, with undefined ratios as the policy wants them.
+        metrics: names and values, with undefined ratios replaced according to the policy.
     """
 
     foreground: Foreground
@@ -38,11 +38,11 @@ class CaseEvaluation:
     metrics: dict[str, float]
 
     def confluent_predictions(self) -> np.ndarray:
-        """(P,) bool, which predictions share a component of the predicted mask with another one."""
+        """(P,) bool, which predictions share a component of the predicted mask with another prediction."""
         return _confluent(self.foreground.coordinates, self.foreground.prediction, self.settings)
 
     def sweep(self) -> list[dict[str, float]]:
-        """Counts and detection metrics at each of the :data:`SWEEP_THRESHOLDS`, from the one overlap table."""
+        """Counts and detection metrics at each of the :data:`SWEEP_THRESHOLDS`, from the same overlap table."""
         rows = []
         for threshold in SWEEP_THRESHOLDS:
             matches = match(self.table, self.settings.matching, threshold)
@@ -63,16 +63,16 @@ def evaluate_case(
     clu: str = "shared",
     undefined: str = "nan",
 ) -> dict[str, float]:
-    """Lesion-level metrics of one case. Every metric is defined in ``docs/metrics.md``.
+    """Lesion-level metrics of one case. ``docs/metrics.md`` defines every metric.
 
-    The maps are taken as they are; filter small instances from both beforehand where that is wanted
+    The maps are used as given. To ignore small instances, remove them from both maps first
     (:func:`nnunetv2_conflunet.postprocessing.remove_small_instances`).
 
     Args:
         prediction: (X, Y) or (X, Y, Z), predicted instance ids as integers or integral floats, 0 is background.
-        reference: the same shape, ids of the ground truth; ids of the two maps need not correspond.
+        reference: the same shape, ids of the ground truth; the ids of the two maps are independent.
         spacing_mm: voxel size in mm along each axis.
-        iou_threshold: a pair matches above it, strictly.
+        iou_threshold: pairs match only strictly above it.
         connectivity: of the reference's connected components, 6, 18 or 26 (see :func:`.confluence.find_confluent`).
         matching: ``"paper"``, ``"isbi2024"``, ``"greedy"`` or ``"hungarian"`` (see :func:`.matching.match`).
         clu: ``"shared"`` or ``"eq3"`` (see :func:`.confluence.find_confluent`).
@@ -84,7 +84,7 @@ def evaluate_case(
         in count and volumes in mm3. Undefined ratios are NaN.
 
     Raises:
-        InputError: shapes that differ, values that are no ids, a spacing that does not fit, or an unknown option.
+        InputError: shapes differ, values are not ids, the spacing does not fit the shape, or an option is unknown.
 
     >>> import numpy as np
     >>> reference = np.zeros((1, 20), int)
@@ -98,7 +98,7 @@ def evaluate_case(
 
 
 def assess(foreground: Foreground, spacing_mm: tuple[float, ...], settings: CaseSettings) -> CaseEvaluation:
-    """:func:`evaluate_case` from the foreground of both maps, with the overlaps and matches behind the metrics.
+    """Like :func:`evaluate_case`, from the foreground of both maps, with the overlaps and matches behind the metrics.
 
     >>> evaluation = assess(Foreground.of(np.array([[5, 5, 0]]), np.array([[7, 7, 7]])), (1, 1), CaseSettings())
     >>> evaluation.matches.iou

@@ -7,9 +7,9 @@ import numpy as np
 from nnunetv2_conflunet.evaluation.metrics.matching import Matches, best_pairs
 from nnunetv2_conflunet.evaluation.metrics.overlap import OverlapTable
 
-# An instance is held by the instance of the other map that has more than this share of its voxels: by one at most.
+# An instance is held by the instance of the other map that covers more than this share of it: at most one does.
 MERGE_SHARE = 0.5
-# Mean share of lesion voxels that the normalized Dice scales to (Raina et al., ISBI 2023).
+# The mean lesion load to which the normalized Dice scales (Raina et al., ISBI 2023).
 NORMALIZED_LOAD = 0.001
 
 SEMANTIC = ("DSC", "nDSC")
@@ -18,7 +18,7 @@ RATIOS = ("Precision", "Recall", "F1", *SEMANTIC, "DSC_TP", "PQ", "SQ", "RQ", *C
 DISTANCES = ("ASD_mm", "HD95_mm")
 MERGES = ("n_merging_predictions", "n_merged_references", "n_splitting_predictions", "n_split_references")
 COUNTS = ("TP", "FP", "FN", "n_prediction", "n_reference", "n_CLU", "TP_CLU", "FP_CLU", "FN_CLU", *MERGES)
-# Errors: the other metrics that can rank methods are ratios, of which the highest is best.
+# Errors. All other metrics that can rank methods are ratios, for which higher is better.
 LOWER_IS_BETTER = (
     *("DiC", "FP", "FN", "FP_CLU", "FN_CLU", "load_error_mm3", "FP_volume_mm3", "FN_volume_mm3"),
     *("FP_lesion_volume_mm3", "FN_lesion_volume_mm3", *DISTANCES, *MERGES),
@@ -27,14 +27,14 @@ UNDEFINED_POLICIES = ("nan", "worst", "authors")
 
 
 def ratio(numerator: float, denominator: float) -> float:
-    """The quotient, NaN for 0 / 0."""
+    """The quotient; NaN if the denominator is 0."""
     return numerator / denominator if denominator else math.nan
 
 
 def detection_metrics(table: OverlapTable, matches: Matches) -> dict[str, float]:
     """Counts and lesion-wise ratios: TP, FP, FN, Precision, Recall, F1, DiC, DSC_TP, SQ, RQ, PQ and more.
 
-    PQ = SQ * RQ (Kirillov et al., CVPR 2019, eq. 2), 0 where lesions exist and none is matched.
+    PQ = SQ * RQ (Kirillov et al., CVPR 2019, eq. 2), 0 if there are lesions but none is matched.
     """
     n_prediction, n_reference = len(table.prediction_ids), len(table.reference_ids)
     tp = len(matches.prediction)
@@ -54,7 +54,7 @@ def detection_metrics(table: OverlapTable, matches: Matches) -> dict[str, float]
 
 
 def detection_ratios(tp: float, fp: float, fn: float, iou_sum: float, dice_sum: float) -> dict[str, float]:
-    """Precision, Recall, F1, DSC_TP, SQ, RQ and PQ of matched pairs and the unmatched lesions beside them.
+    """Precision, Recall, F1, DSC_TP, SQ, RQ and PQ from matched pairs and unmatched lesions.
 
     Args:
         tp: number of matched pairs.
@@ -67,7 +67,7 @@ def detection_ratios(tp: float, fp: float, fn: float, iou_sum: float, dice_sum: 
     0.6000000000000001
     """
     f1, sq = ratio(2 * tp, 2 * tp + fp + fn), ratio(iou_sum, tp)
-    # Without pairs F1 is 0 where there are lesions and NaN where there are none, and so are PQ and Precision.
+    # Without pairs F1 is 0 if there are lesions and NaN if there are none; PQ and Precision are the same.
     return {
         "Precision": ratio(tp, tp + fp) if tp + fp else f1,
         "Recall": ratio(tp, tp + fn),
@@ -80,17 +80,17 @@ def detection_ratios(tp: float, fp: float, fn: float, iou_sum: float, dice_sum: 
 
 
 def semantic_metrics(table: OverlapTable, n_voxels: int, voxel_mm3: float) -> dict[str, float]:
-    """Dice of the two supports, its load-normalized form, volumes and lesion loads.
+    """Dice of the two foregrounds, normalized Dice, error volumes and lesion loads.
 
     Args:
         table: overlaps of the two maps.
-        n_voxels: voxels of the whole map, which the normalized Dice scales by.
-        voxel_mm3: volume of a voxel (area of a pixel in mm2 in two dimensions).
+        n_voxels: number of voxels of the whole map, for the normalized Dice.
+        voxel_mm3: volume of a voxel (in 2D, the area of a pixel in mm2).
     """
     prediction, reference = int(table.prediction_voxels.sum()), int(table.reference_voxels.sum())
     tp = int(table.pair_voxels.sum())
     fp, fn = prediction - tp, reference - tp
-    # Raina et al., ISBI 2023: false positives are scaled to what they would be at a load of 0.1 %.
+    # Raina et al., ISBI 2023: false positives are scaled to a lesion load of 0.1 %.
     scale = 1.0
     if 0 < reference < n_voxels:
         scale = (1 - NORMALIZED_LOAD) * reference / (NORMALIZED_LOAD * (n_voxels - reference))
@@ -107,7 +107,7 @@ def semantic_metrics(table: OverlapTable, n_voxels: int, voxel_mm3: float) -> di
 
 
 def unmatched_volumes(table: OverlapTable, matches: Matches, voxel_mm3: float) -> dict[str, float]:
-    """Volumes of the predicted and the reference lesions that have no match, in mm3."""
+    """Volumes of the unmatched predicted and reference lesions in mm3."""
     predicted, referred = table.prediction_voxels.astype(float), table.reference_voxels.astype(float)
     predicted[matches.prediction] = referred[matches.reference] = 0
     return {
@@ -117,10 +117,11 @@ def unmatched_volumes(table: OverlapTable, matches: Matches, voxel_mm3: float) -
 
 
 def confluence_metrics(table: OverlapTable, matches: Matches, confluent: np.ndarray) -> dict[str, float]:
-    """Metrics of the confluent lesion units, counted from the one global matching.
+    """Metrics of the confluent lesion units, from the same global matching.
 
-    A prediction belongs to the CLUs when it matches one or, unmatched, when the reference of highest IoU is one; so
-    TP_CLU + FP_CLU are the predictions that answer CLUs, and a perfect prediction has Precision_CLU = PQ_CLU = 1.
+    A prediction belongs to the CLUs if it matches one or, without a match, if the reference with the highest IoU is
+    one. So TP_CLU + FP_CLU counts the predictions that belong to CLUs, and a perfect prediction has Precision_CLU =
+    PQ_CLU = 1.
 
     Args:
         table: overlaps of the two maps.
@@ -142,7 +143,7 @@ def confluence_metrics(table: OverlapTable, matches: Matches, confluent: np.ndar
 
 
 def belongs_to_confluent(table: OverlapTable, matches: Matches, confluent: np.ndarray) -> np.ndarray:
-    """(P,) bool: predictions whose match, or without one whose reference of highest IoU, is a CLU."""
+    """(P,) bool: predictions whose match or, without one, whose reference with the highest IoU is a CLU."""
     best = best_pairs(table)
     answered = np.where(best >= 0, table.pair_reference[best], -1) if len(table.pair_voxels) else best
     answered[matches.prediction] = matches.reference
@@ -152,11 +153,11 @@ def belongs_to_confluent(table: OverlapTable, matches: Matches, confluent: np.nd
 
 
 def held_references(table: OverlapTable) -> tuple[np.ndarray, np.ndarray]:
-    """Which predictions hold references, that is more than half of their voxels.
+    """Which predictions hold which references, that is, cover more than half of their voxels.
 
     Returns:
-        (P,) int64, number of references that each prediction holds: two or more are merged by it.
-        (R,) int64, index of the prediction that holds each reference, -1 for none.
+        (P,) int64, number of references held by each prediction; it merges two or more.
+        (R,) int64, index of the prediction that holds each reference, -1 if none does.
     """
     held = table.pair_voxels > MERGE_SHARE * table.reference_voxels[table.pair_reference]
     holder = np.full(len(table.reference_ids), -1, np.int64)
@@ -165,7 +166,7 @@ def held_references(table: OverlapTable) -> tuple[np.ndarray, np.ndarray]:
 
 
 def merge_metrics(table: OverlapTable) -> dict[str, int]:
-    """Numbers of merging predictions and merged references, of split references and splitting predictions."""
+    """Counts of merging predictions, merged references, split references and splitting predictions."""
     merged, _ = held_references(table)
     split, _ = held_references(table.swapped())
     return {
@@ -177,12 +178,12 @@ def merge_metrics(table: OverlapTable) -> dict[str, int]:
 
 
 def apply_undefined_policy(metrics: dict[str, float], policy: str) -> dict[str, float]:
-    """Metrics with their undefined ratios as a policy wants them.
+    """Replace undefined ratios according to a policy.
 
     Args:
         metrics: of one case, with NaN where a ratio is undefined.
-        policy: ``"nan"`` leaves them; ``"worst"`` makes them 0; ``"authors"`` gives what the published code of
-            ConfLUNet gives: DSC and nDSC of two empty maps 1, other undefined ratios 0, but the CLU metrics NaN
+        policy: ``"nan"`` leaves them; ``"worst"`` makes them 0; ``"authors"`` follows the published code of
+            ConfLUNet: 1 for DSC and nDSC of two empty maps, 0 for other undefined ratios, but NaN for the CLU metrics
             without a CLU.
 
     >>> apply_undefined_policy({"SQ": math.nan, "DSC": math.nan, "ASD_mm": math.nan}, "authors")

@@ -17,7 +17,7 @@ class Matches:
 
     Attributes:
         prediction: (M,) int64, index of the prediction in the overlap table.
-        reference: (M,) int64, index of the reference. Several predictions have the same one under `isbi2024` only.
+        reference: (M,) int64, index of the reference. Only under `isbi2024` several predictions may share one.
         iou: (M,) float64.
         dice: (M,) float64.
     """
@@ -35,21 +35,22 @@ class Matches:
 def match(table: OverlapTable, rule: str = "paper", iou_threshold: float = 0.1) -> Matches:
     """Match predicted to reference instances.
 
-    Only pairs with an IoU above the threshold (strictly) can match.
+    Only pairs with an IoU strictly above the threshold can match.
 
     Args:
         table: overlaps of the two maps.
         rule: one of
 
-            - ``"paper"``: each prediction takes the reference of highest IoU, at a tie the lowest id; a reference
-              claimed several times keeps the prediction of highest IoU, at a tie the lowest id, and the others are
-              left unmatched (Wynen et al., ISBI 2024).
-            - ``"isbi2024"``: the same without the second step, as the code of the paper's time did; several
-              predictions may match one reference.
-            - ``"greedy"``: pairs by decreasing IoU, at a tie by prediction id, then reference id; a pair matches when
-              both sides are still free.
+            - ``"paper"``: each prediction takes the reference with the highest IoU, at a tie the lowest id; a
+              reference claimed several times keeps the prediction with the highest IoU, at a tie the lowest id, and
+              the others stay unmatched (Wynen et al., ISBI 2024).
+            - ``"isbi2024"``: the same without the second step, as in the paper's original code; several predictions may
+              match one reference.
+            - ``"greedy"``: pairs in order of decreasing IoU, at a tie by prediction id, then reference id; a pair
+            matches
+              if both sides are still free.
             - ``"hungarian"``: the one-to-one set of pairs with the greatest sum of IoU
-              (:func:`scipy.optimize.linear_sum_assignment`, whose choice it is between sets of equal sum).
+              (:func:`scipy.optimize.linear_sum_assignment`, which also decides between equal sums).
         iou_threshold: in [0, 1).
 
     >>> from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground
@@ -65,7 +66,7 @@ def match(table: OverlapTable, rule: str = "paper", iou_threshold: float = 0.1) 
 
 
 def best_pairs(table: OverlapTable) -> np.ndarray:
-    """(P,) int64, index of each prediction's pair of highest IoU, lowest reference id at a tie, -1 without overlap."""
+    """(P,) int64, index of each prediction's pair with the highest IoU, at a tie the lowest reference id; else -1."""
     best = np.full(len(table.prediction_ids), -1, np.int64)
     pairs = _best_pair_per(table.pair_prediction, table.pair_iou, np.arange(len(table.pair_voxels)))
     best[table.pair_prediction[pairs]] = pairs
@@ -73,7 +74,7 @@ def best_pairs(table: OverlapTable) -> np.ndarray:
 
 
 def _best_pair_per(owner: np.ndarray, iou: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Of the candidate pairs of each owner the one of highest IoU, the first of the table at a tie."""
+    """For each owner, its candidate pair with the highest IoU, at a tie the first in the table."""
     order = candidates[np.lexsort((candidates, -iou[candidates], owner[candidates]))]
     _, first = np.unique(owner[order], return_index=True)
     return order[first]
@@ -100,7 +101,7 @@ def _greedy(table: OverlapTable, iou: np.ndarray, candidates: np.ndarray) -> np.
 
 
 def _hungarian(table: OverlapTable, iou: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    # Instances that no chain of overlaps connects cannot compete, so each such group is a small problem of its own.
+    # Instances not connected by a chain of overlaps cannot compete, so each connected group is solved separately.
     n_prediction, n_reference = len(table.prediction_ids), len(table.reference_ids)
     ends = table.pair_prediction[candidates], n_prediction + table.pair_reference[candidates]
     graph = coo_array((np.ones(len(candidates)), ends), shape=(n_prediction + n_reference,) * 2)

@@ -1,4 +1,4 @@
-"""All overlaps of two instance maps from one pass over their voxels."""
+"""All overlaps of two instance maps, in one pass over their voxels."""
 
 from dataclasses import dataclass
 
@@ -6,19 +6,19 @@ import numpy as np
 
 from nnunetv2_conflunet.utilities.errors import InputError
 
-# Two ids become one 64-bit key.
+# Two ids are combined into one 64-bit key.
 FIRST_TOO_LARGE_ID = 2**31
-# Voxels handled at a time: the temporary masks stay in the processor's cache.
+# Voxels processed at a time, so that temporary masks stay in the processor's cache.
 CHUNK_VOXELS = 2**18
 
 
 @dataclass(frozen=True, eq=False)
 class Foreground:
-    """The voxels where either map is not background.
+    """The voxels that are foreground in either map.
 
     Attributes:
         shape: of the maps.
-        coordinates: (V, ndim) int64, array index of each of these voxels, in C order.
+        coordinates: (V, ndim) int64, array indices of these voxels, in C order.
         prediction: (V,) int64, predicted id at each of them, 0 is background.
         reference: (V,) int64, reference id at each of them.
     """
@@ -37,8 +37,8 @@ class Foreground:
             reference: the same shape, its own ids.
 
         Raises:
-            InputError: shapes that differ or are not two- or three-dimensional; NaN, infinite, negative or
-                fractional ids, ids of 2**31 and more; arrays of no real numbers.
+            InputError: shapes differ or are not two- or three-dimensional; ids are NaN, infinite, negative, fractional
+                or at least 2**31; or arrays are not numeric.
 
         >>> Foreground.of(np.array([[5, 5, 0, 0]]), np.array([[0, 7, 7, 0]])).coordinates.tolist()
         [[0, 0], [0, 1], [0, 2]]
@@ -46,8 +46,8 @@ class Foreground:
         prediction, reference = np.asarray(prediction), np.asarray(reference)
         if prediction.shape != reference.shape:
             raise InputError(
-                f"The prediction has shape {prediction.shape} and the reference {reference.shape}; both must lie on "
-                "one grid. Resample the prediction to the reference by nearest neighbor."
+                f"The prediction has shape {prediction.shape} and the reference {reference.shape}; both must be on "
+                "the same grid. Resample the prediction to the reference by nearest neighbor."
             )
         if prediction.ndim not in (2, 3):
             raise InputError(f"Instance maps have two or three axes, not shape {prediction.shape}.")
@@ -55,7 +55,7 @@ class Foreground:
             if instances.dtype.kind not in "biuf":
                 raise InputError(f"The {side} is an array of {instances.dtype}; ids are integers.")
         if all(side.flags.f_contiguous and not side.flags.c_contiguous for side in (prediction, reference)):
-            # Maps in Fortran order, as nibabel gives them, are read in that order, which is many times faster.
+            # Maps in Fortran order, as from nibabel, are read in that order, which is many times faster.
             transposed = cls.of(prediction.T, reference.T)
             coordinates = transposed.coordinates[:, ::-1]
             order = np.argsort(np.ravel_multi_index(tuple(coordinates.T), prediction.shape))
@@ -68,10 +68,10 @@ class Foreground:
 
 @dataclass(frozen=True, eq=False)
 class OverlapTable:
-    """Sizes of all instances and the voxels that each pair of instances shares.
+    """Sizes of all instances, and the number of voxels shared by each pair of instances.
 
-    Instances are addressed by their index in `prediction_ids` and `reference_ids`, both ascending; pairs that share
-    no voxel are not listed, the others are sorted by prediction, then reference.
+    Instances are addressed by their index in `prediction_ids` and `reference_ids`, both ascending. Only pairs that
+    share voxels are listed, sorted by prediction, then reference.
 
     Attributes:
         prediction_ids: (P,) int64.
@@ -101,7 +101,7 @@ class OverlapTable:
         """
         base = int(foreground.reference.max(initial=0)) + 1
         keys = foreground.prediction * base + foreground.reference
-        # Small numbers are sorted faster.
+        # Smaller dtypes are sorted faster.
         keys, voxels = np.unique(keys.astype(np.min_scalar_type(keys.max(initial=0))), return_counts=True)
         predicted, referred = np.divmod(keys.astype(np.int64), base)
         prediction_ids, prediction_voxels, prediction_index = _sizes(predicted, voxels)
@@ -118,7 +118,7 @@ class OverlapTable:
         )
 
     def swapped(self) -> "OverlapTable":
-        """The table of the same maps with their roles exchanged; its pairs keep their order."""
+        """The table with the roles of the maps exchanged; its pairs keep their order."""
         return OverlapTable(
             self.reference_ids,
             self.reference_voxels,
@@ -145,7 +145,7 @@ class OverlapTable:
 
 
 def _sizes(ids: np.ndarray, voxels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The ids other than background, ascending, with their voxels, and the index among them of each entry."""
+    """The ids other than background, ascending, their sizes, and for each entry the index of its id."""
     found, index = np.unique(ids, return_inverse=True)
     total = np.bincount(index, voxels, len(found)).astype(np.int64)
     # Background, where present, is the first id.
@@ -154,8 +154,8 @@ def _sizes(ids: np.ndarray, voxels: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 
 
 def _collect(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions in C order at which either map is not 0, and the values of both there."""
-    # Slab after slab, so that temporary masks stay small.
+    """Positions in C order where either map is not 0, and the values of both there."""
+    # Slab by slab, so that temporary masks stay small.
     slab_voxels = int(np.prod(first.shape[1:]))
     step = max(1, CHUNK_VOXELS // max(1, slab_voxels))
     parts = [(np.zeros(0, np.int64), np.zeros(0, first.dtype), np.zeros(0, second.dtype))]
@@ -169,7 +169,7 @@ def _collect(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def _checked_ids(values: np.ndarray, side: str) -> np.ndarray:
-    """Ids as int64, or an error that says why the values are no ids."""
+    """Ids as int64, or an error that says why the values are not ids."""
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
             raise InputError(f"The {side} holds NaN or infinite values; ids are integers from 1, background is 0.")
@@ -179,7 +179,7 @@ def _checked_ids(values: np.ndarray, side: str) -> np.ndarray:
             )
     if values.size and values.min() < 0:
         raise InputError(f"The {side} holds negative ids (lowest {values.min():g}); use 0 for background, ids from 1.")
-    # As a Python number, which compares in every dtype alike.
+    # As a Python number, which compares the same way for every dtype.
     highest = values.max().item() if values.size else 0
     if highest >= FIRST_TOO_LARGE_ID:
         raise InputError(f"The {side} holds the id {highest:.0f}; renumber its instances from 1.")

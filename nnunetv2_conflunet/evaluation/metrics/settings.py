@@ -1,4 +1,4 @@
-"""The options of the evaluation of one case."""
+"""The options for evaluating one case."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ class CaseSettings:
     """How the instance maps of one case are compared.
 
     Attributes:
-        iou_threshold: a pair matches above it, strictly.
+        iou_threshold: pairs match only strictly above it.
         matching: rule of :func:`.matching.match`.
-        connectivity: 6, 18 or 26, of the components that make lesions confluent; in two dimensions also 4 or 8.
+        connectivity: of the components that make lesions confluent: 6, 18 or 26; in 2D also 4 or 8.
         clu: definition of :func:`.confluence.find_confluent`.
         undefined: policy of :func:`.formulas.apply_undefined_policy`.
 
@@ -29,7 +29,7 @@ class CaseSettings:
     iou_threshold: float = option(0.1, "two lesions match only if their IoU is above this value")
     matching: str = option("paper", "matching rule", choices=tuple(MATCHING_RULES))
     connectivity: int = option(
-        26, "neighbors that make voxels connected, to find confluent lesions", choices=CONNECTIVITIES[3]
+        26, "neighbors that count as connected, for finding confluent lesions", choices=CONNECTIVITIES[3]
     )
     clu: str = option("shared", "definition of a confluent lesion unit", choices=CLU_DEFINITIONS)
     undefined: str = option("nan", "value of undefined ratios", choices=UNDEFINED_POLICIES)
@@ -43,7 +43,7 @@ class CaseSettings:
 
 
 def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
-    """Raise an InputError for a value that is none of the choices.
+    """Raise an InputError for a value that is not among the choices.
 
     >>> check_choice("matching rule", "paper", ["paper", "greedy"])
     """

@@ -13,7 +13,7 @@ SURFACE_METRICS = (*DISTANCES, "NSD")
 
 
 def require_surface_distance() -> None:
-    """Raise an InputError when the library of the surface distances is not installed."""
+    """Raise an InputError if the library for surface distances is not installed."""
     try:
         import surface_distance  # noqa: F401
     except ImportError as error:
@@ -31,12 +31,12 @@ def surface_distances(
         foreground: of both maps.
         matches: the pairs.
         spacing_mm: voxel size along each axis.
-        nsd_tolerance_mm: largest distance that counts as agreement for NSD.
+        nsd_tolerance_mm: largest distance that NSD counts as agreement.
 
     Returns:
         Each (M,) float64: ``ASD_mm``, the mean of the two average distances from one surface to the other;
         ``HD95_mm``, the larger of the two 95th percentiles; ``NSD`` in [0, 1], the share of both surfaces within the
-        tolerance (Nikolov et al., 2021). Surface elements weigh by their area.
+        tolerance (Nikolov et al., 2021). Surface elements are weighted by their area.
     """
     import surface_distance as library
 
@@ -54,7 +54,7 @@ def surface_distances(
 
 
 def _voxels_by_instance(ids: np.ndarray) -> list[np.ndarray]:
-    """For each instance by ascending id its positions in `ids`."""
+    """The positions in `ids` of each instance, by ascending id."""
     within = np.flatnonzero(ids)
     return [within[members] for _, members in groups(ids[within])]
 

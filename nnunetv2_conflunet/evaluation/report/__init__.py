@@ -1,1 +1,1 @@
-"""What is made of evaluations: tables, comparisons of methods, figures and an HTML page."""
+"""Presentation of evaluations: tables, comparisons of methods, figures and an HTML page."""

@@ -15,28 +15,28 @@ from nnunetv2_conflunet.evaluation.cohort.cases import CaseResult
 from nnunetv2_conflunet.imageio import Geometry, read_instances
 from nnunetv2_conflunet.utilities.errors import InputError
 
-# Lesions side by side need other colors than each other and than the status of a lesion.
+# Colors of neighboring lesions, distinct from each other and from the status colors.
 INSTANCE_COLORS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#A6D854", "#FB8072", "#9E9AC8")
 STATUS_COLORS = {"TP": "#009E73", "FP": "#D55E00", "FN": "#0072B2"}
-# What a status number stands for, and the side that it is of: predictions are drawn over references.
+# Each status with the side that it belongs to, in drawing order: predictions are drawn over references.
 STATUSES = (("FN", "reference"), ("FP", "prediction"), ("TP", "prediction"))
 MARGIN_VOXELS = 8
 
 
 def case_view(case: CaseResult, lesions: pd.DataFrame, image: Path | None, reader: BaseReaderWriter) -> Figure:
-    """Up to three slices of a case: the image, the reference's lesions, the predicted ones, and TP, FP and FN.
+    """Up to three slices of a case, each with image, reference lesions, predicted lesions, and TP, FP and FN.
 
     Images with an orientation are shown as axial slices in radiological convention (the patient's right on the left);
-    others as their files have them.
+    others as stored.
 
     Args:
-        case: of a summary.
-        lesions: the rows of the case in ``lesions.csv``; lesions that the size filter removed are not drawn.
+        case: from a summary.
+        lesions: the rows of the case in ``lesions.csv``; lesions removed by the size filter are not drawn.
         image: the image to draw on, None for a plain background.
         reader: of the dataset.
 
     Raises:
-        InputError: a file is missing or unreadable, or the image has another size than the reference.
+        InputError: a file is missing or unreadable, or image and reference differ in size.
     """
     reference, properties = read_instances(case.reference_file, reader)
     geometry = Geometry.from_properties(reference.shape, properties)
@@ -83,7 +83,7 @@ def _draw(maps: list[np.ndarray], spacing_mm: tuple[float, float]) -> Figure:
 
 
 def _overlay(gray: np.ndarray, numbers: np.ndarray, colors: Sequence[str]) -> np.ndarray:
-    """The (X, Y, 3) image with voxels of number 1 in the first color, those of 2 in the second, and so on."""
+    """The (X, Y, 3) image with number 1 in the first color, number 2 in the second, and so on."""
     rgb = np.array([(0, 0, 0), *map(to_rgb, colors)])[numbers]
     return np.where(numbers[..., None] > 0, 0.35 * gray + 0.65 * rgb, gray)
 
@@ -100,8 +100,8 @@ def _read_image(path: Path, reader: BaseReaderWriter) -> np.ndarray:
 
 
 def _as_axial(maps: list[np.ndarray], geometry: Geometry) -> tuple[list[np.ndarray], tuple[float, float]]:
-    """Maps as (slice, row, column) to show, and the size of a voxel along row and column."""
-    if geometry.world == "none" or geometry.shape[0] == 1:
+    """Maps as (slice, row, column) for display, and the voxel size along row and column."""
+    if geometry.world == "none" or geometry.is_plane:
         _, row_mm, column_mm = geometry.spacing_mm
         return maps, (row_mm, column_mm)
     orientation = io_orientation(geometry.affine)
@@ -111,13 +111,13 @@ def _as_axial(maps: list[np.ndarray], geometry: Geometry) -> tuple[list[np.ndarr
 
 
 def _slices(status: np.ndarray) -> list[int]:
-    """The slices with most voxels of TP, of FP and of FN, ascending; the middle one without lesions."""
+    """The slices with the most voxels of TP, of FP and of FN, ascending; without lesions the middle slice."""
     counts = [(status == number).sum(axis=(1, 2)) for number in range(1, 1 + len(STATUSES))]
     return sorted({int(count.argmax()) for count in counts if count.any()}) or [len(status) // 2]
 
 
 def _frame(content: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns that hold content in any slice, with a margin; all of them without content."""
+    """Rows and columns with content in any slice, plus a margin; all of them if there is no content."""
     flat = (content != 0).any(axis=0)
     filled, *_ = find_objects(flat.astype(np.uint8)) or [tuple(slice(0, n) for n in flat.shape)]
     rows, columns = (

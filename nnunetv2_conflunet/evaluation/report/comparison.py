@@ -15,7 +15,7 @@ from nnunetv2_conflunet.evaluation.report.differences import holm, paired_differ
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import is_file_name, read_json
 
-# The paper's columns. RQ is F1, which must not count twice in Holm's family.
+# The paper's columns. RQ equals F1, which must not count twice in Holm's correction.
 PAPER_METRICS = (
     *("Precision", "Recall", "F1", "DiC", "Recall_CLU", "PQ_CLU"),
     *("DSC", "DSC_TP", "DSC_TP_CLU", "PQ", "SQ"),
@@ -28,9 +28,9 @@ class Method:
 
     Attributes:
         name: of the method.
-        folder: that holds the evaluation.
+        folder: of the evaluation.
         cases: the result of each case, by its id.
-        metrics: one row a case, named by it, one column a metric.
+        metrics: one row per case, indexed by its id, and one column per metric.
         summary: the content of ``summary_instances.json``.
     """
 
@@ -42,7 +42,7 @@ class Method:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the evaluation was made with."""
+        """The settings of the evaluation."""
         return ADDED | self.summary["settings"]
 
 
@@ -53,11 +53,11 @@ class Comparison:
     Attributes:
         methods: names, in the order given.
         metrics: names.
-        means: metric -> (mean, std) by method, over the cases for which all methods define the metric.
+        means: metric -> (mean, std) by method, over the cases for which the metric is defined for all methods.
         n: metric -> number of these cases.
-        differences: one row for each metric and two methods, with the columns of
+        differences: one row per metric and pair of methods, with the columns of
             :func:`.differences.paired_difference` and Holm's p_t_holm and p_wilcoxon_holm over all rows.
-        notes: what a reader must know.
+        notes: for the reader.
     """
 
     methods: list[str]
@@ -73,10 +73,10 @@ def load_methods(paths: list[Path], names: list[str] | None = None) -> list[Meth
 
     Args:
         paths: folders with a ``summary_instances.json``, or such files.
-        names: one a path. Default: the folders' names, with their parents' where these coincide.
+        names: one per path. Default: the folder names, preceded by their parents' names if they coincide.
 
     Raises:
-        InputError: a missing file, names that coincide or do not fit in number.
+        InputError: a file is missing, or names coincide or differ in number from the paths.
     """
     files = [path / SUMMARY_FILE if path.is_dir() else path for path in paths]
     for file in files:
@@ -89,7 +89,7 @@ def load_methods(paths: list[Path], names: list[str] | None = None) -> list[Meth
     for name, file in zip(names, files, strict=True):
         content = read_json(file)
         if not _is_summary(content):
-            raise InputError(f"{file} is no summary of nnUNetv2_conflunet_evaluate.")
+            raise InputError(f"{file} is not a summary by nnUNetv2_conflunet_evaluate.")
         cases = {entry["case"]: CaseResult.from_json(entry) for entry in content["metric_per_case"]}
         rows = {case: result.metrics for case, result in cases.items()}
         metrics = pd.DataFrame.from_dict(rows, orient="index").astype(float)
@@ -98,7 +98,7 @@ def load_methods(paths: list[Path], names: list[str] | None = None) -> list[Meth
 
 
 def _is_summary(content: object) -> bool:
-    """Whether a file has the form of a summary, with cases whose names lead to no other folder."""
+    """Whether the content has the form of a summary, with case names that are plain file names."""
     if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
         return False
     entries = content.get("metric_per_case")
@@ -109,7 +109,7 @@ def _is_summary(content: object) -> bool:
 
 
 def compare_methods(methods: list[Method], metrics: list[str], *, seed: int = 0) -> Comparison:
-    """Compare methods over the cases that all of them have.
+    """Compare methods over the cases that they have in common.
 
     Args:
         methods: two or more.
@@ -117,7 +117,7 @@ def compare_methods(methods: list[Method], metrics: list[str], *, seed: int = 0)
         seed: of the bootstrap.
 
     Raises:
-        InputError: fewer than two methods, the settings differ, no case is common, or a metric is unknown.
+        InputError: there are fewer than two methods, settings differ, no case is in common, or a metric is unknown.
 
     >>> cases = {"MS_1": CaseResult("MS_1", metrics={"F1": 0.5}), "MS_2": CaseResult("MS_2", metrics={"F1": 0.7})}
     >>> table = pd.DataFrame({"F1": [0.5, 0.7]}, index=list(cases))
@@ -136,18 +136,18 @@ def compare_methods(methods: list[Method], metrics: list[str], *, seed: int = 0)
         ]
         if differing:
             raise InputError(
-                f"{first.name} and {method.name} were evaluated with another {list_some(sorted(differing))}; evaluate "
-                "them with the same options."
+                f"{first.name} and {method.name} were evaluated with a different {list_some(sorted(differing))}; "
+                "evaluate them with the same options."
             )
     common = sorted(set.intersection(*(set(method.cases) for method in methods)))
     if not common:
         raise InputError(f"{list_some([method.name for method in methods])} have no case in common.")
     unknown = [metric for metric in metrics if any(metric not in method.metrics for method in methods)]
     if unknown:
-        raise InputError(f"There is no metric {list_some(unknown)}; there are {', '.join(first.metrics)}.")
+        raise InputError(f"There is no metric {list_some(unknown)}; use {', '.join(first.metrics)}.")
     unsuitable = [metric for metric in metrics if metric not in RATIOS and metric not in LOWER_IS_BETTER]
     if unsuitable:
-        raise InputError(f"{list_some(unsuitable)} is neither better high nor low; compare ratios or errors.")
+        raise InputError(f"{list_some(unsuitable)} is neither better when high nor when low; compare ratios or errors.")
     means, n, differences = {}, {}, []
     for metric in metrics:
         values = {method.name: method.metrics.loc[common, metric].to_numpy() for method in methods}

@@ -10,7 +10,7 @@ LATEX_ESCAPES = str.maketrans(
     {character: "\\" + character for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
-FAMILY = "Holm's correction is over all comparisons of this table, for each test by itself."
+FAMILY = "Holm's correction is over all comparisons in this table, separately for each test."
 
 
 def markdown_tables(comparison: Comparison) -> str:
@@ -25,10 +25,10 @@ def markdown_tables(comparison: Comparison) -> str:
     ]
     parts = [
         "## Mean ± standard deviation",
-        "Over the cases for which every method defines the metric.",
+        "Over the cases for which the metric is defined for every method.",
         _markdown(["metric", *comparison.methods, "cases"], rows),
         "## Paired differences",
-        f"Over the cases for which both methods define the metric. {FAMILY}",
+        f"Over the cases for which the metric is defined for both methods. {FAMILY}",
         _markdown(*difference_table(comparison)),
         *comparison.notes,
     ]
@@ -65,7 +65,7 @@ def latex_table(comparison: Comparison) -> str:
 
 
 def _best(comparison: Comparison, metric: str) -> set[str]:
-    """The methods with the best mean as it is printed, all of them at a tie."""
+    """The methods with the best printed mean, all of them at a tie."""
     printed = {name: float(_value(mean, metric)) for name, (mean, _) in comparison.means[metric].items()}
     defined = [value for value in printed.values() if not math.isnan(value)]
     best = (min if metric in LOWER_IS_BETTER else max)(defined, default=math.nan)
@@ -82,7 +82,7 @@ def _mean(comparison: Comparison, metric: str, method: str, bold: str) -> str:
 
 def _value(value: float, metric: str) -> str:
     decimals = 2 if metric in DISTANCES else 1
-    # Adding 0 makes -0.0 what it is.
+    # Adding 0 turns -0.0 into 0.0.
     return f"{round(100 * value if metric in RATIOS else value, decimals) + 0.0:.{decimals}f}"
 
 

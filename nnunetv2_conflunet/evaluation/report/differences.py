@@ -1,4 +1,4 @@
-"""Paired differences of two methods over cases, and their tests."""
+"""Paired differences between two methods over cases, and their tests."""
 
 import math
 import warnings
@@ -10,7 +10,7 @@ N_RESAMPLES = 10_000
 
 
 def paired_difference(first: np.ndarray, second: np.ndarray, *, confidence: float = 0.95, seed: int = 0) -> dict:
-    """Compare a metric of two methods over the cases for which both are defined.
+    """Compare a metric of two methods over the cases for which it is defined for both.
 
     Args:
         first: (N,) float, the metric of each case under the first method, NaN where undefined.
@@ -22,7 +22,7 @@ def paired_difference(first: np.ndarray, second: np.ndarray, *, confidence: floa
         n, the number of cases compared; mean_first and mean_second over them; difference, the mean of first -
         second; low and high, its percentile bootstrap interval over cases (:func:`scipy.stats.bootstrap`, 10,000
         resamples); p_t of the paired t-test (:func:`scipy.stats.ttest_rel`); p_wilcoxon of the signed-rank test
-        (:func:`scipy.stats.wilcoxon`, cases without a difference left out). With fewer than two cases the
+        (:func:`scipy.stats.wilcoxon`, without cases whose difference is 0). With fewer than two cases the
         interval and the p-values are NaN; without any difference between the methods both p-values are 1.
 
     >>> found = paired_difference(np.array([0.5, 0.7, np.nan]), np.array([0.4, 0.5, 0.3]))
@@ -54,7 +54,7 @@ def paired_difference(first: np.ndarray, second: np.ndarray, *, confidence: floa
         random_state=np.random.default_rng(seed),
     ).confidence_interval
     with warnings.catch_warnings():
-        # Equal differences in all cases have no variance: SciPy warns, and its p-value of 0 is right.
+        # If all differences are equal, SciPy warns that they have no variance, but its p-value of 0 is right.
         warnings.simplefilter("ignore", RuntimeWarning)
         p_t, p_wilcoxon = stats.ttest_rel(first, second).pvalue, stats.wilcoxon(differences).pvalue
     return result | {
@@ -66,7 +66,7 @@ def paired_difference(first: np.ndarray, second: np.ndarray, *, confidence: floa
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """P-values adjusted by Holm's step-down method (Holm, 1979); NaN is no test and stays.
+    """P-values adjusted by Holm's step-down method (Holm, 1979); NaN values are ignored and stay NaN.
 
     Args:
         p_values: (N,) float, the family of tests.

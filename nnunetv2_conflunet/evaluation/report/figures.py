@@ -10,18 +10,18 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colors, which readers with color vision deficiencies can tell apart.
+# Okabe and Ito's colors, which readers with color vision deficiencies can distinguish.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 BOXED = ("Precision", "Recall", "F1", "DSC", "DSC_TP", "PQ", "Recall_CLU", "PQ_CLU")
-# Share of the distance between two ticks that the boxes or bars of all methods fill.
+# Width of the boxes or bars of all methods together, relative to the distance between two ticks.
 FILLED = 0.8
 
 
 def box_plots(metrics: dict[str, pd.DataFrame]) -> Figure:
-    """Box plots over cases, every case a dot, one box a method and metric.
+    """Box plots over cases: one box per method and metric, one dot per case.
 
     Args:
-        metrics: method -> one row a case, one column a metric.
+        metrics: method -> one row per case, one column per metric.
 
     >>> metrics = {"CC": pd.DataFrame(0.5, index=["a", "b"], columns=BOXED)}
     >>> len(box_plots(metrics).axes[0].patches)
@@ -37,7 +37,7 @@ def box_plots(metrics: dict[str, pd.DataFrame]) -> Figure:
             boxprops={"facecolor": color, "alpha": 0.35}, medianprops={"color": "black"},
         )  # fmt: skip
         drawn["boxes"][0].set_label(name)
-        # Dots lie side by side, so that equal values stay visible.
+        # Dots are spread sideways, so that equal values stay visible.
         for position, column in zip(positions, values, strict=True):
             spread = np.linspace(-0.25, 0.25, len(column)) * width if len(column) > 1 else np.zeros(len(column))
             axes.plot(position + spread, column, ".", color=color, markersize=4)
@@ -49,7 +49,7 @@ def box_plots(metrics: dict[str, pd.DataFrame]) -> Figure:
 
 
 def detection_by_volume(strata: dict[str, list[dict]]) -> Figure:
-    """Recall and precision in every volume range, with the numbers of lesions behind them.
+    """Recall and precision in each volume range, with the number of lesions.
 
     Args:
         strata: method -> rows of :func:`.strata.strata_by_volume`.
@@ -67,7 +67,7 @@ def detection_by_volume(strata: dict[str, list[dict]]) -> Figure:
             bars = axes.bar(positions, heights, width, color=color, alpha=0.7, label=name)
             axes.bar_label(bars, [str(row[count]) for row in strata[name]], fontsize=7)
         axes.set_xticks(range(len(names)), names)
-        # Ranges without lesions keep their place.
+        # Keep the place of ranges without lesions.
         axes.set_xlim(-0.5, len(names) - 0.5)
         axes.set(xlabel=f"lesion {size}", title=f"{ratio} (number: lesions)", ylim=(0, 108))
         axes.grid(axis="y", alpha=0.3)
@@ -103,7 +103,7 @@ def bland_altman(metrics: dict[str, pd.DataFrame], dim: int = 3) -> Figure:
 
 
 def as_data_uri(figure: Figure, dpi: int = 130) -> str:
-    """The figure as a PNG in a data URI, so that an HTML file can contain it.
+    """The figure as a PNG in a data URI, for embedding in HTML.
 
     >>> as_data_uri(Figure())[:22]
     'data:image/png;base64,'
@@ -115,13 +115,13 @@ def as_data_uri(figure: Figure, dpi: int = 130) -> str:
 
 
 def _beside_each_other(methods: Collection[str]) -> Iterator[tuple[str, str, float]]:
-    """Each method with its color and the place of its boxes or bars beside a tick."""
+    """Each method with its color and the offset of its boxes or bars from a tick."""
     offsets = (np.arange(len(methods)) - (len(methods) - 1) / 2) * FILLED / len(methods)
     return zip(methods, cycle(COLORS), offsets.tolist(), strict=False)
 
 
 def _name_methods(figure: Figure, n_methods: int) -> None:
-    """A legend above the axes, where it covers no data; none for one method."""
+    """Add a legend above the axes, where it covers no data; none for a single method."""
     if n_methods > 1:
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=min(n_methods, 4), frameon=False)

@@ -23,7 +23,7 @@ from nnunetv2_conflunet.evaluation.report.tables import (
 from nnunetv2_conflunet.utilities.errors import InputError
 
 STRATA_COUNTS, STRATA_RATIOS = ("n_reference", "n_prediction"), ("Recall", "Precision", "SQ", "PQ")
-# Of the cases that are shown.
+# In the text of the cases shown.
 SHOWN_RATIOS, SHOWN_COUNTS = ("PQ", "F1", "DSC", "Recall_CLU"), ("TP", "FP", "FN", "n_CLU", "n_merging_predictions")
 KEY = (("TP", "matched prediction"), ("FP", "prediction without a match"), ("FN", "reference without a match"))
 TITLE = "Lesion-level evaluation: "
@@ -33,20 +33,20 @@ def make_report(methods: list[Method], *, images: Path | None = None, n_cases: i
     """One self-contained HTML page.
 
     Args:
-        methods: evaluations, of the same cases and settings where there are several.
+        methods: one or more evaluations, of the same cases and settings.
         images: folder of the images in nnU-Net's naming; the first channel is drawn. None draws the lesions alone.
-        n_cases: how many of the worst and of the best cases to show for each method.
+        n_cases: number of worst and of best cases to show for each method.
 
     Raises:
-        InputError: evaluations that cannot be compared, an unknown reader, or an image, reference or prediction that is
-            not there.
+        InputError: evaluations cannot be compared, the reader is unknown, or an image, reference or prediction is
+            missing.
     """
     notes, tests = [f"{method.name}: {note}" for method in methods for note in method.summary["notes"]], None
     if len(methods) > 1:
         comparison = compare_methods(methods, list(PAPER_METRICS))
         notes += comparison.notes
         tests = dict(zip(("header", "rows"), difference_table(comparison), strict=True))
-    # Every text is escaped.
+    # All texts are escaped.
     templates = Environment(loader=PackageLoader(__package__, "."), autoescape=True, trim_blocks=True)
     return templates.get_template("page.html.jinja").render(
         title=TITLE + ", ".join(method.name for method in methods),
@@ -54,7 +54,7 @@ def make_report(methods: list[Method], *, images: Path | None = None, n_cases: i
         notes=notes,
         metrics=_metric_table(methods),
         tests=tests,
-        tests_text=f"Over the cases for which both methods define the metric. {FAMILY}",
+        tests_text=f"Over the cases for which the metric is defined for both methods. {FAMILY}",
         figures=_figures(methods),
         confluence=_strata_table(methods, "confluence"),
         key=[(name, STATUS_COLORS[name], text) for name, text in KEY],
@@ -63,7 +63,7 @@ def make_report(methods: list[Method], *, images: Path | None = None, n_cases: i
 
 
 def _describe(methods: list[Method]) -> str:
-    """The settings behind the numbers, for each method by itself where they differ, such as in what was removed."""
+    """The settings behind the results; separately for each method if they differ, as in what was removed."""
     texts = {method.name: describe_settings(method.summary) for method in methods}
     first, *others = set(texts.values())
     return " ".join(f"{name}: {text}" for name, text in texts.items()) if others else first
@@ -124,7 +124,7 @@ def _case_views(method: Method, images: Path | None, n_cases: int, several: bool
         reader = recursive_find_reader_writer_by_name(method.summary["reader"])()
     except RuntimeError as error:
         raise InputError(
-            f"{method.folder} was evaluated with {method.summary['reader']}, which is no reader of nnU-Net; run "
+            f"{method.folder} was evaluated with {method.summary['reader']}, which is not a reader of nnU-Net; run "
             "nnUNetv2_conflunet_evaluate again."
         ) from error
     ranked = method.metrics["PQ"].dropna().sort_index().sort_values(kind="stable").index

@@ -1,4 +1,4 @@
-"""Slices of a case beside its instance maps, one color a lesion: the picture of the demo and of the experiments."""
+"""Slices of a case next to its instance maps, one color per lesion, for the demo and the experiments."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,10 @@ from nnunetv2_conflunet.utilities.files import atomic_path
 
 COLORS = "tab20"
 N_COLORS = 20
-# All but its grays, which look like the image.
+# All colors but the grays, which look like the image.
 COLORFUL = [number for number in range(N_COLORS) if number not in (14, 15)]
 PANEL_INCHES = 3.7
-# Lesions without a color of the reference count from here.
+# Color numbers of lesions without a reference color start here.
 UNMATCHED = 1000
 
 
@@ -32,15 +32,15 @@ def draw_slices(
     slices: Sequence[int],
     window: tuple[slice, slice] = (slice(None), slice(None)),
 ) -> None:
-    """One row a slice: the image, then each map over it with the number of its lesions that are in view.
+    """One row per slice: the image, then each map as an overlay, with its number of lesions in view.
 
     Args:
         path: the PNG.
         image: (X, Y, Z).
-        reference: (X, Y, Z) ids, by which lesions are colored: each as the one that it overlaps most.
-        maps: (X, Y, Z) ids by their titles.
+        reference: (X, Y, Z) ids for the colors: each lesion is colored like the reference lesion it overlaps most.
+        maps: title -> (X, Y, Z) ids.
         slices: indices along Z.
-        window: what is shown along X and Y.
+        window: the part shown along X and Y.
     """
     columns = len(maps) + 1
     figure = Figure(figsize=(PANEL_INCHES * columns, (PANEL_INCHES + 0.5) * len(slices)), layout="constrained")
@@ -62,7 +62,7 @@ def draw_slices(
 
 
 def colored_as(reference: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Color numbers of a map: a lesion has that of the reference lesion it overlaps most, if none had it before.
+    """Color numbers of a map: each lesion gets that of the reference lesion it overlaps most, unless already used.
 
     Returns:
         Numbers of :data:`COLORS`, NaN outside the lesions, shaped like `ids`.

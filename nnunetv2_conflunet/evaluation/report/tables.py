@@ -1,4 +1,4 @@
-"""Tables on the terminal."""
+"""Tables for the terminal."""
 
 import math
 
@@ -10,7 +10,7 @@ from nnunetv2_conflunet.evaluation.cohort.settings import ADDED
 from nnunetv2_conflunet.evaluation.metrics.formulas import DISTANCES, RATIOS
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS, SizeLimits
 
-# Ratios in the order of the paper's table, then what it does not have.
+# Ratios in the order of the paper's table, followed by additional ones.
 PRINTED_RATIOS = (
     *("Precision", "Recall", "F1", "Recall_CLU", "Precision_CLU", "F1_CLU"),
     *("DSC", "nDSC", "DSC_TP", "DSC_TP_CLU", "PQ", "SQ", "RQ", "PQ_CLU", "NSD"),
@@ -44,7 +44,7 @@ def number(value: float | None, decimals: int = 1) -> str:
 
 
 def printed(name: str, value: float) -> str:
-    """The value of a metric as tables have it: ratios in %, distances with two decimals."""
+    """The value of a metric as printed in tables: ratios in %, distances with two decimals."""
     if name in RATIOS:
         return percent(value)
     return number(value, 2 if name in DISTANCES else 1)
@@ -62,12 +62,12 @@ def mean_and_std(summary: dict, name: str) -> str:
 
 
 def dim_of(summary: dict) -> int:
-    """Number of axes of the images of an evaluation; an earlier version did not store it."""
+    """Number of image axes in an evaluation; an earlier version did not store it."""
     return summary.get("dim", 3)
 
 
 def in_units(text: str, summary: dict) -> str:
-    """A name or heading that says area instead of volume where the images are planes."""
+    """A name or heading, with area instead of volume for 2D images."""
     return text.replace("mm3", "mm2").replace("mm³", "mm²").replace("volume", "area") if dim_of(summary) == 2 else text
 
 
@@ -103,7 +103,7 @@ def _strata(kind: str, rows: list[dict]) -> Table:
 
 
 def describe_settings(summary: dict) -> str:
-    """The settings behind the numbers of a summary, in a line."""
+    """The settings behind a summary, in one line."""
     settings = ADDED | summary["settings"]
     limits = SizeLimits(**{name: settings[name] for name in LIMITS}).describe(dim_of(summary))
     removed = ", ".join(f"{report['n_instances_removed']} of the {side}" for side, report in summary["removed"].items())

@@ -46,7 +46,7 @@ SINGLE = ((9, 10), (12, 13), (17, 18))
 
 
 def evaluate(*arguments):
-    args = command._parser().parse_args([str(i) for i in arguments])
+    args = command._parser().parse_args([str(argument) for argument in arguments])
     command.evaluate(args)
     output = args.o or args.prediction
     summary = json.loads((output / "summary_instances.json").read_text())
@@ -76,7 +76,7 @@ def test_files_are_paired_by_their_whole_id(dataset, capsys):
     assert summary["std"]["Recall"] == pytest.approx(np.std([0.5, 1], ddof=1))
     assert summary["pooled"]["Recall"] == 0.75 and summary["pooled"]["n_CLU"] == 4
     assert summary["pooled"]["Recall_CLU"] == 0.75 and summary["pooled"]["PQ"] == pytest.approx(3 / 3.5)
-    assert [i["case"] for i in summary["metric_per_case"]] == ["MS_1", "MS_10", "MS_2"]
+    assert [row["case"] for row in summary["metric_per_case"]] == ["MS_1", "MS_10", "MS_2"]
     assert [i["iou_threshold"] for i in summary["sweep"]] == [i / 10 for i in range(1, 10)]
     assert "75.0 ± 35.4" in capsys.readouterr().out
 
@@ -85,13 +85,13 @@ def test_lesion_table(dataset):
     _, _, lesions = evaluate(*dataset, "-np", 1)
     assert tuple(lesions.columns) == COLUMNS
     first = lesions[lesions["case"] == "MS_1"].set_index(["side", "id"])
-    found, missed, predicted = (first.loc[i] for i in (("reference", 1), ("reference", 2), ("prediction", 7)))
+    found, missed, predicted = (first.loc[key] for key in (("reference", 1), ("reference", 2), ("prediction", 7)))
     assert (found["status"], missed["status"], predicted["status"]) == ("TP", "FN", "TP")
     assert (found["match_id"], found["match_iou"], predicted["match_id"]) == (7, 1, 1)
     assert np.isnan(missed["match_id"]) and np.isnan(missed["best_overlap_id"])
     # 4 x 4 x 5 voxels of 3 mm3; voxels 1 to 5, 1 to 4, 1 to 4 along x, y, z; LPS to RAS turns x and y around.
     assert found["volume_mm3"] == predicted["match_volume_mm3"] == 240
-    centroid = [found[f"centroid_{i}_mm"] for i in "xyz"]
+    centroid = [found[f"centroid_{axis}_mm"] for axis in "xyz"]
     assert centroid == pytest.approx([-(10 + 3), -(-20 + 2.5 * 1.5), 5 + 2.5 * 2])
     assert found["confluent"] and missed["confluent"] and not predicted["confluent"] and predicted["answers_CLU"]
 
@@ -180,7 +180,7 @@ class TestMissing:
             file.unlink()
         pooled = evaluate(*dataset, "-np", 1, "--missing", "worst")[0]["pooled"]
         for suffix in ("", "_CLU"):
-            assert [pooled[i + suffix] for i in ("Precision", "Recall", "F1", "PQ")] == [0] * 4
+            assert [pooled[metric + suffix] for metric in ("Precision", "Recall", "F1", "PQ")] == [0] * 4
             assert np.isnan(pooled[f"SQ{suffix}"])
 
     def test_extra_predictions_are_named(self, dataset):
@@ -210,7 +210,7 @@ HIDDEN = [
     (link_to_nothing, "MS_1.nii.gz", "a link to nothing"),
     (make_folder, "MS_1.nii.gz", "a folder"),
 ]
-NOT_TAKEN = "holds what looks like images and is not taken, since cases are files that end with .nii.gz:"
+NOT_TAKEN = "holds entries that look like images and are skipped, since cases are files that end with .nii.gz:"
 
 
 class TestNoCaseVanishes:
@@ -231,7 +231,7 @@ class TestNoCaseVanishes:
             evaluate(*dataset, "-np", 1)
         summary, cases, _ = evaluate(*dataset, "-np", 1, "--chill", "-o", dataset[0].parent / "o")
         assert cases["case"].tolist() == ["MS_10", "MS_2"]
-        assert any(f"{name} ({why})" in i for i in summary["notes"])
+        assert any(f"{name} ({why})" in note for note in summary["notes"])
         assert f"{name} ({why})" in capsys.readouterr().out.replace("\n", " ")
 
     def test_previews_among_the_maps_are_named_and_nothing_more(self, dataset):
@@ -271,7 +271,7 @@ class TestNoCaseVanishes:
     "content, message",
     [
         ('{"file_ending": ".nii.gz",}', r"dataset\.json is not valid JSON"),
-        ('{"training": []}', "the form of nnU-Net v1"),
+        ('{"training": []}', "the format of nnU-Net v1"),
         ("[]", "has no 'file_ending'; it is not the dataset.json"),
         ('{"file_ending": ".dcm"}', r"no reader for files that end with \.dcm"),
     ],
@@ -296,7 +296,7 @@ def test_names_are_no_formulas_in_the_tables_and_the_true_ones_when_read(tmp_pat
         for name in names:
             save(tmp_path / folder / f"{name}.nii.gz", boxes((1, LARGE)))
     summary, _, _ = evaluate(tmp_path / "a", tmp_path / "b", "-np", 1)
-    assert [i["case"] for i in summary["metric_per_case"]] == sorted(names)
+    assert [row["case"] for row in summary["metric_per_case"]] == sorted(names)
     for table in ("cases.csv", "lesions.csv"):
         with open(tmp_path / "b" / table, newline="", encoding="utf-8") as file:
             written = {row["case"] for row in csv.DictReader(file)}
@@ -381,7 +381,7 @@ def test_options_are_checked_before_any_work(dataset, arguments, message):
 def test_folders_without_a_common_format(tmp_path):
     save(tmp_path / "a" / "case.nii.gz", boxes())
     save(tmp_path / "b" / "case.nrrd", boxes())
-    with pytest.raises(InputError, match="no file format of nnU-Net is in both"):
+    with pytest.raises(InputError, match="no file format of nnU-Net in common"):
         evaluate(tmp_path / "a", tmp_path / "b")
 
 
@@ -389,7 +389,7 @@ def test_semantic_masks_are_noted(tmp_path):
     save(tmp_path / "a" / "case.nii.gz", boxes((1, LARGE), (2, TOUCHING)))
     save(tmp_path / "b" / "case.nii.gz", boxes((1, LARGE), (1, TOUCHING)))
     summary, _, _ = evaluate(tmp_path / "a", tmp_path / "b", "-np", 1)
-    assert any("Every prediction has 1 as its only id" in i for i in summary["notes"])
+    assert any("Every prediction has 1 as its only id" in note for note in summary["notes"])
 
 
 def test_the_cases_of_a_validation_folder_are_expected(dataset, tmp_path):
@@ -397,7 +397,7 @@ def test_the_cases_of_a_validation_folder_are_expected(dataset, tmp_path):
     validation = model / "fold_0" / "validation"
     save(validation / "instances" / "MS_10.nii.gz", boxes((1, LARGE), (2, TOUCHING)))
     (model / "dataset.json").write_text('{"file_ending": ".nii.gz"}')
-    entries = [{"prediction_file": f"/elsewhere/{i}.nii.gz"} for i in ("MS_10",)]
+    entries = [{"prediction_file": f"/elsewhere/{case}.nii.gz"} for case in ("MS_10",)]
     (validation / "summary.json").write_text(json.dumps({"metric_per_case": entries}))
     for folder in (validation, validation / "instances", model / "fold_0"):
         _, cases, _ = evaluate(dataset[0], folder, "-o", tmp_path / "o", "-np", 1)
@@ -429,7 +429,7 @@ def test_parts_merge_to_the_files_of_a_single_run(dataset, tmp_path):
     evaluate(*dataset, "-o", tmp_path / "parts", "-num_parts", 2, "--merge")
     for name in ("summary_instances.json", "cases.csv", "lesions.csv"):
         assert (tmp_path / "parts" / name).read_text() == (tmp_path / "whole" / name).read_text()
-    with pytest.raises(InputError, match="was made with another iou_threshold"):
+    with pytest.raises(InputError, match="was made with a different iou_threshold"):
         evaluate(*dataset, "-o", tmp_path / "parts", "-num_parts", 2, "--merge", "--iou_threshold", "0.2")
     (dataset[0] / "MS_2.nii.gz").unlink()
     with pytest.raises(InputError, match="do not hold the cases of the folders: MS_2"):
@@ -470,7 +470,7 @@ def test_undefined_means_are_one_dash_and_distances_have_two_decimals(tmp_path, 
     for name in ("[a]", "b"):
         save(tmp_path / name / "case.nii.gz", boxes((1, LARGE)))
     evaluate(tmp_path / "b", tmp_path / "[a]", "-np", 1, "--surface")
-    rows = {i.split("│")[1].strip(): i for i in capsys.readouterr().out.splitlines() if i.count("│") == 5}
+    rows = {line.split("│")[1].strip(): line for line in capsys.readouterr().out.splitlines() if line.count("│") == 5}
     assert "– ±" not in rows["Recall_CLU (%)"] and rows["Recall_CLU (%)"].count("–") == 2
     assert "0.00 ± –" in rows["HD95_mm"]
 
@@ -489,7 +489,7 @@ def test_output_for_planes_speaks_of_areas_and_cases(tmp_path, capsys):
     save_plane(tmp_path / "b", (2, 2, 8), (30, 30, 3))
     summary, _, _ = evaluate(tmp_path / "a", tmp_path / "b", "-np", 1)
     assert summary["dim"] == 2
-    assert [i["stratum"] for i in summary["strata"]["volume"]][:2] == ["< 30 mm2", "30 to 100 mm2"]
+    assert [row["stratum"] for row in summary["strata"]["volume"]][:2] == ["< 30 mm2", "30 to 100 mm2"]
     out = capsys.readouterr().out
     assert "instances below 0 mm2 and 3 mm" in " ".join(out.split())
     assert "load_reference_mm2" in out and "lesions by area" in out
@@ -558,5 +558,5 @@ def test_a_part_of_another_form_is_named(dataset, content):
     folder.mkdir()
     for part in range(2):
         (folder / f"part_{part}_of_2.json").write_text(content)
-    with pytest.raises(InputError, match=r"part_0_of_2\.json is no part of an evaluation by this command; repeat it"):
+    with pytest.raises(InputError, match=r"part_0_of_2\.json is not a part of an evaluation by this command"):
         evaluate(*dataset, "-num_parts", 2, "--merge")

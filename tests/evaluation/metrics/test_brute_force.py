@@ -15,7 +15,7 @@ NEIGHBORS = {6: 1, 18: 2, 26: 3}
 
 
 def masks_of(instances):
-    return {int(i): instances == i for i in np.unique(instances) if i != 0}
+    return {int(label): instances == label for label in np.unique(instances) if label != 0}
 
 
 def iou_of(a, b):

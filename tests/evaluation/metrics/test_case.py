@@ -101,39 +101,40 @@ class TestEmpty:
 
     def test_prediction(self):
         found = evaluate_case(self.empty, self.lesion, (1, 1))
-        assert [found[i] for i in ("Precision", "Recall", "F1", "PQ", "RQ", "DSC", "nDSC")] == [0] * 7
+        assert [found[metric] for metric in ("Precision", "Recall", "F1", "PQ", "RQ", "DSC", "nDSC")] == [0] * 7
         assert np.isnan(found["SQ"]) and np.isnan(found["DSC_TP"])
-        assert [found[i] for i in ("n_CLU", "Recall_CLU", "Precision_CLU", "F1_CLU", "PQ_CLU")] == [2, 0, 0, 0, 0]
+        names = ("n_CLU", "Recall_CLU", "Precision_CLU", "F1_CLU", "PQ_CLU")
+        assert [found[name] for name in names] == [2, 0, 0, 0, 0]
         assert np.isnan(found["DSC_TP_CLU"]) and np.isnan(found["SQ_CLU"])
         assert (found["FN"], found["DiC"], found["count_difference"]) == (2, 2, -2)
 
     def test_reference(self):
         found = evaluate_case(self.lesion, self.empty, (1, 1))
-        assert [found[i] for i in ("Precision", "F1", "PQ", "RQ", "DSC", "nDSC")] == [0] * 6
-        assert all(np.isnan(found[i]) for i in ("Recall", "SQ", "DSC_TP", *CLU_RATIOS))
+        assert [found[metric] for metric in ("Precision", "F1", "PQ", "RQ", "DSC", "nDSC")] == [0] * 6
+        assert all(np.isnan(found[metric]) for metric in ("Recall", "SQ", "DSC_TP", *CLU_RATIOS))
         assert (found["FP"], found["DiC"], found["count_difference"]) == (2, 2, 2)
 
     def test_no_match(self):
         found = evaluate_case(line((1, 20, 30)), self.lesion, (1, 1))
-        assert [found[i] for i in ("Precision", "Recall", "F1", "PQ")] == [0] * 4
+        assert [found[metric] for metric in ("Precision", "Recall", "F1", "PQ")] == [0] * 4
         assert np.isnan(found["SQ"]) and np.isnan(found["DSC_TP"])
 
     def test_no_confluent_lesion(self):
         isolated = line((1, 0, 10), (2, 20, 30))
         found = evaluate_case(isolated, isolated, (1, 1))
         assert found["n_CLU"] == found["TP_CLU"] == 0
-        assert all(np.isnan(found[i]) for i in CLU_RATIOS)
+        assert all(np.isnan(found[metric]) for metric in CLU_RATIOS)
 
     def test_worst_makes_undefined_ratios_zero(self):
         found = evaluate_case(self.empty, self.empty, (1, 1), undefined="worst")
-        assert not any(np.isnan(i) for i in found.values())
+        assert not any(np.isnan(value) for value in found.values())
         assert found["DSC"] == found["Recall_CLU"] == 0
 
     def test_authors_give_a_dice_of_one_for_two_empty_maps(self):
         found = evaluate_case(self.empty, self.empty, (1, 1), undefined="authors")
         assert found["DSC"] == found["nDSC"] == 1
-        assert [found[i] for i in ("Precision", "Recall", "F1", "PQ", "DSC_TP")] == [0] * 5
-        assert all(np.isnan(found[i]) for i in CLU_RATIOS)
+        assert [found[metric] for metric in ("Precision", "Recall", "F1", "PQ", "DSC_TP")] == [0] * 5
+        assert all(np.isnan(found[metric]) for metric in CLU_RATIOS)
         assert evaluate_case(self.empty, self.lesion, (1, 1), undefined="authors")["DSC_TP_CLU"] == 0
 
 
@@ -143,7 +144,7 @@ class TestConfluence:
     def test_a_perfect_prediction_is_perfect(self):
         found = evaluate_case(self.touching + 4 * (self.touching > 0), self.touching, (1, 1))
         assert found["n_CLU"] == found["TP_CLU"] == 2
-        assert [found[i] for i in CLU_RATIOS] == [1] * 6
+        assert [found[metric] for metric in CLU_RATIOS] == [1] * 6
 
     def test_a_merging_prediction_misses_one_unit(self):
         # 15 predicted voxels on 10 + 5: IoU 10 / 15, Dice 20 / 25; the second unit is missed.
@@ -201,7 +202,7 @@ def test_dtype_and_memory_order_do_not_matter(dtype, order):
     reference[1:3, 1:4, 1:5] = 1
     prediction = np.roll(reference, 1, axis=2)
     expected = evaluate_case(prediction, reference, (1, 2, 3))
-    converted = [np.array(i, dtype=dtype, order=order) for i in (prediction, reference)]
+    converted = [np.array(instances, dtype=dtype, order=order) for instances in (prediction, reference)]
     assert evaluate_case(*converted, (1, 2, 3)) == expected
     # A strided view of a larger array.
     assert evaluate_case(np.repeat(converted[0], 2, axis=1)[:, ::2], converted[1], (1, 2, 3)) == expected

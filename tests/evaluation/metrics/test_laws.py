@@ -25,7 +25,7 @@ def pairs_of_maps(draw):
     maps = [draw(hnp.arrays(np.int32, shape, elements=ids, fill=st.just(0))) for _ in range(2)]
     # Blocks of voxels give other overlaps than single voxels do.
     scale = draw(st.sampled_from([1, 2]))
-    return tuple(i.repeat(scale, axis=0).repeat(scale, axis=1) for i in maps)
+    return tuple(instances.repeat(scale, axis=0).repeat(scale, axis=1) for instances in maps)
 
 
 def evaluate(maps, **options):
@@ -64,7 +64,7 @@ def test_counts_and_products_agree(maps, rule, threshold):
 @law
 @given(pairs_of_maps(), st.sampled_from(RULES))
 def test_order_preserving_new_ids_change_nothing(maps, rule):
-    larger = [i.astype(np.int64) * 1_000_003 for i in maps]
+    larger = [instances.astype(np.int64) * 1_000_003 for instances in maps]
     assert_equal = np.testing.assert_equal
     assert_equal(evaluate(larger, matching=rule), evaluate(maps, matching=rule))
 
@@ -97,7 +97,7 @@ def test_above_one_half_all_rules_agree_and_roles_swap(maps, rule):
 @given(pairs_of_maps(), st.floats(0, 0.9))
 def test_greedy_swaps_roles_at_any_threshold(maps, threshold):
     assume(without_ties(maps))
-    found, swapped = (evaluate(i, matching="greedy", iou_threshold=threshold) for i in (maps, maps[::-1]))
+    found, swapped = (evaluate(pair, matching="greedy", iou_threshold=threshold) for pair in (maps, maps[::-1]))
     same(swapped, found | {"FP": found["FN"], "FN": found["FP"]}, without=set(found) - {*SYMMETRIC, "FP", "FN"})
     if found["n_prediction"] and found["n_reference"]:
         assert (swapped["Precision"], swapped["Recall"]) == (found["Recall"], found["Precision"])
@@ -108,7 +108,7 @@ def test_greedy_swaps_roles_at_any_threshold(maps, threshold):
 def test_hungarian_finds_the_same_sum_with_roles_swapped(maps, threshold):
     # Which of several sets of equal sum is taken, and so TP, may differ.
     hungarian = CaseSettings(threshold, "hungarian")
-    one, other = (assess(Foreground.of(*i), SPACING[maps[0].ndim], hungarian).matches.iou for i in (maps, maps[::-1]))
+    one, other = (assess(Foreground.of(*p), SPACING[p[0].ndim], hungarian).matches.iou for p in (maps, maps[::-1]))
     np.testing.assert_allclose(one.sum(), other.sum(), rtol=1e-12)
 
 
@@ -128,14 +128,14 @@ def test_paper_and_isbi2024_do_not_swap_roles_at_low_thresholds(rule, counts, sw
 @law
 @given(pairs_of_maps(), st.sampled_from(RULES), st.integers(1, 3))
 def test_an_empty_border_changes_only_the_normalized_dice(maps, rule, width):
-    padded = [np.pad(i, width) for i in maps]
+    padded = [np.pad(instances, width) for instances in maps]
     same(evaluate(padded, matching=rule), evaluate(maps, matching=rule), without=("nDSC",))
 
 
 @law
 @given(pairs_of_maps(), st.sampled_from(RULES), st.integers(0, 2))
 def test_flipped_axes_change_nothing(maps, rule, axis):
-    flipped = [np.flip(i, axis % i.ndim) for i in maps]
+    flipped = [np.flip(instances, axis % instances.ndim) for instances in maps]
     same(evaluate(flipped, matching=rule), evaluate(maps, matching=rule))
 
 
@@ -145,7 +145,7 @@ def test_a_perfect_prediction_is_perfect(maps):
     found = evaluate((maps[1], maps[1]))
     ratios = ("Precision", "Recall", "F1", "DSC", "nDSC", "DSC_TP", "SQ", "PQ", "RQ")
     confluent = ("Recall_CLU", "Precision_CLU", "F1_CLU", "DSC_TP_CLU", "SQ_CLU", "PQ_CLU")
-    expected = [(i, found["n_reference"]) for i in ratios] + [(i, found["n_CLU"]) for i in confluent]
+    expected = [(name, found["n_reference"]) for name in ratios] + [(name, found["n_CLU"]) for name in confluent]
     for name, exists in expected:
         assert found[name] == 1 if exists else np.isnan(found[name]), name
 

@@ -133,7 +133,7 @@ def test_three_methods_share_one_family(tmp_path):
 
 
 def compare(*arguments):
-    compare_command.compare(compare_command._parser().parse_args([str(i) for i in arguments]))
+    compare_command.compare(compare_command._parser().parse_args([str(argument) for argument in arguments]))
 
 
 def test_names_are_no_formulas_in_the_table_and_the_true_ones_when_read(methods, tmp_path):
@@ -157,14 +157,14 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(methods, tmp_pa
     "content, message",
     [
         ("{", "is not valid JSON"),
-        ("[]", "is no summary of nnUNetv2_conflunet_evaluate"),
-        ("null", "is no summary"),
-        ('{"metric_per_case": [], "settings": 3}', "is no summary"),
-        ('{"metric_per_case": 3, "settings": {}}', "is no summary"),
-        ('{"metric_per_case": [3], "settings": {}}', "is no summary"),
-        ('{"metric_per_case": [{"metrics": {}}], "settings": {}}', "is no summary"),
-        ('{"metric_per_case": [{"case": "a", "metrics": 3}], "settings": {}}', "is no summary"),
-        ('{"metric_per_case": [{"case": "../a", "metrics": {}}], "settings": {}}', "is no summary"),
+        ("[]", "is not a summary by nnUNetv2_conflunet_evaluate"),
+        ("null", "is not a summary"),
+        ('{"metric_per_case": [], "settings": 3}', "is not a summary"),
+        ('{"metric_per_case": 3, "settings": {}}', "is not a summary"),
+        ('{"metric_per_case": [3], "settings": {}}', "is not a summary"),
+        ('{"metric_per_case": [{"metrics": {}}], "settings": {}}', "is not a summary"),
+        ('{"metric_per_case": [{"case": "a", "metrics": 3}], "settings": {}}', "is not a summary"),
+        ('{"metric_per_case": [{"case": "../a", "metrics": {}}], "settings": {}}', "is not a summary"),
     ],
 )
 def test_a_summary_that_cannot_be_read_is_named(methods, content, message):
@@ -186,7 +186,7 @@ def test_faults(methods, tmp_path):
     with pytest.raises(InputError, match="no case in common"):
         compare_methods(load_methods([methods[0], other]), ["F1"])
     strict = write(tmp_path / "strict", {"1": {"F1": 1, "DiC": 1}}, {**SETTINGS, "iou_threshold": 0.5})
-    with pytest.raises(InputError, match="cc_1 and strict were evaluated with another iou_threshold"):
+    with pytest.raises(InputError, match="cc_1 and strict were evaluated with a different iou_threshold"):
         compare_methods(load_methods([methods[0], strict]), ["F1"])
 
 
@@ -198,5 +198,5 @@ def test_an_evaluation_of_an_earlier_version_had_no_smallest_area(tmp_path):
         assert compare_methods(load_methods(order), ["F1"]).n == {"F1": 2}
     folders[0] = write(tmp_path / "other", rows, SETTINGS | {"min_area_mm2": 20.0})
     for order in (folders, folders[::-1]):
-        with pytest.raises(InputError, match="another min_area_mm2"):
+        with pytest.raises(InputError, match="different min_area_mm2"):
             compare_methods(load_methods(order), ["F1"])

@@ -51,7 +51,7 @@ def test_the_page_stands_alone_and_holds_the_numbers(evaluated):
     page = make_report(methods, images=evaluated / "imagesTs", n_cases=1)
     sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
     # Three figures, and the worst and the best case of two methods.
-    assert len(sources) == 7 and all(i.startswith("data:image/png;base64,") for i in sources)
+    assert len(sources) == 7 and all(source.startswith("data:image/png;base64,") for source in sources)
     assert "<half>" not in page and "&lt;half&gt;" in page
     # Two of the four cases have a false positive: P 1, 0.5, 1, 0.5.
     assert "<td>Precision</td><td>100.0 ± 0.0</td><td>75.0 ± 28.9</td>" in page
@@ -80,7 +80,7 @@ def test_one_method_without_images(evaluated):
 def test_an_unknown_reader_is_named(evaluated):
     (method,) = load_methods([evaluated / "half"])
     method.summary["reader"] = "os.system"
-    with pytest.raises(InputError, match=r"half was evaluated with os\.system, which is no reader of nnU-Net; run nnU"):
+    with pytest.raises(InputError, match=r"half was evaluated with os\.system, which is not a reader of nnU-Net"):
         make_report([method], n_cases=1)
 
 
@@ -116,10 +116,10 @@ def test_only_a_report_is_replaced(evaluated, monkeypatch):
         report(path)
         assert "Lesion-level evaluation" in path.read_text()
     monkeypatch.setattr(report_module, "make_report", None)
-    with pytest.raises(InputError, match=r"thesis\.html exists and is no report of this command"):
+    with pytest.raises(InputError, match=r"thesis\.html exists and is not a report by this command"):
         report(mine)
     assert mine.read_text() == "<!DOCTYPE html><title>My thesis</title>"
-    with pytest.raises(InputError, match="half is a folder, where a file is to be written"):
+    with pytest.raises(InputError, match="half is a folder, but a file is to be written there"):
         report(evaluated / "half")
 
 
