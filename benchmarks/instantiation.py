@@ -22,7 +22,8 @@ from scipy.spatial.distance import cdist
 from skimage.feature import hessian_matrix, hessian_matrix_eigvals
 
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate
-from nnunetv2_conflunet.postprocessing.centers import assign_by_offsets, find_peaks
+from nnunetv2_conflunet.postprocessing.assignment import assign_by_offsets
+from nnunetv2_conflunet.postprocessing.centers import find_peaks
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
 from nnunetv2_conflunet.postprocessing.merging import MergeRule
 from nnunetv2_conflunet.postprocessing.pieces import Assignment, connected_regions
@@ -30,6 +31,8 @@ from nnunetv2_conflunet.postprocessing.voxels import Voxels
 
 # Gaussian noise on the offsets: enough to avoid ties, too little to cause fragments.
 NOISE_MM = 0.3
+# That of docs/experiments.md, at its own threshold.
+RULE = MergeRule(0.2, -1.2, 1.6, -5.5, 0.5, -0.27, 0.19, 0.15)
 METHODS = {
     "center_offset": InstantiationSettings(min_volume_mm3=0, min_extent_mm=0),
     "center_offset, prominence": InstantiationSettings(min_prominence=0.05, min_volume_mm3=0, min_extent_mm=0),
@@ -41,8 +44,13 @@ METHODS = {
         min_consistency=1.25,
         min_volume_mm3=0,
         min_extent_mm=0,
-        # The rule of docs/experiments.md, at its own threshold.
-        merge=MergeRule(0.2, -1.2, 1.6, -5.5, 0.5, -0.27, 0.19, 0.15),
+        merge=RULE,
+    ),
+    "center_offset, climbing": InstantiationSettings(
+        pieces="climbing", heatmap_threshold=0.2, min_volume_mm3=0, min_extent_mm=0
+    ),
+    "center_offset, climbing and merging": InstantiationSettings(
+        pieces="climbing", heatmap_threshold=0.2, min_volume_mm3=0, min_extent_mm=0, merge=RULE
     ),
     "cc": InstantiationSettings(method="cc", min_volume_mm3=0, min_extent_mm=0),
     "acls lou2021": InstantiationSettings(method="acls", min_volume_mm3=0, min_extent_mm=0),

@@ -22,7 +22,7 @@ SUMMED = (
     "n_instances_removed",
     "n_voxels_removed",
 )
-OF_CENTER_OFFSET = ("heatmap_threshold", "window_mm", "min_prominence", "min_consistency", "top_k")
+OF_CENTER_OFFSET = ("pieces", "heatmap_threshold", "window_mm", "min_prominence", "min_consistency", "top_k")
 
 
 def main() -> None:

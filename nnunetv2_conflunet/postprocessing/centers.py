@@ -1,4 +1,4 @@
-"""Center-offset: the peaks of the heatmap that are centers, and the voxels that point at them."""
+"""Center-offset: the peaks of the heatmap that are centers."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +10,6 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
-from nnunetv2_conflunet.postprocessing.pieces import Assignment, nearest_label
 from nnunetv2_conflunet.postprocessing.prominence import is_consistent, relative_prominence
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups, in_scan_order
@@ -90,19 +89,6 @@ class CenterFinder:
                 prominence = relative_prominence(heatmap, peaks.indices, largest)
             self._peaks[window_mm] = peaks, prominence
         return self._peaks[window_mm]
-
-
-def assign_by_offsets(voxels: Voxels, heads: HeadMaps, centers: Peaks) -> Assignment:
-    """Voxel v goes to the center argmin_k || C_k - (v + O(v)) || in mm (Wynen et al., ISBI 2024)."""
-    n = len(voxels)
-    if not n or not len(centers.scores):
-        return Assignment(np.zeros(n, np.int64), np.zeros(n), centers.scores)
-    centers_mm = heads.positions_mm(centers.indices)
-    voxels_mm = voxels.coordinates * heads.image_spacing_mm
-    pointed_mm = voxels_mm + heads.offsets_at(voxels.coordinates)
-    # Centers are numbered from the highest, so that a tie goes to the higher one.
-    center, _ = nearest_label(pointed_mm, centers_mm, np.arange(1, len(centers_mm) + 1))
-    return Assignment(center, np.linalg.norm(voxels_mm - centers_mm[center - 1], axis=1), centers.scores)
 
 
 def window_voxels(window_mm: float, spacing_mm: np.ndarray) -> np.ndarray:

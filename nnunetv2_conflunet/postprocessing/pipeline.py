@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from nnunetv2_conflunet.postprocessing.acls import PRESETS, assign_by_curvature
-from nnunetv2_conflunet.postprocessing.centers import CenterFinder, assign_by_offsets
+from nnunetv2_conflunet.postprocessing.assignment import Assigner
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
 from nnunetv2_conflunet.postprocessing.merging import merge_regions
 from nnunetv2_conflunet.postprocessing.pieces import Assignment, Instantiation, connected_regions
@@ -75,12 +75,11 @@ def instantiate(
         if heatmap is None or offsets_mm is None:
             raise InputError("Method center_offset needs heatmap and offsets_mm; use cc or acls without them.")
         heads = HeadMaps.of(heatmap, offsets_mm, shape, spacing, heads_box)
-        centers = CenterFinder(heads, [settings]).centers(settings)
-        if settings.top_k is not None and len(centers.scores) > settings.top_k:
-            warnings.warn(
-                f"{len(centers.scores)} centers found; top_k keeps the {settings.top_k} highest.", stacklevel=2
-            )
-        assignment = assign_by_offsets(voxels, heads, centers[: settings.top_k])
+        assigner = Assigner(voxels, heads, [settings])
+        n_centers = len(assigner.centers(settings).scores)
+        if settings.top_k is not None and n_centers > settings.top_k:
+            warnings.warn(f"{n_centers} centers found; top_k keeps the {settings.top_k} highest.", stacklevel=2)
+        assignment = assigner.assign(settings)
     elif settings.method == "acls":
         if probability is None:
             raise InputError("Method acls needs probability; use cc without it.")

@@ -1,9 +1,11 @@
-"""Which peaks are centers: how far they rise above the ridges to higher peaks, and where their offsets lead."""
+"""The relief of a heatmap: the ways up to its summits, and which peaks are centers by ridges and by their offsets."""
 
 from collections.abc import Iterator
 
 import numpy as np
 from scipy.cluster.hierarchy import DisjointSet
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from nnunetv2_conflunet.postprocessing.pieces import TIE_MM
@@ -39,7 +41,7 @@ def relative_prominence(heatmap: np.ndarray, peaks: np.ndarray, largest: float) 
     if not len(on_ridge):
         return prominence
     value = heatmap[tuple(voxels.coordinates.T)]
-    basin = _basins(voxels, value)
+    basin = climb(voxels, value)
     # The highest peak of every basin; where basins have been joined, of all of them, under the set's name.
     highest: dict[int, int] = {}
     for peak, voxel in on_ridge:
@@ -47,7 +49,7 @@ def relative_prominence(heatmap: np.ndarray, peaks: np.ndarray, largest: float) 
             # A shoulder: from it the way leads only up.
             prominence[peak] = 0
     joined = DisjointSet(np.unique(basin).tolist())
-    for one, other, saddle in _passes(voxels, value, basin):
+    for one, other, saddle in passes(voxels, value, basin):
         tops = sorted(highest.pop(joined[i]) for i in (one, other) if joined[i] in highest)
         joined.merge(one, other)
         if tops:
@@ -107,24 +109,78 @@ def _ridges(heatmap: np.ndarray, peaks: np.ndarray, lowest: np.float32) -> tuple
     return Voxels(voxels.coordinates[kept]), list(zip(shared.tolist(), positions.tolist(), strict=True))
 
 
-def _basins(voxels: Voxels, value: np.ndarray) -> np.ndarray:
-    """(N,) position of the voxel in which the steepest way up from each voxel ends."""
-    # A rank without ties, so that every way up ends.
+def climb(voxels: Voxels, value: np.ndarray) -> np.ndarray:
+    """Where the steepest way up from each voxel ends, over all direct neighbors: 26 in space, 8 in a plane.
+
+    A step leads to the highest neighbor, of equally high ones to the first in C order. On level ground a way goes to
+    the nearest voxel that has a higher neighbor, by the fewest steps and of these by the first neighbor in C order. A
+    flat top is one summit, under its first voxel.
+
+    Args:
+        voxels: where ways may lead.
+        value: (N,) height of each voxel.
+
+    Returns:
+        (N,) position of the summit that each voxel climbs to.
+
+    >>> climb(Voxels.of(np.ones((1, 6), bool)), np.array([1.0, 1.0, 0.2, 0.3, 0.3, 0.4]))
+    array([0, 0, 0, 5, 5, 5])
+    """
+    connectivity = 3**voxels.dim - 1
+    # A rank without ties: among equally high neighbors the first.
     rank = np.empty(len(value), np.int64)
     rank[np.argsort(-value, kind="stable")] = np.arange(len(value))
     uphill, best = np.arange(len(value)), rank.copy()
-    for one, other in voxels.neighbors(3**voxels.dim - 1):
+    for one, other in voxels.neighbors(connectivity):
         for here, there in ((one, other), (other, one)):
             better = rank[there] < best[here]
             uphill[here[better]], best[here[better]] = there[better], rank[there[better]]
+    level = np.flatnonzero(value[uphill] == value)
+    uphill[level] = level
+    _cross_level_ground(voxels, value, uphill, level)
     while not np.array_equal(further := uphill[uphill], uphill):
         uphill = further
     return uphill
 
 
-def _passes(voxels: Voxels, value: np.ndarray, basin: np.ndarray) -> Iterator[tuple[int, int, np.float32]]:
-    """The highest pass between each two basins that touch, the highest first: both basins and its height."""
-    one, other = voxels.contacts(basin, 3**voxels.dim - 1)
+def _cross_level_ground(voxels: Voxels, value: np.ndarray, uphill: np.ndarray, level: np.ndarray) -> None:
+    """Give the voxels without a higher neighbor, at the positions `level`, their steps of :func:`climb`, in place."""
+    none = np.zeros(0, np.int64)
+    pairs = [(none, none)]
+    for one, other in voxels.neighbors(3**voxels.dim - 1, level):
+        equal = value[one] == value[other]
+        pairs.append((one[equal], other[equal]))
+    one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    # Directions come in C order, so that this also sorts the neighbors of a voxel.
+    order = np.argsort(one, kind="stable")
+    one, other = one[order], other[order]
+    leads_up = np.ones(len(value), bool)
+    leads_up[level] = False
+    # All voxels of a round see the voxels of the round before.
+    while (nearest := leads_up[other]).any():
+        here, first = np.unique(one[nearest], return_index=True)
+        uphill[here], leads_up[here] = other[nearest][first], True
+        left = ~leads_up[one]
+        one, other = one[left], other[left]
+    if len(one):
+        graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(len(value), len(value)))
+        top = connected_components(graph, directed=False)[1]
+        first = np.unique(top, return_index=True)[1]
+        uphill[one] = first[top[one]]
+
+
+def passes(
+    voxels: Voxels, value: np.ndarray, basin: np.ndarray, some: np.ndarray | None = None
+) -> Iterator[tuple[int, int, np.float32]]:
+    """The highest pass between each two basins that touch, the highest first: both basins and its height.
+
+    Args:
+        voxels: where ways may lead.
+        value: (N,) float32, height of each voxel.
+        basin: (N,) of :func:`climb`.
+        some: positions of voxels; only passes on which one of these lies. Default: all.
+    """
+    one, other = voxels.contacts(basin, 3**voxels.dim - 1, some)
     saddle = np.minimum(value[one], value[other])
     one, other = basin[one], basin[other]
     one, other = np.minimum(one, other), np.maximum(one, other)

@@ -11,6 +11,7 @@ from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.options import option
 
 METHODS = ("center_offset", "cc", "acls")
+PIECES = ("offsets", "climbing")
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,9 @@ class InstantiationSettings:
     Attributes:
         method: ``"center_offset"`` (needs the heads), ``"cc"`` (connected components) or ``"acls"`` (needs
             probabilities).
+        pieces: center-offset: ``"offsets"``, a voxel goes to the center nearest to where its offset points (the
+            paper's rule); ``"climbing"``, to the one at which it arrives when it climbs the heatmap within the mask.
+            By climbing, centers are the summits that are high enough: window, prominence and consistency do not act.
         heatmap_threshold: center-offset: lowest value of a center.
         window_mm: center-offset: full width of the window in which a center is the highest voxel.
         min_prominence: center-offset: lowest share of its height by which every path from a center to a higher one
@@ -45,6 +49,9 @@ class InstantiationSettings:
     """
 
     method: str = option("center_offset", "how instances are made", flag="-m", choices=METHODS)
+    pieces: str = option(
+        "offsets", "what leads a voxel to its center: its offset, or climbing the heatmap", choices=PIECES
+    )
     heatmap_threshold: float = option(0.1, "lowest heatmap value of a center")
     window_mm: float = option(3.0, "full width of the window in which a center is the highest voxel")
     min_prominence: float = option(
@@ -64,6 +71,7 @@ class InstantiationSettings:
     def __post_init__(self):
         for name, value, known in (
             ("method", self.method, METHODS),
+            ("pieces", self.pieces, PIECES),
             ("acls_preset", self.acls_preset, tuple(PRESETS)),
             ("connectivity", self.connectivity, (4, 6, 8, 18, 26)),
         ):

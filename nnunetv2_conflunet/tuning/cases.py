@@ -74,7 +74,7 @@ def score_case(
 
 
 def touching_pieces_of_case(
-    case: ValidationCase, settings: InstantiationSettings, scoring: EvaluationSettings
-) -> TouchingPieces:
+    case: ValidationCase, tried: list[InstantiationSettings], scoring: EvaluationSettings
+) -> list[TouchingPieces]:
     """Read one case and compare its pieces; see :func:`.merging.touching_pieces`."""
-    return touching_pieces(case.read(), settings, scoring)
+    return touching_pieces(case.read(), tried, scoring)

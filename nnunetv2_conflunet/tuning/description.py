@@ -34,18 +34,32 @@ def describe(record: dict[str, Any]) -> list[str]:
 def _describe_merging(merging: dict[str, Any] | None, metric: str) -> list[str]:
     if merging is None:
         return []
-    pairs = f"{merging['n_pairs']} pairs of touching pieces, {merging['n_pairs_of_one_lesion']} of them of one lesion"
+    # Records of an earlier version know pieces by offsets only.
+    tried = merging.get("tried", {"offsets": merging})
+    pairs = "; ".join(
+        f"pieces by {pieces}: {of['n_pairs']} pairs that touch, {of['n_pairs_of_one_lesion']} of them of one lesion"
+        for pieces, of in tried.items()
+    )
     if merging["decision"] == "too few pairs":
         return [f"Merging: {pairs}: too few to learn when to merge them."]
-    low, high = merging["interval_95"]
+    best, (low, high) = merging["best"], merging["interval_95"]
+    what = f"pieces by {best.get('pieces', 'offsets')}"
+    if best["rule"]:
+        what += f" merged above {best['rule']['threshold']:g}"
+    means = [f"without {_metrics(merging['without'])}"]
+    if "connected_components" in merging:
+        means.append(f"connected components {_metrics(merging['connected_components'])}")
     found = f"{metric} {merging['difference']:+.4f} (95 % interval {low:+.4f} to {high:+.4f} over cases)"
-    means = f"without {_metrics(merging['without'])}; best {_metrics(merging['best'])}"
     decision = {
-        "no merging is best": "nothing is merged",
+        "no merging is best": "Nothing is merged",
         "no merging within the noise": f"{found}: as good within the noise, nothing is merged",
         "merging": f"{found}: learned, and the choice",
     }[merging["decision"]]
-    return [f"Merging, on cases held out: {pairs}; {means}. {decision}."]
+    return [
+        f"Merging, on cases held out: {pairs}.",
+        f"{'; '.join(means)}; best, {what}, {_metrics(best)}.",
+        f"{decision}.",
+    ]
 
 
 def _values(settings: dict[str, Any], names: list[str]) -> str:

@@ -12,11 +12,16 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2_conflunet import __version__
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
-from nnunetv2_conflunet.postprocessing.merging import MergeRule
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS, REMEDY
 from nnunetv2_conflunet.tuning.cases import ValidationCase, of_cases, score_case, touching_pieces_of_case
 from nnunetv2_conflunet.tuning.choice import N_RESAMPLES, Choice, choose, means
-from nnunetv2_conflunet.tuning.merging import account_of_pairs, choose_rule, held_out_points
+from nnunetv2_conflunet.tuning.merging import (
+    TriedPieces,
+    choose_merging,
+    held_out_points,
+    pieces_to_try,
+    record_of_pairs,
+)
 from nnunetv2_conflunet.tuning.model_folder import ModelFolder
 from nnunetv2_conflunet.tuning.scoring import METRICS
 from nnunetv2_conflunet.tuning.search import SEARCHED, Grid, order_of_preference
@@ -40,7 +45,7 @@ class TuningSettings:
         with_stock_postprocessing: make the instances of the segmentations after the postprocessing that stock nnU-Net
             determined for these folds, where it did.
         with_merging: then also learn when touching pieces are one lesion (:mod:`.merging`), and store it where it is
-            better than no merging beyond the noise.
+            better than no merging on cases that it was not learned on.
         seed: of the bootstrap.
 
     Raises:
@@ -152,8 +157,7 @@ def determine_postprocessing(
     choice = choose(scores, position, order_of_preference(points, default), settings.seed)
     chosen, merging = points[choice.chosen], None
     if settings.with_merging:
-        rule, merging = _learn_merging(cases, chosen, settings, num_processes)
-        chosen = replace(chosen, merge=rule)
+        chosen, merging = _learn_merging(cases, chosen, settings, num_processes)
     record = {
         "metric": settings.metric,
         "dim": dim,
@@ -200,16 +204,18 @@ def _score_cases(
 
 def _learn_merging(
     cases: list[ValidationCase], chosen: InstantiationSettings, settings: TuningSettings, num_processes: int
-) -> tuple[MergeRule | None, dict[str, Any]]:
-    """A rule for the pieces that the chosen settings give, and its part of the record; see :func:`.choose_rule`."""
-    arguments: list[tuple] = [(case, chosen, settings.scoring) for case in cases]
+) -> tuple[InstantiationSettings, dict[str, Any]]:
+    """The chosen settings with what merging adds to them, and its part of the record; see :func:`.choose_merging`."""
+    tried, scoring = pieces_to_try(chosen), settings.scoring
+    arguments: list[tuple] = [(case, tried, scoring) for case in cases]
     touching = of_cases(touching_pieces_of_case, arguments, num_processes, "Comparing pieces")
-    points = held_out_points(touching, chosen)
+    pieces = [TriedPieces(one, list(of_case)) for one, of_case in zip(tried, zip(*touching, strict=True), strict=True)]
+    points = held_out_points(pieces, chosen)
     if points is None:
-        return None, account_of_pairs(touching)
-    arguments = [(case, of_case, settings.scoring) for case, of_case in zip(cases, points, strict=True)]
+        return chosen, record_of_pairs(pieces)
+    arguments = [(case, of_case, scoring) for case, of_case in zip(cases, points, strict=True)]
     scores = np.stack([scores for scores, _ in of_cases(score_case, arguments, num_processes, "Scoring merging")])
-    return choose_rule(touching, scores, settings.metric, settings.seed)
+    return choose_merging(pieces, chosen, scores, settings.metric, settings.seed)
 
 
 def _record_of_choice(choice: Choice, found: GridScores, default: int, chosen: InstantiationSettings) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,11 @@ from sklearn.preprocessing import StandardScaler
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.merging import FEATURES, MergeRule, PieceGraph
-from nnunetv2_conflunet.tuning.choice import choose, means
+from nnunetv2_conflunet.tuning.choice import ROUNDING, choose, means
 from nnunetv2_conflunet.tuning.scoring import METRICS, CaseArrays, InstancesAtPoints
 
 # What is tried; 0 merges all that touch, as connected components do.
-THRESHOLDS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
+THRESHOLDS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 # Fewer pairs of one lesion or of two tell nothing.
 FEWEST_PAIRS = 10
 # Inverse strength of the penalty on the weights of standardized features.
@@ -37,14 +38,57 @@ class TouchingPieces:
     of_one_lesion: np.ndarray
 
 
-def touching_pieces(case: CaseArrays, settings: InstantiationSettings, scoring: EvaluationSettings) -> TouchingPieces:
-    """Compare the pieces that some settings make of a case with its reference, as filtered by the evaluator."""
-    at_points = InstancesAtPoints(case, [settings], scoring)
-    piece = at_points.pieces(settings).instance - 1
-    graph = PieceGraph(at_points.voxels, piece, at_points.heads, at_points.connectivity)
-    pairs = graph.pairs()
-    first, second = main_lesions(piece, at_points.both.reference[at_points.inside])[pairs].T
-    return TouchingPieces(graph.features(pairs), (first == second) & (first > 0))
+@dataclass(frozen=True, eq=False)
+class TriedPieces:
+    """Pieces to merge: the settings that make them, and how they touch in all cases.
+
+    Attributes:
+        settings: without merging.
+        cases: the touching pieces of each case.
+    """
+
+    settings: InstantiationSettings
+    cases: Sequence[TouchingPieces]
+
+    @cached_property
+    def rules(self) -> list[MergeRule] | None:
+        """For each case a rule that the cases of other groups have taught; None where these hold too few pairs."""
+        group = np.arange(len(self.cases)) % MOST_GROUPS
+        of_group = {
+            own: learn_rule([case for case, other in zip(self.cases, group, strict=True) if other != own], 0.0)
+            for own in set(group.tolist())
+        }
+        rules = [rule for own in group.tolist() if (rule := of_group[own]) is not None]
+        return rules if len(rules) == len(group) else None
+
+
+def pieces_to_try(chosen: InstantiationSettings) -> list[InstantiationSettings]:
+    """The settings whose pieces are tried for merging: the chosen ones by offsets, and many by climbing.
+
+    >>> [(one.pieces, one.heatmap_threshold) for one in pieces_to_try(InstantiationSettings(heatmap_threshold=0.3))]
+    [('offsets', 0.3), ('climbing', 0.2)]
+    """
+    # Many, so that none lacks a border.
+    climbing = replace(
+        chosen, pieces="climbing", heatmap_threshold=0.2, window_mm=3.0, min_prominence=0.0, min_consistency=0.0
+    )
+    return [replace(chosen, pieces="offsets", merge=None), replace(climbing, merge=None)]
+
+
+def touching_pieces(
+    case: CaseArrays, tried: Sequence[InstantiationSettings], scoring: EvaluationSettings
+) -> list[TouchingPieces]:
+    """Compare the pieces of a case by each of some settings with its reference, as filtered by the evaluator."""
+    at_points = InstancesAtPoints(case, tried, scoring)
+    reference = at_points.both.reference[at_points.inside]
+    found = []
+    for settings in tried:
+        piece = at_points.pieces(settings).instance - 1
+        graph = PieceGraph(at_points.voxels, piece, at_points.heads, at_points.connectivity)
+        pairs = graph.pairs()
+        first, second = main_lesions(piece, reference)[pairs].T
+        found.append(TouchingPieces(graph.features(pairs), (first == second) & (first > 0)))
+    return found
 
 
 def main_lesions(piece: np.ndarray, reference: np.ndarray) -> np.ndarray:
@@ -80,56 +124,85 @@ def learn_rule(cases: Sequence[TouchingPieces], threshold: float) -> MergeRule |
 
 
 def held_out_points(
-    cases: Sequence[TouchingPieces], settings: InstantiationSettings
+    tried: Sequence[TriedPieces], chosen: InstantiationSettings
 ) -> list[list[InstantiationSettings]] | None:
-    """For each case the settings to score: without merging, then at each threshold with a rule that others taught.
+    """For each case the settings to score: the chosen ones, then each of :func:`_candidates` as learned without it.
 
-    None where the others of a case hold too few pairs.
+    None where no pieces have enough pairs.
     """
-    group = np.arange(len(cases)) % MOST_GROUPS
-    points = []
-    for own in group:
-        rule = learn_rule([case for case, other in zip(cases, group, strict=True) if other != own], THRESHOLDS[0])
-        if rule is None:
-            return None
-        rules = [replace(rule, threshold=threshold) for threshold in THRESHOLDS]
-        points.append([settings, *(replace(settings, merge=rule) for rule in rules)])
-    return points
+    candidates = _candidates(tried)
+    if not candidates:
+        return None
+    rules = [[replace(rule, threshold=threshold) for rule in pieces.rules or ()] for pieces, threshold in candidates]
+    of_cases = zip(*rules, strict=True)
+    merged = [pieces.settings for pieces, _ in candidates]
+    return [[chosen, *(replace(one, merge=rule) for one, rule in zip(merged, i, strict=True))] for i in of_cases]
 
 
-def choose_rule(
-    cases: Sequence[TouchingPieces], scores: np.ndarray, metric: str, seed: int
-) -> tuple[MergeRule | None, dict[str, Any]]:
-    """Whether to merge, and at which threshold: the best, unless it is as good within the noise to merge nothing.
+def choose_merging(
+    tried: Sequence[TriedPieces], chosen: InstantiationSettings, scores: np.ndarray, metric: str, seed: int
+) -> tuple[InstantiationSettings, dict[str, Any]]:
+    """Which pieces to merge, and at which threshold, or none: the best of those that no metric calls worse than all.
+
+    Every score is of cases that its rule was not learned on, so that the best mean decides, and not an interval. What
+    is below connected components (all that touch are merged) in the mean of any metric is left out.
 
     Args:
-        cases: their pairs.
-        scores: (cases, 1 + thresholds, metrics) at the points of :func:`held_out_points`.
+        tried: the pieces.
+        chosen: the settings to merge nothing.
+        scores: (cases, 1 + candidates, metrics) at the points of :func:`held_out_points`.
         metric: what decides.
-        seed: of the bootstrap.
+        seed: of the bootstrap, for the interval that the record holds.
 
     Returns:
-        The rule that all cases have taught, None to merge nothing; and the record of the choice.
+        The settings, with a rule that all cases have taught; and the record of the choice.
     """
+    candidates, mean = _candidates(tried), means(scores)
+    components = mean[1 + [threshold for _, threshold in candidates].index(0.0)]
+    not_worse = (mean >= components - ROUNDING).all(axis=1)
     # Nothing is preferred to something, and of thresholds that which merges least.
-    preference = [0, *range(len(THRESHOLDS), 0, -1)]
+    preference = sorted(np.flatnonzero(not_worse).tolist(), key=lambda i: (i > 0, -candidates[i - 1][1], i))
     choice = choose(scores[:, :, METRICS.index(metric)], 0, preference, seed)
-    rules = [None, *(learn_rule(cases, threshold) for threshold in THRESHOLDS)]
-    rule, best = rules[choice.chosen], rules[choice.best]
-    of_point = [dict(zip(METRICS, map(float, point), strict=True)) for point in means(scores)]
-    return rule, {
-        **account_of_pairs(cases),
-        "without": of_point[0],
-        "best": {**of_point[choice.best], "rule": best and asdict(best)},
-        "by_threshold": dict(zip(map(str, THRESHOLDS), of_point[1:], strict=True)),
+    best = chosen
+    if choice.best:
+        pieces, threshold = candidates[choice.best - 1]
+        best = replace(pieces.settings, merge=learn_rule(pieces.cases, threshold))
+    record = record_of_pairs(tried)
+    for (pieces, threshold), point in zip(candidates, mean[1:], strict=True):
+        record["tried"][pieces.settings.pieces]["by_threshold"][str(threshold)] = _by_name(point)
+    return best, {
+        **record,
+        "without": _by_name(mean[0]),
+        "connected_components": _by_name(components),
+        "best": {
+            **_by_name(mean[choice.best]),
+            "pieces": best.pieces,
+            "rule": None if best.merge is None else asdict(best.merge),
+        },
         "difference": choice.difference,
         "interval_95": [choice.low, choice.high],
-        "decision": "merging" if rule else "no merging is best" if best is None else "no merging within the noise",
+        "held_out": choice.held_out,
+        "decision": "merging" if choice.best else "no merging is best",
     }
 
 
-def account_of_pairs(cases: Sequence[TouchingPieces]) -> dict[str, Any]:
-    """How many pairs there are, and what stands in a record where they are too few to learn from."""
-    of_one_lesion = sum(int(np.count_nonzero(case.of_one_lesion)) for case in cases)
-    n_pairs = sum(len(case.of_one_lesion) for case in cases)
-    return {"n_pairs": n_pairs, "n_pairs_of_one_lesion": of_one_lesion, "decision": "too few pairs"}
+def record_of_pairs(tried: Sequence[TriedPieces]) -> dict[str, Any]:
+    """How many pairs there are of each kind of pieces; the record where they are too few to learn from."""
+    counts = {
+        pieces.settings.pieces: {
+            "n_pairs": sum(len(case.of_one_lesion) for case in pieces.cases),
+            "n_pairs_of_one_lesion": sum(int(np.count_nonzero(case.of_one_lesion)) for case in pieces.cases),
+            "by_threshold": {},
+        }
+        for pieces in tried
+    }
+    return {"tried": counts, "decision": "too few pairs"}
+
+
+def _candidates(tried: Sequence[TriedPieces]) -> list[tuple[TriedPieces, float]]:
+    """Pieces and thresholds to score, of the pieces that have enough pairs."""
+    return [(pieces, threshold) for pieces in tried if pieces.rules for threshold in THRESHOLDS]
+
+
+def _by_name(point: np.ndarray) -> dict[str, float]:
+    return dict(zip(METRICS, map(float, point), strict=True))

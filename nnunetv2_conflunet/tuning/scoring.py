@@ -10,7 +10,7 @@ from nnunetv2_conflunet.evaluation.metrics.formulas import detection_metrics
 from nnunetv2_conflunet.evaluation.metrics.matching import match
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground, OverlapTable
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, filter_small_instances
-from nnunetv2_conflunet.postprocessing.centers import CenterFinder, assign_by_offsets
+from nnunetv2_conflunet.postprocessing.assignment import Assigner
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
 from nnunetv2_conflunet.postprocessing.merging import MergeRule, merge_regions
 from nnunetv2_conflunet.postprocessing.pieces import Regions, connected_regions
@@ -115,18 +115,17 @@ class InstancesAtPoints:
         self.voxels = Voxels(self.both.coordinates[self.inside])
         self.connectivity = check_connectivity(points[0].connectivity, self.voxels.dim)
         self._component = self.voxels.components(self.connectivity)
-        self._finder = CenterFinder(self.heads, points)
-        self._made: dict[tuple[bytes, MergeRule | None], ScoredInstances] = {}
+        self._assigner = Assigner(self.voxels, self.heads, points)
+        self._made: dict[tuple[str, bytes, MergeRule | None], ScoredInstances] = {}
 
     def pieces(self, point: InstantiationSettings) -> Regions:
         """The instances at a point before any are merged."""
-        centers = self._finder.centers(point)[: point.top_k]
-        assignment = assign_by_offsets(self.voxels, self.heads, centers)
-        return connected_regions(self.voxels, assignment, self.connectivity, self._component)
+        return connected_regions(self.voxels, self._assigner.assign(point), self.connectivity, self._component)
 
     def scored(self, point: InstantiationSettings) -> ScoredInstances:
         """The instances at a point."""
-        key = self._finder.centers(point).indices[: point.top_k].tobytes(), point.merge
+        centers = self._assigner.centers(point)[: point.top_k]
+        key = point.pieces, centers.indices.tobytes(), point.merge
         if key not in self._made:
             regions = self.pieces(point)
             if point.merge is not None:

@@ -31,6 +31,7 @@ OPTIONS = {
         ("heads", "--heads", None),
         ("settings_from", "--settings_from", None, Path),
         ("method", "-m", None, None, ("center_offset", "cc", "acls")),
+        ("pieces", "--pieces", None, None, ("offsets", "climbing")),
         ("heatmap_threshold", "--heatmap_threshold", None, float),
         ("window_mm", "--window_mm", None, float),
         ("min_prominence", "--min_prominence", None, float),

@@ -119,7 +119,9 @@ def test_the_pipeline_names_what_a_method_needs(method, missing):
 
 
 def test_settings_go_to_a_dictionary_and_back():
-    settings = InstantiationSettings(method="acls", acls_preset="dworkin2018", top_k=7, min_volume_mm3=5.5)
+    settings = InstantiationSettings(
+        method="acls", pieces="climbing", acls_preset="dworkin2018", top_k=7, min_volume_mm3=5.5
+    )
     assert InstantiationSettings.from_dict(settings.to_dict()) == settings
     assert InstantiationSettings.from_dict({}) == InstantiationSettings()
 
@@ -129,6 +131,7 @@ def test_settings_go_to_a_dictionary_and_back():
     [
         ({"threshold": 0.5, "method": "cc"}, "Unknown instantiation settings threshold; known are method, "),
         ({"method": "watershed"}, "method is 'watershed'; it must be one of center_offset, cc, acls"),
+        ({"pieces": "watershed"}, "pieces is 'watershed'; it must be one of offsets, climbing"),
         ({"window_mm": "3"}, "window_mm is '3'"),
         ({"min_prominence": "0.1"}, "min_prominence is '0.1'"),
         ({"heatmap_threshold": True}, "heatmap_threshold is True"),

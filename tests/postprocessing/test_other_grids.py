@@ -5,7 +5,8 @@ import pytest
 from skimage.transform import resize
 
 from nnunetv2_conflunet.postprocessing import instantiate_center_offset
-from nnunetv2_conflunet.postprocessing.centers import assign_by_offsets, find_peaks
+from nnunetv2_conflunet.postprocessing.assignment import assign_by_offsets
+from nnunetv2_conflunet.postprocessing.centers import find_peaks
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 

@@ -57,7 +57,7 @@ def one_by_one(foreground, reference, spacing_mm, heads, points, scoring):
 @pytest.mark.parametrize(
     "scoring", [EvaluationSettings(), EvaluationSettings(min_volume_mm3=0, min_extent_mm=0, iou_threshold=0.4)]
 )
-@pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"connectivity": 6}])
+@pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"connectivity": 6}, {"pieces": "climbing"}])
 @pytest.mark.parametrize("shape, spacing_mm", [((16, 28, 26), (2.0, 1.0, 1.2)), ((1, 40, 44), (999.0, 1.0, 1.0))])
 @pytest.mark.filterwarnings("ignore:.*top_k keeps")
 def test_every_point_scores_as_if_made_alone(shape, spacing_mm, options, scoring):
