@@ -177,9 +177,9 @@ def test_continued_prediction_makes_only_what_is_missing(environment, prediction
     map_file = prediction / "instances" / "case_Ts0.nii.gz"
     before = map_file.read_bytes()
     options = ("-npp", "0", "-nps", "0", "--continue_prediction")
-    assert "1 of 1 cases have" in predict(environment, prediction, *options).stdout
+    assert "1 of 1 cases already have" in predict(environment, prediction, *options).stdout
     map_file.unlink()
-    assert "0 of 1 cases have" in predict(environment, prediction, *options).stdout
+    assert "0 of 1 cases already have" in predict(environment, prediction, *options).stdout
     np.testing.assert_array_equal(
         np.asarray(nibabel.load(map_file).dataobj),
         np.asarray(nibabel.Nifti1Image.from_bytes(_unzipped(before)).dataobj),
@@ -196,7 +196,7 @@ def test_a_full_disk_ends_the_stock_command_with_status_1(environment, model, tm
     assert result.returncode == 1
     assert "nnU-Net could not write" in result.stderr and "Is the disk full?" in result.stderr
     assert all(file.suffix == ".json" for file in tmp_path.rglob("*") if file.is_file())
-    assert "0 of 1 cases have" in run([*command, "--continue_prediction"], variables).stdout
+    assert "0 of 1 cases already have" in run([*command, "--continue_prediction"], variables).stdout
     assert (tmp_path / "instances" / "case_Ts0.nii.gz").is_file()
 
 
@@ -211,7 +211,7 @@ def test_a_case_with_a_name_that_the_writer_folds(environment, model, tmp_path):
     run(command, variables)
     written = sorted(str(file.relative_to(tmp_path / "out")) for file in (tmp_path / "out").rglob("*.nii.gz"))
     assert written == ["instances/plain.nii.gz", "instances/s.nii.gz", "plain.nii.gz", "s.nii.gz"]
-    assert "2 of 2 cases have" in run([*command, "--continue_prediction"], variables).stdout
+    assert "2 of 2 cases already have" in run([*command, "--continue_prediction"], variables).stdout
 
 
 def _unzipped(content):
