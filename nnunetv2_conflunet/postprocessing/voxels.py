@@ -63,8 +63,10 @@ class Voxels:
         # cc3d 4.1 runs out of provisional labels on bool arrays of isolated voxels; it does not on integers.
         array = np.zeros(last - first + 1, np.uint8 if values is None else np.int32)
         array[inside] = 1 if values is None else values + 1
-        found = cc3d.connected_components(array, connectivity=cast(Connectivity, connectivity))
-        return in_scan_order(found[inside])
+        found = cc3d.connected_components(array, connectivity=cast(Connectivity, connectivity))[inside]
+        # Not to be held while the voxels are sorted.
+        del array, inside
+        return in_scan_order(found)
 
     def neighbors(self, connectivity: int, some: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Pairs of neighboring voxels, one direction after another.
