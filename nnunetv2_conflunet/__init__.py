@@ -10,8 +10,9 @@ Example:
            [0, 0, 0, 2]], dtype=int32)
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from nnunetv2_conflunet.utilities.lazy_names import load_on_first_use
 
 __version__ = "0.1.0"
 
@@ -44,22 +45,15 @@ if TYPE_CHECKING:
     from nnunetv2_conflunet.trainers.targets import center_offset_targets
     from nnunetv2_conflunet.tuning import determine_postprocessing
 
-# Rooms of the names that do not come from postprocessing.
 _ROOMS = {
+    **dict.fromkeys(__all__, "postprocessing"),
     "ConfLUNetPredictor": "inference",
     "center_offset_targets": "trainers.targets",
     "determine_postprocessing": "tuning",
     "evaluate_case": "evaluation",
     "nnUNetTrainerConfLUNet": "trainers",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_ROOMS.get(name, 'postprocessing')}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = load_on_first_use(__name__, _ROOMS)
 
 
 def __dir__() -> list[str]:
