@@ -36,9 +36,9 @@ class Project:
         limits: additional environment variables for every command.
 
     Example:
-        >>> project = Project("/tmp/project", "/tmp/trainers")
+        >>> project = Project("project", "trainers")
         >>> project.environment["nnUNet_raw"]
-        '/tmp/project/raw'
+        'project/raw'
         >>> project.fold("Dataset001_A", "nnUNetTrainer", "3d_fullres").name
         'fold_0'
     """

@@ -54,10 +54,12 @@ class Assigner:
 
     def _summits(self, settings: InstantiationSettings) -> np.ndarray:
         """(K,) positions of the summits that are centers, the highest first, of equally high ones in C order."""
+        return self._ranked[self._height[self._ranked] >= np.float32(settings.heatmap_threshold)]
+
+    @cached_property
+    def _ranked(self) -> np.ndarray:
         summits = np.unique(self._summit)
-        height = self._height[summits]
-        order = np.argsort(-height, kind="stable")
-        return summits[order[height[order] >= np.float32(settings.heatmap_threshold)]]
+        return summits[np.argsort(-self._height[summits], kind="stable")]
 
     @cached_property
     def _height(self) -> np.ndarray:
