@@ -15,6 +15,8 @@ SETTINGS_KEY = "conflunet"
 INSTANTIATION_KEY = "instantiation"
 # Next to tuned settings the plans keep those of the trainer, from which tuning can start again.
 UNTUNED_KEY = "instantiation_before_tuning"
+# Where the final validation learned them, the folds that it learned on.
+LEARNED_KEY = "learned_on_folds"
 READING_ATTEMPTS, READING_PAUSE_S = 30, 0.1
 
 
@@ -24,8 +26,9 @@ class ModelSettings:
 
     Attributes:
         stored: the entry as in JSON: ``instantiation`` and, after tuning, ``instantiation_before_tuning``, in the form
-            of :meth:`.InstantiationSettings.to_dict` or of an earlier version with fewer settings; and values that the
-            trainer records, such as ``alpha``. Parsed on access.
+            of :meth:`.InstantiationSettings.to_dict` or of an earlier version with fewer settings;
+            ``learned_on_folds`` where the final validation did the tuning; and values that the trainer records, such
+            as ``alpha``. Parsed on access.
 
     >>> trained = ModelSettings.of_trainer(InstantiationSettings(), alpha=10.0)
     >>> tuned = trained.tuned_to(InstantiationSettings(window_mm=5.0))
@@ -94,9 +97,19 @@ class ModelSettings:
         """These settings with a tuned instantiation; the trainer's own instantiation undoes the tuning."""
         untuned = self.untuned
         stored = self.stored | {INSTANTIATION_KEY: instantiation.to_dict(), UNTUNED_KEY: untuned.to_dict()}
+        stored.pop(LEARNED_KEY, None)
         if instantiation == untuned:
             del stored[UNTUNED_KEY]
         return ModelSettings(stored)
+
+    @property
+    def learned_on(self) -> list[str]:
+        """The folds on which the final validation learned when to merge; empty where a user tuned, or nobody."""
+        return self.stored.get(LEARNED_KEY, [])
+
+    def learned(self, instantiation: InstantiationSettings, folds: list[str]) -> "ModelSettings":
+        """As :meth:`tuned_to`, for what the final validation of some folds learned."""
+        return ModelSettings(self.tuned_to(instantiation).stored | {LEARNED_KEY: folds})
 
     def keeping_tuning_of(self, before: "ModelSettings") -> "ModelSettings":
         """A trainer's settings with the instantiation tuned earlier for the same model, if there is one.
@@ -107,7 +120,8 @@ class ModelSettings:
         if not before.is_tuned or before._complete(UNTUNED_KEY) != self.stored[INSTANTIATION_KEY]:
             return self
         tuned = {INSTANTIATION_KEY: before._complete(INSTANTIATION_KEY), UNTUNED_KEY: self.stored[INSTANTIATION_KEY]}
-        return ModelSettings(self.stored | tuned)
+        learned = {LEARNED_KEY: before.learned_on} if before.learned_on else {}
+        return ModelSettings(self.stored | tuned | learned)
 
     def differences(self, before: "ModelSettings") -> list[str]:
         """Each setting of the instantiation that differs from `before`, as in ``"window_mm 5.0, not 3.0"``."""

@@ -13,12 +13,10 @@ import numpy as np
 from scipy.special import expit
 
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
+from nnunetv2_conflunet.postprocessing.piece_graph import PieceGraph
 from nnunetv2_conflunet.postprocessing.pieces import Regions
 from nnunetv2_conflunet.postprocessing.voxels import Voxels, first_voxels, in_scan_order
 from nnunetv2_conflunet.utilities.errors import InputError
-
-# Heights and distances that are divided by are at least this: far below a peak, far below a voxel in mm.
-SMALLEST = 1e-3
 
 
 @dataclass(frozen=True)
@@ -82,111 +80,19 @@ class MergeRule:
 FEATURES = tuple(field.name for field in fields(MergeRule))[2:]
 
 
-class PieceGraph:
-    """Pieces and which of them touch, with what the features are made of; merging changes it in place.
-
-    Args:
-        voxels: the foreground.
-        piece: (N,) 0..K-1, the piece of each voxel.
-        heads: heatmap and offsets.
-        connectivity: neighbors that make voxels touch, of the image's dimension.
-    """
-
-    def __init__(self, voxels: Voxels, piece: np.ndarray, heads: HeadMaps, connectivity: int):
-        self.heads, self.dim = heads, voxels.dim
-        offsets_mm = heads.offsets_at(voxels.coordinates).astype(np.float64)
-        votes_mm = voxels.coordinates * heads.image_spacing_mm + offsets_mm
-        height = heads.heatmap_at(voxels.coordinates)
-        n = int(piece.max(initial=-1)) + 1
-        self.n_voxels = np.bincount(piece, minlength=n).astype(float)
-        self.votes_mm = np.stack([np.bincount(piece, axis, n) for axis in votes_mm.T], axis=1)
-        self.squared_mm2 = np.bincount(piece, (votes_mm**2).sum(axis=1), n)
-        # The first voxel in C order of equally high ones, as the sort is stable.
-        order = np.lexsort((-height, piece))
-        highest = order[np.flatnonzero(np.diff(piece[order], prepend=-1))]
-        self.height, self.peak = height[highest].astype(np.float64), voxels.coordinates[highest]
-        self.peak_offset_mm = np.linalg.norm(offsets_mm[highest], axis=1)
-        # Of each piece those that it touches: how many pairs of voxels do, and the sum of their votes' distances in mm.
-        self.contacts: list[dict[int, np.ndarray]] = [{} for _ in range(n)]
-        one, other = voxels.contacts(piece, connectivity)
-        pair = np.minimum(piece[one], piece[other]) * n + np.maximum(piece[one], piece[other])
-        touching, inverse, count = np.unique(pair, return_inverse=True, return_counts=True)
-        jump_mm = np.bincount(inverse, np.linalg.norm(votes_mm[one] - votes_mm[other], axis=1), len(touching))
-        for number, contact in zip(touching.tolist(), np.column_stack([count, jump_mm]), strict=True):
-            a, b = divmod(number, n)
-            self.contacts[a][b] = self.contacts[b][a] = contact
-
-    def pairs(self, of: int | None = None) -> np.ndarray:
-        """(P, 2) pieces that touch, of one piece or of all, the lower number first, ascending."""
-        pieces = range(len(self.contacts)) if of is None else (of,)
-        pairs = {(min(one, other), max(one, other)) for one in pieces for other in self.contacts[one]}
-        return np.array(sorted(pairs), np.int64).reshape(-1, 2)
-
-    def features(self, pairs: np.ndarray) -> np.ndarray:
-        """(P, 2) pairs that touch to (P, features), see :class:`MergeRule`."""
-        one, other = pairs.T
-        low = np.where(self.height[one] <= self.height[other], one, other)
-        count, jump_mm = np.array([self.contacts[a][b] for a, b in pairs.tolist()]).reshape(-1, 2).T
-        mean = self.votes_mm / self.n_voxels[:, None]
-        spread_mm2 = np.maximum(self.squared_mm2 / self.n_voxels - (mean**2).sum(axis=1), 0)
-        apart_mm = np.linalg.norm(mean[one] - mean[other], axis=1)
-        smaller = np.minimum(self.n_voxels[one], self.n_voxels[other])
-        half_voxel_mm = self.heads.image_spacing_mm.min() / 2
-        return np.column_stack(
-            [
-                self._lowest_between(pairs) / np.maximum(self.height[low], SMALLEST),
-                jump_mm / count / np.maximum(apart_mm, half_voxel_mm),
-                apart_mm / np.sqrt(spread_mm2[one] + spread_mm2[other] + half_voxel_mm**2),
-                np.log(smaller * self.heads.image_spacing_mm.prod()),
-                self.peak_offset_mm[low],
-                count / smaller ** ((self.dim - 1) / self.dim),
-            ]
-        )
-
-    def merge(self, one: int, other: int) -> tuple[int, int]:
-        """Merge two pieces that touch; return the one that stays, which has the higher peak, and the one that goes."""
-        stays, goes = (one, other) if self.height[one] >= self.height[other] else (other, one)
-        for values in (self.n_voxels, self.votes_mm, self.squared_mm2):
-            values[stays] += values[goes]
-        for neighbor, contact in self.contacts[goes].items():
-            del self.contacts[neighbor][goes]
-            if neighbor != stays:
-                total = self.contacts[stays].get(neighbor, 0) + contact
-                self.contacts[stays][neighbor] = self.contacts[neighbor][stays] = total
-        self.contacts[goes] = {}
-        return stays, goes
-
-    def _lowest_between(self, pairs: np.ndarray) -> np.ndarray:
-        """(P,) the lowest heatmap at the voxels nearest to the line between the two highest ones."""
-        first, last = self.peak[pairs[:, 0]], self.peak[pairs[:, 1]]
-        n_steps = np.abs(last - first).max(axis=1)
-        pair = np.repeat(np.arange(len(pairs)), n_steps + 1)
-        step = np.arange(len(pair)) - np.repeat(np.cumsum(n_steps + 1) - n_steps - 1, n_steps + 1)
-        share = (step / np.maximum(n_steps[pair], 1))[:, None]
-        line = np.rint(first[pair] + share * (last - first)[pair]).astype(np.int64)
-        lowest = np.full(len(pairs), np.inf)
-        np.minimum.at(lowest, pair, self.heads.heatmap_at(line))
-        return lowest
-
-
-def merge_regions(voxels: Voxels, regions: Regions, heads: HeadMaps, rule: MergeRule, connectivity: int) -> Regions:
+def merge_pieces(graph: PieceGraph, rule: MergeRule) -> np.ndarray:
     """Merge the surest pair, judge its neighbors anew, and so on until no probability is above the threshold.
 
-    Of equally sure pairs the one with the lowest numbers comes first. A merged instance has the center of the piece
-    with the highest voxel.
+    Of equally sure pairs the one with the lowest numbers comes first.
 
     Args:
-        voxels: the foreground.
-        regions: of :func:`.pieces.connected_regions`.
-        heads: heatmap and offsets.
+        graph: of the pieces; changed in place.
         rule: when two pieces are one.
-        connectivity: neighbors that make voxels touch, of the image's dimension.
+
+    Returns:
+        (K,) for each piece the one that it belongs to, that with the highest voxel of those that were merged.
     """
-    if not len(voxels):
-        return regions
-    piece = regions.instance - 1
-    graph = PieceGraph(voxels, piece, heads, connectivity)
-    owner = np.arange(len(regions.center))
+    owner = np.arange(len(graph.n_voxels))
     # What was judged anew or merged stays in the queue and is passed over.
     now: dict[tuple[int, int], float] = {}
     queue: list[tuple[float, tuple[int, int]]] = []
@@ -204,5 +110,24 @@ def merge_regions(voxels: Voxels, regions: Regions, heads: HeadMaps, rule: Merge
         stays, goes = graph.merge(one, other)
         owner[owner == goes] = stays
         judge(graph.pairs(of=stays))
+    return owner
+
+
+def merge_regions(voxels: Voxels, regions: Regions, heads: HeadMaps, rule: MergeRule, connectivity: int) -> Regions:
+    """The regions with pieces merged by :func:`merge_pieces`.
+
+    A merged instance has the center of the piece with the highest voxel.
+
+    Args:
+        voxels: the foreground.
+        regions: of :func:`.pieces.connected_regions`.
+        heads: heatmap and offsets.
+        rule: when two pieces are one.
+        connectivity: neighbors that make voxels touch, of the image's dimension.
+    """
+    if not len(voxels):
+        return regions
+    piece = regions.instance - 1
+    owner = merge_pieces(PieceGraph.of(voxels, piece, heads, connectivity), rule)
     instance = in_scan_order(owner[piece])
     return replace(regions, instance=instance, center=regions.center[owner[piece[first_voxels(instance)]]])

@@ -113,6 +113,12 @@ class PreprocessedInstances:
             self.folder.mkdir(parents=True, exist_ok=True)
             return run_cases(self._prepare_case, [(case,) for case in stale], num_processes, "Preprocessing instances")
 
+    def load(self, case: str) -> tuple[np.ndarray, np.ndarray]:
+        """The preprocessed labels and the instance map of a case, both (X, Y, Z)."""
+        stock = self._dataset_class(str(self.source_folder), [case], str(self.folder))
+        _, labels, instances, _ = stock.load_case(case)
+        return labels[:][0], instances[:]
+
     def lost(self) -> dict[str, int]:
         """The number of instances per case that have no voxel on the preprocessed grid, for cases with any."""
         # Maps copied from elsewhere may lack records.

@@ -22,6 +22,7 @@ from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss
 from nnunetv2_conflunet.trainers.mixing import refuse_to_replace, set_epochs
 from nnunetv2_conflunet.trainers.targets import instantiation_on_grid, unpack_targets
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum, heads_weight
+from nnunetv2_conflunet.tuning.final_validation import PiecesOfValidation
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
 
@@ -46,6 +47,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
             learn the mask; 0: both have full weight from the first step.
         sigma_mm: standard deviation of the heatmap's Gaussians in mm; the paper's.
         epochs: number of epochs.
+        learn_merging: whether the final validation learns when touching pieces are one lesion, and stores it.
         instantiation: how prediction makes instances; stored with the model in its plans.json. The requirements on
             centers (height, window, prominence, consistency) are stricter than in the paper, because trained heatmaps
             have several maxima in lesions whose center is uncertain (docs/experiments.md). On coarse grids the
@@ -58,6 +60,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
     warm_up: float = 0.2
     sigma_mm: float = 2.0
     epochs: int = 1000
+    learn_merging: bool = True
     instantiation: InstantiationSettings = InstantiationSettings(
         heatmap_threshold=0.3, window_mm=5.0, min_prominence=0.05, min_consistency=1.25
     )
@@ -222,13 +225,20 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
             raise InputError(f"{name} cannot be continued. {error}") from error
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """nnU-Net's final validation, with instance maps and lesion tables in ``validation/instances``."""
+        """nnU-Net's final validation, with instance maps and lesion tables in ``validation/instances``.
+
+        Then the model learns when touching pieces are one lesion, see :mod:`.tuning.final_validation`.
+        """
+        pieces = PiecesOfValidation.of(self) if self.learn_merging else None
         # Validation does not need instance maps, which may be missing with --val.
         instances_folder, self.folder_with_segs_from_previous_stage = self.folder_with_segs_from_previous_stage, None
         in_training = set_training_without_deep_supervision(self.network, False)
         try:
-            with exporting_instances():
+            with exporting_instances(*([] if pieces is None else [pieces.export])):
                 super().perform_actual_validation(save_probabilities)
         finally:
             self.folder_with_segs_from_previous_stage = instances_folder
             set_training_without_deep_supervision(self.network, in_training)
+        if pieces is not None and self.local_rank == 0:
+            for line in pieces.learn(self.do_split()[1]):
+                self.print_to_log_file(f"Merging: {line}")

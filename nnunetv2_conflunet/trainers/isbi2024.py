@@ -125,6 +125,7 @@ class nnUNetTrainerConfLUNetISBI2024(nnUNetTrainerConfLUNet, RecipeISBI2024):
             values.
         warm_up: none in the paper.
         sigma_mm: the paper's 2 mm.
+        learn_merging: the paper does not merge.
         instantiation: heatmap threshold, window and connectivity are from the code, which has neither prominence nor
             consistency; the size limits are from the paper.
     """
@@ -135,6 +136,7 @@ class nnUNetTrainerConfLUNetISBI2024(nnUNetTrainerConfLUNet, RecipeISBI2024):
     beta: float = 0.5
     warm_up: float = 0.0
     sigma_mm: float = 2.0
+    learn_merging: bool = False
     instantiation: InstantiationSettings = InstantiationSettings(
         method="center_offset",
         heatmap_threshold=0.1,

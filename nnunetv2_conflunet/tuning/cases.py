@@ -11,7 +11,7 @@ from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.imageio import Geometry, read_instances, refuse_other_grid
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
-from nnunetv2_conflunet.tuning.merging import TouchingPieces, touching_pieces
+from nnunetv2_conflunet.tuning.case_pieces import CasePieces, pieces_of_case
 from nnunetv2_conflunet.tuning.scoring import CaseArrays, score_grid
 from nnunetv2_conflunet.utilities.errors import InputError, join_faults
 from nnunetv2_conflunet.utilities.parallel import try_cases
@@ -73,8 +73,8 @@ def score_case(
     return score_grid(case.read(), points, scoring)
 
 
-def touching_pieces_of_case(
+def pieces_of_validation_case(
     case: ValidationCase, tried: list[InstantiationSettings], scoring: EvaluationSettings
-) -> list[TouchingPieces]:
-    """Read one case and compare its pieces; see :func:`.merging.touching_pieces`."""
-    return touching_pieces(case.read(), tried, scoring)
+) -> list[CasePieces]:
+    """Read one case and make its pieces; see :func:`.case_pieces.pieces_of_case`."""
+    return pieces_of_case(case.read(), tried, scoring)

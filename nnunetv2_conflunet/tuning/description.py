@@ -28,10 +28,11 @@ def describe(record: dict[str, Any]) -> list[str]:
     )
     if record["ends_reached"]:
         lines.append(f"The best {' and '.join(record['ends_reached'])} ends its list; a wider list may hold better.")
-    return [*lines, *_describe_merging(record["merging"], metric)]
+    return [*lines, *describe_merging(record["merging"], metric)]
 
 
-def _describe_merging(merging: dict[str, Any] | None, metric: str) -> list[str]:
+def describe_merging(merging: dict[str, Any] | None, metric: str) -> list[str]:
+    """What was found about merging, in words, from the record of :func:`.choose_merging`; nothing for None."""
     if merging is None:
         return []
     # Records of an earlier version know pieces by offsets only.

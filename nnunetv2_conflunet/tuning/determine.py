@@ -13,15 +13,9 @@ from nnunetv2_conflunet import __version__
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS, REMEDY
-from nnunetv2_conflunet.tuning.cases import ValidationCase, of_cases, score_case, touching_pieces_of_case
+from nnunetv2_conflunet.tuning.cases import ValidationCase, of_cases, pieces_of_validation_case, score_case
 from nnunetv2_conflunet.tuning.choice import N_RESAMPLES, Choice, choose, means
-from nnunetv2_conflunet.tuning.merging import (
-    TriedPieces,
-    choose_merging,
-    held_out_points,
-    pieces_to_try,
-    record_of_pairs,
-)
+from nnunetv2_conflunet.tuning.merging import TriedPieces, choose_merging, pieces_to_try
 from nnunetv2_conflunet.tuning.model_folder import ModelFolder
 from nnunetv2_conflunet.tuning.scoring import METRICS
 from nnunetv2_conflunet.tuning.search import SEARCHED, Grid, order_of_preference
@@ -208,14 +202,9 @@ def _learn_merging(
     """The chosen settings with what merging adds to them, and its part of the record; see :func:`.choose_merging`."""
     tried, scoring = pieces_to_try(chosen), settings.scoring
     arguments: list[tuple] = [(case, tried, scoring) for case in cases]
-    touching = of_cases(touching_pieces_of_case, arguments, num_processes, "Comparing pieces")
-    pieces = [TriedPieces(one, list(of_case)) for one, of_case in zip(tried, zip(*touching, strict=True), strict=True)]
-    points = held_out_points(pieces, chosen)
-    if points is None:
-        return chosen, record_of_pairs(pieces)
-    arguments = [(case, of_case, scoring) for case, of_case in zip(cases, points, strict=True)]
-    scores = np.stack([scores for scores, _ in of_cases(score_case, arguments, num_processes, "Scoring merging")])
-    return choose_merging(pieces, chosen, scores, settings.metric, settings.seed)
+    made = of_cases(pieces_of_validation_case, arguments, num_processes, "Making pieces")
+    pieces = [TriedPieces(one, list(of_case)) for one, of_case in zip(tried, zip(*made, strict=True), strict=True)]
+    return choose_merging(pieces, chosen, scoring, settings.metric, settings.seed)
 
 
 def _record_of_choice(choice: Choice, found: GridScores, default: int, chosen: InstantiationSettings) -> dict[str, Any]:

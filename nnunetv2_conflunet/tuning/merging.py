@@ -11,9 +11,10 @@ from sklearn.preprocessing import StandardScaler
 
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
-from nnunetv2_conflunet.postprocessing.merging import FEATURES, MergeRule, PieceGraph
+from nnunetv2_conflunet.postprocessing.merging import FEATURES, MergeRule
+from nnunetv2_conflunet.tuning.case_pieces import CasePieces
 from nnunetv2_conflunet.tuning.choice import ROUNDING, choose, means
-from nnunetv2_conflunet.tuning.scoring import METRICS, CaseArrays, InstancesAtPoints
+from nnunetv2_conflunet.tuning.scoring import METRICS
 
 # What is tried; 0 merges all that touch, as connected components do.
 THRESHOLDS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -26,29 +27,16 @@ MOST_GROUPS = 20
 
 
 @dataclass(frozen=True, eq=False)
-class TouchingPieces:
-    """The pairs of touching pieces of one case.
-
-    Attributes:
-        features: (P, features), see :class:`.MergeRule`.
-        of_one_lesion: (P,) bool, whether most voxels of both pieces are of one lesion of the reference.
-    """
-
-    features: np.ndarray
-    of_one_lesion: np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
 class TriedPieces:
     """Pieces to merge: the settings that make them, and how they touch in all cases.
 
     Attributes:
         settings: without merging.
-        cases: the touching pieces of each case.
+        cases: the pieces of each case.
     """
 
     settings: InstantiationSettings
-    cases: Sequence[TouchingPieces]
+    cases: Sequence[CasePieces]
 
     @cached_property
     def rules(self) -> list[MergeRule] | None:
@@ -63,7 +51,7 @@ class TriedPieces:
 
 
 def pieces_to_try(chosen: InstantiationSettings) -> list[InstantiationSettings]:
-    """The settings whose pieces are tried for merging: the chosen ones by offsets, and many by climbing.
+    """The settings whose pieces are tried for merging: the chosen ones, and many by climbing.
 
     >>> [(one.pieces, one.heatmap_threshold) for one in pieces_to_try(InstantiationSettings(heatmap_threshold=0.3))]
     [('offsets', 0.3), ('climbing', 0.2)]
@@ -72,45 +60,10 @@ def pieces_to_try(chosen: InstantiationSettings) -> list[InstantiationSettings]:
     climbing = replace(
         chosen, pieces="climbing", heatmap_threshold=0.2, window_mm=3.0, min_prominence=0.0, min_consistency=0.0
     )
-    return [replace(chosen, pieces="offsets", merge=None), replace(climbing, merge=None)]
+    return [replace(chosen, merge=None), replace(climbing, merge=None)]
 
 
-def touching_pieces(
-    case: CaseArrays, tried: Sequence[InstantiationSettings], scoring: EvaluationSettings
-) -> list[TouchingPieces]:
-    """Compare the pieces of a case by each of some settings with its reference, as filtered by the evaluator."""
-    at_points = InstancesAtPoints(case, tried, scoring)
-    reference = at_points.both.reference[at_points.inside]
-    found = []
-    for settings in tried:
-        piece = at_points.pieces(settings).instance - 1
-        graph = PieceGraph(at_points.voxels, piece, at_points.heads, at_points.connectivity)
-        pairs = graph.pairs()
-        first, second = main_lesions(piece, reference)[pairs].T
-        found.append(TouchingPieces(graph.features(pairs), (first == second) & (first > 0)))
-    return found
-
-
-def main_lesions(piece: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """(K,) the lesion that has most voxels of each piece, 0 for none; of equally large ones that of the lowest id.
-
-    Args:
-        piece: (N,) 0..K-1.
-        reference: (N,) ids of the reference at the same voxels, 0 is background.
-
-    >>> main_lesions(np.array([0, 0, 0, 1, 1]), np.array([5, 7, 7, 0, 0]))
-    array([7, 0])
-    """
-    main = np.zeros(piece.max(initial=-1) + 1, np.int64)
-    inside = reference > 0
-    (member, lesion), count = np.unique(np.stack([piece[inside], reference[inside]]), axis=1, return_counts=True)
-    # What comes last stays: the most voxels, of equally many the lowest id.
-    order = np.lexsort((-lesion, count))
-    main[member[order]] = lesion[order]
-    return main
-
-
-def learn_rule(cases: Sequence[TouchingPieces], threshold: float) -> MergeRule | None:
+def learn_rule(cases: Sequence[CasePieces], threshold: float) -> MergeRule | None:
     """Logistic regression over the pairs of some cases; None where they hold too few pairs of either kind."""
     features = np.concatenate([np.zeros((0, len(FEATURES))), *(case.features for case in cases)])
     of_one_lesion = np.concatenate([np.zeros(0, bool), *(case.of_one_lesion for case in cases)])
@@ -123,40 +76,46 @@ def learn_rule(cases: Sequence[TouchingPieces], threshold: float) -> MergeRule |
     return MergeRule(threshold, float(intercept), *map(float, weights))
 
 
-def held_out_points(
-    tried: Sequence[TriedPieces], chosen: InstantiationSettings
-) -> list[list[InstantiationSettings]] | None:
-    """For each case the settings to score: the chosen ones, then each of :func:`_candidates` as learned without it.
-
-    None where no pieces have enough pairs.
-    """
-    candidates = _candidates(tried)
-    if not candidates:
-        return None
-    rules = [[replace(rule, threshold=threshold) for rule in pieces.rules or ()] for pieces, threshold in candidates]
-    of_cases = zip(*rules, strict=True)
-    merged = [pieces.settings for pieces, _ in candidates]
-    return [[chosen, *(replace(one, merge=rule) for one, rule in zip(merged, i, strict=True))] for i in of_cases]
-
-
 def choose_merging(
-    tried: Sequence[TriedPieces], chosen: InstantiationSettings, scores: np.ndarray, metric: str, seed: int
+    tried: Sequence[TriedPieces], chosen: InstantiationSettings, scoring: EvaluationSettings, metric: str, seed: int
 ) -> tuple[InstantiationSettings, dict[str, Any]]:
     """Which pieces to merge, and at which threshold, or none: the best of those that no metric calls worse than all.
 
-    Every score is of cases that its rule was not learned on, so that the best mean decides, and not an interval. What
-    is below connected components (all that touch are merged) in the mean of any metric is left out.
+    Every case is scored with a rule that it was not learned on, so that the best mean decides, and not an interval.
+    What is below connected components (all that touch are merged) in the mean of any metric is left out.
 
     Args:
-        tried: the pieces.
-        chosen: the settings to merge nothing.
-        scores: (cases, 1 + candidates, metrics) at the points of :func:`held_out_points`.
+        tried: the pieces, those of `chosen` first.
+        chosen: the settings to fall back on.
+        scoring: how to evaluate.
         metric: what decides.
         seed: of the bootstrap, for the interval that the record holds.
 
     Returns:
-        The settings, with a rule that all cases have taught; and the record of the choice.
+        The settings, with a rule that all cases have taught; and the record of the choice. Where no pieces have enough
+        pairs, `chosen` and how many there are.
     """
+    if not _candidates(tried):
+        return chosen, record_of_pairs(tried)
+    return best_of_scored(tried, chosen, held_out_scores(tried, chosen, scoring), metric, seed)
+
+
+def held_out_scores(
+    tried: Sequence[TriedPieces], chosen: InstantiationSettings, scoring: EvaluationSettings
+) -> np.ndarray:
+    """(cases, 1 + candidates, metrics): `chosen`, then each of :func:`_candidates` as learned without the case."""
+    scores = [[case.score(chosen, scoring) for case in tried[0].cases]]
+    for pieces, threshold in _candidates(tried):
+        rules = [replace(rule, threshold=threshold) for rule in pieces.rules or ()]
+        merged = [replace(pieces.settings, merge=rule) for rule in rules]
+        scores.append([case.score(one, scoring) for case, one in zip(pieces.cases, merged, strict=True)])
+    return np.swapaxes(scores, 0, 1)
+
+
+def best_of_scored(
+    tried: Sequence[TriedPieces], chosen: InstantiationSettings, scores: np.ndarray, metric: str, seed: int
+) -> tuple[InstantiationSettings, dict[str, Any]]:
+    """The choice of :func:`choose_merging` from the `scores` of :func:`held_out_scores`."""
     candidates, mean = _candidates(tried), means(scores)
     components = mean[1 + [threshold for _, threshold in candidates].index(0.0)]
     not_worse = (mean >= components - ROUNDING).all(axis=1)

@@ -130,12 +130,15 @@ class InstancesAtPoints:
             regions = self.pieces(point)
             if point.merge is not None:
                 regions = merge_regions(self.voxels, regions, self.heads, point.merge, self.connectivity)
-            prediction = np.zeros_like(self.both.prediction)
-            prediction[self.inside] = regions.instance
             _, n_voxels, first, last = sizes_and_boxes(self.voxels.coordinates, regions.instance)
-            table = OverlapTable.of(replace(self.both, prediction=prediction))
-            self._made[key] = ScoredInstances(table, n_voxels, last - first + 1)
+            self._made[key] = ScoredInstances(self.overlaps_of(regions.instance), n_voxels, last - first + 1)
         return self._made[key]
+
+    def overlaps_of(self, instance: np.ndarray) -> OverlapTable:
+        """Overlaps with the filtered reference of instances given as (N,) ids 1..K of the foreground voxels."""
+        prediction = np.zeros_like(self.both.prediction)
+        prediction[self.inside] = instance
+        return OverlapTable.of(replace(self.both, prediction=prediction))
 
 
 def with_predictions(table: OverlapTable, kept: np.ndarray) -> OverlapTable:

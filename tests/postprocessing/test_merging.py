@@ -10,7 +10,8 @@ from scipy.ndimage import binary_dilation, generate_binary_structure, label
 
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate, instantiate_cc
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
-from nnunetv2_conflunet.postprocessing.merging import FEATURES, MergeRule, PieceGraph, merge_regions
+from nnunetv2_conflunet.postprocessing.merging import FEATURES, MergeRule, merge_regions
+from nnunetv2_conflunet.postprocessing.piece_graph import PieceGraph
 from nnunetv2_conflunet.postprocessing.pieces import Regions
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -22,7 +23,7 @@ UNFILTERED = InstantiationSettings(min_volume_mm3=0, min_extent_mm=0, merge=RULE
 def graph_of(labels, heatmap, offsets_mm, spacing_mm, connectivity):
     voxels = Voxels.of(labels > 0)
     heads = HeadMaps.of(heatmap, offsets_mm, labels.shape, np.array(spacing_mm))
-    return PieceGraph(voxels, labels[labels > 0] - 1, heads, connectivity), voxels, heads
+    return PieceGraph.of(voxels, labels[labels > 0] - 1, heads, connectivity), voxels, heads
 
 
 def test_features_of_two_squares_by_hand():

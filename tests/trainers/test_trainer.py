@@ -121,9 +121,11 @@ def test_every_kind_of_plans_trains_validates_and_writes_instances(base, plans, 
     assert (validation / "instances" / "case0.nii.gz").is_file()
     assert (validation / "instances" / "case0.csv").is_file()
     assert (validation / "summary.json").is_file()
+    assert (validation / "pieces" / "case0.npz").is_file()
     assert (output / "fold_0" / "progress_loss_parts.png").is_file()
     assert read_json(output / "plans.json")["conflunet"]["instantiation"]["method"] == "center_offset"
     text = next((output / "fold_0").glob("training_log*.txt")).read_text()
+    assert "Merging: 1 validation cases of folds 0." in text
     assert "train_loss parts: seg" in text and "val_loss parts: seg" in text
 
 
@@ -183,6 +185,7 @@ def test_validation_needs_no_instance_maps(base, device):
         (base / folder).rename(base / "elsewhere" if "raw" in folder else base / "elsewhere2")
     again.perform_actual_validation()
     assert os.path.isfile(os.path.join(again.output_folder, "validation", "instances", "case0.nii.gz"))
+    assert "does not learn when to merge touching pieces." in Path(again.log_file).read_text()
 
 
 def test_a_stock_checkpoint_gives_its_weights_but_cannot_be_continued(base, device):

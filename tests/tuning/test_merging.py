@@ -1,10 +1,12 @@
 """Learning when touching pieces are one lesion, on model folders whose answer is known."""
 
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.inference.model_settings import ModelSettings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate
 from nnunetv2_conflunet.postprocessing.merging import FEATURES, MergeRule
@@ -13,12 +15,11 @@ from nnunetv2_conflunet.tuning.description import describe
 from nnunetv2_conflunet.tuning.merging import (
     FEWEST_PAIRS,
     THRESHOLDS,
-    TouchingPieces,
     TriedPieces,
+    best_of_scored,
     choose_merging,
-    held_out_points,
+    held_out_scores,
     learn_rule,
-    main_lesions,
     pieces_to_try,
 )
 from nnunetv2_conflunet.utilities.files import read_json
@@ -114,13 +115,18 @@ OFFSETS_AT_0, CLIMBING_AT_05 = 1, 1 + len(THRESHOLDS) + THRESHOLDS.index(0.5)
 CLIMBING_AT_0 = 1 + len(THRESHOLDS)
 
 
+def pairs(features, of_one_lesion):
+    """A case that is nothing but pairs, and remembers what it was scored at."""
+    case = SimpleNamespace(features=features, of_one_lesion=of_one_lesion, asked=[])
+    case.score = lambda settings, scoring: case.asked.append(settings) or np.array([0.5, 0.5])
+    return case
+
+
 def tried_pieces(n_of_one=(4, 4)):
     """Pieces of both kinds with 8 pairs a case."""
     rng = np.random.default_rng(0)
     return [
-        TriedPieces(
-            settings, [TouchingPieces(rng.normal(size=(8, len(FEATURES))), np.arange(8) < n) for _ in range(N_CASES)]
-        )
+        TriedPieces(settings, [pairs(rng.normal(size=(8, len(FEATURES))), np.arange(8) < n) for _ in range(N_CASES)])
         for settings, n in zip(pieces_to_try(CHOSEN), n_of_one, strict=True)
     ]
 
@@ -134,7 +140,7 @@ def scores_of(**points):
 
 
 def test_what_is_better_than_nothing_and_not_worse_than_components_is_the_choice():
-    found, record = choose_merging(tried_pieces(), CHOSEN, scores_of(CLIMBING_AT_05=(0.6, 0.5)), "PQ", 0)
+    found, record = best_of_scored(tried_pieces(), CHOSEN, scores_of(CLIMBING_AT_05=(0.6, 0.5)), "PQ", 0)
     assert found.merge.threshold == 0.5 and replace(found, merge=None) == pieces_to_try(CHOSEN)[1]
     assert (record["decision"], record["difference"]) == ("merging", pytest.approx(0.1))
 
@@ -142,7 +148,7 @@ def test_what_is_better_than_nothing_and_not_worse_than_components_is_the_choice
 def test_the_mean_of_held_out_cases_decides_and_not_the_interval():
     scores = scores_of(CLIMBING_AT_05=(0.5, 0.5))
     scores[:, CLIMBING_AT_05, 0] += np.where(np.arange(N_CASES) % 2, 0.3, -0.25)
-    found, record = choose_merging(tried_pieces(), CHOSEN, scores, "PQ", 0)
+    found, record = best_of_scored(tried_pieces(), CHOSEN, scores, "PQ", 0)
     assert record["interval_95"][0] < 0 < record["interval_95"][1]
     assert found.pieces == "climbing" and record["decision"] == "merging"
 
@@ -150,43 +156,46 @@ def test_the_mean_of_held_out_cases_decides_and_not_the_interval():
 @pytest.mark.parametrize("metric", ["PQ", "F1"])
 def test_what_any_metric_calls_worse_than_components_is_left_out(metric):
     better_of_one = (0.9, 0.4) if metric == "PQ" else (0.4, 0.9)
-    found, record = choose_merging(tried_pieces(), CHOSEN, scores_of(CLIMBING_AT_05=better_of_one), metric, 0)
+    found, record = best_of_scored(tried_pieces(), CHOSEN, scores_of(CLIMBING_AT_05=better_of_one), metric, 0)
     assert found == CHOSEN and record["decision"] == "no merging is best"
     assert record["best"] == {"PQ": 0.5, "F1": 0.5, "pieces": "offsets", "rule": None}
 
 
 def test_where_all_else_is_worse_than_components_all_is_merged():
     scores = scores_of(OFFSETS_AT_0=(0.6, 0.6), CLIMBING_AT_0=(0.6, 0.6), CLIMBING_AT_05=(0.7, 0.5))
-    found, record = choose_merging(tried_pieces(), CHOSEN, scores, "PQ", 0)
+    found, record = best_of_scored(tried_pieces(), CHOSEN, scores, "PQ", 0)
     assert (found.pieces, found.merge.threshold) == ("offsets", 0)
     assert record["connected_components"] == {"PQ": pytest.approx(0.6), "F1": pytest.approx(0.6)}
 
 
 def test_of_equally_good_ones_what_changes_least_is_the_choice():
-    assert choose_merging(tried_pieces(), CHOSEN, scores_of(), "PQ", 0)[0] == CHOSEN
+    assert best_of_scored(tried_pieces(), CHOSEN, scores_of(), "PQ", 0)[0] == CHOSEN
     at_03, at_08 = 1 + THRESHOLDS.index(0.3), 1 + THRESHOLDS.index(0.8)
     scores = scores_of()
     scores[:, [at_03, at_08, CLIMBING_AT_05]] = 0.6
-    found, _ = choose_merging(tried_pieces(), CHOSEN, scores, "PQ", 0)
+    found, _ = best_of_scored(tried_pieces(), CHOSEN, scores, "PQ", 0)
     assert (found.pieces, found.merge.threshold) == ("offsets", 0.8)
 
 
 def test_no_case_is_scored_with_a_rule_that_it_has_taught():
-    pieces = tried_pieces()
-    points = held_out_points(pieces, CHOSEN)
-    assert [len(of_case) for of_case in points] == [1 + 2 * len(THRESHOLDS)] * N_CASES
-    for case, of_case in enumerate(points):
-        assert of_case[0] == CHOSEN
-        others = [pairs for other, pairs in enumerate(pieces[1].cases) if other != case]
-        assert of_case[CLIMBING_AT_05] == replace(pieces[1].settings, merge=learn_rule(others, 0.5))
+    by_offsets, by_climbing = pieces = tried_pieces()
+    scores = held_out_scores(pieces, CHOSEN, EvaluationSettings())
+    assert scores.shape == (N_CASES, 1 + 2 * len(THRESHOLDS), 2)
+    for i, case in enumerate(by_climbing.cases):
+        assert by_offsets.cases[i].asked[0] == CHOSEN
+        others = [other for other in by_climbing.cases if other is not case]
+        assert case.asked == [
+            replace(by_climbing.settings, merge=learn_rule(others, threshold)) for threshold in THRESHOLDS
+        ]
 
 
 def test_pieces_with_few_pairs_are_not_tried():
     pieces = tried_pieces(n_of_one=(4, 0))
-    assert [len(of_case) for of_case in held_out_points(pieces, CHOSEN)] == [1 + len(THRESHOLDS)] * N_CASES
-    _, record = choose_merging(pieces, CHOSEN, scores_of()[:, : 1 + len(THRESHOLDS)], "PQ", 0)
+    assert held_out_scores(pieces, CHOSEN, EvaluationSettings()).shape[1] == 1 + len(THRESHOLDS)
+    _, record = choose_merging(pieces, CHOSEN, EvaluationSettings(), "PQ", 0)
     assert record["tried"]["climbing"]["by_threshold"] == {} != record["tried"]["offsets"]["by_threshold"]
-    assert held_out_points(tried_pieces(n_of_one=(0, 8)), CHOSEN) is None
+    found, record = choose_merging(tried_pieces(n_of_one=(0, 8)), CHOSEN, EvaluationSettings(), "PQ", 0)
+    assert (found, record["decision"]) == (CHOSEN, "too few pairs")
 
 
 @pytest.mark.parametrize("decision", ["merging", "no merging within the noise", "too few pairs"])
@@ -201,20 +210,12 @@ def test_a_record_of_an_earlier_version_can_be_described(tmp_path, toys, referen
     assert "pieces by offsets: 30 pairs that touch, 10 of them of one lesion" in "\n".join(describe(record))
 
 
-def test_the_main_lesion_of_a_piece_has_most_of_its_voxels():
-    piece = np.array([0, 0, 0, 1, 1, 2, 2, 2])
-    reference = np.array([5, 7, 7, 0, 0, 9, 4, 0])
-    assert main_lesions(piece, reference).tolist() == [7, 0, 4]
-    assert main_lesions(np.array([0, 1]), np.zeros(2, int)).tolist() == [0, 0]
-    assert main_lesions(np.zeros(0, int), np.zeros(0, int)).tolist() == []
-
-
 def test_a_learned_rule_separates_what_can_be_separated():
     rng = np.random.default_rng(0)
     of_one_lesion = np.arange(200) % 2 == 0
     features = rng.normal(0, 1, (200, len(FEATURES)))
     features[:, 0] += 4 * of_one_lesion
-    rule = learn_rule([TouchingPieces(features[:100], of_one_lesion[:100])], 0.5)
+    rule = learn_rule([pairs(features[:100], of_one_lesion[:100])], 0.5)
     found = rule.probability(features[100:]) > 0.5
     assert np.mean(found == of_one_lesion[100:]) > 0.9
     assert rule.saddle > 3 * max(abs(getattr(rule, name)) for name in FEATURES[1:])
@@ -223,5 +224,5 @@ def test_a_learned_rule_separates_what_can_be_separated():
 @pytest.mark.parametrize("n_of_one", [FEWEST_PAIRS - 1, FEWEST_PAIRS])
 def test_a_rule_needs_pairs_of_both_kinds(n_of_one):
     of_one_lesion = np.arange(100) < n_of_one
-    pairs = TouchingPieces(np.random.default_rng(0).normal(size=(100, len(FEATURES))), of_one_lesion)
-    assert (learn_rule([pairs], 0.5) is None) == (n_of_one < FEWEST_PAIRS)
+    case = pairs(np.random.default_rng(0).normal(size=(100, len(FEATURES))), of_one_lesion)
+    assert (learn_rule([case], 0.5) is None) == (n_of_one < FEWEST_PAIRS)

@@ -1,0 +1,156 @@
+"""nnU-Net's final validation teaches a model when touching pieces are one lesion.
+
+The export of a case keeps its pieces, some 10 to 100 kB, in ``validation/pieces``. When a fold is done, a rule is
+learned on the pieces of all folds that are there and stored in plans.json, where prediction reads it.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from nnunetv2.configuration import default_num_processes
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
+from nnunetv2_conflunet.inference.export import export_prediction_with_instances
+from nnunetv2_conflunet.inference.model_settings import ModelSettings
+from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
+from nnunetv2_conflunet.tuning.case_pieces import load_pieces, pieces_of_case, save_pieces
+from nnunetv2_conflunet.tuning.description import describe_merging
+from nnunetv2_conflunet.tuning.merging import TriedPieces, choose_merging, pieces_to_try
+from nnunetv2_conflunet.tuning.scoring import CaseArrays
+from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.files import json_text, read_json, write_texts
+
+PIECES_FOLDER, RECORD_FILE = "pieces", "instance_merging.json"
+METRIC, SEED = "PQ", 0
+
+
+@dataclass(frozen=True)
+class PiecesOfValidation:
+    """Keeps the pieces of the cases of one fold; nnU-Net hands it to its export processes.
+
+    Attributes:
+        plans: of the model.
+        configuration: its name.
+        dataset_json: of the preprocessed dataset.
+        fold_folder: the output folder of the fold.
+    """
+
+    plans: PlansManager
+    configuration: str
+    dataset_json: dict
+    fold_folder: Path
+
+    @classmethod
+    def of(cls, trainer: nnUNetTrainer) -> "PiecesOfValidation | None":
+        """Those of a trainer's fold.
+
+        None where its validation has nothing to teach, since it is of training cases (fold ``all``), has no instance
+        maps, which is said in the log, or its instances have no centers.
+        """
+        folder = Path(trainer.output_folder)
+        pieces = cls(trainer.plans_manager, trainer.configuration_name, trainer.dataset_json, folder)
+        if trainer.fold == "all" or pieces.chosen.method != "center_offset":
+            return None
+        try:
+            pieces.references.prepare(default_num_processes)
+        except InputError as error:
+            trainer.print_to_log_file(f"The model does not learn when to merge touching pieces. {error}")
+            return None
+        return pieces
+
+    @cached_property
+    def chosen(self) -> InstantiationSettings:
+        """How the trainer makes instances."""
+        return ModelSettings.from_plans(self.plans.plans).untuned
+
+    @cached_property
+    def references(self) -> PreprocessedInstances:
+        """The instance maps on the network's grid."""
+        return PreprocessedInstances(self.plans, self.configuration, self.dataset_json)
+
+    def file(self, case: str) -> Path:
+        """Where the pieces of a case are kept."""
+        return self.fold_folder / "validation" / PIECES_FOLDER / f"{case}.npz"
+
+    def export(
+        self, prediction: Any, properties: dict, configuration: Any, plans: Any, dataset: Any, output: str, *args: Any
+    ) -> None:
+        """As :func:`.export_prediction_with_instances`; then keep the pieces of the case."""
+        export_prediction_with_instances(prediction, properties, configuration, plans, dataset, output, *args)
+        case = Path(output).name
+        self.file(case).unlink(missing_ok=True)
+        try:
+            tried = pieces_to_try(self.chosen)
+            pieces = pieces_of_case(self.case_arrays(case, np.asarray(prediction)), tried, EvaluationSettings())
+            save_pieces(self.file(case), tried, pieces)
+        except InputError as error:
+            print(f"{case} teaches nothing about merging: {error}")
+
+    def case_arrays(self, case: str, output: np.ndarray) -> CaseArrays:
+        """A case on the network's grid, without the voxels that nobody labeled.
+
+        Args:
+            case: its name.
+            output: (C + 1 + dim, X, Y, Z) logits and heads.
+        """
+        labels = self.references.labels
+        n_semantic = labels.num_segmentation_heads
+        reference_labels, instances = self.references.load(case)
+        logits = torch.from_numpy(output[:n_semantic])
+        segmentation = labels.convert_logits_to_segmentation(logits).numpy()
+        foreground = np.isin(segmentation, labels.foreground_labels)
+        if labels.has_ignore_label:
+            foreground &= reference_labels != labels.ignore_label
+        spacing_mm = (1.0, *self.plans.get_configuration(self.configuration).spacing)[-3:]
+        heads = {"heatmap": output[n_semantic], "offsets_mm": output[n_semantic + 1 :]}
+        return CaseArrays(foreground, instances, spacing_mm, heads)
+
+    def learn(self, cases: list[str]) -> list[str]:
+        """Learn a rule on all folds of the model that have pieces, and store it.
+
+        Args:
+            cases: of this fold; pieces of others, of an earlier split, are removed.
+
+        Returns:
+            Lines that say what was learned.
+        """
+        for file in self.file("").parent.glob("*.npz"):
+            if file.stem not in cases:
+                file.unlink()
+        model, tried = self.fold_folder.parent, pieces_to_try(self.chosen)
+        files = sorted(model.glob(f"fold_[0-9]*/validation/{PIECES_FOLDER}/*.npz"))
+        loaded = {file: load_pieces(file, tried) for file in files}
+        made = [pieces for pieces in loaded.values() if pieces is not None]
+        if not made:
+            return ["No case has pieces to learn from."]
+        pieces = [TriedPieces(one, list(of_case)) for one, of_case in zip(tried, zip(*made, strict=True), strict=True)]
+        learned, merging = choose_merging(pieces, self.chosen, EvaluationSettings(), METRIC, SEED)
+        used = [file for file in files if loaded[file] is not None]
+        folds = sorted({file.parents[2].name.removeprefix("fold_") for file in used})
+        lines = [f"{len(made)} validation cases of folds {' '.join(folds)}.", *describe_merging(merging, METRIC)]
+        if len(made) < len(files):
+            lines.append(f"{len(files) - len(made)} cases have pieces of other settings; validate their folds again.")
+        record = {"folds": folds, "cases": sorted(file.stem for file in used), "metric": METRIC, "merging": merging}
+        if not self._store(learned, folds, record):
+            lines.append("The settings that nnUNetv2_conflunet_determine_postprocessing chose stay; run it again.")
+        return lines
+
+    def _store(self, learned: InstantiationSettings, folds: list[str], record: dict[str, Any]) -> bool:
+        """Store a rule and its record in the model folder, unless the user tuned the model."""
+        model = self.fold_folder.parent
+        with FileLock(model / ".plans.lock", mode=0o666):
+            plans = read_json(model / "plans.json")
+            now = ModelSettings.from_plans(plans)
+            if now.is_tuned and not now.learned_on:
+                return False
+            now.learned(learned, folds).put_into(plans)
+            write_texts({model / RECORD_FILE: json_text(record), model / "plans.json": json_text(plans)})
+        return True

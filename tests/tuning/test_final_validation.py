@@ -1,0 +1,142 @@
+"""What a model learns in its final validation, on predictions whose answer is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from support import preprocessed_dataset, set_nnunet_environment, small_plans
+
+from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
+from nnunetv2_conflunet.inference.model_settings import ModelSettings
+from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
+from nnunetv2_conflunet.tuning.case_pieces import pieces_of_case, save_pieces
+from nnunetv2_conflunet.tuning.final_validation import RECORD_FILE, PiecesOfValidation
+from nnunetv2_conflunet.tuning.merging import pieces_to_try
+from nnunetv2_conflunet.tuning.scoring import CaseArrays
+from nnunetv2_conflunet.utilities.files import read_json, write_json
+
+DEFAULT = InstantiationSettings()
+
+
+def fold_of(model, fold, settings=DEFAULT):
+    """A fold of a model folder with these settings."""
+    plans = small_plans()
+    ModelSettings.of_trainer(settings, alpha=10.0).put_into(plans)
+    if not (model / "plans.json").exists():
+        model.mkdir(parents=True, exist_ok=True)
+        write_json(plans, model / "plans.json")
+    return PiecesOfValidation(PlansManager(plans), "3d_fullres", {}, model / f"fold_{fold}")
+
+
+def predict(fold, toys, cases, *, two_peaks=True):
+    """Keep the pieces of balls that each have a second peak, 3 mm beside the first."""
+    rng = np.random.default_rng(len(cases))
+    tried = pieces_to_try(fold.chosen)
+    for case in cases:
+        aside = int(rng.choice([-3, 3]))
+        made = toys.scene(heights=rng.uniform(0.6, 0.8, 4), spurious=0.5 * two_peaks, aside_mm=aside)
+        heads = {"heatmap": made.heatmap, "offsets_mm": np.zeros((3, *toys.shape))}
+        arrays = CaseArrays(made.segmentation > 0, made.reference, (1.0, 1.0, 1.0), heads)
+        save_pieces(fold.file(case), tried, pieces_of_case(arrays, tried, EvaluationSettings()))
+
+
+def stored_in(model):
+    return ModelSettings.from_plans(read_json(model / "plans.json"))
+
+
+def test_a_rule_is_learned_and_stored_beside_the_trainers_settings(tmp_path, toys):
+    fold = fold_of(tmp_path, 0)
+    cases = [f"case{i}" for i in range(8)]
+    predict(fold, toys, cases)
+    text = "\n".join(fold.learn(cases))
+    assert "8 validation cases of folds 0." in text and "learned, and the choice" in text
+    stored = stored_in(tmp_path)
+    assert stored.instantiation.merge is not None and stored.untuned == DEFAULT and stored.learned_on == ["0"]
+    record = read_json(tmp_path / RECORD_FILE)
+    assert (record["cases"], record["merging"]["best"]["F1"]) == (cases, 1)
+    assert stored.stored["alpha"] == 10.0
+
+
+def test_each_fold_learns_on_all_that_are_there(tmp_path, toys):
+    first, second = fold_of(tmp_path, 0), fold_of(tmp_path, 1)
+    predict(first, toys, [f"case{i}" for i in range(4)])
+    first.learn([f"case{i}" for i in range(4)])
+    predict(second, toys, [f"case{i}" for i in range(4, 8)])
+    lines = second.learn([f"case{i}" for i in range(4, 8)])
+    assert lines[0] == "8 validation cases of folds 0 1." and stored_in(tmp_path).learned_on == ["0", "1"]
+    together = stored_in(tmp_path).instantiation
+    # Validated anew, it learns the same anew.
+    assert first.learn([f"case{i}" for i in range(4)])[0] == lines[0]
+    assert stored_in(tmp_path).instantiation == together
+
+
+def test_training_cases_teach_nothing(tmp_path, toys):
+    fold = fold_of(tmp_path, 0)
+    predict(fold_of(tmp_path, "all"), toys, ["case0"])
+    assert fold.learn(["case1"]) == ["No case has pieces to learn from."]
+    assert not (tmp_path / RECORD_FILE).exists() and not stored_in(tmp_path).is_tuned
+
+
+def test_pieces_of_an_earlier_split_go(tmp_path, toys):
+    fold = fold_of(tmp_path, 0)
+    predict(fold, toys, ["case0", "case1"])
+    fold.learn(["case1"])
+    assert [file.name for file in fold.file("").parent.iterdir()] == ["case1.npz"]
+
+
+def test_pieces_of_other_settings_are_left_out_and_said(tmp_path, toys):
+    other = fold_of(tmp_path, 1, replace(DEFAULT, window_mm=7.0))
+    fold = fold_of(tmp_path, 0)
+    predict(other, toys, ["case8"])
+    predict(fold, toys, ["case0"])
+    lines = fold.learn(["case0"])
+    assert lines[0] == "1 validation cases of folds 0." and "1 cases have pieces of other settings" in lines[-1]
+
+
+def test_few_pairs_leave_the_trainers_settings(tmp_path, toys):
+    fold = fold_of(tmp_path, 0)
+    predict(fold, toys, ["case0"], two_peaks=False)
+    assert "too few to learn" in fold.learn(["case0"])[-1]
+    assert stored_in(tmp_path).instantiation == DEFAULT and not stored_in(tmp_path).is_tuned
+
+
+def test_what_a_user_has_tuned_stays(tmp_path, toys):
+    fold = fold_of(tmp_path, 0)
+    plans = read_json(tmp_path / "plans.json")
+    tuned = replace(DEFAULT, heatmap_threshold=0.6)
+    ModelSettings.from_plans(plans).tuned_to(tuned).put_into(plans)
+    write_json(plans, tmp_path / "plans.json")
+    cases = [f"case{i}" for i in range(8)]
+    predict(fold, toys, cases)
+    assert "determine_postprocessing chose stay" in fold.learn(cases)[-1]
+    assert stored_in(tmp_path).instantiation == tuned and not (tmp_path / RECORD_FILE).exists()
+
+
+@pytest.mark.parametrize("dim, transpose", [(3, None), (3, [2, 0, 1]), (2, None)])
+def test_pieces_are_made_on_the_networks_grid(tmp_path, monkeypatch, dim, transpose):
+    set_nnunet_environment(monkeypatch, tmp_path)
+    plans = small_plans(dim=dim, transpose_forward=transpose)
+    labels = {"background": 0, "one": 1, "other": 2, "ignore": 3}
+    preprocessed_dataset(tmp_path, plans, labels=labels)
+    manager, (configuration,) = PlansManager(plans), plans["configurations"]
+    ModelSettings.of_trainer(DEFAULT).put_into(manager.plans)
+    dataset_json = read_json(tmp_path / "preprocessed" / "Dataset001_Small" / "dataset.json")
+    made = PiecesOfValidation(manager, configuration, dataset_json, tmp_path / "fold_0")
+    made.references.prepare(1)
+    reference_labels, instances = made.references.load("case0")
+    assert len(np.unique(instances)) == 3
+    np.testing.assert_array_equal(reference_labels > 0, instances > 0)
+    reference_labels[:, :5] = 3
+    monkeypatch.setattr(PreprocessedInstances, "load", lambda self, case: (reference_labels, instances))
+    # Lesions everywhere, also where nobody labeled.
+    output = np.random.default_rng(0).normal(size=(3 + 1 + dim, *instances.shape)).astype(np.float32)
+    output[2] = output[0] + 1
+    case = made.case_arrays("case0", output)
+    np.testing.assert_array_equal(case.foreground, reference_labels != 3)
+    np.testing.assert_array_equal(case.reference, instances)
+    np.testing.assert_array_equal(case.heads["offsets_mm"], output[4:])
+    assert case.spacing_mm == (1.0, 1.0, 1.0)
+    pieces = pieces_of_case(case, pieces_to_try(DEFAULT), EvaluationSettings())
+    assert [len(one.spacing_mm) for one in pieces] == [dim] * 2
