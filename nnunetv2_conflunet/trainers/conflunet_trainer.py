@@ -15,6 +15,7 @@ from nnunetv2_conflunet.inference.model_settings import ModelSettings
 from nnunetv2_conflunet.networks import HeadChannels, heads_of, set_training_without_deep_supervision, widen_with_heads
 from nnunetv2_conflunet.nnunet_plugin import hand_over
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.postprocessing.merging import DEFAULT_RULE
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.preprocessing.refusals import patch_spacing_mm, refuse_other_unit, refuse_unsupported
 from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
@@ -50,8 +51,9 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         learn_merging: whether the final validation learns when touching pieces are one lesion, and stores it.
         instantiation: how prediction makes instances; stored with the model in its plans.json. The requirements on
             centers (height, window, prominence, consistency) are stricter than in the paper, because trained heatmaps
-            have several maxima in lesions whose center is uncertain (docs/experiments.md). On coarse grids the
-            threshold is at most half of the lowest peak that targets can have there, but at least 0.05.
+            have several maxima in lesions whose center is uncertain, and touching pieces are merged by a rule that
+            holds until the model has learned its own (docs/experiments.md). On coarse grids the threshold is at most
+            half of the lowest peak that targets can have there, but at least 0.05.
     """
 
     alpha: float = 10.0
@@ -62,7 +64,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
     epochs: int = 1000
     learn_merging: bool = True
     instantiation: InstantiationSettings = InstantiationSettings(
-        heatmap_threshold=0.3, window_mm=5.0, min_prominence=0.05, min_consistency=1.25
+        heatmap_threshold=0.3, window_mm=5.0, min_prominence=0.05, min_consistency=1.25, merge=DEFAULT_RULE
     )
     # Set by nnU-Net's trainer.
     enable_deep_supervision: bool

@@ -42,22 +42,22 @@ def describe_merging(merging: dict[str, Any] | None, metric: str) -> list[str]:
         for pieces, of in tried.items()
     )
     if merging["decision"] == "too few pairs":
-        return [f"Merging: {pairs}: too few to learn when to merge them."]
+        return [f"{pairs}: too few to learn when to merge them."]
     best, (low, high) = merging["best"], merging["interval_95"]
     what = f"pieces by {best.get('pieces', 'offsets')}"
     if best["rule"]:
         what += f" merged above {best['rule']['threshold']:g}"
-    means = [f"without {_metrics(merging['without'])}"]
+    means = [f"without it {_metrics(merging['without'])}"]
     if "connected_components" in merging:
         means.append(f"connected components {_metrics(merging['connected_components'])}")
     found = f"{metric} {merging['difference']:+.4f} (95 % interval {low:+.4f} to {high:+.4f} over cases)"
     decision = {
-        "no merging is best": "Nothing is merged",
+        "no merging is best": "The trainer's rule stays" if merging.get("rule_without") else "Nothing is merged",
         "no merging within the noise": f"{found}: as good within the noise, nothing is merged",
         "merging": f"{found}: learned, and the choice",
     }[merging["decision"]]
     return [
-        f"Merging, on cases held out: {pairs}.",
+        f"Learning when to merge, scored on cases held out: {pairs}.",
         f"{'; '.join(means)}; best, {what}, {_metrics(best)}.",
         f"{decision}.",
     ]

@@ -86,7 +86,7 @@ def choose_merging(
 
     Args:
         tried: the pieces, those of `chosen` first.
-        chosen: the settings to fall back on.
+        chosen: the settings to fall back on, with or without a rule.
         scoring: how to evaluate.
         metric: what decides.
         seed: of the bootstrap, for the interval that the record holds.
@@ -132,6 +132,7 @@ def best_of_scored(
     return best, {
         **record,
         "without": _by_name(mean[0]),
+        "rule_without": None if chosen.merge is None else asdict(chosen.merge),
         "connected_components": _by_name(components),
         "best": {
             **_by_name(mean[choice.best]),
