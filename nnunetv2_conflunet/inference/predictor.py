@@ -19,7 +19,7 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2_conflunet.imageio.case_folder import refuse_macos_files
 from nnunetv2_conflunet.inference.case_files import OutputFiles, check_distinct
 from nnunetv2_conflunet.inference.export import export_or_explain, exporting_instances
-from nnunetv2_conflunet.inference.network_output import instances_from_output
+from nnunetv2_conflunet.inference.instances import instances_from_output
 from nnunetv2_conflunet.networks import HeadChannels, heads_of, unwrapped
 from nnunetv2_conflunet.nnunet_plugin.search_path import ours_in_ext_trainer
 from nnunetv2_conflunet.utilities.errors import InputError

@@ -114,7 +114,7 @@ HOLDS = (
     Hold("where preprocessing cropped",
          "nnunetv2.preprocessing.preprocessors.default_preprocessor:DefaultPreprocessor.run_case_npy",
          "instance maps on the preprocessed grid, instances back on the image's grid",
-         "preprocessing.preprocessed inference.network_output", source=("properties['bbox_used_for_cropping'] = bbox",
+         "preprocessing.preprocessed inference.instances", source=("properties['bbox_used_for_cropping'] = bbox",
          "properties['shape_before_cropping'] =")),
     Hold("grid of preprocessing",
          "nnunetv2.preprocessing.resampling.default_resampling:resample_data_or_seg_to_shape",

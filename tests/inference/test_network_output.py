@@ -7,7 +7,7 @@ from scipy.special import softmax
 from skimage.transform import resize
 from support import balls, dataset_json, small_plans
 
-from nnunetv2_conflunet.inference.network_output import foreground_probability_at, instances_from_output
+from nnunetv2_conflunet.inference.instances import foreground_probability_at, instances_from_output
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate
 
 SHAPE, SPACING = (30, 34, 38), (1.5, 1.0, 1.2)
