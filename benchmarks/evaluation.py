@@ -21,7 +21,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from scipy import ndimage
 
 from nnunetv2_conflunet.evaluation import evaluate_case
-from nnunetv2_conflunet.evaluation.cohort.folder import evaluate_pairs
+from nnunetv2_conflunet.evaluation.cohort.cases import evaluate_pairs
 from nnunetv2_conflunet.evaluation.cohort.pairing import Pair, Pairing, pair_folders
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.imageio import read_instances

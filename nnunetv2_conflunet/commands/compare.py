@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from nnunetv2_conflunet.evaluation.cohort.spreadsheets import without_formulas
-from nnunetv2_conflunet.evaluation.report.comparison import PAPER_METRICS, compare_methods, load_methods
+from nnunetv2_conflunet.evaluation.cohort.results import load_methods, without_formulas
+from nnunetv2_conflunet.evaluation.report.comparison import PAPER_METRICS, compare_methods
 from nnunetv2_conflunet.evaluation.report.comparison_tables import latex_table, markdown_tables
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.files import write_texts

@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
-from nnunetv2_conflunet.evaluation.cohort.cases import lesion_table
-from nnunetv2_conflunet.evaluation.cohort.folder import evaluate_pairs, expected_pairs
+from nnunetv2_conflunet.evaluation.cohort.cases import evaluate_pairs, expected_pairs, lesion_table
 from nnunetv2_conflunet.evaluation.cohort.pairing import pair_folders
 from nnunetv2_conflunet.evaluation.cohort.parts import check_part, merge_parts, part_file, write_part
+from nnunetv2_conflunet.evaluation.cohort.results import result_files, write_results
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
-from nnunetv2_conflunet.evaluation.cohort.summary import result_files, summarize, write_results
+from nnunetv2_conflunet.evaluation.cohort.summary import summarize
 from nnunetv2_conflunet.evaluation.report.tables import print_summary
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS
 from nnunetv2_conflunet.utilities.commands import add_num_processes, run_command

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nnunetv2_conflunet.evaluation.report.comparison import load_methods
+from nnunetv2_conflunet.evaluation.cohort.results import load_methods
 from nnunetv2_conflunet.evaluation.report.report import TITLE, make_report
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError

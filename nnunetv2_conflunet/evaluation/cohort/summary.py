@@ -1,6 +1,7 @@
-"""Means, standard deviations and pooled values over the cases of a folder, and the files with the results."""
+"""Means, standard deviations, pooled values and strata over the cases of a folder."""
 
-from pathlib import Path
+import math
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -9,14 +10,9 @@ from nnunetv2_conflunet import __version__
 from nnunetv2_conflunet.evaluation.cohort.cases import CaseResult, case_table
 from nnunetv2_conflunet.evaluation.cohort.pairing import Pairing
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
-from nnunetv2_conflunet.evaluation.cohort.spreadsheets import without_formulas
-from nnunetv2_conflunet.evaluation.cohort.strata import strata_by_confluence, strata_by_volume
 from nnunetv2_conflunet.evaluation.metrics.case import SWEPT
 from nnunetv2_conflunet.evaluation.metrics.formulas import COUNTS, detection_ratios, ratio
 from nnunetv2_conflunet.postprocessing.size_filter import REMEDY
-from nnunetv2_conflunet.utilities.files import json_text, write_texts
-
-SUMMARY_FILE, CASES_FILE, LESIONS_FILE = "summary_instances.json", "cases.csv", "lesions.csv"
 
 
 def summarize(
@@ -25,7 +21,7 @@ def summarize(
     """Summarize the evaluated cases in the shape of nnU-Net's ``summary.json``.
 
     Args:
-        cases: from :func:`.folder.evaluate_pairs`.
+        cases: from :func:`.cases.evaluate_pairs`.
         lesions: the rows of all their lesions.
         settings: of the evaluation.
         pairing: the cases without a prediction or a reference, and the reader.
@@ -87,18 +83,63 @@ def pooled_metrics(table: pd.DataFrame, lesions: pd.DataFrame) -> dict[str, floa
     return {**pooled, "RQ": pooled["F1"]}
 
 
-def result_files(folder: Path) -> list[Path]:
-    """The files of :func:`write_results`."""
-    return [folder / name for name in (SUMMARY_FILE, CASES_FILE, LESIONS_FILE)]
+def strata_by_volume(lesions: pd.DataFrame, borders_mm3: tuple[float, ...], unit: str = "mm3") -> list[dict]:
+    """Metrics of the lesions in each volume range.
+
+    Recall is over the references in the range, precision over the predictions in it. For PQ a matched pair belongs to
+    the range of its reference, an unmatched lesion to its own range.
+
+    Args:
+        lesions: the rows of :func:`.lesions.describe_lesions` of any number of cases.
+        borders_mm3: inner borders, ascending; a lesion on a border belongs to the larger range.
+        unit: of the borders, in the names of the ranges; ``mm2`` for areas in 2D.
+
+    Returns:
+        For each range, from small to large: stratum, n_reference, n_prediction, TP, FN, FP, Recall, Precision, SQ, PQ.
+        TP counts matched references; ratios without lesions are NaN.
+
+    >>> lesions = pd.DataFrame({"side": ["reference", "prediction"], "status": ["TP", "TP"], "volume_mm3": [20.0, 35.0],
+    ...                         "match_iou": [0.5, 0.5], "match_dice": [0.6, 0.6]})
+    >>> [(row["stratum"], row["Recall"]) for row in strata_by_volume(lesions, (30.0,))]
+    [('< 30 mm3', 1.0), ('>= 30 mm3', nan)]
+    """
+    edges = [0.0, *borders_mm3, float("inf")]
+    between = [f"{a:g} to {b:g} {unit}" for a, b in pairwise(borders_mm3)]
+    names = ["all areas" if unit == "mm2" else "all volumes"]
+    if borders_mm3:
+        names = [f"< {borders_mm3[0]:g} {unit}", *between, f">= {borders_mm3[-1]:g} {unit}"]
+    stratum = pd.cut(lesions["volume_mm3"], edges, right=False, labels=names)
+    return [_of_stratum(name, lesions[stratum == name]) for name in names]
 
 
-def write_results(folder: Path, summary: dict, cases: list[CaseResult], lesions: pd.DataFrame) -> list[Path]:
-    """Write ``summary_instances.json``, ``cases.csv`` and ``lesions.csv``: all of them or none."""
-    # The summary, which marks an evaluation, comes last.
-    summary_file, *table_files = files = result_files(folder)
-    tables = (without_formulas(table).to_csv(index=False) for table in (case_table(cases), lesions))
-    write_texts({**dict(zip(table_files, tables, strict=True)), summary_file: json_text(summary)})
-    return files
+def strata_by_confluence(lesions: pd.DataFrame) -> list[dict]:
+    """The same metrics for confluent and isolated lesions.
+
+    A reference is confluent if it is a confluent lesion unit. A prediction is confluent if its matched reference is one
+    or, without a match, the reference with the highest IoU; without any overlap it counts as isolated.
+    """
+    confluent = lesions["answers_CLU"].astype(bool)
+    return [_of_stratum("confluent", lesions[confluent]), _of_stratum("isolated", lesions[~confluent])]
+
+
+def _of_stratum(name: str, lesions: pd.DataFrame) -> dict:
+    reference, prediction = lesions[lesions["side"] == "reference"], lesions[lesions["side"] == "prediction"]
+    found, false = reference[reference["status"] == "TP"], int((prediction["status"] == "FP").sum())
+    missed = len(reference) - len(found)
+    iou_sum, dice_sum = (math.fsum(found[name].to_numpy(float)) for name in ("match_iou", "match_dice"))
+    ratios = detection_ratios(len(found), false, missed, iou_sum, dice_sum)
+    return {
+        "stratum": name,
+        "n_reference": len(reference),
+        "n_prediction": len(prediction),
+        "TP": len(found),
+        "FN": missed,
+        "FP": false,
+        "Recall": ratio(len(found), len(reference)),
+        "Precision": ratio(len(prediction) - false, len(prediction)),
+        "SQ": ratios["SQ"],
+        "PQ": ratios["PQ"],
+    }
 
 
 def _sum_of_removed(cases: list[CaseResult]) -> dict[str, dict[str, float]]:

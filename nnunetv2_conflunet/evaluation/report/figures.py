@@ -52,7 +52,7 @@ def detection_by_volume(strata: dict[str, list[dict]]) -> Figure:
     """Recall and precision in each volume range, with the number of lesions.
 
     Args:
-        strata: method -> rows of :func:`.strata.strata_by_volume`.
+        strata: method -> rows of :func:`.summary.strata_by_volume`.
     """
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     names = [row["stratum"] for row in next(iter(strata.values()))]

@@ -5,11 +5,10 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 
-from nnunetv2_conflunet.evaluation.cohort.spreadsheets import read_csv
-from nnunetv2_conflunet.evaluation.cohort.summary import LESIONS_FILE
+from nnunetv2_conflunet.evaluation.cohort.results import LESIONS_FILE, Method, read_csv
 from nnunetv2_conflunet.evaluation.report import figures
 from nnunetv2_conflunet.evaluation.report.case_views import STATUS_COLORS, case_view
-from nnunetv2_conflunet.evaluation.report.comparison import PAPER_METRICS, Method, compare_methods
+from nnunetv2_conflunet.evaluation.report.comparison import PAPER_METRICS, compare_methods
 from nnunetv2_conflunet.evaluation.report.comparison_tables import FAMILY, difference_table
 from nnunetv2_conflunet.evaluation.report.tables import (
     PRINTED_NUMBERS,

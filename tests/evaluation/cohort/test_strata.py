@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nnunetv2_conflunet.evaluation.cohort.strata import strata_by_confluence, strata_by_volume
+from nnunetv2_conflunet.evaluation.cohort.summary import strata_by_confluence, strata_by_volume
 
 COLUMNS = ["side", "status", "volume_mm3", "match_iou", "match_dice", "answers_CLU"]
 LESIONS = pd.DataFrame(

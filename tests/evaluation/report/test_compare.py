@@ -10,8 +10,8 @@ from scipy import stats
 from support import UNWRITABLE, unwritable
 
 from nnunetv2_conflunet.commands import compare as compare_command
-from nnunetv2_conflunet.evaluation.cohort.spreadsheets import read_csv
-from nnunetv2_conflunet.evaluation.report.comparison import compare_methods, load_methods
+from nnunetv2_conflunet.evaluation.cohort.results import load_methods, read_csv
+from nnunetv2_conflunet.evaluation.report.comparison import compare_methods
 from nnunetv2_conflunet.evaluation.report.comparison_tables import latex_table, markdown_tables
 from nnunetv2_conflunet.evaluation.report.differences import holm, paired_difference
 from nnunetv2_conflunet.utilities.errors import InputError

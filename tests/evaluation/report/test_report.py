@@ -11,9 +11,9 @@ from support import UNWRITABLE, files_of, said_of_a_full_disk, unwritable
 from nnunetv2_conflunet.commands import compare
 from nnunetv2_conflunet.commands import evaluate as command
 from nnunetv2_conflunet.commands import report as report_module
+from nnunetv2_conflunet.evaluation.cohort.results import load_methods
 from nnunetv2_conflunet.evaluation.report import case_views
 from nnunetv2_conflunet.evaluation.report import report as report_page
-from nnunetv2_conflunet.evaluation.report.comparison import load_methods
 from nnunetv2_conflunet.evaluation.report.report import make_report
 from nnunetv2_conflunet.imageio import Geometry
 from nnunetv2_conflunet.utilities.errors import InputError
