@@ -118,7 +118,7 @@ HOLDS = (
          "properties['shape_before_cropping'] =")),
     Hold("grid of preprocessing",
          "nnunetv2.preprocessing.resampling.default_resampling:resample_data_or_seg_to_shape",
-         "instance maps on the preprocessed grid", "preprocessing.resampling",
+         "instance maps on the preprocessed grid", "preprocessing.instance_map",
          parameters="data new_shape current_spacing new_spacing is_seg order ...",
          behavior="both grids cover the same extent"),
     Hold("chunks of preprocessed files", "nnunetv2.training.dataloading.nnunet_dataset:comp_blosc2_params",

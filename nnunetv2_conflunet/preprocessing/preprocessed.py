@@ -1,11 +1,13 @@
 """Instance maps next to nnU-Net's preprocessed cases: made when missing or stale, once for all processes."""
 
 import hashlib
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from zipfile import ZipFile
 
 import numpy as np
@@ -19,13 +21,11 @@ from nnunetv2.training.dataloading.nnunet_dataset import (
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_conflunet.imageio import read_instances
-from nnunetv2_conflunet.preprocessing.check_instances import InstanceCheck
+from nnunetv2_conflunet.preprocessing.instance_map import InstanceCheck, for_each_case, to_preprocessed_grid
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset, refuse_regions
-from nnunetv2_conflunet.preprocessing.resampling import to_preprocessed_grid
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import atomic_path, read_json, write_json
 from nnunetv2_conflunet.utilities.nnunet_folders import PREPROCESSED, nnunet_folder
-from nnunetv2_conflunet.utilities.parallel import run_cases
 from nnunetv2_conflunet.utilities.whole_files import is_whole
 
 # Increased whenever a change of the code changes the content of the files.
@@ -84,9 +84,10 @@ class PreprocessedInstances:
     def prepare(self, num_processes: int, checked: InstanceCheck | None = None) -> list[PreparedCase]:
         """Check and preprocess the instance maps of every preprocessed case whose map is missing or stale.
 
-        Any number of processes may call this at once: the first does the work, the others wait for it. If all maps are
-        current, nothing is locked or written, so read-only folders can be used for training. If the raw dataset is not
-        on this machine, complete maps from elsewhere are used as they are.
+        Each map is read once, and none is written if one cannot be used. Any number of processes may call this at once:
+        the first does the work, the others wait for it. If all maps are current, nothing is locked or written, so
+        read-only folders can be used for training. If the raw dataset is not on this machine, complete maps from
+        elsewhere are used as they are.
 
         Args:
             num_processes: worker processes.
@@ -108,10 +109,14 @@ class PreprocessedInstances:
             for case in stale:
                 self._segmentation_file(case.case)
             check = InstanceCheck.of(self.plans.image_reader_writer_class, self.labels)
-            if stale and check != checked:
-                check.check(stale, num_processes)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            return run_cases(self._prepare_case, [(case,) for case in stale], num_processes, "Preprocessing instances")
+            with TemporaryDirectory(prefix=f".{self.folder.name}.", dir=self.folder.parent) as staged:
+                arguments = (None if check == checked else check), Path(staged)
+                made = for_each_case(self._prepare_case, stale, num_processes, "Preprocessing instances", *arguments)
+                self.folder.mkdir(parents=True, exist_ok=True)
+                # A map without its record is made again, so records come last.
+                for file in sorted(Path(staged).iterdir(), key=lambda file: file.suffix == ".json"):
+                    shutil.move(file, self.folder / file.name)
+            return made
 
     def load(self, case: str) -> tuple[np.ndarray, np.ndarray]:
         """The preprocessed labels and the instance map of a case, both (X, Y, Z)."""
@@ -187,37 +192,38 @@ class PreprocessedInstances:
             return False
         return made_from == self._origin(case)
 
-    def _prepare_case(self, case: RawCase) -> PreparedCase:
+    def _prepare_case(self, case: RawCase, check: InstanceCheck | None, folder: Path) -> PreparedCase:
+        """Read the map of a case, check it unless `check` is None, and write it and its record to a folder."""
         # Before anything is read: whatever changes from here on makes the map stale next time.
         origin = self._origin(case)
         stock = self._dataset_class(str(self.source_folder), [case.case])
         _, segmentation, _, properties = stock.load_case(case.case)
         foreground = np.isin(segmentation[:][0], self.labels.foreground_labels)
-        instances, source_properties = read_instances(case.instances, self.plans.image_reader_writer_class())
+        if check is None:
+            instances, source_properties = read_instances(case.instances, self.plans.image_reader_writer_class())
+        else:
+            instances, source_properties = check.read(case)
         source_mm = [source_properties["spacing"][axis] for axis in self.plans.transpose_forward]
         # Two-dimensional configurations have no spacing across slices, and their lesions do not extend there.
         network_mm = self.configuration.spacing
         voxel_mm = np.maximum(source_mm[-len(network_mm) :], network_mm)
-        try:
-            prepared = to_preprocessed_grid(
-                instances,
-                foreground,
-                self.plans.transpose_forward,
-                properties["bbox_used_for_cropping"],
-                source_properties["spacing"],
-                max_gap_mm=2 * float(np.linalg.norm(voxel_mm)),
-            )
-        except InputError as error:
-            raise InputError(f"{case.case}: {error}") from error
+        prepared = to_preprocessed_grid(
+            instances,
+            foreground,
+            self.plans.transpose_forward,
+            properties["bbox_used_for_cropping"],
+            source_properties["spacing"],
+            max_gap_mm=2 * float(np.linalg.norm(voxel_mm)),
+        )
         n_instances = int(prepared.max(initial=0))
         n_lost = len(np.unique(instances[instances > 0])) - n_instances
-        self._save(type(stock), prepared, case.case)
+        self._save(type(stock), prepared, folder / self._map_file(case.case).name)
         record = {"made_from": origin, "n_instances": n_instances, "n_lost": n_lost}
-        write_json(record, self._record_file(case.case))
+        write_json(record, folder / self._record_file(case.case).name)
         return PreparedCase(case.case, n_instances, n_lost)
 
-    def _save(self, dataset_class: DatasetClass, instances: np.ndarray, case: str) -> None:
-        with atomic_path(self._map_file(case)) as temporary:
+    def _save(self, dataset_class: DatasetClass, instances: np.ndarray, path: Path) -> None:
+        with atomic_path(path) as temporary:
             # nnU-Net adds the ending itself.
             file = str(temporary.with_suffix(""))
             if dataset_class is nnUNetDatasetBlosc2:

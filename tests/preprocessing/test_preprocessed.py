@@ -17,7 +17,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from support import assert_whole_or_as_before, balls, dataset_json, small_plans, write_nifti
 
 from nnunetv2_conflunet.commands import prepare
-from nnunetv2_conflunet.preprocessing.check_instances import InstanceCheck
+from nnunetv2_conflunet.preprocessing import instance_map, preprocessed
+from nnunetv2_conflunet.preprocessing.instance_map import InstanceCheck
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.utilities.errors import InputError
 
@@ -150,11 +151,36 @@ def test_a_bad_case_stops_everything_before_a_file_is_written(dataset, tmp_path)
     assert not dataset.folder.exists()
 
 
+@pytest.mark.parametrize("was_checked", [False, True])
+def test_a_map_is_read_once_on_its_way(dataset, monkeypatch, was_checked):
+    read, paths = instance_map.read_instances, []
+
+    def counted(path, reader):
+        paths.append(path.name)
+        return read(path, reader)
+
+    for module in (instance_map, preprocessed):
+        monkeypatch.setattr(module, "read_instances", counted)
+    check = InstanceCheck.of(dataset.plans.image_reader_writer_class, dataset.labels)
+    dataset.prepare(1, checked=check if was_checked else None)
+    assert paths == ["a.nii.gz", "b.nii.gz"]
+
+
+def test_maps_of_good_cases_wait_for_those_that_cannot_be_resampled(dataset, tmp_path):
+    for folder in ("labelsTr", "instancesTr"):
+        source = tmp_path / "raw" / "Dataset001_Small" / folder / "b.nii.gz"
+        # Label and map agree with each other, but no longer with the preprocessed segmentation.
+        write_nifti(balls(SHAPE, [(9, 9, 9)], 6.0).astype(np.uint8), source, (1, 1, 2))
+    with pytest.raises(InputError, match=r"(?s)1 of 2 cases cannot be used:.*b: .* run nnUNetv2_plan_and_preprocess"):
+        dataset.prepare(1)
+    assert [file.name for file in dataset.source_folder.parent.iterdir() if file.is_dir()] == ["nnUNetPlans_3d"]
+
+
 def test_maps_that_were_checked_for_the_same_are_not_read_for_it_again(dataset, monkeypatch):
     def checked_again(*arguments):
         raise InputError("checked again")
 
-    monkeypatch.setattr(InstanceCheck, "check", checked_again)
+    monkeypatch.setattr(InstanceCheck, "read", checked_again)
     reader = dataset.plans.image_reader_writer_class
     others = [
         None,
@@ -273,10 +299,9 @@ def test_regions_are_refused(dataset):
 @pytest.mark.parametrize("kind", [nnUNetDatasetBlosc2, nnUNetDatasetNumpy])
 @pytest.mark.parametrize("room", [0, 4096])
 def test_on_a_full_disk_the_old_map_stands(dataset, disk, room, kind):
-    dataset.folder = disk.folder
     noise = np.random.default_rng(0).integers(0, 30_000, (20, 30, 40)).astype(np.int16)
-    dataset._map_file = lambda case: disk.folder / f"{case}{'.b2nd' if kind is nnUNetDatasetBlosc2 else '.npz'}"
-    assert_whole_or_as_before(disk, lambda: dataset._save(kind, noise, "a"), room)
+    path = disk.folder / f"a{'.b2nd' if kind is nnUNetDatasetBlosc2 else '.npz'}"
+    assert_whole_or_as_before(disk, lambda: dataset._save(kind, noise, path), room)
 
 
 def test_a_map_or_a_record_that_was_cut_off_is_made_again(dataset):

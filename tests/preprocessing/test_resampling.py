@@ -6,7 +6,7 @@ from nnunetv2.preprocessing.resampling.default_resampling import resample_data_o
 from skimage.transform import resize
 from support import balls
 
-from nnunetv2_conflunet.preprocessing.resampling import to_preprocessed_grid
+from nnunetv2_conflunet.preprocessing.instance_map import to_preprocessed_grid
 from nnunetv2_conflunet.utilities.errors import InputError
 
 IDENTITY = {"transpose_forward": [0, 1, 2], "spacing_mm": (1.0, 1.0, 1.0)}

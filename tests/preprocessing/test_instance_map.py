@@ -8,7 +8,7 @@ from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from support import balls, write_nifti
 
-from nnunetv2_conflunet.preprocessing.check_instances import InstanceCheck
+from nnunetv2_conflunet.preprocessing.instance_map import InstanceCheck
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase
 from nnunetv2_conflunet.utilities.errors import InputError
 
