@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from heads_training import make_trainer
 
-from nnunetv2_conflunet.postprocessing.encoding import InstanceCenters
+from nnunetv2_conflunet.postprocessing.voxels import InstanceCenters
 from nnunetv2_conflunet.trainers.targets import HEATMAP_AND_OFFSETS, OFFSETS, VALIDITY
 
 

@@ -43,7 +43,7 @@ from nnunetv2_conflunet.evaluation import evaluate_case
 from nnunetv2_conflunet.inference import ConfLUNetPredictor
 from nnunetv2_conflunet.nnunet_plugin.project import keep_settings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate, remove_small_instances
-from nnunetv2_conflunet.postprocessing.encoding import InstanceCenters
+from nnunetv2_conflunet.postprocessing.voxels import InstanceCenters
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
 from nnunetv2_conflunet.trainers.augmentation import CENTERS
 from nnunetv2_conflunet.trainers.loss import PARTS, ConfLUNetLoss, center_loss, offset_loss

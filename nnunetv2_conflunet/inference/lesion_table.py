@@ -6,7 +6,7 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
 from nnunetv2_conflunet.imageio import Geometry
-from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups, sizes_and_boxes
+from nnunetv2_conflunet.postprocessing.voxels import Voxels, centers_of_mass, groups, sizes_and_boxes
 from nnunetv2_conflunet.utilities.array_checks import check_connectivity, check_shape
 from nnunetv2_conflunet.utilities.errors import InputError
 
@@ -70,8 +70,7 @@ def lesion_table(
     ids, member = np.unique(instances[at], return_inverse=True)
     _, n_voxels, first, last = sizes_and_boxes(index, member)
     n = len(ids)
-    sums = [np.bincount(member, index[:, axis], n) for axis in range(3)]
-    centroid = np.stack(sums, axis=1) / n_voxels[:, None]
+    centroid = centers_of_mass(at, member)
     spacing_mm = np.array(geometry.spacing_mm)
     in_plane = spacing_mm[1:] if geometry.is_plane else spacing_mm
 

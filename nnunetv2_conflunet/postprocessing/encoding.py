@@ -1,61 +1,11 @@
 """Encoding: instances as what the heads learn, a heatmap of their centers and vectors to these in mm."""
 
-from dataclasses import dataclass
-
 import numpy as np
-from scipy.ndimage import binary_dilation
+
+from nnunetv2_conflunet.postprocessing.voxels import InstanceCenters, lesion_voxels
 
 # A Gaussian is drawn out to this many sigmas, where it is below float32's resolution of 1.
 HEATMAP_RADIUS_SIGMAS = 6.0
-
-
-@dataclass(frozen=True)
-class InstanceCenters:
-    """Where instances have their center of mass.
-
-    Attributes:
-        ids: (N,) positive ids.
-        voxels: (N, dim) float64 positions in voxels of the array they belong to; may lie outside it.
-    """
-
-    ids: np.ndarray
-    voxels: np.ndarray
-
-    @classmethod
-    def of(cls, instances: np.ndarray) -> "InstanceCenters":
-        """Centers of mass of the instances in an array of ids, (X, Y[, Z]) integers, background 0 or below."""
-        index, ids = lesion_voxels(instances)
-        present, member, counts = np.unique(ids, return_inverse=True, return_counts=True)
-        sums = np.stack([np.bincount(member, weights=axis, minlength=len(present)) for axis in index], axis=1)
-        return cls(present, sums / counts[:, None])
-
-    def without_cut(self, instances: np.ndarray, ignored: np.ndarray | None = None) -> "InstanceCenters":
-        """Only the instances that touch neither the border of the array nor `ignored`, and so are known to be whole.
-
-        Args:
-            instances: the array of ids.
-            ignored: bool of the same shape, voxels that nobody labeled; or None.
-        """
-        cut = [np.take(instances, (0, -1), axis=axis).ravel() for axis in range(instances.ndim)]
-        if ignored is not None and ignored.any():
-            cut.append(instances[binary_dilation(ignored)])
-        whole = ~np.isin(self.ids, np.concatenate(cut))
-        return InstanceCenters(self.ids[whole], self.voxels[whole])
-
-    def rows_of(self, ids: np.ndarray) -> np.ndarray:
-        """Positions in `ids` of the given ones, which must be there; (M,) to (M,)."""
-        order = np.argsort(self.ids)
-        return order[np.searchsorted(self.ids, ids, sorter=order)]
-
-
-def lesion_voxels(instances: np.ndarray) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """Index and int64 id of every voxel above 0, in C order.
-
-    One pass over the array; the rest costs lesion voxels only.
-    """
-    instances = np.ascontiguousarray(instances)
-    flat = np.flatnonzero(instances.ravel() > 0)
-    return np.unravel_index(flat, instances.shape), instances.ravel()[flat].astype(np.int64)
 
 
 def center_offset_targets(

@@ -1,13 +1,13 @@
 """The foreground of an image as a list of voxels, so that the cost grows with the lesions and not with the image."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeAlias, cast
 
 import cc3d
 import numpy as np
-from scipy.ndimage import generate_binary_structure
+from scipy.ndimage import binary_dilation, generate_binary_structure
 
 Connectivity: TypeAlias = Literal[4, 6, 8, 18, 26]
 # Which of SciPy's structures has that many neighbors.
@@ -106,6 +106,68 @@ class Voxels:
             pairs.append((one[apart], other[apart]))
         one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
         return one, other
+
+
+@dataclass(frozen=True)
+class InstanceCenters:
+    """Where instances have their center of mass.
+
+    Attributes:
+        ids: (N,) positive ids.
+        voxels: (N, dim) float64 positions in voxels of the array they belong to; may lie outside it.
+    """
+
+    ids: np.ndarray
+    voxels: np.ndarray
+
+    @classmethod
+    def of(cls, instances: np.ndarray) -> "InstanceCenters":
+        """Centers of mass of the instances in an array of ids, (X, Y[, Z]) integers, background 0 or below."""
+        index, ids = lesion_voxels(instances)
+        present, member = np.unique(ids, return_inverse=True)
+        return cls(present, centers_of_mass(index, member))
+
+    def without_cut(self, instances: np.ndarray, ignored: np.ndarray | None = None) -> "InstanceCenters":
+        """Only the instances that touch neither the border of the array nor `ignored`, and so are known to be whole.
+
+        Args:
+            instances: the array of ids.
+            ignored: bool of the same shape, voxels that nobody labeled; or None.
+        """
+        cut = [np.take(instances, (0, -1), axis=axis).ravel() for axis in range(instances.ndim)]
+        if ignored is not None and ignored.any():
+            cut.append(instances[binary_dilation(ignored)])
+        whole = ~np.isin(self.ids, np.concatenate(cut))
+        return InstanceCenters(self.ids[whole], self.voxels[whole])
+
+    def rows_of(self, ids: np.ndarray) -> np.ndarray:
+        """Positions in `ids` of the given ones, which must be there; (M,) to (M,)."""
+        order = np.argsort(self.ids)
+        return order[np.searchsorted(self.ids, ids, sorter=order)]
+
+
+def lesion_voxels(instances: np.ndarray) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """Index and int64 id of every voxel above 0, in C order.
+
+    One pass over the array; the rest costs lesion voxels only.
+    """
+    instances = np.ascontiguousarray(instances)
+    flat = np.flatnonzero(instances.ravel() > 0)
+    return np.unravel_index(flat, instances.shape), instances.ravel()[flat].astype(np.int64)
+
+
+def centers_of_mass(index: Iterable[np.ndarray], member: np.ndarray) -> np.ndarray:
+    """(K, dim) float64, the mean index of the voxels of each group.
+
+    Args:
+        index: (N,) index of each voxel, one array per axis.
+        member: (N,) group 0..K-1 of each voxel; none is empty.
+
+    >>> centers_of_mass([np.array([0, 0, 4]), np.array([2, 3, 5])], np.array([0, 0, 1])).tolist()
+    [[0.0, 2.5], [4.0, 5.0]]
+    """
+    n_voxels = np.bincount(member)
+    return np.stack([np.bincount(member, along_axis) for along_axis in index], axis=1) / n_voxels[:, None]
 
 
 def in_scan_order(labels: np.ndarray) -> np.ndarray:

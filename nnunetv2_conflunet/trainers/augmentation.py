@@ -18,7 +18,7 @@ from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 
-from nnunetv2_conflunet.postprocessing.encoding import InstanceCenters
+from nnunetv2_conflunet.postprocessing.voxels import InstanceCenters
 from nnunetv2_conflunet.trainers.targets import coded_targets
 
 # Key of the centers in the data of nnU-Net's transforms, which ignore it.

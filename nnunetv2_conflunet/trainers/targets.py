@@ -12,12 +12,8 @@ import torch
 from scipy.ndimage import maximum_filter
 
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
-from nnunetv2_conflunet.postprocessing.encoding import (
-    InstanceCenters,
-    center_offset_targets,
-    lesion_voxels,
-    lowest_peak,
-)
+from nnunetv2_conflunet.postprocessing.encoding import center_offset_targets, lowest_peak
+from nnunetv2_conflunet.postprocessing.voxels import InstanceCenters, lesion_voxels
 
 __all__ = ["center_offset_targets", "coded_targets", "instantiation_on_grid", "unpack_targets"]
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from support import balls
 
 from nnunetv2_conflunet.postprocessing import instantiate_center_offset
-from nnunetv2_conflunet.postprocessing.encoding import InstanceCenters, center_offset_targets, lowest_peak
+from nnunetv2_conflunet.postprocessing.encoding import center_offset_targets, lowest_peak
+from nnunetv2_conflunet.postprocessing.voxels import InstanceCenters
 
 
 def obvious_targets(instances, spacing_mm, sigma_mm):

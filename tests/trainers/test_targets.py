@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from support import unpacked
 
-from nnunetv2_conflunet.postprocessing.encoding import InstanceCenters, center_offset_targets
+from nnunetv2_conflunet.postprocessing.encoding import center_offset_targets
+from nnunetv2_conflunet.postprocessing.voxels import InstanceCenters
 from nnunetv2_conflunet.trainers import targets
 from nnunetv2_conflunet.trainers.targets import (
     HEATMAP,

@@ -23,7 +23,8 @@ import nnunetv2_conflunet.trainers as trainers
 from nnunetv2_conflunet.networks import heads_of, unwrapped
 from nnunetv2_conflunet.nnunet_plugin.search_path import nnunet_ext_path
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate_center_offset
-from nnunetv2_conflunet.postprocessing.encoding import InstanceCenters, center_offset_targets
+from nnunetv2_conflunet.postprocessing.encoding import center_offset_targets
+from nnunetv2_conflunet.postprocessing.voxels import InstanceCenters
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
 from nnunetv2_conflunet.trainers.targets import coded_targets
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum

@@ -7,6 +7,7 @@ from nnunetv2_conflunet.evaluation.metrics.formulas import belongs_to_confluent,
 from nnunetv2_conflunet.evaluation.metrics.matching import Matches, best_pairs
 from nnunetv2_conflunet.evaluation.metrics.overlap import OverlapTable
 from nnunetv2_conflunet.imageio import Geometry
+from nnunetv2_conflunet.postprocessing.voxels import centers_of_mass
 
 CENTROID = ("centroid_x_mm", "centroid_y_mm", "centroid_z_mm")
 COLUMNS = (
@@ -102,9 +103,7 @@ def _at(values: np.ndarray, index: np.ndarray) -> list:
 
 def _centroids_mm(ids: np.ndarray, coordinates: np.ndarray, geometry: Geometry) -> np.ndarray:
     """(N, 3) world position in mm of each instance's center of mass, by ascending id."""
-    _, instance, n_voxels = np.unique(ids[ids > 0], return_inverse=True, return_counts=True)
-    centers = np.zeros((len(n_voxels), 3))
+    _, instance = np.unique(ids[ids > 0], return_inverse=True)
     # 2D maps lack the leading axis of length 1 that their geometry has.
-    for axis, values in enumerate(coordinates[ids > 0].T, start=3 - coordinates.shape[1]):
-        centers[:, axis] = np.bincount(instance, values, len(n_voxels)) / n_voxels
-    return geometry.to_world_mm(centers)
+    centers = centers_of_mass(coordinates[ids > 0].T, instance)
+    return geometry.to_world_mm(np.pad(centers, ((0, 0), (3 - centers.shape[1], 0))))
