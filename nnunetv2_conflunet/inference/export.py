@@ -22,7 +22,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunetv2_conflunet.imageio import declared_labels, read_labels
 from nnunetv2_conflunet.inference.case_files import OutputFiles
 from nnunetv2_conflunet.inference.instances import instances_from_output
-from nnunetv2_conflunet.nnunet_plugin.exports import replaced_exports
+from nnunetv2_conflunet.nnunet_plugin.hand_over import replaced_exports
 from nnunetv2_conflunet.postprocessing.size_filter import describe_removed
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json

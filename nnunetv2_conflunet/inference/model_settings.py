@@ -131,3 +131,46 @@ class ModelSettings:
     def _complete(self, key: str) -> dict[str, Any]:
         """A stored instantiation, completed with defaults for settings that an earlier version did not have."""
         return InstantiationSettings().to_dict() | self.stored.get(key, {})
+
+
+class ModelPlans:
+    """The plans of a trained model, in its folder ``nnUNet_results/Dataset/Trainer__Plans__Configuration``.
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        InputError: there is no plans.json in it.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self.plans_file = self.folder / "plans.json"
+        if not self.plans_file.is_file():
+            raise InputError(
+                f"{self.plans_file} does not exist; give a model folder, "
+                "nnUNet_results/Dataset/Trainer__Plans__Configuration."
+            )
+
+    def plans(self) -> dict[str, Any]:
+        """What its plans.json holds now."""
+        return read_json(self.plans_file)
+
+    def settings(self) -> ModelSettings:
+        """How its instances are made.
+
+        Raises:
+            InputError: the plans hold no such settings.
+        """
+        plans = self.plans()
+        if SETTINGS_KEY not in plans:
+            raise InputError(
+                f"{self.plans_file} has no '{SETTINGS_KEY}'; only models of ConfLUNet trainers have heads."
+            )
+        return ModelSettings.from_plans(plans)
+
+    def plans_tuned_to(self, instantiation: InstantiationSettings) -> dict[str, Any]:
+        """Its plans with a choice for prediction to read, see :meth:`.ModelSettings.tuned_to`."""
+        plans = self.plans()
+        ModelSettings.from_plans(plans).tuned_to(instantiation).put_into(plans)
+        return plans

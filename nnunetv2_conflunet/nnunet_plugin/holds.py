@@ -163,7 +163,7 @@ HOLDS = (
     Hold("split of a training", f"{TRAINER}.do_split", "folds that start at once", "trainers.conflunet_trainer",
          source=('splits_file = join(self.preprocessed_dataset_folder_base, "splits_final.json")',)),
     Hold("final validation", f"{TRAINER}.perform_actual_validation", "instances of the validation cases",
-         "trainers.conflunet_trainer nnunet_plugin.exports", source=("predictor = nnUNetPredictor(",
+         "trainers.conflunet_trainer nnunet_plugin.hand_over", source=("predictor = nnUNetPredictor(",
          "predictor.predict_sliding_window_return_logits(data)",
          "starmap_async(export_prediction_from_logits, ((prediction, properties, self.configuration_manager, "
          "self.plans_manager, self.dataset_json, output_filename_truncated, save_probabilities),",
@@ -203,7 +203,7 @@ HOLDS = (
          "heads of whole images, in float32", "inference.predictor",
          parameters="tile_size sigma_scale value_scaling_factor dtype device"),
     Hold("export of many cases", f"{PREDICTOR}.predict_from_data_iterator",
-         "instance maps and lesion tables of nnUNetv2_predict", "nnunet_plugin.exports inference.export",
+         "instance maps and lesion tables of nnUNetv2_predict", "nnunet_plugin.hand_over inference.export",
          source=("apply_async(export_prediction_from_logits, (prediction, properties, self.configuration_manager, "
          "self.plans_manager, self.dataset_json, ofile, save_probabilities))",
          "apply_async(convert_predicted_logits_to_segmentation_with_correct_shape, (prediction, self.plans_manager, "

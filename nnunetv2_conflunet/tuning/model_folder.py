@@ -1,63 +1,21 @@
 """The folder of a trained model: its validation cases, and the settings in its plans."""
 
 from pathlib import Path
-from typing import Any
 
 from nnunetv2.utilities.file_path_utilities import folds_tuple_to_string
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_conflunet.imageio.case_folder import CaseFolder
-from nnunetv2_conflunet.inference.model_settings import SETTINGS_KEY, ModelSettings
+from nnunetv2_conflunet.inference.model_settings import ModelPlans
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.nnunet_plugin.postprocessing import Postprocessing, read_stock_postprocessing
-from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.tuning.cases import ValidationCase
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
-from nnunetv2_conflunet.utilities.files import read_json
 from nnunetv2_conflunet.utilities.nnunet_folders import RAW, TRAINING_INSTANCES, nnunet_folder
 
 
-class ModelFolder:
-    """``nnUNet_results/Dataset/Trainer__Plans__Configuration``.
-
-    Args:
-        folder: the folder.
-
-    Raises:
-        InputError: there is no plans.json in it.
-    """
-
-    def __init__(self, folder: Path):
-        self.folder = Path(folder)
-        self.plans_file = self.folder / "plans.json"
-        if not self.plans_file.is_file():
-            raise InputError(
-                f"{self.plans_file} does not exist; give a model folder, "
-                "nnUNet_results/Dataset/Trainer__Plans__Configuration."
-            )
-
-    def plans(self) -> dict[str, Any]:
-        """What its plans.json holds now."""
-        return read_json(self.plans_file)
-
-    def settings(self) -> ModelSettings:
-        """How its instances are made.
-
-        Raises:
-            InputError: the plans hold no such settings.
-        """
-        plans = self.plans()
-        if SETTINGS_KEY not in plans:
-            raise InputError(
-                f"{self.plans_file} has no '{SETTINGS_KEY}'; only models of ConfLUNet trainers have heads."
-            )
-        return ModelSettings.from_plans(plans)
-
-    def plans_tuned_to(self, instantiation: InstantiationSettings) -> dict[str, Any]:
-        """Its plans with a choice for prediction to read, see :meth:`.ModelSettings.tuned_to`."""
-        plans = self.plans()
-        self.settings().tuned_to(instantiation).put_into(plans)
-        return plans
+class ModelFolder(ModelPlans):
+    """``nnUNet_results/Dataset/Trainer__Plans__Configuration`` with the validation cases of its folds."""
 
     def spacing_mm(self) -> list[float]:
         """Voxel size of the network's grid; a folder as nnU-Net names it ends with the name of the configuration."""

@@ -10,7 +10,7 @@ import pytest
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunetv2_conflunet.nnunet_plugin import hand_over
-from nnunetv2_conflunet.nnunet_plugin.exports import replaced_exports
+from nnunetv2_conflunet.nnunet_plugin.hand_over import replaced_exports
 
 # Prints what differs in nnU-Net's modules and classes after the trainers were imported.
 WHAT_IMPORTING_CHANGES = """
