@@ -78,17 +78,17 @@ class MergeRule:
 
 
 FEATURES = tuple(field.name for field in fields(MergeRule))[2:]
-# For a model that has learned no rule of its own: from the validation cases of four networks and two cohorts, each
-# cohort with the same weight, and of features without a scale only (docs/experiments.md).
+# For a model that has learned no rule of its own: from the validation cases of five networks and three cohorts, each
+# cohort with the same weight, and of features without a unit of length only (docs/experiments.md).
 DEFAULT_RULE = MergeRule(
     threshold=0.4,
-    intercept=-2.534,
-    saddle=3.322,
-    jump=-7.281,
-    vote_separation=0.453,
+    intercept=-1.048,
+    saddle=2.769,
+    jump=-6.691,
+    vote_separation=0.040,
     log_volume=0.0,
     peak_offset_mm=0.0,
-    contact=0.192,
+    contact=0.149,
 )
 
 
