@@ -75,7 +75,12 @@ def _parser() -> argparse.ArgumentParser:
         f"it has none; {SETTINGS_FILE} in the output folder records the settings used.",
     )
     add = parser.add_argument
-    add("-i", required=True, metavar="PRED", help="output of nnUNetv2_predict --save_probabilities, or masks for cc")
+    add(
+        "-i",
+        required=True,
+        metavar="PRED",
+        help="output of nnUNetv2_predict --save_probabilities; masks for cc or watershed",
+    )
     add("-o", required=True, metavar="OUT", help="output folder, different from PRED")
     add("--heads", metavar="PRED", help="prediction with the heads, if -i holds postprocessed or ensembled masks")
     add(
@@ -85,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         ("settings of all methods", ("method", "connectivity", *LIMITS)),
         ("settings of center_offset", OF_CENTER_OFFSET),
         ("settings of acls", ("acls_preset",)),
+        ("settings of watershed", ("h_maxima_mm",)),
     ):
         add_options(parser.add_argument_group(title), InstantiationSettings, names, instead="the model's")
     add_num_processes(parser)

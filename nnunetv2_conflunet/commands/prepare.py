@@ -4,6 +4,8 @@ import argparse
 
 from nnunetv2.configuration import default_num_processes
 
+from nnunetv2_conflunet.postprocessing.baselines.border_core import BorderCoreSettings
+from nnunetv2_conflunet.preprocessing.border_core import write_border_core_dataset
 from nnunetv2_conflunet.preprocessing.configurations import plans_file, preprocessed_configurations
 from nnunetv2_conflunet.preprocessing.conversion import write_instances_from_labels, write_labels_from_instances
 from nnunetv2_conflunet.preprocessing.instance_map import InstanceCheck
@@ -13,8 +15,10 @@ from nnunetv2_conflunet.utilities.array_checks import CONNECTIVITIES
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import list_some
 from nnunetv2_conflunet.utilities.nnunet_folders import RAW, dataset_name, nnunet_folder
-from nnunetv2_conflunet.utilities.options import make_parser
+from nnunetv2_conflunet.utilities.options import add_options, chosen, make_parser
 from nnunetv2_conflunet.utilities.writable import require_writable
+
+OF_BORDER = "border_"
 
 
 def main() -> None:
@@ -42,6 +46,8 @@ def prepare(args: argparse.Namespace) -> None:
     check = InstanceCheck.of(type(dataset.reader()), labels)
     check.check(cases, args.np)
     print(f"{len(cases)} instance maps match their labels.")
+    if args.border_core is not None:
+        return _write_border_core(dataset, args)
     if args.paper_configuration:
         written = add_paper_configuration(plans_file(name, args.p))
         print(f"{NAME} was {'added to' if written else 'already in'} {plans_file(name, args.p)}.")
@@ -59,6 +65,16 @@ def prepare(args: argparse.Namespace) -> None:
                 f"Warning: {sum(lost.values())} instances in {len(lost)} cases have no voxel on this grid and are not "
                 f"learned: {list_some([f'{case} ({n})' for case, n in lost.items()])}"
             )
+
+
+def _write_border_core(dataset: RawDataset, args: argparse.Namespace) -> None:
+    settings = BorderCoreSettings(**chosen(BorderCoreSettings, args, OF_BORDER))
+    folder, counts = write_border_core_dataset(dataset, args.border_core, settings, args.np)
+    print(
+        f"{folder} written: {counts.n_lesions} lesions with a border of {settings.thickness_mm:g} mm. {counts.n_thin} "
+        f"are too thin for it and keep their innermost voxels as core; the cores of {counts.n_split} are in several "
+        f"pieces.\nTrain stock nnU-Net on it: nnUNetv2_plan_and_preprocess -d {args.border_core}, then nnUNetv2_train."
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,4 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--connectivity", type=int, choices=CONNECTIVITIES[3], default=26, help=text)
     text = "let --labels_from_instances and --instances_from_labels replace existing files"
     add("--overwrite", action="store_true", help=text)
+    text = "instead write a dataset with this id, whose labels are cores and borders of the lesions, for stock nnU-Net"
+    borders = parser.add_argument_group("border-core dataset")
+    borders.add_argument("--border_core", type=int, metavar="NEW_ID", help=text)
+    add_options(borders, BorderCoreSettings, prefix=OF_BORDER)
     return parser

@@ -14,7 +14,8 @@ from nnunetv2_conflunet.inference.case_files import InstanceFiles
 from nnunetv2_conflunet.inference.lesion_table import lesion_table
 from nnunetv2_conflunet.inference.model_settings import ModelSettings
 from nnunetv2_conflunet.postprocessing import Instantiation, InstantiationSettings, instantiate
-from nnunetv2_conflunet.postprocessing.acls import PRESETS, reach_voxels
+from nnunetv2_conflunet.postprocessing.baselines.acls import PRESETS, reach_voxels
+from nnunetv2_conflunet.postprocessing.baselines.border_core import core_mask
 from nnunetv2_conflunet.postprocessing.heads import sample_maps
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 from nnunetv2_conflunet.utilities.files import atomic_path
@@ -59,6 +60,7 @@ class CaseOutput:
         properties: what nnU-Net's reader returned for the image.
         probability: (X, Y, Z) of the foreground; None if it was not saved.
         heads: None if the method does not need them.
+        core: (X, Y, Z) bool, the cores of lesions; None unless the labels are cores and borders.
     """
 
     segmentation: np.ndarray
@@ -66,6 +68,7 @@ class CaseOutput:
     properties: dict
     probability: np.ndarray | None
     heads: CaseHeads | None
+    core: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +120,8 @@ def instances_of_case(output: CaseOutput, settings: InstantiationSettings) -> Ca
     """
     heads = {} if output.heads is None else vars(output.heads)
     spacing_mm = output.properties["spacing"]
-    result = instantiate(output.foreground, spacing_mm, settings, probability=output.probability, **heads)
+    images = {"probability": output.probability, "core": output.core}
+    result = instantiate(output.foreground, spacing_mm, settings, **images, **heads)
     lesions = lesion_table(
         result.instances,
         Geometry.from_properties(result.instances.shape, output.properties),
@@ -152,7 +156,8 @@ def instances_from_output(
     foreground = np.isin(segmentation, labels.foreground_labels)
     needed = _where_looked_at(foreground, properties["spacing"], settings)
     probability = foreground_probability_at(needed, logits, heads.heads_box)
-    return instances_of_case(CaseOutput(segmentation, foreground, properties, probability, heads), settings)
+    core = core_mask(segmentation, dataset_json["labels"])
+    return instances_of_case(CaseOutput(segmentation, foreground, properties, probability, heads, core), settings)
 
 
 def split_output(

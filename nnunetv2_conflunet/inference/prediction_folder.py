@@ -14,6 +14,7 @@ from nnunetv2_conflunet.imageio.stored import refuse_beyond_memory
 from nnunetv2_conflunet.inference.case_files import InstanceFiles
 from nnunetv2_conflunet.inference.instances import CaseHeads, CaseOutput
 from nnunetv2_conflunet.inference.model_settings import ModelSettings
+from nnunetv2_conflunet.postprocessing.baselines.border_core import core_mask, has_cores
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json
@@ -114,6 +115,12 @@ class PredictionFolder:
                 "-m acls. If the masks were postprocessed or ensembled into another folder, give the "
                 "prediction's folder with --heads."
             )
+        if method == "border_core" and not has_cores(self.labels):
+            raise InputError(
+                f"{folder} holds no cores and borders: its dataset.json declares "
+                f"{list_some(list(self.labels)) or 'no labels'}. Predict with a model trained on the dataset that "
+                "`nnUNetv2_conflunet_prepare --border_core` writes, or use another method."
+            )
 
     def read_case(self, case: str, method: str) -> CaseOutput:
         """Read the input of a method, and the probabilities if there are any.
@@ -132,7 +139,8 @@ class PredictionFolder:
                 )
             probability = foreground_probability(channels, self.labels)
         heads = self.read_heads(case) if method == "center_offset" else None
-        return CaseOutput(segmentation, self.foreground(segmentation), properties, probability, heads)
+        core = core_mask(segmentation, self.labels)
+        return CaseOutput(segmentation, self.foreground(segmentation), properties, probability, heads, core)
 
     def read_segmentation(self, case: str) -> tuple[np.ndarray, dict]:
         """The segmentation of a case, (X, Y, Z) int32, and the reader's properties.

@@ -10,8 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from nnunetv2_conflunet.postprocessing.acls import PRESETS, assign_by_curvature
 from nnunetv2_conflunet.postprocessing.assignment import Assigner
+from nnunetv2_conflunet.postprocessing.baselines.acls import PRESETS, assign_by_curvature
+from nnunetv2_conflunet.postprocessing.baselines.border_core import assign_by_cores
+from nnunetv2_conflunet.postprocessing.baselines.watershed import assign_by_watershed
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
 from nnunetv2_conflunet.postprocessing.merging import merge_regions
 from nnunetv2_conflunet.postprocessing.pieces import Assignment, Instantiation, connected_regions
@@ -41,6 +43,7 @@ def instantiate(
     offsets_mm: np.ndarray | None = None,
     heads_box: np.ndarray | None = None,
     probability: np.ndarray | None = None,
+    core: np.ndarray | None = None,
 ) -> Instantiation:
     """Make instances of a semantic foreground; only the size filter removes any of it.
 
@@ -52,6 +55,7 @@ def instantiate(
         offsets_mm: likewise.
         heads_box: likewise.
         probability: for ``acls``, of the foreground, in [0, 1], shape of `foreground`.
+        core: for ``border_core``, bool or integers, shape of `foreground`; cores are where it is not zero.
 
     Raises:
         InputError: an input that the method needs is missing; shapes that differ; NaN or infinite heads; probabilities
@@ -87,6 +91,13 @@ def instantiate(
         assignment = assign_by_curvature(
             voxels, component, probability[0] if flat else probability, spacing, PRESETS[settings.acls_preset]
         )
+    elif settings.method == "border_core":
+        if core is None:
+            raise InputError("Method border_core needs core; use cc without it.")
+        is_core = check_shape(check_mask(core, "core"), shape, "core", "foreground").reshape(mask.shape)
+        assignment = assign_by_cores(voxels, component, is_core[tuple(voxels.coordinates.T)], spacing, connectivity)
+    elif settings.method == "watershed":
+        assignment = assign_by_watershed(voxels, component, spacing, mask.shape, settings.h_maxima_mm, connectivity)
     else:
         # Without centers every connected component is an instance of its own.
         assignment = Assignment(np.zeros(len(voxels), np.int64), np.zeros(len(voxels)), np.zeros(0, np.float32))
@@ -176,74 +187,3 @@ def instantiate_center_offset(
     return instantiate(
         foreground, spacing_mm, settings, heatmap=heatmap, offsets_mm=offsets_mm, heads_box=heads_box
     ).instances
-
-
-def instantiate_cc(foreground: np.ndarray, *, connectivity: int = 26) -> np.ndarray:
-    """Connected components of the foreground.
-
-    Args:
-        foreground: (X, Y, Z), (1, Y, X) or (Y, X) bool or integers; foreground is where it is not zero.
-        connectivity: 6, 18 or 26 (in a plane these mean 4, 8, 8).
-
-    Returns:
-        int32 instances, shape of `foreground`; ids 1..N in the order of their first voxels (C order).
-
-    Raises:
-        InputError: a foreground that is no mask, another connectivity.
-
-    >>> instantiate_cc(np.array([[1, 0, 0], [0, 1, 0]]), connectivity=6)
-    array([[1, 0, 0],
-           [0, 2, 0]], dtype=int32)
-    """
-    foreground = check_mask(foreground, "foreground")
-    settings = replace(UNFILTERED, method="cc", connectivity=connectivity)
-    return instantiate(foreground, (1.0,) * foreground.ndim, settings).instances
-
-
-def instantiate_acls(
-    probability: np.ndarray,
-    *,
-    threshold: float = 0.5,
-    preset: str = "lou2021",
-    foreground: np.ndarray | None = None,
-    spacing_mm: Sequence[float] | None = None,
-    connectivity: int = 26,
-) -> np.ndarray:
-    """Automated Confluent Lesion Splitting (Dworkin et al., AJNR 2018; Lou et al., NeuroImage: Clinical 2021).
-
-    Centers are the connected clusters of foreground voxels where all eigenvalues of the Hessian of the smoothed
-    probability are negative (below -1e-6 a squared voxel); every other foreground voxel goes to the nearest voxel of a
-    center, of equally near ones to the center whose first voxel comes first (C order). Then as in
-    :func:`instantiate_center_offset`: connected instances that cover the whole foreground.
-
-    Args:
-        probability: (X, Y, Z), (1, Y, X) or (Y, X), of the foreground, in [0, 1].
-        threshold: foreground is where the probability is above it; not used with `foreground`.
-        preset: ``"lou2021"``: probability set to zero outside the foreground, Gaussian of sigma 1 voxel, centers by 26
-            neighbors, nearest center of the whole mask. ``"dworkin2018"``: probability not masked, sigma 1.2 mm,
-            centers by 6 neighbors and of at least 10 mm3 (mm2 in a plane), nearest center of the same component.
-        foreground: bool or integers, shape of `probability`: the mask to divide, if it is not a threshold's.
-        spacing_mm: voxel size in mm along each axis. Default: 1 mm.
-        connectivity: of components and of the resulting instances, 6, 18 or 26 (in a plane these mean 4, 8, 8).
-
-    Returns:
-        int32 instances, shape of `probability`; ids 1..N in the order of their first voxels (C order).
-
-    Raises:
-        InputError: NaN or values outside [0, 1], shapes that differ, an unknown preset or connectivity, a threshold
-            outside [0, 1], a spacing that is not positive or of another length.
-
-    >>> summits = np.exp(-np.minimum(*((np.arange(15) - x) ** 2 for x in (3, 11))) / 9)
-    >>> int(instantiate_acls(np.outer(np.ones(9), summits)).max())
-    2
-    """
-    probability = check_probability(probability)
-    if foreground is None:
-        if not 0 <= threshold <= 1:
-            raise InputError(f"threshold is {threshold!r}; it must lie in [0, 1].")
-        foreground = probability > threshold
-    else:
-        foreground = check_shape(foreground, probability.shape, "foreground", "probability")
-    spacing_mm = (1.0,) * probability.ndim if spacing_mm is None else spacing_mm
-    settings = replace(UNFILTERED, method="acls", acls_preset=preset, connectivity=connectivity)
-    return instantiate(foreground, spacing_mm, settings, probability=probability).instances

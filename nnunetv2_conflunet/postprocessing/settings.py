@@ -3,14 +3,14 @@
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from nnunetv2_conflunet.postprocessing.acls import PRESETS
+from nnunetv2_conflunet.postprocessing.baselines.acls import PRESETS
 from nnunetv2_conflunet.postprocessing.merging import MergeRule
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS, SizeLimits, limit_option
 from nnunetv2_conflunet.utilities.array_checks import check_not_negative, check_positive, check_share
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.options import option
 
-METHODS = ("center_offset", "cc", "acls")
+METHODS = ("center_offset", "cc", "acls", "watershed", "border_core")
 PIECES = ("offsets", "climbing")
 
 
@@ -19,8 +19,9 @@ class InstantiationSettings:
     """Everything that turns a semantic prediction into instances.
 
     Attributes:
-        method: ``"center_offset"`` (needs the heads), ``"cc"`` (connected components) or ``"acls"`` (needs
-            probabilities).
+        method: ``"center_offset"`` (needs the heads), ``"cc"`` (connected components), ``"acls"`` (needs
+            probabilities), ``"watershed"`` (of the distance transform) or ``"border_core"`` (needs a prediction of
+            cores and borders).
         pieces: center-offset: ``"offsets"``, a voxel goes to the center nearest to where its offset points (the
             paper's rule); ``"climbing"``, to the one at which it arrives when it climbs the heatmap within the mask.
             By climbing, centers are the summits that are high enough: window, prominence and consistency do not act.
@@ -32,6 +33,8 @@ class InstantiationSettings:
             units of that to itself; 0 keeps all centers.
         top_k: center-offset: keep this many of the highest centers; None keeps all.
         acls_preset: ACLS: ``"lou2021"`` or ``"dworkin2018"``.
+        h_maxima_mm: watershed: two maxima of the distance transform are two instances if it falls by more than this
+            between them, below the lower one.
         connectivity: neighbors that make voxels connected: 6, 18 or 26; in a plane 4 or 8, where 6 means 4, and 18 and
             26 mean 8.
         min_volume_mm3: smaller instances are removed; does not act in a plane.
@@ -62,6 +65,7 @@ class InstantiationSettings:
     )
     top_k: int | None = option(None, "keep only this many of the highest centers of a case")
     acls_preset: str = option("lou2021", "the published form of ACLS to use", choices=tuple(PRESETS))
+    h_maxima_mm: float = option(0.5, "fall in mm of the distance transform that divides two instances")
     connectivity: int = option(26, "neighbors that make voxels connected: 6, 18 or 26; in planes 4, 8 or 8")
     min_volume_mm3: float = limit_option("min_volume_mm3")
     min_extent_mm: float = limit_option("min_extent_mm")
@@ -79,6 +83,7 @@ class InstantiationSettings:
                 raise InputError(f"{name} is {value!r}; it must be one of {', '.join(map(str, known))}.")
         check_positive(self.heatmap_threshold, "heatmap_threshold")
         check_positive(self.window_mm, "window_mm")
+        check_positive(self.h_maxima_mm, "h_maxima_mm")
         check_share(self.min_prominence, "min_prominence")
         check_not_negative(self.min_consistency, "min_consistency")
         check_top_k(self.top_k)

@@ -1,5 +1,6 @@
 """The labels and instance maps of a raw nnU-Net dataset."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +61,7 @@ class RawDataset:
                 nnU-Net's format, or lists a case whose name is a path.
         """
         if "dataset" in self.dataset_json:
-            labels = self._listed_labels()
+            labels = {case: Path(entry["label"]) for case, entry in self._listed().items()}
         elif not self.images_folder.is_dir():
             raise InputError(f"{self.images_folder} does not exist; put the training images there.")
         else:
@@ -71,8 +72,14 @@ class RawDataset:
             for case, label in labels.items()
         }
 
-    def _listed_labels(self) -> dict[str, Path]:
-        """The label of each case listed in dataset.json; files are named after the cases."""
+    def training_images(self) -> dict[str, list[Path]]:
+        """The images of every training case, one for each channel, in the order of the channels."""
+        if "dataset" in self.dataset_json:
+            return {case: [Path(image) for image in entry["images"]] for case, entry in self._listed().items()}
+        return images_of_cases(self.images_folder, self.file_ending)
+
+    def _listed(self) -> dict[str, dict]:
+        """What dataset.json lists for each case: ``images`` and ``label``, as absolute paths."""
         try:
             listed = get_filenames_of_train_images_and_targets(str(self.folder), self.dataset_json)
         except (AttributeError, KeyError, TypeError) as error:
@@ -86,7 +93,7 @@ class RawDataset:
                 f"{self.folder / 'dataset.json'}: 'dataset' has cases whose names are not file names: "
                 f"{list_some(no_names)}. Files are named after the cases; leave out folders."
             )
-        return {case: Path(entry["label"]) for case, entry in listed.items()}
+        return listed
 
     def check_folders(self) -> list[str]:
         """Check that no image, label or instance map in the dataset's folders is skipped.
@@ -166,6 +173,16 @@ class RawDataset:
                 f"{list_some(missing)}. Expected names like {missing[0]}{self.file_ending}."
             )
         return [known[case] for case in sorted(cases)]
+
+
+def images_of_cases(folder: Path, file_ending: str) -> dict[str, list[Path]]:
+    """The images ``<case>_0000<file_ending>`` and further channels in a folder, by case; empty without the folder."""
+    channel = re.compile(r"(.+)_\d{4}" + re.escape(file_ending))
+    images: dict[str, list[Path]] = {}
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if named := channel.fullmatch(file.name):
+            images.setdefault(named[1], []).append(file)
+    return images
 
 
 def refuse_regions(manager: LabelManager, dataset_name: str) -> None:

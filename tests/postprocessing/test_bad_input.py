@@ -130,7 +130,7 @@ def test_settings_go_to_a_dictionary_and_back():
     ("values", "message"),
     [
         ({"threshold": 0.5, "method": "cc"}, "Unknown instantiation settings threshold; known are method, "),
-        ({"method": "watershed"}, "method is 'watershed'; it must be one of center_offset, cc, acls"),
+        ({"method": "other"}, "method is 'other'; it must be one of center_offset, cc, acls, watershed, border_core"),
         ({"pieces": "watershed"}, "pieces is 'watershed'; it must be one of offsets, climbing"),
         ({"window_mm": "3"}, "window_mm is '3'"),
         ({"min_prominence": "0.1"}, "min_prominence is '0.1'"),

@@ -7,7 +7,7 @@ from scipy.spatial.distance import cdist
 from skimage.feature import hessian_matrix, hessian_matrix_eigvals
 
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate, instantiate_acls, instantiate_cc
-from nnunetv2_conflunet.postprocessing.acls import PRESETS, _summits, reach_voxels
+from nnunetv2_conflunet.postprocessing.baselines.acls import PRESETS, _summits, reach_voxels
 from nnunetv2_conflunet.postprocessing.pieces import Assignment, connected_regions
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from nnunetv2_conflunet.postprocessing.pieces import Assignment, nearest_label
+from nnunetv2_conflunet.postprocessing.baselines.seeds import assign_to_nearest_seed
+from nnunetv2_conflunet.postprocessing.pieces import Assignment
 from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups, in_scan_order
 
 # scipy.ndimage.gaussian_filter's default: the kernel ends at this many sigmas.
@@ -81,23 +82,9 @@ def assign_by_curvature(
     if preset.min_center_mm3 and len(seeds):
         large = np.bincount(seed_label) * spacing_mm.prod() >= preset.min_center_mm3 * (1 - FLAT)
         seed_of, seed_label = seed_of[large[seed_label]], in_scan_order(seed_label[large[seed_label]])
-
-    center, distance_mm = np.zeros(n, np.int64), np.zeros(n)
-    center[seed_of] = seed_label
-    if len(seed_of):
-        # A component with one center is that center's instance whatever is nearest; one without is its own.
-        n_centers = np.bincount(component[seed_of[np.unique(seed_label, return_index=True)[1]]], minlength=n + 1)
-        only_label = np.zeros(n + 1, np.int64)
-        only_label[component[seed_of]] = seed_label
-        one = n_centers[component] == 1
-        center[one] = only_label[component[one]]
-        others = (center == 0) & (n_centers[component] > 1)
-        position = voxels.coordinates * spacing_mm
-        if preset.inside_component:
-            # One more axis that holds components apart by more than the image is long.
-            position = np.column_stack([position, component * (2 * np.linalg.norm(position.max(axis=0)) + 1)])
-        center[others], distance_mm[others] = nearest_label(position[others], position[seed_of], seed_label)
-    return Assignment(center, distance_mm, np.full(seed_label.max(initial=0), np.nan, np.float32))
+    return assign_to_nearest_seed(
+        voxels, component, spacing_mm, seed_of, seed_label, inside_component=preset.inside_component
+    )
 
 
 def reach_voxels(preset: AclsPreset, spacing_mm: np.ndarray) -> np.ndarray:

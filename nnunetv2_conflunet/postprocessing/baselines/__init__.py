@@ -1,0 +1,1 @@
+"""The methods that divide without learned centers: ACLS, watershed, border-core."""

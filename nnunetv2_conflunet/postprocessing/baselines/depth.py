@@ -1,0 +1,48 @@
+"""How deep voxels lie inside an object: the distance transform, computed in the object's box."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import distance_transform_edt
+
+
+@dataclass(frozen=True, eq=False)
+class DepthBox:
+    """Depth of the voxels of one object, in a box around it.
+
+    Attributes:
+        depth_mm: float64, distance of each voxel of the object to the nearest voxel outside of it, from center to
+            center; 0 outside, infinite if nothing lies outside. Nothing is known beyond the border of the image, so it
+            counts as neither.
+        at: index of each voxel of the object in the box, one array for each axis.
+
+    >>> found = DepthBox.of(np.array([[0, 1], [0, 2], [0, 3]]), (1, 5), np.ones(2))
+    >>> found.depth_mm, found.of_voxels
+    (array([[0., 1., 2., 1., 0.]]), array([1., 2., 1.]))
+    """
+
+    depth_mm: np.ndarray
+    at: tuple[np.ndarray, ...]
+
+    @classmethod
+    def of(cls, coordinates: np.ndarray, shape: tuple[int, ...], spacing_mm: np.ndarray) -> "DepthBox":
+        """Measure one object.
+
+        Args:
+            coordinates: (n, dim) its voxels, at least one.
+            shape: of the image.
+            spacing_mm: (dim,) voxel size.
+        """
+        # A margin of one voxel, where the image has one: the nearest voxel outside is never farther away.
+        first = np.maximum(coordinates.min(axis=0) - 1, 0)
+        last = np.minimum(coordinates.max(axis=0) + 1, np.array(shape) - 1)
+        inside, at = np.zeros(last - first + 1, bool), tuple((coordinates - first).T)
+        inside[at] = True
+        if inside.all():
+            return cls(np.full(inside.shape, np.inf), at)
+        return cls(distance_transform_edt(inside, sampling=spacing_mm), at)
+
+    @property
+    def of_voxels(self) -> np.ndarray:
+        """(n,) depth of each voxel of the object."""
+        return self.depth_mm[self.at]

@@ -1,0 +1,58 @@
+"""Watershed of the distance transform: touching convex objects are divided where they are narrow."""
+
+import numpy as np
+from scipy.ndimage import generate_binary_structure
+from skimage.measure import label
+from skimage.morphology import local_maxima, reconstruction
+from skimage.segmentation import watershed
+
+from nnunetv2_conflunet.postprocessing.baselines.depth import DepthBox
+from nnunetv2_conflunet.postprocessing.pieces import Assignment
+from nnunetv2_conflunet.postprocessing.voxels import STRUCTURE, Voxels, groups, in_scan_order
+
+
+def assign_by_watershed(
+    voxels: Voxels,
+    component: np.ndarray,
+    spacing_mm: np.ndarray,
+    shape: tuple[int, ...],
+    h_maxima_mm: float,
+    connectivity: int,
+) -> Assignment:
+    """Centers are the maxima of the distance transform; a voxel goes to the one in whose basin it lies.
+
+    Maxima are extended h-maxima (Soille, Morphological Image Analysis, 2nd ed., section 6.3.4): the regional maxima
+    that the distance transform has after it was lowered by `h_maxima_mm` and reconstructed under itself. So every path
+    between two centers falls by more than `h_maxima_mm` below the lower of the two. From them the negated distance
+    transform is flooded (:func:`skimage.segmentation.watershed`), the deepest voxels first, of equally deep ones those
+    first that were reached first; the flood begins with the centers in C order. Centers are numbered by component, and
+    in the order in which the first voxels of their basins come. A component without a voxel deeper than `h_maxima_mm`
+    has no center.
+
+    Args:
+        voxels: the foreground.
+        component: (N,) its connected components, see :meth:`Voxels.components`.
+        spacing_mm: (dim,) voxel size.
+        shape: of the image. What lies beyond its border is not known: no distance is measured to it.
+        h_maxima_mm: positive.
+        connectivity: number of neighbors, of the image's dimension.
+
+    >>> voxels = Voxels.of(np.array([[1, 1, 1, 0, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 1, 1, 1]], bool))
+    >>> found = assign_by_watershed(voxels, voxels.components(8), np.ones(2), (3, 7), 0.5, 8)
+    >>> found.center[voxels.coordinates[:, 0] == 0]
+    array([1, 1, 1, 2, 2, 2])
+    """
+    center, n_centers = np.zeros(len(voxels), np.int64), 0
+    footprint = generate_binary_structure(voxels.dim, STRUCTURE[connectivity])
+    for _, members in groups(component):
+        box = DepthBox.of(voxels.coordinates[members], shape, spacing_mm)
+        depth_mm = box.of_voxels
+        if not h_maxima_mm < depth_mm.max() < np.inf:
+            continue
+        lowered = reconstruction(box.depth_mm - h_maxima_mm, box.depth_mm, footprint=footprint)
+        peaks = label(local_maxima(lowered, footprint=footprint), connectivity=STRUCTURE[connectivity])
+        basin = watershed(-box.depth_mm, peaks, connectivity=footprint, mask=box.depth_mm > 0)[box.at]
+        center[members] = n_centers + in_scan_order(basin)
+        n_centers += int(basin.max())
+    # Basins are connected, so that no distance has to decide between their pieces.
+    return Assignment(center, np.zeros(len(voxels)), np.full(n_centers, np.nan, np.float32))
