@@ -95,7 +95,7 @@ def instantiate(
         if core is None:
             raise InputError("Method border_core needs core; use cc without it.")
         is_core = check_shape(check_mask(core, "core"), shape, "core", "foreground").reshape(mask.shape)
-        assignment = assign_by_cores(voxels, component, is_core[tuple(voxels.coordinates.T)], spacing, connectivity)
+        assignment = assign_by_cores(voxels, component, is_core[tuple(voxels.coordinates.T)], spacing)
     elif settings.method == "watershed":
         assignment = assign_by_watershed(voxels, component, spacing, mask.shape, settings.h_maxima_mm, connectivity)
     else:

@@ -52,7 +52,7 @@ class BorderCore:
         labels: uint8, shape of the instances: 0 background, 1 core, 2 border.
         n_lesions: connected pieces of instances.
         n_thin: those too thin for a border, which keep their innermost voxels as core.
-        n_split: those whose core is in several pieces.
+        n_split: those whose core is in several pieces, which decoding takes for several lesions.
         deepest_mm: distance of the innermost voxel of all from the nearest voxel outside its lesion.
     """
 
@@ -70,10 +70,11 @@ class BorderCore:
 
         The border of a lesion are its voxels that lie within `thickness_mm` of a voxel outside of it, be it background
         or another lesion; along an axis with larger voxels it is one voxel thick. The others are its core. A lesion
-        without others keeps its innermost voxels as core: the largest connected group (26 neighbors, in a plane 8) of
-        those that lie deepest, of equally large ones the first in C order. What lies beyond the border of the image is
-        not known, so a lesion that it cuts has no border there. An instance in several pieces counts as several
-        lesions.
+        without others keeps its innermost voxels as core: the largest group connected by faces of those that lie
+        deepest, of equally large ones the first in C order. What lies beyond the border of the image is
+        not known, so a lesion that it cuts has no border there. An instance in several pieces (26 neighbors, in a plane
+        8) counts as several lesions. For equal spacing along all axes and lesions with a core, these are the labels of
+        ``acvl_utils``, which ParticleSeg3D uses.
 
         Args:
             instances: (X, Y, Z), (1, Y, X) or (Y, X) integers, 0 is background.
@@ -91,8 +92,7 @@ class BorderCore:
         flat = len(flat_axes(instances.ndim, instances.shape))
         ids, spacing = (instances[0] if flat else instances), spacing[flat:]
         voxels = Voxels.of(ids != 0)
-        everywhere = 3**voxels.dim - 1
-        lesion = voxels.components(everywhere, ids[tuple(voxels.coordinates.T)])
+        lesion = voxels.components(3**voxels.dim - 1, ids[tuple(voxels.coordinates.T)])
         is_core, n_thin, n_split, deepest_mm = np.zeros(len(voxels), bool), 0, 0, 0.0
         # An axis with larger voxels counts as if they were as large as the border is thick.
         sampling = np.minimum(spacing, thickness_mm)
@@ -103,16 +103,24 @@ class BorderCore:
             is_thin = not deep.any()
             if is_thin:
                 deep = depth_mm >= depth_mm.max() * (1 - ROUNDING)
-            piece = Voxels(coordinates[deep]).components(everywhere)
+            piece = _cores(Voxels(coordinates[deep]))
             if is_thin:
                 deep[deep] = piece == np.bincount(piece).argmax()
-            n_thin += is_thin
-            n_split += not is_thin and piece.max() > 1
+            n_thin += int(is_thin)
+            n_split += int(not is_thin and piece.max() > 1)
             deepest_mm = max(deepest_mm, float(depth_mm.max()))
             is_core[members] = deep
         labels = np.zeros(ids.shape, np.uint8)
         labels[tuple(voxels.coordinates.T)] = np.where(is_core, CORE, BORDER)
         return cls(labels.reshape(instances.shape), int(lesion.max(initial=0)), n_thin, n_split, deepest_mm)
+
+
+def _cores(voxels: Voxels) -> np.ndarray:
+    """(N,) 1..K, the core that each core voxel belongs to.
+
+    Connected by faces: along a diagonal boundary, a border of one voxel leaves the corners of two cores in touch.
+    """
+    return voxels.components(2 * voxels.dim)
 
 
 def has_cores(labels: dict) -> bool:
@@ -133,10 +141,8 @@ def core_mask(segmentation: np.ndarray, labels: dict) -> np.ndarray | None:
     return segmentation == CORE if has_cores(labels) else None
 
 
-def assign_by_cores(
-    voxels: Voxels, component: np.ndarray, is_core: np.ndarray, spacing_mm: np.ndarray, connectivity: int
-) -> Assignment:
-    """Centers are the connected cores; a border voxel goes to the nearest core voxel of its component, in mm.
+def assign_by_cores(voxels: Voxels, component: np.ndarray, is_core: np.ndarray, spacing_mm: np.ndarray) -> Assignment:
+    """Centers are the cores, connected by faces; a border voxel goes to the nearest core voxel of its component, in mm.
 
     Cores are numbered in the order in which their first voxels come; a tie goes to the lowest number. A component
     without a core has no center.
@@ -146,11 +152,10 @@ def assign_by_cores(
         component: (N,) its connected components, see :meth:`Voxels.components`.
         is_core: (N,) bool.
         spacing_mm: (dim,) voxel size.
-        connectivity: number of neighbors, of the image's dimension.
 
     >>> voxels, is_core = Voxels.of(np.ones((1, 5), bool)), np.array([True, False, False, True, False])
-    >>> assign_by_cores(voxels, np.ones(5, int), is_core, np.ones(2), 8).center
+    >>> assign_by_cores(voxels, np.ones(5, int), is_core, np.ones(2)).center
     array([1, 1, 2, 2, 2])
     """
-    cores = Voxels(voxels.coordinates[is_core]).components(connectivity)
+    cores = _cores(Voxels(voxels.coordinates[is_core]))
     return assign_to_nearest_seed(voxels, component, spacing_mm, np.flatnonzero(is_core), cores, inside_component=True)

@@ -113,14 +113,14 @@ def instantiate_watershed(
 def instantiate_border_core(labels: np.ndarray, spacing_mm: Sequence[float], *, connectivity: int = 26) -> np.ndarray:
     """Instances of cores and borders (Gotkowski et al., ParticleSeg3D, Powder Technology 2024).
 
-    Each connected core is an instance. A border voxel goes to the nearest core voxel in mm of its connected component,
-    of equally near ones to the core whose first voxel comes first (C order). A component without a core is one
-    instance. Pieces that are cut off from their core join the instance that they touch most.
+    Each core, connected by faces, is an instance. A border voxel goes to the nearest core voxel in mm of its connected
+    component, of equally near ones to the core whose first voxel comes first (C order). A component without a core is
+    one instance. Pieces that are cut off from their core join the instance that they touch most.
 
     Args:
         labels: (X, Y, Z), (1, Y, X) or (Y, X) integers: 0 background, 1 core, 2 border.
         spacing_mm: voxel size in mm along each axis.
-        connectivity: of cores, components and the resulting instances, 6, 18 or 26 (in a plane these mean 4, 8, 8).
+        connectivity: of components and of the resulting instances, 6, 18 or 26 (in a plane these mean 4, 8, 8).
 
     Returns:
         int32 instances, shape of `labels`; ids 1..N in the order of their first voxels (C order).

@@ -24,10 +24,10 @@ def assign_by_watershed(
     Maxima are extended h-maxima (Soille, Morphological Image Analysis, 2nd ed., section 6.3.4): the regional maxima
     that the distance transform has after it was lowered by `h_maxima_mm` and reconstructed under itself. So every path
     between two centers falls by more than `h_maxima_mm` below the lower of the two. From them the negated distance
-    transform is flooded (:func:`skimage.segmentation.watershed`), the deepest voxels first, of equally deep ones those
-    first that were reached first; the flood begins with the centers in C order. Centers are numbered by component, and
-    in the order in which the first voxels of their basins come. A component without a voxel deeper than `h_maxima_mm`
-    has no center.
+    transform is flooded, the deepest voxels first, of equally deep ones those first that were reached first; which of
+    the centers' own voxels begins among equally deep ones is up to :func:`skimage.segmentation.watershed`, and the same
+    every time. Centers are numbered by component, and in the order in which the first voxels of their basins come. A
+    component without a voxel deeper than `h_maxima_mm` has no center.
 
     Args:
         voxels: the foreground.
