@@ -2,8 +2,8 @@
 
     python demo/demo.py OUTPUT [--seed 0] [--spacing 1 1 1]
 
-Simulates a cohort, plans, preprocesses, trains a small configuration, predicts, computes connected components and ACLS
-from the same segmentations, evaluates all three and draws a picture. Finished steps are skipped when the demo is run
+Simulates a cohort, plans, preprocesses, trains a small configuration, predicts, computes connected components, ACLS and
+watershed from the same segmentations, evaluates all four and draws a picture. Finished steps are skipped when the demo is run
 again.
 """
 
@@ -27,7 +27,7 @@ TRAINER = "nnUNetTrainerConfLUNetDemo"
 N_TRAINING, N_VALIDATION, N_TEST = 20, 8, 6
 HALF_WINDOW = 32
 OURS, CC = "instances", "connected_components"
-METHODS = {OURS: "center-offset", "acls": "ACLS", CC: "CC"}
+METHODS = {OURS: "center-offset", "acls": "ACLS", "watershed": "watershed", CC: "CC"}
 
 
 def main():
@@ -94,7 +94,7 @@ class Demo:
             f"nnUNetv2_predict -d 101 -c {CONFIGURATION} -f 0 -tr {TRAINER} -i {images} -o {prediction} "
             "-device cpu -npp 1 -nps 1 --disable_tta --continue_prediction --save_probabilities"
         )
-        for method, folder in (("acls", "acls"), ("cc", CC)):
+        for method, folder in (("acls", "acls"), ("watershed", "watershed"), ("cc", CC)):
             (other,) = quoted(self.prediction / folder)
             self.run(f"nnUNetv2_conflunet_instantiate -i {prediction} -o {other} -m {method} -np 2")
         (self.output / "prediction.done").touch()

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
 from nnunetv2_conflunet.imageio import declared_labels, read_instances, read_labels, write_instances
 from nnunetv2_conflunet.postprocessing.baselines.border_core import IGNORE, LABELS, BorderCore, BorderCoreSettings
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset, images_of_cases
@@ -65,12 +67,13 @@ def write_border_core_dataset(
         "imagesTr": dataset.training_images(),
         "imagesTs": images_of_cases(dataset.folder / "imagesTs", dataset.file_ending),
     }
-    if missing := sorted({case.case for case in cases} - {case for case, found in images["imagesTr"].items() if found}):
-        raise InputError(f"{len(missing)} training cases of {dataset.folder} have no image: {list_some(missing)}.")
+    _require_images(images["imagesTr"])
     require_writable(folder.with_name(".probe"))
     ignore = int(labels.ignore_label) if labels.has_ignore_label else None
     with _appears_whole(folder) as unfinished:
-        work = BorderCoreLabels(dataset, declared_labels(labels.label_dict), ignore, settings, unfinished / "labelsTr")
+        work = BorderCoreLabels(
+            dataset.reader(), declared_labels(labels.label_dict), ignore, settings, unfinished / "labelsTr"
+        )
         calls = {case.case: (case,) for case in cases}
         counted, faults = try_cases(work.write, calls, num_processes, "Writing cores and borders")
         if faults:
@@ -95,14 +98,14 @@ class BorderCoreLabels:
     """Writes the labels of single cases.
 
     Attributes:
-        dataset: the source.
-        declared: every value that its labels may hold.
+        reader: of the source.
+        declared: every value that labels of the source may hold.
         ignore: its ignore label, or None.
         settings: thickness of the borders.
         folder: where the new labels go.
     """
 
-    dataset: RawDataset
+    reader: BaseReaderWriter
     declared: tuple[int, ...]
     ignore: int | None
     settings: BorderCoreSettings
@@ -110,14 +113,13 @@ class BorderCoreLabels:
 
     def write(self, case: RawCase) -> BorderCoreCounts:
         """Write the label of a case; returns what was counted."""
-        reader = self.dataset.reader()
-        instances, properties = read_instances(case.instances, reader)
+        instances, properties = read_instances(case.instances, self.reader)
         made = BorderCore.of(instances, properties["spacing"], self.settings)
         labels = made.labels
         if self.ignore is not None:
-            labels[read_labels(case.label, reader, self.declared)[0] == self.ignore] = IGNORE
-        ending = self.dataset.file_ending
-        write_instances(labels, self.folder / f"{case.case}{ending}", reader, properties, ending)
+            labels[read_labels(case.label, self.reader, self.declared)[0] == self.ignore] = IGNORE
+        ending = case.instances.name.removeprefix(case.case)
+        write_instances(labels, self.folder / case.instances.name, self.reader, properties, ending)
         return BorderCoreCounts(made.n_lesions, made.n_thin, made.n_split, made.deepest_mm)
 
 

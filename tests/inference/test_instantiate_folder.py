@@ -31,9 +31,12 @@ from nnunetv2_conflunet.postprocessing import (
     InstantiationSettings,
     instantiate,
     instantiate_acls,
+    instantiate_border_core,
     instantiate_cc,
+    instantiate_watershed,
     remove_small_instances,
 )
+from nnunetv2_conflunet.postprocessing.baselines.border_core import LABELS, BorderCore
 from nnunetv2_conflunet.utilities.errors import InputError
 
 SHAPE, SPACING = (14, 30, 32), (2.0, 1.0, 1.0)
@@ -66,6 +69,19 @@ def stock(masks, toys):
     for case in CASES:
         np.savez_compressed(masks / f"{case}.npz", probabilities=probabilities(toys, case))
     return masks
+
+
+@pytest.fixture
+def cores(tmp_path, toys):
+    """A prediction of cores and borders."""
+    folder = tmp_path / "cores"
+    folder.mkdir()
+    (folder / "dataset.json").write_text(json.dumps(DATASET | {"labels": LABELS}))
+    for case in CASES:
+        labels = BorderCore.of(truth(toys, case), SPACING).labels
+        image = nibabel.Nifti1Image(labels.transpose(2, 1, 0), np.diag([*SPACING[::-1], 1]))
+        nibabel.save(image, folder / f"{case}.nii.gz")
+    return folder
 
 
 def probabilities(toys, case):
@@ -122,6 +138,54 @@ def test_center_offset_gives_what_the_function_gives(monkeypatch, capsys, tmp_pa
     assert sorted(file.name for file in out.iterdir()) == sorted(
         [f"{c}{e}" for c in CASES for e in (".csv", ".nii.gz")] + ["instantiation.json"]
     )
+
+
+def test_watershed_on_plain_masks(monkeypatch, tmp_path, toys, masks):
+    out = tmp_path / "out"
+    options = ["-m", "watershed", "--h_maxima_mm", 0.3, "--min_volume_mm3", 0, "--min_extent_mm", 0]
+    assert run(monkeypatch, "-i", masks, "-o", out, *options) == 0
+    for case in CASES:
+        expected = instantiate_watershed(truth(toys, case) > 0, SPACING, h_maxima_mm=0.3)
+        np.testing.assert_array_equal(read(out, case), expected)
+    assert settings_of(out).h_maxima_mm == 0.3
+
+
+def test_cores_and_borders_become_instances(monkeypatch, tmp_path, toys, cores):
+    out = tmp_path / "out"
+    options = ["-m", "border_core", "--min_volume_mm3", 0, "--min_extent_mm", 0]
+    assert run(monkeypatch, "-i", cores, "-o", out, *options) == 0
+    for case in CASES:
+        labels = BorderCore.of(truth(toys, case), SPACING).labels
+        np.testing.assert_array_equal(read(out, case), instantiate_border_core(labels, SPACING))
+        assert read(out, case).max() > instantiate_cc(labels).max()
+        assert pd.read_csv(out / f"{case}.csv")["center_score"].isna().all()
+
+
+def test_cores_and_borders_are_one_foreground_for_other_methods(monkeypatch, tmp_path, toys, cores):
+    out = tmp_path / "out"
+    assert run(monkeypatch, "-i", cores, "-o", out, "-m", "cc", "--min_volume_mm3", 0, "--min_extent_mm", 0) == 0
+    for case in CASES:
+        np.testing.assert_array_equal(read(out, case), instantiate_cc(truth(toys, case)))
+
+
+def test_labels_without_cores_are_named(monkeypatch, capsys, tmp_path, stock):
+    assert run(monkeypatch, "-i", stock, "-o", tmp_path / "out", "-m", "border_core") == 1
+    message = "holds no cores and borders: its dataset.json declares background, lesion. Predict with a model trained"
+    assert message in capsys.readouterr().err
+    (stock / "dataset.json").unlink()
+    assert run(monkeypatch, "-i", stock, "-o", tmp_path / "out", "-m", "border_core") == 1
+    assert "its dataset.json declares no labels" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_maps_of_an_earlier_version_without_the_newer_settings_are_kept(monkeypatch, capsys, tmp_path, masks):
+    out = tmp_path / "out"
+    assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc") == 0
+    record = json.loads((out / "instantiation.json").read_text())
+    del record["settings"]["h_maxima_mm"]
+    (out / "instantiation.json").write_text(json.dumps(record))
+    assert run(monkeypatch, "-i", masks, "-o", out, "-m", "cc") == 0
+    assert "3 of 3 cases were already done" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("preset", ["lou2021", "dworkin2018"])

@@ -72,7 +72,9 @@ def test_a_trainer_with_other_settings_leaves_the_choice_out():
     assert other.differences(ModelSettings()) == ["window_mm 5.0, not 3.0"]
 
 
-@pytest.mark.parametrize("lacking", [("min_consistency",), ("pieces",), ("min_area_mm2", "merge", "min_prominence")])
+@pytest.mark.parametrize(
+    "lacking", [("min_consistency",), ("pieces",), ("h_maxima_mm",), ("min_area_mm2", "merge", "min_prominence")]
+)
 def test_what_an_earlier_version_stored_means_the_same(lacking):
     found = of_an_earlier_version(TUNED, *lacking)
     assert found != TUNED

@@ -112,7 +112,10 @@ def test_size_filter(change, message):
         remove_small_instances(**({"instances": MASK.astype(int), "spacing_mm": (1, 1, 1)} | change))
 
 
-@pytest.mark.parametrize(("method", "missing"), [("center_offset", "heatmap and offsets_mm"), ("acls", "probability")])
+@pytest.mark.parametrize(
+    ("method", "missing"),
+    [("center_offset", "heatmap and offsets_mm"), ("acls", "probability"), ("border_core", "core")],
+)
 def test_the_pipeline_names_what_a_method_needs(method, missing):
     with pytest.raises(InputError, match=f"{method} needs {missing}"):
         instantiate(MASK, (1, 1, 1), InstantiationSettings(method=method))
