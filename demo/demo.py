@@ -3,8 +3,8 @@
     python demo/demo.py OUTPUT [--seed 0] [--spacing 1 1 1]
 
 Simulates a cohort, plans, preprocesses, trains a small configuration, predicts, computes connected components, ACLS and
-watershed from the same segmentations, evaluates all four and draws a picture. Finished steps are skipped when the demo is run
-again.
+watershed from the same segmentations, evaluates all four and draws a picture. Finished steps are skipped when the demo
+is run again.
 """
 
 import argparse
