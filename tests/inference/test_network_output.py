@@ -8,7 +8,8 @@ from skimage.transform import resize
 from support import balls, dataset_json, small_plans
 
 from nnunetv2_conflunet.inference.instances import foreground_probability_at, instances_from_output
-from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate
+from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate, instantiate_border_core
+from nnunetv2_conflunet.postprocessing.baselines.border_core import LABELS, BorderCore
 
 SHAPE, SPACING = (30, 34, 38), (1.5, 1.0, 1.2)
 BOX = np.array([(0, n) for n in SHAPE])
@@ -71,3 +72,15 @@ def test_acls_finds_what_it_finds_with_the_probability_of_the_whole_image(grid_s
     needed &= (lesions > 0) | (preset == "dworkin2018")
     assert not needed.all()
     np.testing.assert_array_equal(found.output.probability, np.where(needed, probability, 0))
+
+
+def test_cores_of_a_prediction_become_instances():
+    labels = BorderCore.of(balls(SHAPE, [(14, 12, 12), (14, 12, 17)], 4.0, SPACING), SPACING).labels
+    plans = small_plans(spacing_mm=SPACING)
+    settings = InstantiationSettings(method="border_core", min_volume_mm3=0, min_extent_mm=0)
+    plans["conflunet"] = {"instantiation": settings.to_dict()}
+    properties = {"spacing": SPACING, "bbox_used_for_cropping": BOX.tolist(), "shape_before_cropping": SHAPE}
+    output = np.zeros((3 + 4, *SHAPE), np.float32)
+    made = instances_from_output(labels, output, properties, PlansManager(plans), dataset_json(LABELS))
+    np.testing.assert_array_equal(made.result.instances, instantiate_border_core(labels, SPACING))
+    assert made.result.instances.max() == 2
