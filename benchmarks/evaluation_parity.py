@@ -16,8 +16,9 @@ from measuring import SHAPE, SPACING_MM, ball_pair, median_seconds
 from panoptica import InputType, NaiveThresholdMatching, Panoptica_Evaluator
 
 from nnunetv2_conflunet.evaluation import evaluate_case
-from nnunetv2_conflunet.evaluation.metrics.case import CaseSettings, assess
+from nnunetv2_conflunet.evaluation.metrics.case import assess
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground
+from nnunetv2_conflunet.evaluation.metrics.settings import CaseSettings
 
 N_PAIRS = 200
 THRESHOLD = 0.1

@@ -83,7 +83,7 @@ OPTIONS = {
         ("iou_threshold", "--iou_threshold", 0.1, float),
         ("matching", "--matching", "paper", None, ("paper", "isbi2024", "greedy", "hungarian")),
         ("connectivity", "--connectivity", 26, int, (6, 18, 26)),
-        ("clu", "--clu", "shared", None, ("shared", "eq3")),
+        ("clu", "--clu", "shared", None, ("shared", "eq3", "published")),
         ("undefined", "--undefined", "nan", None, ("nan", "worst", "authors")),
         ("missing", "--missing", "error", None, ("error", "worst")),
         ("chill", "--chill", False, None, None, 0),

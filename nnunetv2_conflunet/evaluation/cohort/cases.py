@@ -88,7 +88,7 @@ def evaluate_pair(pair: Pair, reader: type[BaseReaderWriter], settings: Evaluati
     if settings.surface:
         distances = surface_distances(foreground, evaluation.matches, spacing_mm, settings.nsd_tolerance_mm)
         means = {name: float(np.mean(distances[name])) if metrics["TP"] else np.nan for name in SURFACE_METRICS}
-        metrics = apply_undefined_policy(metrics | means, settings.undefined)
+        metrics = metrics | apply_undefined_policy(means, settings.undefined)
     return CaseResult(
         case=pair.case,
         reference_file=str(pair.reference),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunetv2_conflunet.evaluation.metrics.case import CaseSettings, check_choice
+from nnunetv2_conflunet.evaluation.metrics.settings import CaseSettings, check_choice
 from nnunetv2_conflunet.postprocessing.size_filter import SizeLimits, limit_option
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.options import option

@@ -10,8 +10,10 @@ from nnunetv2_conflunet import __version__
 from nnunetv2_conflunet.evaluation.cohort.cases import CaseResult, case_table
 from nnunetv2_conflunet.evaluation.cohort.pairing import Pairing
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
+from nnunetv2_conflunet.evaluation.metrics.accuracy import ACCURACIES, MEAN_ACCURACY, pooled_accuracy
 from nnunetv2_conflunet.evaluation.metrics.case import SWEPT
 from nnunetv2_conflunet.evaluation.metrics.formulas import COUNTS, detection_ratios, ratio
+from nnunetv2_conflunet.evaluation.metrics.published import FURTHER_COUNTS
 from nnunetv2_conflunet.postprocessing.size_filter import REMEDY
 
 
@@ -42,7 +44,7 @@ def summarize(
         "mean": table.mean().to_dict(),
         "std": table.std(ddof=1).to_dict(),
         "n": table.count().to_dict(),
-        "pooled": pooled_metrics(table, lesions),
+        "pooled": pooled_metrics(table, lesions, published=settings.is_published),
         "sweep": [
             {"iou_threshold": threshold, "mean": means[threshold], "n": defined[threshold]} for threshold in means
         ],
@@ -62,25 +64,42 @@ def summarize(
     }
 
 
-def pooled_metrics(table: pd.DataFrame, lesions: pd.DataFrame) -> dict[str, float]:
+def pooled_metrics(table: pd.DataFrame, lesions: pd.DataFrame, *, published: bool = False) -> dict[str, float]:
     """Metrics over the pooled lesions of all cases: from summed counts, volumes and matched pairs.
 
     Args:
         table: one row per case, one column per metric.
         lesions: the rows of all lesions.
+        published: whether the CLU metrics are the published ones, of which only the counts are pooled.
     """
     sums = table.sum()
-    pooled: dict[str, float] = {name: int(sums[name]) for name in COUNTS}
+    counted = (*COUNTS, *FURTHER_COUNTS) if published else COUNTS
+    pooled: dict[str, float] = {name: int(sums[name]) for name in counted}
     pooled |= {name: float(sums[name]) for name in table.columns if name.endswith("_mm3")}
     both_mm3 = sums["load_prediction_mm3"] + sums["load_reference_mm3"]
     pooled["DSC"] = ratio(both_mm3 - sums["FP_volume_mm3"] - sums["FN_volume_mm3"], both_mm3)
     # Under every rule a prediction has at most one match, so its row represents the pair.
     pairs = lesions[(lesions["side"] == "prediction") & (lesions["status"] == "TP")]
-    for suffix, chosen in (("", pairs), ("_CLU", pairs[pairs["answers_CLU"].astype(bool)])):
+    all_pairs, clu_pairs = ("", pairs), ("_CLU", pairs[pairs["answers_CLU"].astype(bool)])
+    for suffix, chosen in [all_pairs] if published else [all_pairs, clu_pairs]:
         counts = [sums[f"{name}{suffix}"] for name in ("TP", "FP", "FN")]
         ratios = detection_ratios(*counts, *(chosen[name].astype(float).sum() for name in ("match_iou", "match_dice")))
         pooled |= {f"{name}{suffix}": ratios[name] for name in ("Precision", "Recall", "F1", "DSC_TP", "SQ", "PQ")}
-    return {**pooled, "RQ": pooled["F1"]}
+    return {**pooled, "RQ": pooled["F1"], **pooled_accuracies(table)}
+
+
+def pooled_accuracies(table: pd.DataFrame) -> dict[str, float]:
+    """``accuracy_50`` to ``accuracy_95`` and their mean over the lesions of all cases; none in earlier evaluations.
+
+    >>> cases = [CaseResult("MS_1", metrics={"n_prediction": 1, "n_reference": 1, **dict.fromkeys(ACCURACIES, 1.0)})]
+    >>> pooled_accuracies(case_table(cases))["accuracy_50_95"]
+    1.0
+    """
+    if not {"n_prediction", "n_reference", *ACCURACIES} <= set(table.columns):
+        return {}
+    n_lesions = (table["n_prediction"] + table["n_reference"]).to_numpy()
+    pooled = {name: pooled_accuracy(table[name].to_numpy(), n_lesions) for name in ACCURACIES}
+    return {**pooled, MEAN_ACCURACY: sum(pooled.values()) / len(pooled)}
 
 
 def strata_by_volume(lesions: pd.DataFrame, borders_mm3: tuple[float, ...], unit: str = "mm3") -> list[dict]:

@@ -1,62 +1,20 @@
-"""Evaluation of one case: its options, its confluent lesion units (CLU) and its metrics."""
+"""Evaluation of one case."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from nnunetv2_conflunet.evaluation.metrics import formulas
-from nnunetv2_conflunet.evaluation.metrics.matching import MATCHING_RULES, Matches, match
+from nnunetv2_conflunet.evaluation.metrics.accuracy import accuracy_metrics
+from nnunetv2_conflunet.evaluation.metrics.confluence import find_confluent
+from nnunetv2_conflunet.evaluation.metrics.matching import Matches, match
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground, OverlapTable
-from nnunetv2_conflunet.postprocessing.voxels import Voxels
-from nnunetv2_conflunet.utilities.array_checks import CONNECTIVITIES, check_connectivity, check_spacing
-from nnunetv2_conflunet.utilities.errors import InputError
-from nnunetv2_conflunet.utilities.options import option
+from nnunetv2_conflunet.evaluation.metrics.published import published_metrics
+from nnunetv2_conflunet.evaluation.metrics.settings import CaseSettings
+from nnunetv2_conflunet.utilities.array_checks import check_spacing
 
 SWEEP_THRESHOLDS = tuple(tenths / 10 for tenths in range(1, 10))
-CLU_DEFINITIONS = ("shared", "eq3")
 SWEPT = ("TP", "FP", "FN", "Precision", "Recall", "F1", "SQ", "PQ")
-
-
-@dataclass(frozen=True)
-class CaseSettings:
-    """How the instance maps of one case are compared.
-
-    Attributes:
-        iou_threshold: pairs match only strictly above it.
-        matching: rule of :func:`.matching.match`.
-        connectivity: of the components that make lesions confluent: 6, 18 or 26; in 2D also 4 or 8.
-        clu: definition of :func:`find_confluent`.
-        undefined: policy of :func:`.formulas.apply_undefined_policy`.
-
-    Raises:
-        InputError: a value out of range.
-    """
-
-    iou_threshold: float = option(0.1, "two lesions match only if their IoU is above this value")
-    matching: str = option("paper", "matching rule", choices=tuple(MATCHING_RULES))
-    connectivity: int = option(
-        26, "neighbors that count as connected, for finding confluent lesions", choices=CONNECTIVITIES[3]
-    )
-    clu: str = option("shared", "definition of a confluent lesion unit", choices=CLU_DEFINITIONS)
-    undefined: str = option("nan", "value of undefined ratios", choices=formulas.UNDEFINED_POLICIES)
-
-    def __post_init__(self) -> None:
-        check_choice("matching rule", self.matching, MATCHING_RULES)
-        check_choice("CLU definition", self.clu, CLU_DEFINITIONS)
-        check_choice("policy for undefined ratios", self.undefined, formulas.UNDEFINED_POLICIES)
-        if not 0 <= self.iou_threshold < 1:
-            raise InputError(f"The IoU threshold is {self.iou_threshold}; it must be at least 0 and below 1.")
-
-
-def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
-    """Raise an InputError for a value that is not among the choices.
-
-    >>> check_choice("matching rule", "paper", ["paper", "greedy"])
-    """
-    choices = list(choices)
-    if value not in choices:
-        raise InputError(f"There is no {name} '{value}'; use one of {', '.join(map(str, choices))}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,15 +75,16 @@ def evaluate_case(
         reference: the same shape, ids of the ground truth; the ids of the two maps are independent.
         spacing_mm: voxel size in mm along each axis.
         iou_threshold: pairs match only strictly above it.
-        connectivity: of the reference's connected components, 6, 18 or 26 (see :func:`find_confluent`).
+        connectivity: of the reference's connected components, 6, 18 or 26 (see :func:`.confluence.find_confluent`).
         matching: ``"paper"``, ``"isbi2024"``, ``"greedy"`` or ``"hungarian"`` (see :func:`.matching.match`).
-        clu: ``"shared"`` or ``"eq3"`` (see :func:`find_confluent`).
+        clu: ``"shared"`` or ``"eq3"`` (see :func:`.confluence.find_confluent`), or ``"published"``, which gives the
+            metrics of the confluent lesion units as the authors' code does (:func:`.published.published_metrics`).
         undefined: ``"nan"``, ``"worst"`` or ``"authors"`` (see :func:`.formulas.apply_undefined_policy`).
 
     Returns:
         Counts (TP, FP, FN, n_prediction, n_reference, n_CLU, TP_CLU, ...), ratios in [0, 1] (Precision, Recall, F1,
-        DSC, nDSC, DSC_TP, PQ, SQ, RQ, Recall_CLU, Precision_CLU, F1_CLU, DSC_TP_CLU, SQ_CLU, PQ_CLU), differences
-        in count and volumes in mm3. Undefined ratios are NaN.
+        DSC, nDSC, DSC_TP, PQ, SQ, RQ, Recall_CLU, Precision_CLU, F1_CLU, DSC_TP_CLU, SQ_CLU, PQ_CLU, accuracy_50 to
+        accuracy_95), differences in count and volumes in mm3. Undefined ratios are NaN.
 
     Raises:
         InputError: shapes differ, values are not ids, the spacing does not fit the shape, or an option is unknown.
@@ -159,45 +118,18 @@ def assess(foreground: Foreground, spacing_mm: tuple[float, ...], settings: Case
         **formulas.unmatched_volumes(table, matches, voxel_mm3),
         **formulas.confluence_metrics(table, matches, confluent),
         **formulas.merge_metrics(table),
+        **accuracy_metrics(table),
     }
     metrics = formulas.apply_undefined_policy(metrics, settings.undefined)
+    if settings.is_published:
+        # That code has conventions of its own for undefined ratios, and no SQ.
+        metrics = {name: metrics[name] for name in metrics if name != "SQ_CLU"}
+        metrics |= published_metrics(table, foreground, settings.iou_threshold)
     return CaseEvaluation(foreground, spacing, settings, table, matches, confluent, metrics)
-
-
-def find_confluent(
-    coordinates: np.ndarray, ids: np.ndarray, *, connectivity: int = 26, definition: str = "shared"
-) -> np.ndarray:
-    """Find the confluent lesion units of a map.
-
-    Args:
-        coordinates: (V, 2) or (V, 3) array indices of the map's foreground voxels.
-        ids: (V,) int64, instance of each of these voxels.
-        connectivity: of the components of the mask: 6, 18 or 26; in 2D 4 or 8 (6 means 4, 18 and 26 mean 8).
-        definition: ``"shared"``: an instance is a CLU if one of the connected components that contain its voxels also
-            contains another instance. ``"eq3"``: the formula of Wynen et al., ISBI 2024, eq. 3, taken
-            literally: 0 < IoU(instance, component) < 1 for some component; an instance in several pieces is then a
-            CLU by itself.
-
-    Returns:
-        (N,) bool, one value per instance by ascending id.
-
-    Raises:
-        InputError: the connectivity does not exist in this number of dimensions.
-
-    >>> find_confluent(np.array([[0, 0], [0, 1], [0, 5]]), np.array([1, 2, 3]))
-    array([ True,  True, False])
-    """
-    connectivity = check_connectivity(connectivity, coordinates.shape[1])
-    component = Voxels(coordinates).components(connectivity)
-    # One entry per pair of instance and component that share voxels.
-    base = int(component.max(initial=0)) + 1
-    instance, component = np.divmod(np.unique(ids * base + component), base)
-    _, instance = np.unique(instance, return_inverse=True)
-    is_shared = np.bincount(component)[component] > 1
-    confluent = np.bincount(instance, is_shared) > 0
-    return confluent if definition == "shared" else confluent | (np.bincount(instance) > 1)
 
 
 def _confluent(coordinates: np.ndarray, ids: np.ndarray, settings: CaseSettings) -> np.ndarray:
     within = np.flatnonzero(ids)
-    return find_confluent(coordinates[within], ids[within], connectivity=settings.connectivity, definition=settings.clu)
+    return find_confluent(
+        coordinates[within], ids[within], connectivity=settings.clu_connectivity, definition=settings.clu
+    )

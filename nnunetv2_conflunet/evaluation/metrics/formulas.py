@@ -4,8 +4,10 @@ import math
 
 import numpy as np
 
+from nnunetv2_conflunet.evaluation.metrics.accuracy import ACCURACIES, MEAN_ACCURACY
 from nnunetv2_conflunet.evaluation.metrics.matching import Matches, best_pairs
 from nnunetv2_conflunet.evaluation.metrics.overlap import OverlapTable
+from nnunetv2_conflunet.evaluation.metrics.published import FURTHER_RATIOS
 
 # An instance is held by the instance of the other map that covers more than this share of it: at most one does.
 MERGE_SHARE = 0.5
@@ -14,7 +16,10 @@ NORMALIZED_LOAD = 0.001
 
 SEMANTIC = ("DSC", "nDSC")
 CONFLUENT = ("Recall_CLU", "Precision_CLU", "F1_CLU", "DSC_TP_CLU", "SQ_CLU", "PQ_CLU")
-RATIOS = ("Precision", "Recall", "F1", *SEMANTIC, "DSC_TP", "PQ", "SQ", "RQ", *CONFLUENT, "NSD")
+RATIOS = (
+    *("Precision", "Recall", "F1", *SEMANTIC, "DSC_TP", "PQ", "SQ", "RQ", *CONFLUENT, "NSD"),
+    *(*ACCURACIES, MEAN_ACCURACY, *FURTHER_RATIOS),
+)
 DISTANCES = ("ASD_mm", "HD95_mm")
 MERGES = ("n_merging_predictions", "n_merged_references", "n_splitting_predictions", "n_split_references")
 COUNTS = ("TP", "FP", "FN", "n_prediction", "n_reference", "n_CLU", "TP_CLU", "FP_CLU", "FN_CLU", *MERGES)

@@ -129,6 +129,19 @@ class OverlapTable:
             self.pair_voxels,
         )
 
+    def of_references(self, chosen: np.ndarray) -> "OverlapTable":
+        """The table of all predictions and some references, `chosen` by (R,) bool."""
+        pairs = chosen[self.pair_reference]
+        return OverlapTable(
+            self.prediction_ids,
+            self.prediction_voxels,
+            self.reference_ids[chosen],
+            self.reference_voxels[chosen],
+            self.pair_prediction[pairs],
+            (np.cumsum(chosen) - 1)[self.pair_reference[pairs]],
+            self.pair_voxels[pairs],
+        )
+
     @property
     def pair_iou(self) -> np.ndarray:
         """(K,) float64, intersection over union of each pair."""

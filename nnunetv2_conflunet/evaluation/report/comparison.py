@@ -6,6 +6,7 @@ from itertools import combinations
 import pandas as pd
 
 from nnunetv2_conflunet.evaluation.cohort.results import Method
+from nnunetv2_conflunet.evaluation.cohort.summary import pooled_accuracies
 from nnunetv2_conflunet.evaluation.metrics.formulas import LOWER_IS_BETTER, RATIOS
 from nnunetv2_conflunet.evaluation.report.differences import holm, paired_difference
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
@@ -28,6 +29,8 @@ class Comparison:
         n: metric -> number of these cases.
         differences: one row per metric and pair of methods, with the columns of
             :func:`.differences.paired_difference` and Holm's p_t_holm and p_wilcoxon_holm over all rows.
+        accuracies: method -> its :func:`.summary.pooled_accuracies` over the cases in common; empty if a method has
+            none, as in evaluations of earlier versions.
         notes: for the reader.
     """
 
@@ -36,6 +39,7 @@ class Comparison:
     means: dict[str, dict[str, tuple[float, float]]]
     n: dict[str, int]
     differences: pd.DataFrame
+    accuracies: dict[str, dict[str, float]]
     notes: list[str]
 
 
@@ -98,4 +102,7 @@ def compare_methods(methods: list[Method], metrics: list[str], *, seed: int = 0)
         for method in methods
         if len(method.cases) > len(common)
     ]
-    return Comparison([method.name for method in methods], list(metrics), means, n, table, notes)
+    accuracies = {method.name: pooled_accuracies(method.metrics.loc[common]) for method in methods}
+    if not all(accuracies.values()):
+        accuracies = {}
+    return Comparison([method.name for method in methods], list(metrics), means, n, table, accuracies, notes)

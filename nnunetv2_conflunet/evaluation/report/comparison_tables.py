@@ -4,7 +4,7 @@ import math
 
 from nnunetv2_conflunet.evaluation.metrics.formulas import DISTANCES, LOWER_IS_BETTER, RATIOS
 from nnunetv2_conflunet.evaluation.report.comparison import Comparison
-from nnunetv2_conflunet.evaluation.report.tables import heading
+from nnunetv2_conflunet.evaluation.report.tables import ACCURACY_LABELS, ACCURACY_TITLE, heading, percent
 
 LATEX_ESCAPES = str.maketrans(
     {character: "\\" + character for character in "&%$#_{}"}
@@ -30,6 +30,7 @@ def markdown_tables(comparison: Comparison) -> str:
         "## Paired differences",
         f"Over the cases for which the metric is defined for both methods. {FAMILY}",
         _markdown(*difference_table(comparison)),
+        *_accuracies(comparison),
         *comparison.notes,
     ]
     return "\n\n".join(parts) + "\n"
@@ -49,6 +50,22 @@ def difference_table(comparison: Comparison) -> tuple[list[str], list[list[str]]
         for row in comparison.differences.to_dict("records")
     ]
     return header, rows
+
+
+def accuracy_table(accuracies: dict[str, dict[str, float]]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of AP without confidence, one column per method, from :attr:`.Comparison.accuracies`."""
+    rows = [
+        [label, *(percent(of_method[name]) for of_method in accuracies.values())]
+        for name, label in ACCURACY_LABELS.items()
+    ]
+    return ["IoU", *accuracies], rows
+
+
+def _accuracies(comparison: Comparison) -> list[str]:
+    if not comparison.accuracies:
+        return []
+    text = "Over the lesions of all cases in common, in %. For differences and tests: `--metrics accuracy_50`."
+    return [f"## {ACCURACY_TITLE}", text, _markdown(*accuracy_table(comparison.accuracies))]
 
 
 def latex_table(comparison: Comparison) -> str:

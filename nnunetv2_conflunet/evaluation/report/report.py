@@ -6,11 +6,13 @@ from jinja2 import Environment, PackageLoader
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 
 from nnunetv2_conflunet.evaluation.cohort.results import LESIONS_FILE, Method, read_csv
+from nnunetv2_conflunet.evaluation.cohort.summary import pooled_accuracies
 from nnunetv2_conflunet.evaluation.report import figures
 from nnunetv2_conflunet.evaluation.report.case_views import STATUS_COLORS, case_view
 from nnunetv2_conflunet.evaluation.report.comparison import PAPER_METRICS, compare_methods
-from nnunetv2_conflunet.evaluation.report.comparison_tables import FAMILY, difference_table
+from nnunetv2_conflunet.evaluation.report.comparison_tables import FAMILY, accuracy_table, difference_table
 from nnunetv2_conflunet.evaluation.report.tables import (
+    ACCURACY_TITLE,
     PRINTED_NUMBERS,
     PRINTED_RATIOS,
     describe_settings,
@@ -54,6 +56,8 @@ def make_report(methods: list[Method], *, images: Path | None = None, n_cases: i
         metrics=_metric_table(methods),
         tests=tests,
         tests_text=f"Over the cases for which the metric is defined for both methods. {FAMILY}",
+        accuracy=_accuracy_table(methods),
+        accuracy_title=ACCURACY_TITLE,
         figures=_figures(methods),
         confluence=_strata_table(methods, "confluence"),
         key=[(name, STATUS_COLORS[name], text) for name, text in KEY],
@@ -82,6 +86,13 @@ def _metric_table(methods: list[Method]) -> dict[str, list]:
             cells.append(mean_and_std(method.summary, metric) + ("" if n == n_cases else f" ({n})"))
         rows.append([in_units(metric, methods[0].summary), *cells])
     return {"header": ["metric", *(method.name for method in methods)], "rows": rows}
+
+
+def _accuracy_table(methods: list[Method]) -> dict[str, list] | None:
+    accuracies = {method.name: pooled_accuracies(method.metrics) for method in methods}
+    if not all(accuracies.values()):
+        return None
+    return dict(zip(("header", "rows"), accuracy_table(accuracies), strict=True))
 
 
 def _strata_table(methods: list[Method], kind: str) -> dict[str, list]:

@@ -7,20 +7,26 @@ from rich.markup import escape
 from rich.table import Table
 
 from nnunetv2_conflunet.evaluation.cohort.settings import ADDED
+from nnunetv2_conflunet.evaluation.metrics.accuracy import ACCURACIES, MEAN_ACCURACY
 from nnunetv2_conflunet.evaluation.metrics.formulas import DISTANCES, RATIOS
+from nnunetv2_conflunet.evaluation.metrics.published import FURTHER, FURTHER_RATIOS
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS, SizeLimits
 
 # Ratios in the order of the paper's table, followed by additional ones.
 PRINTED_RATIOS = (
     *("Precision", "Recall", "F1", "Recall_CLU", "Precision_CLU", "F1_CLU"),
-    *("DSC", "nDSC", "DSC_TP", "DSC_TP_CLU", "PQ", "SQ", "RQ", "PQ_CLU", "NSD"),
+    *("DSC", "nDSC", "DSC_TP", "DSC_TP_CLU", "PQ", "SQ", "RQ", "PQ_CLU", "NSD", *FURTHER_RATIOS),
 )
 PRINTED_NUMBERS = (
     *("DiC", "count_difference", "n_reference", "n_prediction", "TP", "FP", "FN", "n_CLU", "TP_CLU"),
+    *(f"n_CLU{suffix}" for suffix in FURTHER),
     *("n_merging_predictions", "n_merged_references", "n_split_references", "n_splitting_predictions"),
     *("load_reference_mm3", "load_prediction_mm3", "load_error_mm3", "FP_volume_mm3", "FN_volume_mm3"),
     *DISTANCES,
 )
+
+ACCURACY_TITLE = "AP without confidence: TP / (TP + FP + FN) by IoU"
+ACCURACY_LABELS = {name: f"{threshold:.2f}" for name, threshold in ACCURACIES.items()} | {MEAN_ACCURACY: "mean"}
 
 
 def percent(value: float | None) -> str:
@@ -84,10 +90,28 @@ def print_summary(summary: dict, title: str) -> None:
             table.add_row(label, mean_and_std(summary, name), str(summary["n"][name]), pooled)
         table.add_section()
     console.print(table)
+    header, rows = accuracy_rows(summary)
+    if rows:
+        table = Table(title=f"{ACCURACY_TITLE}, %")
+        for name in header:
+            table.add_column(name, justify="right")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
     for kind, rows in summary["strata"].items():
         console.print(_strata(in_units(kind, summary), rows))
     for note in summary["notes"]:
         console.print(f"Note: {note}", highlight=False, markup=False)
+
+
+def accuracy_rows(summary: dict) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of AP without confidence by IoU; an evaluation of an earlier version has no row."""
+    rows = []
+    for name, label in ACCURACY_LABELS.items():
+        if name in summary["mean"]:
+            per_case, n = mean_and_std(summary, name), str(summary["n"][name])
+            rows.append([label, percent(summary["pooled"][name]), per_case, n])
+    return ["IoU", "pooled", "mean ± std", "cases"], rows
 
 
 def _strata(kind: str, rows: list[dict]) -> Table:
@@ -106,9 +130,10 @@ def describe_settings(summary: dict) -> str:
     """The settings behind a summary, in one line."""
     settings = ADDED | summary["settings"]
     limits = SizeLimits(**{name: settings[name] for name in LIMITS}).describe(dim_of(summary))
+    connectivity = "6 and 26" if settings["clu"] == "published" else settings["connectivity"]
     removed = ", ".join(f"{report['n_instances_removed']} of the {side}" for side, report in summary["removed"].items())
     return (
         f"{summary['n_cases']} cases; matching '{settings['matching']}', IoU > {settings['iou_threshold']:g}; CLU "
-        f"'{settings['clu']}', connectivity {settings['connectivity']}; undefined ratios '{settings['undefined']}'; "
+        f"'{settings['clu']}', connectivity {connectivity}; undefined ratios '{settings['undefined']}'; "
         + (f"instances below {limits} removed: {removed}." if summary["removed"] else "no size filter.")
     )

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from nnunetv2_conflunet.evaluation.metrics.case import CaseSettings, assess
+from nnunetv2_conflunet.evaluation.metrics.case import assess
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground
+from nnunetv2_conflunet.evaluation.metrics.settings import CaseSettings
 
 NEIGHBORS = {6: 1, 18: 2, 26: 3}
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from nnunetv2_conflunet.evaluation import evaluate_case
-from nnunetv2_conflunet.evaluation.metrics.case import CaseSettings, assess
+from nnunetv2_conflunet.evaluation.metrics.case import assess
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground
+from nnunetv2_conflunet.evaluation.metrics.settings import CaseSettings
 from nnunetv2_conflunet.utilities.errors import InputError
 
 NAN = pytest.approx(np.nan, nan_ok=True)

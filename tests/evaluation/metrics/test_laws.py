@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from nnunetv2_conflunet.evaluation import evaluate_case
-from nnunetv2_conflunet.evaluation.metrics.case import CaseSettings, assess
+from nnunetv2_conflunet.evaluation.metrics.case import assess
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground
+from nnunetv2_conflunet.evaluation.metrics.settings import CaseSettings
 
 RULES = ("paper", "isbi2024", "greedy", "hungarian")
 ONE_TO_ONE = ("paper", "greedy", "hungarian")

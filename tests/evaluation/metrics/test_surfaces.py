@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from nnunetv2_conflunet.evaluation.metrics import surfaces
-from nnunetv2_conflunet.evaluation.metrics.case import CaseSettings, assess
+from nnunetv2_conflunet.evaluation.metrics.case import assess
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground
+from nnunetv2_conflunet.evaluation.metrics.settings import CaseSettings
 from nnunetv2_conflunet.utilities.errors import InputError
 
 
