@@ -92,7 +92,8 @@ def print_summary(summary: dict, title: str) -> None:
     console.print(table)
     header, rows = accuracy_rows(summary)
     if rows:
-        table = Table(title=f"{ACCURACY_TITLE}, %")
+        title = f"{ACCURACY_TITLE}, %"
+        table = Table(title=title, min_width=len(title))
         for name in header:
             table.add_column(name, justify="right")
         for row in rows:

@@ -14,6 +14,11 @@ from nnunetv2_conflunet.utilities.errors import InputError
     [
         ({"matching": "best"}, "no matching rule 'best'; use one of paper, isbi2024, greedy, hungarian"),
         ({"clu": "eq4"}, "no CLU definition 'eq4'; use one of shared, eq3, published"),
+        (
+            {"clu": "published", "matching": "greedy"},
+            "published CLU metrics use the matching rule 'paper', not 'greedy'",
+        ),
+        ({"clu": "published", "connectivity": 18}, "published CLU metrics use connectivity 6 and 26, not 18"),
         ({"undefined": "zero"}, "no policy for undefined ratios 'zero'; use one of nan, worst, authors"),
         ({"missing": "ignore"}, "no policy for missing predictions 'ignore'; use one of error, worst, skip"),
         ({"connectivity": 8}, "no connectivity '8'; use one of 6, 18, 26"),

@@ -144,9 +144,8 @@ def test_conventions_without_a_confluent_lesion(undefined):
     for maps, pq in (((empty, empty), 1), ((empty, one), 1), ((one, one), 0), ((one, empty), 0)):
         found = evaluate_case(*maps, (1, 1), clu="published", undefined=undefined)
         assert (found["Recall_CLU"], found["Precision_CLU"], found["PQ_CLU_tier_1"]) == (1, 1, pq)
-        assert (
-            found["F1_CLU"] == 2 / 2.000001 and np.isnan(found["DSC_TP_CLU"]) and np.isnan(found["DSC_TP_CLU_tier_1"])
-        )
+        assert found["F1_CLU"] == 2 / 2.000001
+        assert np.isnan(found["DSC_TP_CLU"]) and np.isnan(found["DSC_TP_CLU_tier_1"])
     # Two fragments of an isolated lesion.
     found = evaluate_case(np.array([[1, 1, 2, 2]]), np.ones((1, 4), int), (1, 1), clu="published")
     assert (found["Recall_CLU"], found["Precision_CLU"], found["F1_CLU"], found["PQ_CLU"]) == (1, 0, 0, 0)

@@ -11,6 +11,7 @@ from support import UNWRITABLE, unwritable
 
 from nnunetv2_conflunet.commands import compare as compare_command
 from nnunetv2_conflunet.evaluation.cohort.results import load_methods, read_csv
+from nnunetv2_conflunet.evaluation.metrics.accuracy import ACCURACIES
 from nnunetv2_conflunet.evaluation.report.comparison import compare_methods
 from nnunetv2_conflunet.evaluation.report.comparison_tables import latex_table, markdown_tables
 from nnunetv2_conflunet.evaluation.report.differences import holm, paired_difference
@@ -102,6 +103,36 @@ def test_tables_side_by_side(methods):
     latex = latex_table(comparison)
     assert r"cc\_1 & \textbf{62.5 $\pm$ 17.7} & 1.3 $\pm$ 1.5 \\" in latex
     assert latex.count(r"\\") == 4
+
+
+def test_accuracies_are_pooled_over_the_common_cases_and_compared_when_asked(tmp_path):
+    def rows(**tp):
+        """Cases of two predictions and two references."""
+        counts = {"n_prediction": 2, "n_reference": 2}
+        return {case: counts | dict.fromkeys(ACCURACIES, n / (4 - n)) for case, n in tp.items()}
+
+    folders = [write(tmp_path / "a", rows(one=2, two=0)), write(tmp_path / "b", rows(one=1, two=1, three=2))]
+    comparison = compare_methods(load_methods(folders), ["accuracy_50"])
+    text = markdown_tables(comparison)
+    assert "## AP without confidence: TP / (TP + FP + FN) by IoU" in text
+    # Of four references of the common cases, both found two.
+    assert "| 0.50 | 33.3 | 33.3 |" in text and "| mean | 33.3 | 33.3 |" in text
+    assert "| accuracy_50 (%) | **50.0 ± 70.7** | 33.3 ± 0.0 | 2     |" in text
+
+
+def test_an_evaluation_of_an_earlier_version_is_compared_without_accuracies(methods, tmp_path):
+    row = {"F1": 1, "DiC": 0, "n_prediction": 1, "n_reference": 1, **dict.fromkeys(ACCURACIES, 1.0)}
+    new = write(tmp_path / "new", {"1": row, "2": row})
+    comparison = compare_methods(load_methods([methods[0], new]), ["F1"])
+    assert comparison.accuracies == {} and "AP without" not in markdown_tables(comparison)
+
+
+def test_published_variants_are_compared_when_asked(tmp_path):
+    settings = {**SETTINGS, "clu": "published"}
+    rows = [{"1": {"F1_CLU_tier_1": a}, "2": {"F1_CLU_tier_1": b}} for a, b in ((0.5, 0.7), (0.4, 0.6))]
+    folders = [write(tmp_path / name, values, settings) for name, values in zip("ab", rows, strict=True)]
+    text = markdown_tables(compare_methods(load_methods(folders), ["F1_CLU_tier_1"]))
+    assert "| F1_CLU_tier_1 (%) | **60.0 ± 14.1** | 50.0 ± 14.1 | 2     |" in text
 
 
 def test_a_difference_that_rounds_to_zero_has_no_sign(tmp_path):

@@ -56,6 +56,9 @@ def test_the_page_stands_alone_and_holds_the_numbers(evaluated):
     # Two of the four cases have a false positive: P 1, 0.5, 1, 0.5.
     assert "<td>Precision</td><td>100.0 ± 0.0</td><td>75.0 ± 28.9</td>" in page
     assert "<td>Recall_CLU</td><td>100.0 ± 0.0</td><td>50.0 ± 0.0</td>" in page
+    # Four of eight references found, two false positives.
+    assert "<h2>AP without confidence: TP / (TP + FP + FN) by IoU</h2>" in page
+    assert "<td>0.50</td><td>100.0</td><td>40.0</td>" in page and "<td>mean</td><td>100.0</td><td>40.0</td>" in page
     # At a tie of PQ the cases keep the order of their ids.
     assert "<h3>p0 (worst, exact)</h3>" in page and "<h3>p3 (best, exact)</h3>" in page
     assert "<h3>p1 (worst, &lt;half&gt;)</h3>" in page
