@@ -1,7 +1,6 @@
 """The command ``nnUNetv2_conflunet_instantiate``."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from nnunetv2_conflunet.inference.instantiate_folder import SETTINGS_FILE, instantiate_folder
@@ -9,7 +8,7 @@ from nnunetv2_conflunet.inference.model_settings import ModelSettings
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS
-from nnunetv2_conflunet.utilities.commands import add_num_processes, run_command
+from nnunetv2_conflunet.utilities.commands import add_num_processes, report_failures, run_command
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
 from nnunetv2_conflunet.utilities.options import add_options, chosen, make_parser
@@ -45,11 +44,7 @@ def instantiate_predictions(args: argparse.Namespace) -> int:
         f"without a center. {total['n_voxels_reattached']} voxels were cut off and joined a neighbor. The size filter "
         f"removed {total['n_instances_removed']} instances ({total['n_voxels_removed']} voxels)."
     )
-    if failures:
-        print(f"Error: {len(failures)} of {len(reports) + len(failures)} cases failed:", file=sys.stderr)
-        for case, reason in failures.items():
-            print(f"  {case}: {reason}", file=sys.stderr)
-    return 1 if failures else 0
+    return report_failures(failures, len(reports) + len(failures))
 
 
 def _settings_of_model(prediction: PredictionFolder, settings_from: Path | None) -> InstantiationSettings:

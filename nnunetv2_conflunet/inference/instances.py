@@ -11,7 +11,7 @@ from scipy.special import softmax
 
 from nnunetv2_conflunet.imageio import Geometry, write_instances
 from nnunetv2_conflunet.inference.case_files import InstanceFiles
-from nnunetv2_conflunet.inference.lesion_table import lesion_table
+from nnunetv2_conflunet.inference.lesion_table import as_csv, lesion_table
 from nnunetv2_conflunet.inference.model_settings import ModelSettings
 from nnunetv2_conflunet.postprocessing import Instantiation, InstantiationSettings, instantiate
 from nnunetv2_conflunet.postprocessing.baselines.acls import PRESETS, reach_voxels
@@ -100,8 +100,7 @@ class CaseInstances:
         """
         if with_heads and self.output.heads is not None:
             self.output.heads.save(files.heads)
-        table = self.lesions.to_csv(index=False, float_format="%.7g", na_rep="NaN")
-        properties, beside = self.output.properties, {files.table: table}
+        properties, beside = self.output.properties, {files.table: as_csv(self.lesions)}
         write_instances(self.result.instances, files.map, writer, properties, files.file_ending, beside)
 
 

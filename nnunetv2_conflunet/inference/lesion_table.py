@@ -112,6 +112,11 @@ def lesion_table(
     return pd.DataFrame(columns)
 
 
+def as_csv(table: pd.DataFrame) -> str:
+    """The text of a lesion table as it is written to a file."""
+    return table.to_csv(index=False, float_format="%.7g", na_rep="NaN")
+
+
 def _moved(index: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return index @ matrix[:3, :3].T + matrix[:3, 3]
 

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import joblib
 from nnunetv2.configuration import default_num_processes
@@ -30,6 +30,19 @@ def run_command(command: Callable[[], int | None]) -> None:
         print(f"Error: {f'{place}: ' if place else ''}{error.strerror or error}.", file=sys.stderr)
         status = 1
     sys.exit(status or 0)
+
+
+def report_failures(failures: Mapping[str, str], n_cases: int) -> int:
+    """Print the reason for each case that failed to stderr; returns the exit status, 1 if there are any.
+
+    >>> report_failures({}, 3)
+    0
+    """
+    if failures:
+        print(f"Error: {len(failures)} of {n_cases} cases failed:", file=sys.stderr)
+        for case, reason in failures.items():
+            print(f"  {case}: {reason}", file=sys.stderr)
+    return 1 if failures else 0
 
 
 def add_num_processes(parser: argparse.ArgumentParser) -> None:

@@ -20,9 +20,9 @@ CHUNK_BYTES = 2**24
 PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 ZIP_END_BYTES = 22
 GIPL_HEADER_BYTES = 256
-# The end of the text before the voxels, which is at most HEADER_BYTES long.
+# The end of the text before the voxels. It is longer than HEADER_BYTES where it describes many segments.
 TEXT_ENDS = {".nrrd": rb"\n\r?\n", ".mha": rb"ElementDataFile *= *LOCAL\r?\n"}
-HEADER_BYTES = 2**16
+HEADER_BYTES, LONGEST_HEADER_BYTES = 2**16, 2**26
 
 
 def is_whole(path: str | os.PathLike) -> bool:
@@ -61,10 +61,13 @@ def why_not_whole(path: str | os.PathLike) -> str | None:
 
 def text_header(path: Path) -> bytes | None:
     """The text before the voxels of a .nrrd or .mha file; None if it has no end."""
+    start = b""
     with open(path, "rb") as file:
-        start = file.read(HEADER_BYTES)
-    found = re.search(TEXT_ENDS[path.suffix.lower()], start)
-    return start[: found.end()] if found else None
+        while len(start) < LONGEST_HEADER_BYTES and (more := file.read(max(HEADER_BYTES, len(start)))):
+            start += more
+            if found := re.search(TEXT_ENDS[path.suffix.lower()], start):
+                return start[: found.end()]
+    return None
 
 
 def image_header(path: Path) -> sitk.ImageFileReader:

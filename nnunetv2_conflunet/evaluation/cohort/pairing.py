@@ -72,8 +72,8 @@ def pair_folders(reference: Path, prediction: Path, dataset_json: Path | None = 
     for folder in (reference, prediction):
         if not folder.is_dir():
             raise InputError(f"{folder} is not a folder; give the folder of the instance maps.")
-    reference_folder = _with_subfolder(reference, REFERENCE_SUBFOLDERS)
-    prediction_folder = _with_subfolder(prediction, PREDICTION_SUBFOLDERS)
+    reference_folder = with_subfolder(reference, REFERENCE_SUBFOLDERS)
+    prediction_folder = with_subfolder(prediction, PREDICTION_SUBFOLDERS)
     content = _dataset_json(dataset_json, reference_folder, prediction_folder)
     ending = content["file_ending"] if content else _shared_ending(reference_folder, prediction_folder)
     references, predictions = CaseFolder.of(reference_folder, ending), CaseFolder.of(prediction_folder, ending)
@@ -93,7 +93,8 @@ def pair_folders(reference: Path, prediction: Path, dataset_json: Path | None = 
     return Pairing(pairs, extra, reader, ending, notes)
 
 
-def _with_subfolder(folder: Path, names: tuple[str, ...]) -> Path:
+def with_subfolder(folder: Path, names: tuple[str, ...]) -> Path:
+    """The first of the named subfolders that exists, or the folder itself."""
     return next((folder / name for name in names if (folder / name).is_dir()), folder)
 
 

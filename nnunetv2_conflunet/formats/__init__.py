@@ -1,0 +1,1 @@
+"""Instance maps in the formats of other programs: ITK-SNAP, 3D Slicer, BIDS derivatives, DICOM SEG."""
