@@ -17,17 +17,18 @@ PALETTE = np.array(
 )  # fmt: skip
 # Beyond the palette its colors come again, each time darker by this factor.
 DARKER = 0.6
+CONNECTIVITY = 26
 
 
-def lesion_colors(instances: np.ndarray, connectivity: int = 26) -> np.ndarray:
-    """A color for each instance, by greedy coloring of the graph of contacts (Welsh and Powell, 1967).
+def lesion_colors(instances: np.ndarray) -> np.ndarray:
+    """A color for each instance, by greedy coloring of the graph of contacts (Welsh and Powell, 1967;
+    26 neighbors).
 
     Instances with more contacts are colored first, at a tie the lower id. Each gets the color that fewest instances
     have so far among those that no neighbor has, at a tie the one that comes first in the palette.
 
     Args:
         instances: (X, Y, Z) non-negative integers, 0 is background.
-        connectivity: 6, 18 or 26 neighbors that count as contact.
 
     Returns:
         (N, 3) uint8, red, green and blue of each id, ascending by id. 15 colors, and darker ones only where more
@@ -40,7 +41,7 @@ def lesion_colors(instances: np.ndarray, connectivity: int = 26) -> np.ndarray:
     mask = instances != 0
     voxels = Voxels.of(mask)
     ids, member = np.unique(instances[mask], return_inverse=True)
-    one, other = voxels.contacts(member, connectivity)
+    one, other = voxels.contacts(member, CONNECTIVITY)
     neighbors: list[set[int]] = [set() for _ in ids]
     for first, second in np.unique(np.stack([member[one], member[other]], axis=1), axis=0).tolist():
         neighbors[first].add(second)
