@@ -16,7 +16,7 @@ RAS = np.array([[2.0, 0.0, 0.0, -30.0], [0.0, 1.0, 0.0, 12.0], [0.0, 0.0, 3.0, 7
 
 
 def three_lesions():
-    """(10, 9, 8) with the ids 3 and 7, which touch, and 12 alone; no axis looks like another or its own mirror image."""
+    """(10, 9, 8) with the ids 3 and 7, which touch, and 12 alone; no axis is like another or its own mirror image."""
     ids = np.zeros((10, 9, 8), np.uint16)
     ids[1:3, 2:7, 1:5] = 3
     ids[3:4, 3:7, 2:7] = 7

@@ -18,7 +18,7 @@ FLOORS = (
     {"utilities"},
     {"imageio", "networks"},
     {"postprocessing", "preprocessing"},
-    {"evaluation", "inference", "nnunet_plugin", "simulation"},
+    {"evaluation", "formats", "inference", "nnunet_plugin", "simulation"},
     {"trainers", "tuning"},
     {"commands", "nnunet_ext"},
 )

@@ -88,14 +88,14 @@ def make_segmentation(lesions: CaseLesions, series: Series) -> "Segmentation":
     ids = on_series_grid(lesions, series)
     numbers = np.array(lesions.numbers)
     segments = np.where(ids > 0, np.searchsorted(numbers, ids) + 1, 0).astype(np.uint16)
-    source = series.images[0]
+    source, descriptions = series.images[0], _descriptions(lesions)
     with unsuitable(series.folder):
         volume = highdicom.Volume(segments, series.affine, "PATIENT", frame_of_reference_uid=source.FrameOfReferenceUID)
         return highdicom.seg.Segmentation(
             source_images=series.images,
             pixel_array=volume,
             segmentation_type="BINARY",
-            segment_descriptions=_descriptions(lesions),
+            segment_descriptions=descriptions,
             series_instance_uid=highdicom.UID(),
             series_number=int(source.get("SeriesNumber") or 0) + SERIES_NUMBER_STEP,
             sop_instance_uid=highdicom.UID(),

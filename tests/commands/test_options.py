@@ -112,6 +112,16 @@ OPTIONS = {
         ("n_cases", "--n_cases", 2, int),
         ("o", "-o", None, Path),
     ],
+    "export": [
+        ("i", "-i", None, Path),
+        ("o", "-o", None, Path),
+        ("format", "--format", "itksnap", None, ("itksnap", "slicer", "bids", "dicomseg")),
+        ("names", "--names", None, Path),
+        ("pattern", "--pattern", None),
+        ("series", "--series", None, Path),
+        ("np", "-np", PROCESSES, int),
+        ("overwrite", "--overwrite", False, None, None, 0),
+    ],
     "simulate": [
         ("dataset_id", "-d/--dataset_id", 101, int),
         ("name", "-n/--name", "SimulatedLesions"),
@@ -138,6 +148,7 @@ REQUIRED = {
     "evaluate": {"reference", "prediction"},
     "compare": {"evaluations"},
     "report": {"evaluations"},
+    "export": {"i", "o"},
 }
 
 

@@ -45,8 +45,7 @@ def dataset(tmp_path):
 
 @pytest.mark.command
 def test_the_validator_finds_no_error(dataset):
-    found = validated(dataset)
-    assert found == {("warning", "TOO_FEW_AUTHORS")}
+    assert [code for severity, code in validated(dataset) if severity == "error"] == []
 
 
 @pytest.mark.command
