@@ -8,9 +8,9 @@ from pathlib import Path
 
 from nnunetv2_conflunet import __version__
 from nnunetv2_conflunet.formats.case_table import read_case_table
-from nnunetv2_conflunet.formats.columns import describe_columns
 from nnunetv2_conflunet.formats.lesions import CaseLesions
 from nnunetv2_conflunet.formats.settings import ExportSettings
+from nnunetv2_conflunet.formats.vocabulary import describe_columns
 from nnunetv2_conflunet.utilities.errors import InputError, join_faults, list_some
 from nnunetv2_conflunet.utilities.files import json_text, read_json, write_texts
 

@@ -12,7 +12,7 @@ from nnunetv2_conflunet.formats.dicom_series import Series, read_series, series_
 from nnunetv2_conflunet.formats.lesions import CaseLesions
 from nnunetv2_conflunet.formats.series_grid import on_series_grid
 from nnunetv2_conflunet.formats.settings import ExportSettings
-from nnunetv2_conflunet.formats.terms import CATEGORY, LESION
+from nnunetv2_conflunet.formats.vocabulary import CATEGORY, LESION
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import atomic_path
 

@@ -5,10 +5,9 @@ from typing import NamedTuple, Protocol
 
 from nnunetv2_conflunet.formats.bids import Bids
 from nnunetv2_conflunet.formats.dicomseg import DicomSeg
-from nnunetv2_conflunet.formats.extras import require_extra
 from nnunetv2_conflunet.formats.itksnap import ItkSnap
 from nnunetv2_conflunet.formats.lesions import CaseLesions, open_instances, read_lesions
-from nnunetv2_conflunet.formats.settings import ExportSettings
+from nnunetv2_conflunet.formats.settings import ExportSettings, require_extra
 from nnunetv2_conflunet.formats.slicer import Slicer
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.utilities.errors import InputError, list_some

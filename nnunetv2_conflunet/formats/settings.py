@@ -1,6 +1,7 @@
 """Settings of the export."""
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -9,6 +10,9 @@ from nnunetv2_conflunet.utilities.options import option
 FORMATS = ("itksnap", "slicer", "bids", "dicomseg")
 # Which settings belong to one format only.
 OF_FORMAT = {"names": "bids", "pattern": "bids", "series": "dicomseg"}
+
+# By format: the package as it is imported, as it is installed, and the extra that brings it.
+EXTRAS = {"slicer": ("nrrd", "pynrrd", "slicer"), "dicomseg": ("highdicom", "highdicom", "dicom")}
 
 
 @dataclass(frozen=True)
@@ -49,3 +53,20 @@ class ExportSettings:
             raise InputError("--names and --pattern both name the subjects; give one of them.")
         if self.format == "dicomseg" and self.series is None:
             raise InputError("--format dicomseg needs the images that were segmented; name them with --series.")
+
+
+def require_extra(name: str) -> None:
+    """Raise an InputError if the package that a format needs is not installed; it names package and extra.
+
+    >>> require_extra("itksnap")
+    """
+    if name not in EXTRAS:
+        return
+    module, package, extra = EXTRAS[name]
+    try:
+        import_module(module)
+    except ImportError as error:
+        raise InputError(
+            f"--format {name} needs the package {package} ({error}); install it with `pip install {package}`, or "
+            f"install this package with its extra [{extra}]."
+        ) from error

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunetv2_conflunet.formats.lesions import CaseLesions
-from nnunetv2_conflunet.formats.terms import CATEGORY, LESION
+from nnunetv2_conflunet.formats.vocabulary import CATEGORY, LESION
 from nnunetv2_conflunet.imageio.geometry import LPS_TO_RAS
 from nnunetv2_conflunet.utilities.files import atomic_path
 

@@ -6,12 +6,11 @@ import pytest
 from format_scenes import three_lesions, write_prediction
 from support import assert_whole_or_as_before, files_of, nnunet_environment, run
 
-from nnunetv2_conflunet.formats import extras
 from nnunetv2_conflunet.formats.bids import Bids
 from nnunetv2_conflunet.formats.export import export_folder
 from nnunetv2_conflunet.formats.itksnap import ItkSnap
 from nnunetv2_conflunet.formats.lesions import open_instances, read_lesions
-from nnunetv2_conflunet.formats.settings import FORMATS, ExportSettings
+from nnunetv2_conflunet.formats.settings import EXTRAS, FORMATS, ExportSettings, require_extra
 from nnunetv2_conflunet.formats.slicer import Slicer
 from nnunetv2_conflunet.utilities.errors import InputError
 
@@ -81,7 +80,7 @@ def test_settings_that_contradict_each_other_are_refused(settings, message):
 
 @pytest.mark.parametrize("name, package, extra", [("slicer", "pynrrd", "slicer"), ("dicomseg", "highdicom", "dicom")])
 def test_a_missing_package_is_named_with_its_extra(monkeypatch, prediction, tmp_path, name, package, extra):
-    monkeypatch.setitem(sys.modules, extras.EXTRAS[name][0], None)
+    monkeypatch.setitem(sys.modules, EXTRAS[name][0], None)
     settings = ExportSettings(name, series=tmp_path if name == "dicomseg" else None)
     with pytest.raises(InputError, match=rf"needs the package {package} .*`pip install {package}`.*extra \[{extra}\]"):
         export_folder(prediction, tmp_path / "out", settings)
@@ -89,8 +88,8 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, prediction, tmp_
 
 
 def test_formats_without_extras_need_none():
-    assert {*extras.EXTRAS} < {*FORMATS}
-    extras.require_extra("bids")
+    assert {*EXTRAS} < {*FORMATS}
+    require_extra("bids")
 
 
 @pytest.mark.command

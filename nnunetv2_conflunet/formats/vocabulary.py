@@ -1,6 +1,10 @@
-"""What the columns of the lesion table mean, for the sidecars of BIDS."""
+"""What lesions, and the columns of their table, are called in other formats."""
 
 import re
+
+# Coding scheme, code and meaning: DICOM PS3.16, CID 7150 (category) and CID 7159 (type).
+CATEGORY = ("SCT", "49755003", "Morphologically Abnormal Structure")
+LESION = ("SCT", "52988006", "Lesion")
 
 # The axes i, j, k or x, y, z in a column's name are written as one letter here.
 DESCRIPTIONS = {
