@@ -4,8 +4,7 @@
 
 Draws training batches with nnU-Net's own loader and augmentation. For every lesion voxel of a patch it determines
 whether the lesion reaches the border of the patch, how far the center of mass of the visible part is from the tracked
-one, and whether the center is unknown because the loaded crop cuts the lesion, too. It does the same for validation
-patches, whose loaded crop has no margin.
+one, and whether the center is known. It does the same for validation patches, whose loaded crop has no margin.
 """
 
 import argparse

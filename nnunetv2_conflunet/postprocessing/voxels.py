@@ -127,6 +127,11 @@ class InstanceCenters:
         present, member = np.unique(ids, return_inverse=True)
         return cls(present, centers_of_mass(index, member))
 
+    def without(self, ids: np.ndarray) -> "InstanceCenters":
+        """Only the instances whose ids are not among the given ones."""
+        kept = ~np.isin(self.ids, ids)
+        return InstanceCenters(self.ids[kept], self.voxels[kept])
+
     def without_cut(self, instances: np.ndarray, ignored: np.ndarray | None = None) -> "InstanceCenters":
         """Only the instances that touch neither the border of the array nor `ignored`, and so are known to be whole.
 
@@ -135,15 +140,19 @@ class InstanceCenters:
             ignored: bool of the same shape, voxels that nobody labeled; or None.
         """
         cut = [np.take(instances, (0, -1), axis=axis).ravel() for axis in range(instances.ndim)]
-        if ignored is not None and ignored.any():
-            cut.append(instances[binary_dilation(ignored)])
-        whole = ~np.isin(self.ids, np.concatenate(cut))
-        return InstanceCenters(self.ids[whole], self.voxels[whole])
+        return self.without(np.concatenate([*cut, ids_beside(instances, ignored)]))
 
     def rows_of(self, ids: np.ndarray) -> np.ndarray:
         """Positions in `ids` of the given ones, which must be there; (M,) to (M,)."""
         order = np.argsort(self.ids)
         return order[np.searchsorted(self.ids, ids, sorter=order)]
+
+
+def ids_beside(instances: np.ndarray, ignored: np.ndarray | None) -> np.ndarray:
+    """Ids, with repetitions, of the voxels in `ignored` or face to face with it; none if it is None."""
+    if ignored is None or not ignored.any():
+        return np.empty(0, instances.dtype)
+    return instances[binary_dilation(ignored)]
 
 
 def lesion_voxels(instances: np.ndarray) -> tuple[tuple[np.ndarray, ...], np.ndarray]:

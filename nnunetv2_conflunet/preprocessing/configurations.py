@@ -71,3 +71,12 @@ def preprocessed_configurations(
             except InputError as error:
                 warnings.append(str(error))
     return list(found.values()), warnings
+
+
+def split_is_written(folder: str | Path) -> bool:
+    """Whether nnU-Net's split into folds lies in the folder of a preprocessed dataset, and is complete."""
+    try:
+        read_json(Path(folder) / "splits_final.json")
+    except (FileNotFoundError, InputError):
+        return False
+    return True

@@ -21,6 +21,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import (
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_conflunet.imageio import read_instances
+from nnunetv2_conflunet.preprocessing.instance_centers import centers_file, centers_of_map, write_centers
 from nnunetv2_conflunet.preprocessing.instance_map import InstanceCheck, for_each_case, to_preprocessed_grid
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset, refuse_regions
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
@@ -46,7 +47,8 @@ class PreprocessedInstances:
     """The folder ``<data_identifier>_instances`` next to the folder of a preprocessed configuration.
 
     nnU-Net's dataset classes read ``<folder>/<case>`` from it in the slot of a cascade's previous stage: int16,
-    (X, Y, Z), on the grid of the preprocessed case. One JSON file per case records what the map was made from.
+    (X, Y, Z), on the grid of the preprocessed case. Centers of mass are in the folder ``centers`` beside the maps. One
+    JSON file per case records what the map was made from.
 
     Args:
         plans: the plans.
@@ -109,13 +111,15 @@ class PreprocessedInstances:
             for case in stale:
                 self._segmentation_file(case.case)
             check = InstanceCheck.of(self.plans.image_reader_writer_class, self.labels)
-            with TemporaryDirectory(prefix=f".{self.folder.name}.", dir=self.folder.parent) as staged:
-                arguments = (None if check == checked else check), Path(staged)
+            with TemporaryDirectory(prefix=f".{self.folder.name}.", dir=self.folder.parent) as folder:
+                staged = Path(folder)
+                arguments = (None if check == checked else check), staged
                 made = for_each_case(self._prepare_case, stale, num_processes, "Preprocessing instances", *arguments)
-                self.folder.mkdir(parents=True, exist_ok=True)
                 # A map without its record is made again, so records come last.
-                for file in sorted(Path(staged).iterdir(), key=lambda file: file.suffix == ".json"):
-                    shutil.move(file, self.folder / file.name)
+                files = [path.relative_to(staged) for path in staged.rglob("*") if path.is_file()]
+                for file in sorted(files, key=lambda file: file.suffix == ".json"):
+                    (self.folder / file).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.move(staged / file, self.folder / file)
             return made
 
     def load(self, case: str) -> tuple[np.ndarray, np.ndarray]:
@@ -184,7 +188,9 @@ class PreprocessedInstances:
 
     def _is_current(self, case: RawCase) -> bool:
         record = self._record_file(case.case)
-        if not record.is_file() or not is_whole(self._map_file(case.case)):
+        if not record.is_file() or not all(
+            map(is_whole, (self._map_file(case.case), centers_file(self.folder, case.case)))
+        ):
             return False
         try:
             made_from = read_json(record)["made_from"]
@@ -198,7 +204,8 @@ class PreprocessedInstances:
         origin = self._origin(case)
         stock = self._dataset_class(str(self.source_folder), [case.case])
         _, segmentation, _, properties = stock.load_case(case.case)
-        foreground = np.isin(segmentation[:][0], self.labels.foreground_labels)
+        segmentation = segmentation[:][0]
+        foreground = np.isin(segmentation, self.labels.foreground_labels)
         if check is None:
             instances, source_properties = read_instances(case.instances, self.plans.image_reader_writer_class())
         else:
@@ -218,6 +225,8 @@ class PreprocessedInstances:
         n_instances = int(prepared.max(initial=0))
         n_lost = len(np.unique(instances[instances > 0])) - n_instances
         self._save(type(stock), prepared, folder / self._map_file(case.case).name)
+        ignored = segmentation == self.labels.ignore_label if self.labels.has_ignore_label else None
+        write_centers(centers_of_map(prepared, ignored, len(network_mm)), centers_file(folder, case.case))
         record = {"made_from": origin, "n_instances": n_instances, "n_lost": n_lost}
         write_json(record, folder / self._record_file(case.case).name)
         return PreparedCase(case.case, n_instances, n_lost)

@@ -1,8 +1,9 @@
 """nnU-Net's augmentation with an instance channel, followed by the targets of the heads.
 
-nnU-Net's loader passes the instance map as the second segmentation channel. The center of mass of each complete
-instance is computed in the loaded crop, which has a margin around the patch. The spatial transforms move these centers
-with the image, so a lesion cut by the border of the patch still points to its true center.
+nnU-Net's loader passes the instance map as the second segmentation channel. Our loader adds the centers of mass of
+whole instances (:mod:`.patch_loader`). Otherwise, those of complete instances are computed in the loaded crop, which
+has a margin around the patch. The spatial transforms move these centers with the image, so a lesion cut by the border
+of the patch still points to its true center.
 """
 
 from copy import copy
@@ -49,7 +50,7 @@ def with_instance_targets(
         semantic scales of deep supervision (without it, full resolution only), then codes and centers for the targets
         of the heads, see :func:`.targets.coded_targets`.
     """
-    transforms: list[BasicTransform] = [FindInstanceCenters(ignore_label)]
+    transforms: list[BasicTransform] = [FindInstanceCenters(ignore_label, unless_known=True)]
     downsample = None
     for transform in stock.transforms:
         inner = transform.transform if isinstance(transform, RandomTransform) else transform
@@ -72,14 +73,18 @@ class FindInstanceCenters(BasicTransform):
 
     Args:
         ignore_label: of the semantic labels, or None.
+        unless_known: keep the centers that the data already has.
     """
 
-    def __init__(self, ignore_label: int | None = None):
+    def __init__(self, ignore_label: int | None = None, *, unless_known: bool = False):
         super().__init__()
         self.ignore_label = ignore_label
+        self.unless_known = unless_known
 
     def apply(self, data_dict: dict, **params) -> dict:
         """Add the centers in voxels of the crop."""
+        if self.unless_known and CENTERS in data_dict:
+            return data_dict
         # In nnU-Net's pseudo-2D augmentation the slices of both channels are stacked along the channel axis.
         semantic, instances = (
             channel[0] if len(channel) == 1 else channel for channel in np.split(data_dict["segmentation"].numpy(), 2)

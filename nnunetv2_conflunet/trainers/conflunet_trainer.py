@@ -16,16 +16,17 @@ from nnunetv2_conflunet.networks import HeadChannels, heads_of, set_training_wit
 from nnunetv2_conflunet.nnunet_plugin import hand_over
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.merging import DEFAULT_RULE
+from nnunetv2_conflunet.preprocessing.configurations import split_is_written
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.preprocessing.refusals import patch_spacing_mm, refuse_other_unit, refuse_unsupported
 from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
 from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss
 from nnunetv2_conflunet.trainers.mixing import refuse_to_replace, set_epochs
+from nnunetv2_conflunet.trainers.patch_loader import replaced_loader
 from nnunetv2_conflunet.trainers.targets import instantiation_on_grid, unpack_targets
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum, heads_weight
 from nnunetv2_conflunet.tuning.final_validation import PiecesOfValidation
 from nnunetv2_conflunet.utilities.errors import InputError
-from nnunetv2_conflunet.utilities.files import read_json
 
 # nnU-Net's commands construct its own predictor; from now on it hands our networks over to our predictor.
 hand_over.install(ConfLUNetPredictor, heads_of)
@@ -133,6 +134,11 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         """nnU-Net's transforms, then the targets of the heads."""
         return self._with_instance_targets(super().get_validation_transforms(*args, **kwargs))
 
+    def get_dataloaders(self) -> tuple:
+        """nnU-Net's loaders, which also know the centers of lesions that a crop cuts."""
+        with replaced_loader():
+            return super().get_dataloaders()
+
     def _with_instance_targets(self, stock: ComposeTransforms) -> ComposeTransforms:
         spacing = patch_spacing_mm(self.configuration_manager)
         return with_instance_targets(stock, spacing, self.sigma_mm, self.label_manager.ignore_label)
@@ -145,7 +151,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         made = prepared.prepare(default_num_processes)
         lost = sum(prepared.lost().values())
         self.print_to_log_file(f"Instance maps: {prepared.folder} ({len(made)} made now, {lost} instances lost)")
-        if not self._split_is_written():
+        if self.fold != "all" and not split_is_written(self.preprocessed_dataset_folder_base):
             # nnU-Net writes its split if it is missing; two folds or ranks must not do this at the same time.
             with prepared.lock():
                 self.do_split()
@@ -165,15 +171,6 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         super().on_train_epoch_start()
         first_mask = self.epoch_of_first_mask()
         self.loss.heads_weight = heads_weight(self.current_epoch, first_mask, self.num_epochs, self.warm_up)
-
-    def _split_is_written(self) -> bool:
-        if self.fold == "all":
-            return True
-        try:
-            read_json(join(self.preprocessed_dataset_folder_base, "splits_final.json"))
-        except (FileNotFoundError, InputError):
-            return False
-        return True
 
     def train_step(self, batch: dict) -> dict:
         """nnU-Net's step, which also returns the parts of the loss."""

@@ -21,8 +21,8 @@ STOCK_VALUES = {
     "probabilistic_oversampling": False,
     "oversample_foreground_percent": 0.33,
 }
-# Methods that a trainer named before ours may replace, since the heads do not depend on them.
-REPLACEABLE = ("__init__", "load_checkpoint", "_set_batch_size_and_oversample")
+# Methods that a trainer named before ours may replace, since the heads can be trained without them.
+REPLACEABLE = ("__init__", "load_checkpoint", "_set_batch_size_and_oversample", "get_dataloaders")
 
 
 class UnlessMixedIn:

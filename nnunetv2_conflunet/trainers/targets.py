@@ -67,7 +67,11 @@ def coded_targets(
     n_rows = min(max(instances.size // SMALLEST_LESION**instances.ndim, 1), MOST_CENTERS)
     index, ids = lesion_voxels(instances)
     # Centers of instances in the patch first, in case there is not enough room for those outside.
-    first = np.argsort(~np.isin(centers.ids, ids), kind="stable")[:n_rows]
+    inside = np.isin(centers.ids, ids)
+    reach = PATCH_RADIUS_SIGMAS * sigma_mm / np.asarray(spacing_mm, float)
+    near = ((centers.voxels >= -reach) & (centers.voxels <= np.array(instances.shape) - 1 + reach)).all(axis=1)
+    first = np.argsort(~inside, kind="stable")
+    first = first[(inside | near)[first]][:n_rows]
     centers = InstanceCenters(centers.ids[first], centers.voxels[first])
     rows = np.full((n_rows, instances.ndim), np.nan, np.float32)
     rows[: len(centers.ids)] = centers.voxels

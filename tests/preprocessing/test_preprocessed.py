@@ -84,6 +84,25 @@ def test_nothing_is_done_twice(dataset):
     assert dataset.prepare(1) == []
 
 
+def test_centers_of_mass_are_beside_the_maps(dataset):
+    dataset.prepare(1)
+    _, instances = load(dataset, "a")
+    expected = [np.argwhere(instances == i).mean(axis=0) for i in (1, 2, 3)]
+    table = np.load(dataset.folder / "centers" / "a.npy")
+    assert table[:, 0].tolist() == [1, 2, 3]
+    np.testing.assert_allclose(table[:, 1:], expected)
+    assert np.load(dataset.folder / "centers" / "b.npy").shape == (0, 4)
+
+
+def test_a_folder_without_centers_is_from_an_earlier_version_and_done_again(dataset):
+    dataset.prepare(1)
+    shutil.rmtree(dataset.folder / "centers")
+    assert [made.case for made in dataset.prepare(1)] == ["a", "b"]
+    assert dataset.prepare(1) == []
+    (dataset.folder / "centers" / "a.npy").unlink()
+    assert [made.case for made in dataset.prepare(1)] == ["a"]
+
+
 def test_a_copied_dataset_is_not_stale(dataset):
     dataset.prepare(1)
     for path in dataset.source_folder.iterdir():
