@@ -23,10 +23,14 @@ FLOORS = (
     {"commands", "nnunet_ext"},
 )
 # Likewise within the evaluation.
-EVALUATION_FLOORS = ({"metrics"}, {"cohort"}, {"report"})
+EVALUATION_FLOORS = ({"metrics"}, {"detection"}, {"cohort"}, {"report"})
 # What rooms of pure functions on arrays may import besides Python's own modules and the package's.
 PURE = {"numpy", "scipy", "cc3d", "skimage"}
-PURE_ROOMS = {"postprocessing": PURE, "evaluation/metrics": {*PURE, "surface_distance"}}
+PURE_ROOMS = {
+    "postprocessing": PURE,
+    "evaluation/metrics": {*PURE, "surface_distance"},
+    "evaluation/detection": PURE,
+}
 
 
 def dotted(file: Path) -> str:

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+import pandas as pd
+
 from nnunetv2_conflunet.evaluation.cohort.results import load_methods, without_formulas
 from nnunetv2_conflunet.evaluation.report.comparison import PAPER_METRICS, compare_methods
 from nnunetv2_conflunet.evaluation.report.comparison_tables import latex_table, markdown_tables
@@ -29,7 +31,10 @@ def compare(args: argparse.Namespace) -> None:
     print(text)
     if args.o is None:
         return
-    contents = text, latex_table(comparison), without_formulas(comparison.differences).to_csv(index=False)
+    table = comparison.differences
+    if comparison.detection is not None:
+        table = pd.concat([table, comparison.detection], ignore_index=True)
+    contents = text, latex_table(comparison), without_formulas(table).to_csv(index=False)
     write_texts({args.o / name: content for name, content in zip(FILES, contents, strict=True)})
     print(f"Wrote {FILES[0]}, {FILES[1]} and {FILES[2]} to {args.o}")
 
@@ -39,7 +44,8 @@ def _parser() -> argparse.ArgumentParser:
         "nnUNetv2_conflunet_compare",
         "Compare methods side by side, from the folders that nnUNetv2_conflunet_evaluate wrote: means, paired "
         "differences with 95 % bootstrap intervals over cases, paired t-tests and Wilcoxon signed-rank tests. The "
-        "p-values of each test are corrected by Holm's method over all comparisons in the table.",
+        "p-values of each test are corrected by Holm's method over all comparisons in the table. FROC and AP are "
+        "compared where every evaluation has them.",
     )
     add = parser.add_argument
     add("evaluations", type=Path, nargs="+", help="two or more folders of evaluations")

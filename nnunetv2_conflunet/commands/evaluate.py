@@ -4,11 +4,14 @@ import argparse
 from pathlib import Path
 
 from nnunetv2_conflunet.evaluation.cohort.cases import evaluate_pairs, expected_pairs, lesion_table
+from nnunetv2_conflunet.evaluation.cohort.confidences import check_tables, refuse_without_confidences
+from nnunetv2_conflunet.evaluation.cohort.detection import cases_left_out
 from nnunetv2_conflunet.evaluation.cohort.pairing import pair_folders
 from nnunetv2_conflunet.evaluation.cohort.parts import check_part, merge_parts, part_file, write_part
 from nnunetv2_conflunet.evaluation.cohort.results import result_files, write_results
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.evaluation.cohort.summary import summarize
+from nnunetv2_conflunet.evaluation.report.detection import print_detection
 from nnunetv2_conflunet.evaluation.report.tables import print_summary
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS
 from nnunetv2_conflunet.utilities.commands import add_num_processes, run_command
@@ -34,11 +37,15 @@ def evaluate(args: argparse.Namespace) -> None:
     output = args.o or args.prediction
     whole = args.merge or args.num_parts == 1
     require_writable(*(result_files(output) if whole else [part_file(output, args.part_id, args.num_parts)]))
+    if args.froc:
+        check_tables(expected_pairs(pairing, settings))
     if args.merge:
         expected = [pair.case for pair in expected_pairs(pairing, settings)]
         cases = merge_parts(output, args.num_parts, settings, expected)
     else:
         cases = evaluate_pairs(pairing, settings, args.np, slice(args.part_id, None, args.num_parts))
+    if args.froc:
+        refuse_without_confidences(cases_left_out({case.case: case.detection for case in cases}))
     if not whole:
         print(f"Wrote {write_part(output, args.part_id, args.num_parts, settings, cases)}; --merge joins the parts.")
         return
@@ -46,6 +53,7 @@ def evaluate(args: argparse.Namespace) -> None:
     summary = summarize(cases, lesions, settings, pairing)
     files = write_results(output, summary, cases, lesions)
     print_summary(summary, str(args.prediction))
+    print_detection(summary)
     print("Wrote " + ", ".join(map(str, files)))
 
 
@@ -61,7 +69,8 @@ def _parser() -> argparse.ArgumentParser:
     add("-o", type=Path, metavar="FOLDER", help="output folder (default: the folder of the predictions)")
     add("-djfile", type=Path, metavar="FILE", help="dataset.json (default: the one found near either folder)")
     add_num_processes(parser)
-    add_options(parser, EvaluationSettings, ("iou_threshold", "matching", "connectivity", "clu", "undefined"))
+    add_options(parser, EvaluationSettings, ("iou_threshold", "matching", "connectivity", "clu", "undefined", "beta"))
+    add("--froc", action="store_true", help="end if predictions lack the lesion tables that FROC and AP need")
     missing = parser.add_mutually_exclusive_group()
     add_options(missing, EvaluationSettings, ["missing"])
     missing.add_argument("--chill", action="store_true", help="leave out references without a prediction")

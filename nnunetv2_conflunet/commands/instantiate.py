@@ -20,6 +20,7 @@ SUMMED = (
     "n_voxels_reattached",
     "n_instances_removed",
     "n_voxels_removed",
+    "n_instances_below_confidence",
 )
 OF_CENTER_OFFSET = ("pieces", "heatmap_threshold", "window_mm", "min_prominence", "min_consistency", "top_k")
 
@@ -38,11 +39,12 @@ def instantiate_predictions(args: argparse.Namespace) -> int:
     reports, failures = instantiate_folder(
         folder, Path(args.o), settings, heads=heads, num_processes=args.np, overwrite=args.overwrite
     )
-    total = {key: sum(report[key] for report in reports.values()) for key in SUMMED}
+    total = {key: sum(report.get(key, 0) for report in reports.values()) for key in SUMMED}
     print(
         f"{len(reports)} cases, {total['n_instances']} instances, {total['n_instances_without_center']} of them "
         f"without a center. {total['n_voxels_reattached']} voxels were cut off and joined a neighbor. The size filter "
         f"removed {total['n_instances_removed']} instances ({total['n_voxels_removed']} voxels)."
+        + (f" {total['n_instances_below_confidence']} were below min_confidence." if settings.min_confidence else "")
     )
     return report_failures(failures, len(reports) + len(failures))
 
@@ -82,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         "--settings_from", type=Path, metavar="MODEL", help="take the settings of this model, or of a prediction by one"
     )
     for title, names in (
-        ("settings of all methods", ("method", "connectivity", *LIMITS)),
+        ("settings of all methods", ("method", "connectivity", *LIMITS, "min_confidence")),
         ("settings of center_offset", OF_CENTER_OFFSET),
         ("settings of acls", ("acls_preset",)),
         ("settings of watershed", ("h_maxima_mm",)),

@@ -127,6 +127,7 @@ def instances_of_case(output: CaseOutput, settings: InstantiationSettings) -> Ca
         labels=output.segmentation,
         probability=output.probability,
         center_scores=result.center_score,
+        confidences=result.confidence,
         connectivity=settings.connectivity,
     )
     return CaseInstances(output, settings, result, lesions)

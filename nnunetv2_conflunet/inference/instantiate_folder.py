@@ -47,6 +47,11 @@ def instantiate_folder(
     """
     prediction = PredictionFolder.open(folder, heads)
     prediction.check_method(settings.method)
+    if settings.min_confidence and not any(prediction.probability_file(case).is_file() for case in prediction.cases()):
+        raise InputError(
+            f"{prediction.heads_folder} holds no probabilities, which min_confidence {settings.min_confidence:g} "
+            "needs. Predict with --save_probabilities, or set it to 0."
+        )
     found = prediction.case_folder()
     if found.note:
         print(found.note)

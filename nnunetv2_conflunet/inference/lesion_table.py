@@ -1,4 +1,4 @@
-"""The lesion table: position, size and predicted confidence of each instance."""
+"""The lesion table: position, size and confidence of each instance."""
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ def lesion_table(
     labels: np.ndarray | None = None,
     probability: np.ndarray | None = None,
     center_scores: np.ndarray | None = None,
+    confidences: np.ndarray | None = None,
     connectivity: int = 26,
 ) -> pd.DataFrame:
     """Describe every instance of a map.
@@ -35,6 +36,7 @@ def lesion_table(
         labels: (X, Y, Z) the semantic segmentation.
         probability: (X, Y, Z) of the foreground.
         center_scores: (N,), that of instance i at i - 1, see :class:`Instantiation`.
+        confidences: likewise.
         connectivity: 6, 18 or 26 neighbors for `component` (in 2D 4, 8, 8).
 
     Returns:
@@ -50,11 +52,12 @@ def lesion_table(
           voxels and their neighbors outside (the "maximum 3D diameter" of PyRadiomics): the longest edge of a single
           voxel, n edges of n voxels in a row
         - `mean_probability`, `center_score`: NaN if not given
+        - `confidence`: how sure the instance is, see :func:`.instance_confidence`; NaN if not given
         - `component`: its connected component in the union of all instances, 1..; `confluent`: whether it shares the
           component with another instance
 
     Raises:
-        InputError: arrays are not on the grid of `geometry`, or there are fewer center scores than ids.
+        InputError: arrays are not on the grid of `geometry`, or there are fewer center scores or confidences than ids.
 
     >>> instances = np.zeros((3, 4, 5), int)
     >>> instances[1, 1:3, 1:3] = 1
@@ -88,8 +91,10 @@ def lesion_table(
         labels = check_shape(labels, geometry.shape, "labels", "geometry")[at].astype(np.int64)
     if probability is not None:
         probability = check_shape(probability, geometry.shape, "probability", "geometry")[at]
-    if center_scores is not None and len(center_scores) < ids.max(initial=0):
-        raise InputError(f"center_scores has {len(center_scores)} values but the highest id is {ids.max()}.")
+    center_score, confidence = (
+        unknown if values is None else _of_ids(values, ids, name)
+        for name, values in (("center_scores", center_scores), ("confidences", confidences))
+    )
 
     columns = {
         "id": ids.astype(np.int64),
@@ -105,7 +110,8 @@ def lesion_table(
         **_by_axis("extent_{}_mm", "ijk", extent_mm[:, file_axis.argmax(axis=1)]),
         "largest_diameter_mm": _diameters_mm(voxels, member, in_plane),
         "mean_probability": unknown if probability is None else np.bincount(member, probability, n) / n_voxels,
-        "center_score": unknown if center_scores is None else np.asarray(center_scores, float)[ids - 1],
+        "center_score": center_score,
+        "confidence": confidence,
         "component": component_of_id,
         "confluent": in_component[component_of_id] > 1,
     }
@@ -115,6 +121,12 @@ def lesion_table(
 def as_csv(table: pd.DataFrame) -> str:
     """The text of a lesion table as it is written to a file."""
     return table.to_csv(index=False, float_format="%.7g", na_rep="NaN")
+
+
+def _of_ids(values: np.ndarray, ids: np.ndarray, name: str) -> np.ndarray:
+    if len(values) < ids.max(initial=0):
+        raise InputError(f"{name} has {len(values)} values but the highest id is {ids.max()}.")
+    return np.asarray(values, float)[ids - 1]
 
 
 def _moved(index: np.ndarray, matrix: np.ndarray) -> np.ndarray:

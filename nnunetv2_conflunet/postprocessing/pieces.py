@@ -13,6 +13,8 @@ from nnunetv2_conflunet.postprocessing.voxels import Voxels, first_voxels, in_sc
 TIE_MM = 1e-6
 # Sites to look at first: seldom are more equally near.
 FIRST_SITES = 4
+# Without centers, the quantile of an instance's probability that ranks instances best (docs/metrics.md).
+CONFIDENCE_QUANTILE = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +49,7 @@ class Regions:
     n_reattached_voxels: int
 
     def painted(self, voxels: Voxels, kept: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """The int32 map of the instances that stay, and their (K,) centers.
+        """The int32 map of the instances that stay, and which of all do, (M,) bool.
 
         Args:
             voxels: those of all instances.
@@ -59,7 +61,7 @@ class Regions:
         instances = np.zeros(shape, np.int32)
         flat = np.ravel_multi_index(tuple(voxels.coordinates.T), shape)
         instances.reshape(-1)[flat[kept]] = np.cumsum(stays)[self.instance[kept] - 1]
-        return instances, self.center[stays]
+        return instances, stays
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,18 +73,56 @@ class Instantiation:
             the array is read in C order (last axis fastest), 0 is background.
         center_score: (N,) float32, of instance i at i - 1: the heatmap at the peak that claimed it, NaN for an instance
             without such a peak.
+        confidence: (N,) float32, see :func:`instance_confidence`; NaN without a probability.
         report: what happened: `method`, `n_voxels_foreground`, `n_centers` (found, with and without voxels),
             `n_instances`, `n_instances_without_center`, `n_pieces_merged`, `n_pieces_reattached`,
             `n_voxels_reattached`, `n_instances_removed`, `n_voxels_removed` and `removed_mm3` (`removed_mm2` in a
-            plane), the last three by the size filter. `n_instances` and `n_instances_without_center` count after it.
+            plane), these three by the size filter, and with `min_confidence` `n_instances_below_confidence`.
+            `n_instances` and `n_instances_without_center` count what is left.
 
-    >>> Instantiation(np.array([0, 1, 1], np.int32), np.array([np.nan], np.float32), {"n_instances": 1}).instances.max()
+    >>> unknown = np.array([np.nan], np.float32)
+    >>> Instantiation(np.array([0, 1, 1], np.int32), unknown, unknown, {"n_instances": 1}).instances.max()
     np.int32(1)
     """
 
     instances: np.ndarray
     center_score: np.ndarray
+    confidence: np.ndarray
     report: dict[str, Any]
+
+
+def instance_confidence(
+    instance: np.ndarray, probability: np.ndarray | None, center_score: np.ndarray | None = None
+) -> np.ndarray:
+    """How sure an instance is, for ranking: not calibrated, and comparable within one method only.
+
+    With centers, the mean probability times the height of the center, of which at most 1 counts, and 0 for an instance
+    without a center. Without centers, the 90th percentile of the probability (NumPy's, linear). `docs/metrics.md` says
+    how these were chosen.
+
+    Args:
+        instance: (V,) 1..M, the instance of each voxel; every one has a voxel.
+        probability: (V,) of the foreground at each voxel; None makes every confidence NaN.
+        center_score: (M,) height of each instance's center, NaN without one; None for a method without centers.
+
+    Returns:
+        (M,) float32 in [0, 1].
+
+    >>> instance_confidence(np.array([1, 1, 2]), np.array([0.5, 1.0, 0.8]), np.array([0.5, np.nan]))
+    array([0.375, 0.   ], dtype=float32)
+    """
+    size = np.bincount(instance, minlength=1)[1:]
+    if probability is None:
+        return np.full(len(size), np.nan, np.float32)
+    if center_score is not None:
+        mean = np.bincount(instance, probability, len(size) + 1)[1:] / size
+        return (mean * np.clip(np.nan_to_num(center_score), 0, 1)).astype(np.float32)
+    ordered = probability[np.lexsort((probability, instance))]
+    position = (size - 1) * CONFIDENCE_QUANTILE
+    below = position.astype(np.int64)
+    lower = np.cumsum(size) - size + below
+    upper = np.minimum(lower + 1, np.cumsum(size) - 1)
+    return (ordered[lower] + (position - below) * (ordered[upper] - ordered[lower])).astype(np.float32)
 
 
 def nearest_label(points_mm: np.ndarray, sites_mm: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """From the network's output to instances: one pipeline for all methods.
 
-centers -> assignment -> connected pieces -> re-attachment -> merging -> size filter -> ids 1..N in scan order. The
-methods differ in the first two stages, and only center-offset merges.
+centers -> assignment -> connected pieces -> re-attachment -> merging -> size and confidence filters -> ids 1..N in scan
+order. The methods differ in the first two stages, and only center-offset merges.
 """
 
 import warnings
@@ -16,7 +16,7 @@ from nnunetv2_conflunet.postprocessing.baselines.border_core import assign_by_co
 from nnunetv2_conflunet.postprocessing.baselines.watershed import assign_by_watershed
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
 from nnunetv2_conflunet.postprocessing.merging import merge_regions
-from nnunetv2_conflunet.postprocessing.pieces import Assignment, Instantiation, connected_regions
+from nnunetv2_conflunet.postprocessing.pieces import Assignment, Instantiation, connected_regions, instance_confidence
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.size_filter import large_enough
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
@@ -45,25 +45,23 @@ def instantiate(
     probability: np.ndarray | None = None,
     core: np.ndarray | None = None,
 ) -> Instantiation:
-    """Make instances of a semantic foreground; only the size filter removes any of it.
+    """Make instances of a semantic foreground; only the size filter and `min_confidence` remove any of it.
 
     Args:
         foreground: (X, Y, Z), (1, Y, X) or (Y, X) bool or integers; foreground is where it is not zero.
         spacing_mm: voxel size in mm along each axis of `foreground`; that of a first axis of length 1 plays no part.
         settings: the method and its parameters; None takes the defaults.
         heatmap: for ``center_offset``, see :func:`instantiate_center_offset`.
-        offsets_mm: likewise.
-        heads_box: likewise.
-        probability: for ``acls``, of the foreground, in [0, 1], shape of `foreground`.
+        offsets_mm, heads_box: likewise.
+        probability: of the foreground, in [0, 1], shape of `foreground`; for ``acls``, and for the confidences.
         core: for ``border_core``, bool or integers, shape of `foreground`; cores are where it is not zero.
 
     Raises:
-        InputError: an input that the method needs is missing; shapes that differ; NaN or infinite heads; probabilities
-            outside [0, 1]; a spacing that is not positive or of another length.
+        InputError: an input that the method or `min_confidence` needs is missing; shapes that differ; NaN or infinite
+            heads; probabilities outside [0, 1]; a spacing that is not positive or of another length.
 
-    >>> found = instantiate(np.eye(3) > 0, (1.0, 1.0), InstantiationSettings(method="cc"))
-    >>> int(found.instances.max()), found.report["n_instances"]
-    (1, 1)
+    >>> instantiate(np.eye(3) > 0, (1.0, 1.0), InstantiationSettings(method="cc")).report["n_instances"]
+    1
     """
     settings = settings or InstantiationSettings()
     mask = check_mask(foreground, "foreground")
@@ -74,6 +72,10 @@ def instantiate(
     connectivity = check_connectivity(settings.connectivity, mask.ndim)
     voxels = Voxels.of(mask)
     component = voxels.components(connectivity)
+    if probability is not None:
+        probability = check_shape(probability, shape, "probability", "foreground")[(0,) * flat]
+    elif settings.min_confidence:
+        raise InputError("min_confidence needs probability; predict with --save_probabilities, or set it to 0.")
 
     if settings.method == "center_offset":
         if heatmap is None or offsets_mm is None:
@@ -87,10 +89,8 @@ def instantiate(
     elif settings.method == "acls":
         if probability is None:
             raise InputError("Method acls needs probability; use cc without it.")
-        probability = check_shape(check_probability(probability), shape, "probability", "foreground")
-        assignment = assign_by_curvature(
-            voxels, component, probability[0] if flat else probability, spacing, PRESETS[settings.acls_preset]
-        )
+        preset = PRESETS[settings.acls_preset]
+        assignment = assign_by_curvature(voxels, component, check_probability(probability), spacing, preset)
     elif settings.method == "border_core":
         if core is None:
             raise InputError("Method border_core needs core; use cc without it.")
@@ -103,25 +103,27 @@ def instantiate(
         assignment = Assignment(np.zeros(len(voxels), np.int64), np.zeros(len(voxels)), np.zeros(0, np.float32))
 
     regions = connected_regions(voxels, assignment, connectivity, component)
-    n_pieces = len(regions.center)
-    if settings.method == "center_offset" and settings.merge is not None:
+    n_pieces, with_centers = len(regions.center), settings.method == "center_offset"
+    if with_centers and settings.merge is not None:
         regions = merge_regions(voxels, regions, heads, settings.merge, connectivity)
-    large, removed = large_enough(voxels, regions.instance, spacing, settings.limits)
-    instances, center = regions.painted(voxels, large, mask.shape)
+    score = np.append(np.float32(np.nan), assignment.scores)[regions.center].astype(np.float32)  # 0 is no center
+    inside = None if probability is None else probability[tuple(voxels.coordinates.T)]
+    confidence = instance_confidence(regions.instance, inside, score if with_centers else None)
+    sure = ~(confidence < settings.min_confidence) if settings.min_confidence else None
+    kept, removed = large_enough(voxels, regions.instance, spacing, settings.limits, sure)
+    instances, stays = regions.painted(voxels, kept, mask.shape)
     report = {
         "method": settings.method,
         "n_voxels_foreground": len(voxels),
         "n_centers": len(assignment.scores),
-        "n_instances": len(center),
-        "n_instances_without_center": int(np.count_nonzero(center == 0)),
+        "n_instances": int(np.count_nonzero(stays)),
+        "n_instances_without_center": int(np.count_nonzero(regions.center[stays] == 0)),
         "n_pieces_merged": n_pieces - len(regions.center),
         "n_pieces_reattached": regions.n_reattached_pieces,
         "n_voxels_reattached": regions.n_reattached_voxels,
         **removed,
     }
-    # Index 0 stands for no center.
-    score = np.append(np.float32(np.nan), assignment.scores)[center]
-    return Instantiation(instances.reshape(shape), score.astype(np.float32), report)
+    return Instantiation(instances.reshape(shape), score[stays], confidence[stays], report)
 
 
 def instantiate_center_offset(
@@ -184,6 +186,5 @@ def instantiate_center_offset(
         top_k=top_k,
         connectivity=connectivity,
     )
-    return instantiate(
-        foreground, spacing_mm, settings, heatmap=heatmap, offsets_mm=offsets_mm, heads_box=heads_box
-    ).instances
+    heads = {"heatmap": heatmap, "offsets_mm": offsets_mm, "heads_box": heads_box}
+    return instantiate(foreground, spacing_mm, settings, **heads).instances

@@ -40,6 +40,8 @@ class InstantiationSettings:
         min_volume_mm3: smaller instances are removed; does not act in a plane.
         min_extent_mm: instances shorter along any axis are removed.
         min_area_mm2: in a plane smaller instances are removed; does not act in a volume.
+        min_confidence: instances of lower confidence (:func:`.pieces.instance_confidence`) are removed, which needs the
+            probability; 0 keeps all.
         merge: center-offset: when touching pieces are one instance after all; None merges none.
 
     Raises:
@@ -70,6 +72,7 @@ class InstantiationSettings:
     min_volume_mm3: float = limit_option("min_volume_mm3")
     min_extent_mm: float = limit_option("min_extent_mm")
     min_area_mm2: float = limit_option("min_area_mm2")
+    min_confidence: float = option(0.0, "smallest confidence of an instance; needs probabilities; 0 keeps all")
     merge: MergeRule | None = None
 
     def __post_init__(self):
@@ -87,6 +90,7 @@ class InstantiationSettings:
         check_share(self.min_prominence, "min_prominence")
         check_not_negative(self.min_consistency, "min_consistency")
         check_top_k(self.top_k)
+        check_share(self.min_confidence, "min_confidence")
         for name in LIMITS:
             check_not_negative(getattr(self, name), name)
 

@@ -147,7 +147,11 @@ def filter_small_instances(
 
 
 def large_enough(
-    voxels: Voxels, labels: np.ndarray, spacing_mm: np.ndarray, limits: SizeLimits
+    voxels: Voxels,
+    labels: np.ndarray,
+    spacing_mm: np.ndarray,
+    limits: SizeLimits,
+    sure: np.ndarray | None = None,
 ) -> tuple[np.ndarray, dict[str, float]]:
     """Which voxels stay, (N,) bool, and a report of the others; see :func:`filter_small_instances`.
 
@@ -156,6 +160,8 @@ def large_enough(
         labels: (N,) the instance of each.
         spacing_mm: (dim,) voxel size.
         limits: of the size filter.
+        sure: (K,) bool by ascending instance, which of the large ones stay; the report then has
+            `n_instances_below_confidence`, the number of those that do not.
     """
     ids, n_voxels, first, last = sizes_and_boxes(voxels.coordinates, labels)
     large = limits.reached(n_voxels, last - first + 1, spacing_mm)
@@ -165,6 +171,9 @@ def large_enough(
         "n_voxels_removed": n_removed,
         f"removed_mm{voxels.dim}": float(n_removed * spacing_mm.prod()),
     }
+    if sure is not None:
+        report["n_instances_below_confidence"] = int(np.count_nonzero(large & ~sure))
+        large = large & sure
     return large[np.searchsorted(ids, labels)], report
 
 

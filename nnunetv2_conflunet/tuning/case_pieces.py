@@ -16,12 +16,12 @@ from scipy.sparse.csgraph import connected_components
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.evaluation.metrics.formulas import detection_metrics
 from nnunetv2_conflunet.evaluation.metrics.matching import match
-from nnunetv2_conflunet.evaluation.metrics.overlap import OverlapTable
+from nnunetv2_conflunet.evaluation.metrics.overlap import OverlapTable, with_predictions
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.merging import merge_pieces
 from nnunetv2_conflunet.postprocessing.piece_graph import PieceGraph, contacts_of
 from nnunetv2_conflunet.postprocessing.voxels import sizes_and_boxes
-from nnunetv2_conflunet.tuning.scoring import METRICS, CaseArrays, InstancesAtPoints, with_predictions
+from nnunetv2_conflunet.tuning.scoring import METRICS, CaseArrays, InstancesAtPoints
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import atomic_path
 

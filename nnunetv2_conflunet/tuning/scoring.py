@@ -8,7 +8,7 @@ import numpy as np
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.evaluation.metrics.formulas import detection_metrics
 from nnunetv2_conflunet.evaluation.metrics.matching import match
-from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground, OverlapTable
+from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground, OverlapTable, with_predictions
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, filter_small_instances
 from nnunetv2_conflunet.postprocessing.assignment import Assigner
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
@@ -139,21 +139,3 @@ class InstancesAtPoints:
         prediction = np.zeros_like(self.both.prediction)
         prediction[self.inside] = instance
         return OverlapTable.of(replace(self.both, prediction=prediction))
-
-
-def with_predictions(table: OverlapTable, kept: np.ndarray) -> OverlapTable:
-    """The table of the same maps without some of the predictions.
-
-    Args:
-        table: of all predictions.
-        kept: (P,) bool, which of them stay.
-    """
-    pairs = kept[table.pair_prediction]
-    return replace(
-        table,
-        prediction_ids=table.prediction_ids[kept],
-        prediction_voxels=table.prediction_voxels[kept],
-        pair_prediction=(np.cumsum(kept) - 1)[table.pair_prediction[pairs]],
-        pair_reference=table.pair_reference[pairs],
-        pair_voxels=table.pair_voxels[pairs],
-    )

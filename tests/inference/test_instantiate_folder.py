@@ -583,6 +583,29 @@ def test_maps_of_an_earlier_version_stay(monkeypatch, capsys, tmp_path, masks):
     assert "already done" not in capsys.readouterr().out
 
 
+def test_unsure_instances_are_removed(monkeypatch, capsys, tmp_path, ours):
+    every, sure = tmp_path / "every", tmp_path / "sure"
+    assert run(monkeypatch, "-i", ours, "-o", every) == 0
+    confidences = np.concatenate([pd.read_csv(every / f"{case}.csv")["confidence"] for case in CASES])
+    # Between two values, since the table has rounded ones.
+    values = np.unique(confidences)
+    lowest = float(values[len(values) // 2 - 1 : len(values) // 2 + 1].mean())
+    capsys.readouterr()
+    assert run(monkeypatch, "-i", ours, "-o", sure, "--min_confidence", lowest) == 0
+    n_below = np.count_nonzero(confidences < lowest)
+    assert 0 < n_below < len(confidences) and f"{n_below} were below min_confidence" in capsys.readouterr().out
+    for case in CASES:
+        kept = pd.read_csv(every / f"{case}.csv").query(f"confidence >= {lowest}")
+        assert pd.read_csv(sure / f"{case}.csv")["confidence"].tolist() == kept["confidence"].tolist()
+        assert ((read(sure, case) > 0) == np.isin(read(every, case), kept["id"])).all()
+
+
+def test_a_lowest_confidence_needs_probabilities(monkeypatch, capsys, tmp_path, masks):
+    assert run(monkeypatch, "-i", masks, "-o", tmp_path / "out", "-m", "cc", "--min_confidence", 0.5) == 1
+    assert "holds no probabilities, which min_confidence 0.5 needs. Predict with" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("room", [4096, 6 * 4096])
 def test_a_full_disk_leaves_cases_open_and_the_status_is_1(monkeypatch, capsys, disk, tmp_path, room):
     # Specks, which do not compress: each map takes more than a page.

@@ -16,7 +16,7 @@ COLUMNS = [
     *("centroid_world_x_mm", "centroid_world_y_mm", "centroid_world_z_mm", "world_convention"),
     *("bbox_min_i", "bbox_min_j", "bbox_min_k", "bbox_max_i", "bbox_max_j", "bbox_max_k"),
     *("extent_i_mm", "extent_j_mm", "extent_k_mm", "largest_diameter_mm"),
-    *("mean_probability", "center_score", "component", "confluent"),
+    *("mean_probability", "center_score", "confidence", "component", "confluent"),
 ]
 
 
@@ -156,6 +156,7 @@ def test_seventy_thousand_ids():
         ({"labels": np.ones((4, 5), int)}, r"labels has shape \(4, 5\)"),
         ({"probability": np.ones((4, 5, 7))}, r"probability has shape \(4, 5, 7\)"),
         ({"center_scores": np.zeros(0)}, "center_scores has 0 values but the highest id is 1"),
+        ({"confidences": np.zeros(0)}, "confidences has 0 values but the highest id is 1"),
     ],
 )
 def test_bad_input(change, message):

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
+from nnunetv2_conflunet.evaluation.cohort.detection import detection_of_case
 from nnunetv2_conflunet.evaluation.cohort.lesions import COLUMNS, describe_lesions
 from nnunetv2_conflunet.evaluation.cohort.pairing import Pair, Pairing
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
@@ -37,6 +38,7 @@ class CaseResult:
         sweep: rows of :meth:`.case.CaseEvaluation.sweep`.
         removed: what the size filter removed from the ``prediction`` and from the ``reference``.
         dim: number of axes of the image; 3 for results of an earlier version, which did not store it.
+        detection: from :func:`.detection_of_case`; empty in results of an earlier version.
         lesions: columns of :func:`.lesions.describe_lesions`; empty in a summary, whose table holds all cases.
     """
 
@@ -47,6 +49,7 @@ class CaseResult:
     sweep: list[dict[str, float]] = field(default_factory=list)
     removed: dict[str, dict[str, float]] = field(default_factory=dict)
     dim: int = 3
+    detection: dict[str, Any] = field(default_factory=dict)
     lesions: dict[str, list] = field(default_factory=dict)
 
     @classmethod
@@ -97,6 +100,7 @@ def evaluate_pair(pair: Pair, reader: type[BaseReaderWriter], settings: Evaluati
         sweep=evaluation.sweep(),
         removed=removed,
         dim=reference.ndim,
+        detection=detection_of_case(pair, evaluation),
         lesions=describe_lesions(pair.case, evaluation, geometry, distances),
     )
 

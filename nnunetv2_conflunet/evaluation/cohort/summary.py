@@ -8,12 +8,13 @@ import pandas as pd
 
 from nnunetv2_conflunet import __version__
 from nnunetv2_conflunet.evaluation.cohort.cases import CaseResult, case_table
+from nnunetv2_conflunet.evaluation.cohort.detection import summarize_detection
 from nnunetv2_conflunet.evaluation.cohort.pairing import Pairing
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.evaluation.metrics.accuracy import ACCURACIES, MEAN_ACCURACY, pooled_accuracy
 from nnunetv2_conflunet.evaluation.metrics.case import SWEPT
-from nnunetv2_conflunet.evaluation.metrics.formulas import COUNTS, detection_ratios, ratio
-from nnunetv2_conflunet.evaluation.metrics.published import FURTHER_COUNTS
+from nnunetv2_conflunet.evaluation.metrics.formulas import COUNTS, detection_ratios, f_beta_metrics, ratio
+from nnunetv2_conflunet.evaluation.metrics.published import FURTHER_COUNTS, NOT_PUBLISHED
 from nnunetv2_conflunet.postprocessing.size_filter import REMEDY
 
 
@@ -31,8 +32,9 @@ def summarize(
     Returns:
         ``metric_per_case``, ``mean``, ``std`` (ddof 1) and ``n`` (number of cases with a defined value, over which
         mean and std are taken) by metric, ``pooled`` (metrics of the summed counts), ``sweep`` (means over cases at
-        other IoU thresholds), ``strata``, ``removed`` (totals of the size filter), ``dim`` (2 if all images are 2D),
-        ``missing``, ``extra``, ``notes``, ``settings``, ``reader`` and ``version``.
+        other IoU thresholds), ``detection`` (see :func:`.summarize_detection`), ``strata``, ``removed`` (totals of the
+        size filter), ``dim`` (2 if all images are 2D), ``missing``, ``extra``, ``notes``, ``settings``, ``reader`` and
+        ``version``.
     """
     dim = 2 if all(case.dim == 2 for case in cases) else 3
     table = case_table(cases).drop(columns="case").astype(float)
@@ -44,10 +46,11 @@ def summarize(
         "mean": table.mean().to_dict(),
         "std": table.std(ddof=1).to_dict(),
         "n": table.count().to_dict(),
-        "pooled": pooled_metrics(table, lesions, published=settings.is_published),
+        "pooled": pooled_metrics(table, lesions, settings.beta, published=settings.is_published),
         "sweep": [
             {"iou_threshold": threshold, "mean": means[threshold], "n": defined[threshold]} for threshold in means
         ],
+        "detection": summarize_detection({case.case: case.detection for case in cases}),
         "strata": {
             "volume": strata_by_volume(lesions, settings.volume_bins_mm3, f"mm{dim}"),
             "confluence": strata_by_confluence(lesions),
@@ -64,12 +67,15 @@ def summarize(
     }
 
 
-def pooled_metrics(table: pd.DataFrame, lesions: pd.DataFrame, *, published: bool = False) -> dict[str, float]:
+def pooled_metrics(
+    table: pd.DataFrame, lesions: pd.DataFrame, beta: float | None = None, *, published: bool = False
+) -> dict[str, float]:
     """Metrics over the pooled lesions of all cases: from summed counts, volumes and matched pairs.
 
     Args:
         table: one row per case, one column per metric.
         lesions: the rows of all lesions.
+        beta: of F_beta; None leaves it out.
         published: whether the CLU metrics are the published ones, of which only the counts are pooled.
     """
     sums = table.sum()
@@ -85,6 +91,9 @@ def pooled_metrics(table: pd.DataFrame, lesions: pd.DataFrame, *, published: boo
         counts = [sums[f"{name}{suffix}"] for name in ("TP", "FP", "FN")]
         ratios = detection_ratios(*counts, *(chosen[name].astype(float).sum() for name in ("match_iou", "match_dice")))
         pooled |= {f"{name}{suffix}": ratios[name] for name in ("Precision", "Recall", "F1", "DSC_TP", "SQ", "PQ")}
+    if beta is not None:
+        left_out = NOT_PUBLISHED if published else ()
+        pooled |= {name: value for name, value in f_beta_metrics(pooled, beta).items() if name not in left_out}
     return {**pooled, "RQ": pooled["F1"], **pooled_accuracies(table)}
 
 

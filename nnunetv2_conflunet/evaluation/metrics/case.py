@@ -9,7 +9,7 @@ from nnunetv2_conflunet.evaluation.metrics.accuracy import accuracy_metrics
 from nnunetv2_conflunet.evaluation.metrics.confluence import find_confluent
 from nnunetv2_conflunet.evaluation.metrics.matching import Matches, match
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground, OverlapTable
-from nnunetv2_conflunet.evaluation.metrics.published import published_metrics
+from nnunetv2_conflunet.evaluation.metrics.published import NOT_PUBLISHED, published_metrics
 from nnunetv2_conflunet.evaluation.metrics.settings import CaseSettings
 from nnunetv2_conflunet.utilities.array_checks import check_spacing
 
@@ -64,6 +64,7 @@ def evaluate_case(
     matching: str = "paper",
     clu: str = "shared",
     undefined: str = "nan",
+    beta: float | None = None,
 ) -> dict[str, float]:
     """Lesion-level metrics of one case. ``docs/metrics.md`` defines every metric.
 
@@ -80,6 +81,7 @@ def evaluate_case(
         clu: ``"shared"`` or ``"eq3"`` (see :func:`.confluence.find_confluent`), or ``"published"``, which gives the
             metrics of the confluent lesion units as the authors' code does (:func:`.published.published_metrics`).
         undefined: ``"nan"``, ``"worst"`` or ``"authors"`` (see :func:`.formulas.apply_undefined_policy`).
+        beta: adds F_beta and F_beta_CLU (see :func:`.formulas.f_beta_metrics`); None does not.
 
     Returns:
         Counts (TP, FP, FN, n_prediction, n_reference, n_CLU, TP_CLU, ...), ratios in [0, 1] (Precision, Recall, F1,
@@ -96,7 +98,7 @@ def evaluate_case(
     >>> metrics["TP"], metrics["Recall"], metrics["n_CLU"], metrics["load_reference_mm3"]
     (1, 0.5, 2, 8.0)
     """
-    settings = CaseSettings(iou_threshold, matching, connectivity, clu, undefined)
+    settings = CaseSettings(iou_threshold, matching, connectivity, clu, undefined, beta)
     return assess(Foreground.of(prediction, reference), spacing_mm, settings).metrics
 
 
@@ -120,10 +122,12 @@ def assess(foreground: Foreground, spacing_mm: tuple[float, ...], settings: Case
         **formulas.merge_metrics(table),
         **accuracy_metrics(table),
     }
+    if settings.beta is not None:
+        metrics |= formulas.f_beta_metrics(metrics, settings.beta)
     metrics = formulas.apply_undefined_policy(metrics, settings.undefined)
     if settings.is_published:
-        # That code has conventions of its own for undefined ratios, and no SQ.
-        metrics = {name: metrics[name] for name in metrics if name != "SQ_CLU"}
+        # That code has conventions of its own for undefined ratios.
+        metrics = {name: metrics[name] for name in metrics if name not in NOT_PUBLISHED}
         metrics |= published_metrics(table, foreground, settings.iou_threshold)
     return CaseEvaluation(foreground, spacing, settings, table, matches, confluent, metrics)
 

@@ -1,6 +1,7 @@
 """Lesion-level metrics of one case from the overlap table, the matches and the confluent lesions."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -16,8 +17,9 @@ NORMALIZED_LOAD = 0.001
 
 SEMANTIC = ("DSC", "nDSC")
 CONFLUENT = ("Recall_CLU", "Precision_CLU", "F1_CLU", "DSC_TP_CLU", "SQ_CLU", "PQ_CLU")
+F_BETA = ("F_beta", "F_beta_CLU")
 RATIOS = (
-    *("Precision", "Recall", "F1", *SEMANTIC, "DSC_TP", "PQ", "SQ", "RQ", *CONFLUENT, "NSD"),
+    *("Precision", "Recall", "F1", *SEMANTIC, "DSC_TP", "PQ", "SQ", "RQ", *CONFLUENT, "NSD", *F_BETA),
     *(*ACCURACIES, MEAN_ACCURACY, *FURTHER_RATIOS),
 )
 DISTANCES = ("ASD_mm", "HD95_mm")
@@ -82,6 +84,26 @@ def detection_ratios(tp: float, fp: float, fn: float, iou_sum: float, dice_sum: 
         "RQ": f1,
         "PQ": sq * f1 if tp else f1,
     }
+
+
+def f_beta_metrics(counts: Mapping[str, float], beta: float) -> dict[str, float]:
+    """F_beta and F_beta_CLU, in which Recall weighs beta times as much as Precision (van Rijsbergen, 1979).
+
+    Args:
+        counts: TP, FP and FN, and the same of the confluent lesions.
+        beta: positive; 1 gives F1.
+
+    >>> counts = {"TP": 2, "FP": 6, "FN": 0, "TP_CLU": 0, "FP_CLU": 1, "FN_CLU": 0}
+    >>> f_beta_metrics(counts, beta=2.0)
+    {'F_beta': 0.625, 'F_beta_CLU': nan}
+    """
+    found = {}
+    for name, suffix in zip(F_BETA, ("", "_CLU"), strict=True):
+        tp, fp, fn = (counts[f"{count}{suffix}"] for count in ("TP", "FP", "FN"))
+        # Without a CLU there is nothing to find or to miss among them.
+        defined = not suffix or tp + fn
+        found[name] = ratio((1 + beta**2) * tp, (1 + beta**2) * tp + fp + beta**2 * fn) if defined else math.nan
+    return found
 
 
 def semantic_metrics(table: OverlapTable, n_voxels: int, voxel_mm3: float) -> dict[str, float]:
@@ -200,5 +222,5 @@ def apply_undefined_policy(metrics: dict[str, float], policy: str) -> dict[str, 
     if policy == "authors":
         filling |= dict.fromkeys(SEMANTIC, 1.0)
         if not metrics.get("n_CLU"):
-            filling |= dict.fromkeys(CONFLUENT, math.nan)
+            filling |= dict.fromkeys((*CONFLUENT, "F_beta_CLU"), math.nan)
     return {name: filling.get(name, value) if math.isnan(value) else value for name, value in metrics.items()}

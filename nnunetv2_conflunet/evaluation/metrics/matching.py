@@ -73,6 +73,28 @@ def best_pairs(table: OverlapTable) -> np.ndarray:
     return best
 
 
+def matching_groups(table: OverlapTable, iou_threshold: float = 0.1) -> list[np.ndarray]:
+    """Predictions that can compete, directly or through others, for a reference: ascending indices of each group.
+
+    Every prediction is in one group; one that could match no reference is alone. The groups are matched independently.
+
+    >>> from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground
+    >>> maps = np.array([[1, 1, 1, 2, 2, 0, 3]]), np.array([[7, 7, 7, 7, 7, 0, 0]])
+    >>> [group.tolist() for group in matching_groups(OverlapTable.of(Foreground.of(*maps)))]
+    [[0, 1], [2]]
+    """
+    group = _connected_groups(table, np.flatnonzero(table.pair_iou > iou_threshold))
+    return [members for _, members in groups(group[: len(table.prediction_ids)])]
+
+
+def _connected_groups(table: OverlapTable, candidates: np.ndarray) -> np.ndarray:
+    """(P + R,) the group of each prediction and then of each reference: those that a chain of pairs connects."""
+    n_prediction = len(table.prediction_ids)
+    n = n_prediction + len(table.reference_ids)
+    ends = table.pair_prediction[candidates], n_prediction + table.pair_reference[candidates]
+    return connected_components(coo_array((np.ones(len(candidates)), ends), shape=(n, n)), directed=False)[1]
+
+
 def _best_pair_per(owner: np.ndarray, iou: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     """For each owner, its candidate pair with the highest IoU, at a tie the first in the table."""
     order = candidates[np.lexsort((candidates, -iou[candidates], owner[candidates]))]
@@ -102,12 +124,9 @@ def _greedy(table: OverlapTable, iou: np.ndarray, candidates: np.ndarray) -> np.
 
 def _hungarian(table: OverlapTable, iou: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     # Instances not connected by a chain of overlaps cannot compete, so each connected group is solved separately.
-    n_prediction, n_reference = len(table.prediction_ids), len(table.reference_ids)
-    ends = table.pair_prediction[candidates], n_prediction + table.pair_reference[candidates]
-    graph = coo_array((np.ones(len(candidates)), ends), shape=(n_prediction + n_reference,) * 2)
-    _, group = connected_components(graph, directed=False)
+    group = _connected_groups(table, candidates)
     chosen = [candidates[:0]]
-    for _, members in groups(group[ends[0]]):
+    for _, members in groups(group[table.pair_prediction[candidates]]):
         pairs = candidates[members]
         _, row = np.unique(table.pair_prediction[pairs], return_inverse=True)
         _, column = np.unique(table.pair_reference[pairs], return_inverse=True)

@@ -19,6 +19,8 @@ FURTHER_RATIOS = tuple(
     for name in ("Recall_CLU", "Precision_CLU", "F1_CLU", "DSC_TP_CLU", "PQ_CLU")
 )
 FURTHER_COUNTS = tuple(f"{name}{suffix}" for suffix in FURTHER for name in ("n_CLU", "TP_CLU", "FN_CLU"))
+# CLU metrics that code does not have.
+NOT_PUBLISHED = ("SQ_CLU", "F_beta_CLU")
 # Added to denominators.
 EPSILON = 1e-6
 

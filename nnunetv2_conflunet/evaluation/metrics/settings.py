@@ -11,7 +11,7 @@ from nnunetv2_conflunet.evaluation.metrics.published import (
     PUBLISHED_CONNECTIVITY,
     PUBLISHED_MATCHING,
 )
-from nnunetv2_conflunet.utilities.array_checks import CONNECTIVITIES
+from nnunetv2_conflunet.utilities.array_checks import CONNECTIVITIES, check_positive
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.options import option
 
@@ -27,6 +27,7 @@ class CaseSettings:
         clu: definition of :func:`.confluence.find_confluent`; ``"published"`` also computes the metrics of the
             confluent lesion units as the authors' code does (:func:`.published.published_metrics`).
         undefined: policy of :func:`.formulas.apply_undefined_policy`.
+        beta: adds F_beta, see :func:`.formulas.f_beta_metrics`; None does not.
 
     Raises:
         InputError: a value out of range.
@@ -41,6 +42,7 @@ class CaseSettings:
         "shared", "definition of a confluent lesion unit, or the published CLU metrics", choices=CLU_DEFINITIONS
     )
     undefined: str = option("nan", "value of undefined ratios", choices=UNDEFINED_POLICIES)
+    beta: float | None = option(None, "add F_beta, in which recall weighs this many times as much as precision")
 
     def __post_init__(self) -> None:
         check_choice("matching rule", self.matching, MATCHING_RULES)
@@ -48,6 +50,8 @@ class CaseSettings:
         check_choice("policy for undefined ratios", self.undefined, UNDEFINED_POLICIES)
         if not 0 <= self.iou_threshold < 1:
             raise InputError(f"The IoU threshold is {self.iou_threshold}; it must be at least 0 and below 1.")
+        if self.beta is not None:
+            check_positive(self.beta, "beta")
         if self.is_published and self.matching != PUBLISHED_MATCHING:
             raise InputError(
                 f"The published CLU metrics use the matching rule '{PUBLISHED_MATCHING}', not '{self.matching}'."

@@ -7,7 +7,9 @@ import pandas as pd
 
 from nnunetv2_conflunet.evaluation.cohort.results import Method
 from nnunetv2_conflunet.evaluation.cohort.summary import pooled_accuracies
+from nnunetv2_conflunet.evaluation.detection.metrics import Cohort
 from nnunetv2_conflunet.evaluation.metrics.formulas import LOWER_IS_BETTER, RATIOS
+from nnunetv2_conflunet.evaluation.report.detection import cohort_of_cases, compare_detection
 from nnunetv2_conflunet.evaluation.report.differences import holm, paired_difference
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 
@@ -32,6 +34,7 @@ class Comparison:
         accuracies: method -> its :func:`.summary.pooled_accuracies` over the cases in common; empty if a method has
             none, as in evaluations of earlier versions.
         notes: for the reader.
+        detection: from :func:`.compare_detection` over the common cases; None unless every method has confidences.
     """
 
     methods: list[str]
@@ -41,6 +44,7 @@ class Comparison:
     differences: pd.DataFrame
     accuracies: dict[str, dict[str, float]]
     notes: list[str]
+    detection: pd.DataFrame | None = None
 
 
 def compare_methods(methods: list[Method], metrics: list[str], *, seed: int = 0) -> Comparison:
@@ -105,4 +109,13 @@ def compare_methods(methods: list[Method], metrics: list[str], *, seed: int = 0)
     accuracies = {method.name: pooled_accuracies(method.metrics.loc[common]) for method in methods}
     if not all(accuracies.values()):
         accuracies = {}
-    return Comparison([method.name for method in methods], list(metrics), means, n, table, accuracies, notes)
+    cohorts = cohorts_of(methods, common)
+    detection = compare_detection(cohorts, seed) if len(cohorts) == len(methods) else None
+    names = [method.name for method in methods]
+    return Comparison(names, list(metrics), means, n, table, accuracies, notes, detection)
+
+
+def cohorts_of(methods: list[Method], cases: list[str] | None = None) -> dict[str, Cohort]:
+    """The cohorts of the methods that have the confidences of all these cases, or of all their own, by their names."""
+    found = {method.name: cohort_of_cases(method.cases, cases or sorted(method.cases)) for method in methods}
+    return {name: cohort for name, cohort in found.items() if cohort is not None}

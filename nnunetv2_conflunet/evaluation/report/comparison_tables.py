@@ -4,11 +4,16 @@ import math
 
 from nnunetv2_conflunet.evaluation.metrics.formulas import DISTANCES, LOWER_IS_BETTER, RATIOS
 from nnunetv2_conflunet.evaluation.report.comparison import Comparison
+from nnunetv2_conflunet.evaluation.report.detection import HEADING, comparison_rows
 from nnunetv2_conflunet.evaluation.report.tables import ACCURACY_LABELS, ACCURACY_TITLE, heading, percent
 
 LATEX_ESCAPES = str.maketrans(
     {character: "\\" + character for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
+DETECTION = (
+    "In %, over the cases in every evaluation. The interval is a paired bootstrap over patients; there is no test, and "
+    "Holm's correction leaves these rows out."
 )
 FAMILY = "Holm's correction is over all comparisons in this table, separately for each test."
 
@@ -31,8 +36,10 @@ def markdown_tables(comparison: Comparison) -> str:
         f"Over the cases for which the metric is defined for both methods. {FAMILY}",
         _markdown(*difference_table(comparison)),
         *_accuracies(comparison),
-        *comparison.notes,
     ]
+    if comparison.detection is not None:
+        parts += [f"## {HEADING}", DETECTION, _markdown(*comparison_rows(comparison.detection))]
+    parts += comparison.notes
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,16 +1,24 @@
 """The report of evaluations: one self-contained HTML page."""
 
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 
 from nnunetv2_conflunet.evaluation.cohort.results import LESIONS_FILE, Method, read_csv
 from nnunetv2_conflunet.evaluation.cohort.summary import pooled_accuracies
+from nnunetv2_conflunet.evaluation.detection.metrics import NAMES
 from nnunetv2_conflunet.evaluation.report import figures
 from nnunetv2_conflunet.evaluation.report.case_views import STATUS_COLORS, case_view
-from nnunetv2_conflunet.evaluation.report.comparison import PAPER_METRICS, compare_methods
+from nnunetv2_conflunet.evaluation.report.comparison import PAPER_METRICS, Comparison, cohorts_of, compare_methods
 from nnunetv2_conflunet.evaluation.report.comparison_tables import FAMILY, accuracy_table, difference_table
+from nnunetv2_conflunet.evaluation.report.detection import (
+    comparison_rows,
+    detection_curves,
+    detection_rows,
+    detection_text,
+)
 from nnunetv2_conflunet.evaluation.report.tables import (
     ACCURACY_TITLE,
     PRINTED_NUMBERS,
@@ -43,6 +51,7 @@ def make_report(methods: list[Method], *, images: Path | None = None, n_cases: i
             missing.
     """
     notes, tests = [f"{method.name}: {note}" for method in methods for note in method.summary["notes"]], None
+    comparison = None
     if len(methods) > 1:
         comparison = compare_methods(methods, list(PAPER_METRICS))
         notes += comparison.notes
@@ -58,6 +67,7 @@ def make_report(methods: list[Method], *, images: Path | None = None, n_cases: i
         tests_text=f"Over the cases for which the metric is defined for both methods. {FAMILY}",
         accuracy=_accuracy_table(methods),
         accuracy_title=ACCURACY_TITLE,
+        detection=_detection(methods, comparison),
         figures=_figures(methods),
         confluence=_strata_table(methods, "confluence"),
         key=[(name, STATUS_COLORS[name], text) for name, text in KEY],
@@ -93,6 +103,28 @@ def _accuracy_table(methods: list[Method]) -> dict[str, list] | None:
     if not all(accuracies.values()):
         return None
     return dict(zip(("header", "rows"), accuracy_table(accuracies), strict=True))
+
+
+def _detection(methods: list[Method], comparison: Comparison | None) -> dict[str, Any]:
+    """Texts, tables and figure of the detection over confidence; nothing where no evaluation has it."""
+    by_text: dict[str, list[str]] = {}
+    for method in methods:
+        by_text.setdefault(detection_text(method.summary), []).append(method.name)
+    named = [f"{', '.join(names)}: {text}" for text, names in by_text.items() if text]
+    texts = named if len(by_text) > 1 else [text for text in by_text if text]
+    cohorts = cohorts_of(methods)
+    if not cohorts:
+        return {"texts": texts}
+    rows = {
+        method.name: {row[0]: f"{row[1]} ({row[2]})" for row in detection_rows(method.summary)} for method in methods
+    }
+    header = ["metric, % (95 % interval)", *(name for name in rows if rows[name])]
+    table = {"header": header, "rows": [[name, *(of[name] for of in rows.values() if of)] for name in NAMES]}
+    tests = None
+    if comparison is not None and comparison.detection is not None:
+        tests = dict(zip(("header", "rows"), comparison_rows(comparison.detection), strict=True))
+    source = figures.as_data_uri(detection_curves(cohorts))
+    return {"texts": texts, "table": table, "tests": tests, "source": source}
 
 
 def _strata_table(methods: list[Method], kind: str) -> dict[str, list]:

@@ -8,14 +8,14 @@ from rich.table import Table
 
 from nnunetv2_conflunet.evaluation.cohort.settings import ADDED
 from nnunetv2_conflunet.evaluation.metrics.accuracy import ACCURACIES, MEAN_ACCURACY
-from nnunetv2_conflunet.evaluation.metrics.formulas import DISTANCES, RATIOS
+from nnunetv2_conflunet.evaluation.metrics.formulas import DISTANCES, F_BETA, RATIOS
 from nnunetv2_conflunet.evaluation.metrics.published import FURTHER, FURTHER_RATIOS
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS, SizeLimits
 
 # Ratios in the order of the paper's table, followed by additional ones.
 PRINTED_RATIOS = (
     *("Precision", "Recall", "F1", "Recall_CLU", "Precision_CLU", "F1_CLU"),
-    *("DSC", "nDSC", "DSC_TP", "DSC_TP_CLU", "PQ", "SQ", "RQ", "PQ_CLU", "NSD", *FURTHER_RATIOS),
+    *("DSC", "nDSC", "DSC_TP", "DSC_TP_CLU", "PQ", "SQ", "RQ", "PQ_CLU", "NSD", *F_BETA, *FURTHER_RATIOS),
 )
 PRINTED_NUMBERS = (
     *("DiC", "count_difference", "n_reference", "n_prediction", "TP", "FP", "FN", "n_CLU", "TP_CLU"),
@@ -136,5 +136,6 @@ def describe_settings(summary: dict) -> str:
     return (
         f"{summary['n_cases']} cases; matching '{settings['matching']}', IoU > {settings['iou_threshold']:g}; CLU "
         f"'{settings['clu']}', connectivity {connectivity}; undefined ratios '{settings['undefined']}'; "
+        + (f"beta {settings['beta']:g}; " if settings["beta"] is not None else "")
         + (f"instances below {limits} removed: {removed}." if summary["removed"] else "no size filter.")
     )

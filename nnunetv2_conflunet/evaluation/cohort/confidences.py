@@ -1,0 +1,87 @@
+"""The confidences of predicted lesions, from the lesion table beside an instance map."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from nnunetv2_conflunet.evaluation.cohort.pairing import Pair
+from nnunetv2_conflunet.utilities.errors import InputError, join_faults, list_some
+
+COLUMN = "confidence"
+REMEDY = (
+    "Prediction writes such a table; for maps without one, nnUNetv2_conflunet_instantiate --overwrite does, from a "
+    "prediction made with --save_probabilities"
+)
+
+
+def table_of(pair: Pair) -> Path | None:
+    """The lesion table beside the predicted map of a case; None without a prediction."""
+    return None if pair.prediction is None else pair.prediction.parent / f"{pair.case}.csv"
+
+
+def read_confidences(table: Path) -> pd.Series:
+    """The confidence of each lesion, by its id.
+
+    Raises:
+        InputError: there is no table, or it does not give every lesion that it lists a confidence.
+    """
+    if not table.is_file():
+        raise InputError("there is no lesion table beside the map")
+    try:
+        content = pd.read_csv(table)
+    except (OSError, ValueError) as error:
+        raise InputError(f"the lesion table cannot be read ({type(error).__name__})") from error
+    if "id" not in content or COLUMN not in content:
+        raise InputError(f"the lesion table has no column {COLUMN}")
+    confidence = pd.to_numeric(content[COLUMN], errors="coerce").astype(float)
+    if unknown := content["id"][~np.isfinite(confidence)].tolist():
+        raise InputError(f"the lesion table has no confidence of the lesions {list_some(unknown)}")
+    if content["id"].duplicated().any():
+        raise InputError("the lesion table lists a lesion twice")
+    return pd.Series(confidence.to_numpy(), index=content["id"].to_numpy())
+
+
+def confidences_of(pair: Pair, ids: np.ndarray) -> np.ndarray:
+    """(P,) float64, the confidence of each predicted lesion of a case.
+
+    Args:
+        pair: the files of the case; without a prediction there are no lesions.
+        ids: (P,) those of the map that count.
+
+    Raises:
+        InputError: as :func:`read_confidences`, or the table lacks a lesion of the map.
+    """
+    table = table_of(pair)
+    if table is None:
+        return np.zeros(0)
+    confidences = read_confidences(table)
+    if lacking := [int(i) for i in ids if i not in confidences.index]:
+        raise InputError(f"the lesion table lacks the lesions {list_some(lacking)} of the map")
+    return confidences.loc[ids].to_numpy()
+
+
+def refuse_without_confidences(faults: dict[str, str]) -> None:
+    """Raise an InputError that names the cases without usable confidences, if there are any, and what to do.
+
+    >>> refuse_without_confidences({})
+    """
+    if faults:
+        raise InputError(f"FROC and AP need the confidence of every predicted lesion. {join_faults(faults)}. {REMEDY}.")
+
+
+def check_tables(pairs: list[Pair]) -> None:
+    """Refuse predictions without usable lesion tables before any map is read.
+
+    Raises:
+        InputError: it names the cases, what is wrong, and what to do.
+    """
+    faults = {}
+    for pair in pairs:
+        table = table_of(pair)
+        try:
+            if table is not None:
+                read_confidences(table)
+        except InputError as error:
+            faults[pair.case] = str(error)
+    refuse_without_confidences(faults)

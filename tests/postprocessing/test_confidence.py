@@ -1,0 +1,77 @@
+"""The confidence of instances, and the filter that it is for."""
+
+import numpy as np
+import pytest
+
+from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate
+from nnunetv2_conflunet.postprocessing.pieces import instance_confidence
+from nnunetv2_conflunet.utilities.errors import InputError
+
+UNFILTERED = {"min_volume_mm3": 0, "min_extent_mm": 0}
+
+
+def test_with_centers_it_is_the_mean_times_the_height_of_the_center():
+    instance, probability = np.array([1, 1, 2, 3, 4]), np.array([0.6, 0.8, 0.9, 0.5, 0.7])
+    # A height above 1 counts as 1, and an instance without a center has no height.
+    found = instance_confidence(instance, probability, np.array([0.5, 1.2, -0.1, np.nan]))
+    assert found.tolist() == pytest.approx([0.35, 0.9, 0, 0])
+
+
+def test_without_centers_it_is_the_90th_percentile():
+    rng = np.random.default_rng(0)
+    instance = rng.permutation(np.repeat(np.arange(1, 30), rng.integers(1, 25, 29)))
+    probability = rng.random(len(instance)).astype(np.float32)
+    expected = [np.percentile(probability[instance == i], 90) for i in range(1, 30)]
+    assert instance_confidence(instance, probability).tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_without_a_probability_it_is_unknown():
+    assert np.isnan(instance_confidence(np.array([1, 2]), None, np.ones(2))).tolist() == [True, True]
+    assert instance_confidence(np.zeros(0, int), None).shape == (0,)
+    assert instance_confidence(np.zeros(0, int), np.zeros(0)).shape == (0,)
+    assert instance_confidence(np.zeros(0, int), np.zeros(0), np.zeros(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("shape", [(3, 12), (1, 3, 12), (2, 3, 12)])
+def test_unsure_instances_are_removed_after_the_size_filter(shape):
+    probability = np.zeros(shape)
+    probability[..., 0:3], probability[..., 4:7], probability[..., 8] = 0.9, 0.6, 0.95
+    settings = {"method": "cc", "min_volume_mm3": 0, "min_extent_mm": 2}
+    spacing_mm = (2.0, 1.0, 1.0)[-len(shape) :]
+
+    def make(**more):
+        chosen = InstantiationSettings(**settings, **more)
+        return instantiate(probability > 0, spacing_mm, chosen, probability=probability)
+
+    every, sure = make(), make(min_confidence=0.7)
+    assert every.confidence.tolist() == pytest.approx([0.9, 0.6])
+    assert sure.confidence.tolist() == pytest.approx([0.9])
+    assert np.unique(sure.instances[..., 0:3]).tolist() == [1] and not sure.instances[..., 3:].any()
+    # The third is too short; the size filter has it.
+    assert (sure.report["n_instances_removed"], sure.report["n_instances_below_confidence"]) == (1, 1)
+    assert sure.report["n_instances"] == 1 and "n_instances_below_confidence" not in every.report
+
+
+def test_center_offset_knows_the_confidence_only_with_a_probability():
+    foreground, heatmap, offsets_mm = np.ones((1, 6), bool), np.zeros((1, 6)), np.zeros((2, 1, 6))
+    heatmap[0, [1, 4]] = 0.8, 0.5
+    probability = np.full((1, 6), 0.75)
+    heads = {"heatmap": heatmap, "offsets_mm": offsets_mm}
+    settings = InstantiationSettings(**UNFILTERED)
+    found = instantiate(foreground, (1, 1), settings, **heads, probability=probability)
+    assert found.confidence.tolist() == pytest.approx([0.6, 0.375])
+    assert np.isnan(instantiate(foreground, (1, 1), settings, **heads).confidence).all()
+    settings = InstantiationSettings(**UNFILTERED, min_confidence=0.5)
+    found = instantiate(foreground, (1, 1), settings, **heads, probability=probability)
+    assert found.instances.tolist() == [[1, 1, 1, 0, 0, 0]] and found.center_score.tolist() == pytest.approx([0.8])
+    with pytest.raises(InputError, match="min_confidence needs probability"):
+        instantiate(foreground, (1, 1), settings, **heads)
+
+
+def test_settings_of_an_earlier_version_keep_every_instance():
+    stored = InstantiationSettings().to_dict()
+    del stored["min_confidence"]
+    assert InstantiationSettings.from_dict(stored).min_confidence == 0
+    for value in (-0.1, 1, np.nan):
+        with pytest.raises(InputError, match="min_confidence is"):
+            InstantiationSettings(min_confidence=value)
