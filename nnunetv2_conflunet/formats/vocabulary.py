@@ -21,6 +21,7 @@ DESCRIPTIONS = {
     "largest_diameter_mm": "Largest distance between two points of the surface.",
     "mean_probability": "Mean predicted probability of the foreground.",
     "center_score": "Height of the predicted heatmap at the center.",
+    "confidence": "How sure the lesion is, from 0 to 1, for ranking; not calibrated.",
     "component": "Connected component of the union of all lesions.",
     "confluent": "Whether another lesion shares the component.",
 }

@@ -32,11 +32,12 @@ def test_without_a_probability_it_is_unknown():
     assert instance_confidence(np.zeros(0, int), np.zeros(0), np.zeros(0)).shape == (0,)
 
 
+@pytest.mark.parametrize("method", ["cc", "watershed"])
 @pytest.mark.parametrize("shape", [(3, 12), (1, 3, 12), (2, 3, 12)])
-def test_unsure_instances_are_removed_after_the_size_filter(shape):
+def test_unsure_instances_are_removed_after_the_size_filter(shape, method):
     probability = np.zeros(shape)
     probability[..., 0:3], probability[..., 4:7], probability[..., 8] = 0.9, 0.6, 0.95
-    settings = {"method": "cc", "min_volume_mm3": 0, "min_extent_mm": 2}
+    settings = {"method": method, "min_volume_mm3": 0, "min_extent_mm": 2}
     spacing_mm = (2.0, 1.0, 1.0)[-len(shape) :]
 
     def make(**more):

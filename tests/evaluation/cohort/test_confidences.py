@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from nnunetv2_conflunet.commands import compare as compare_command
 from nnunetv2_conflunet.commands import evaluate as command
 from nnunetv2_conflunet.evaluation.cohort.confidences import read_confidences
-from nnunetv2_conflunet.evaluation.report.comparison import load_methods
+from nnunetv2_conflunet.evaluation.cohort.results import load_methods
 from nnunetv2_conflunet.evaluation.report.report import make_report
 from nnunetv2_conflunet.utilities.errors import InputError
 

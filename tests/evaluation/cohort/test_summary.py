@@ -65,14 +65,15 @@ def test_images_without_any_instance_are_left_out_of_pooled_accuracies():
 
 
 def test_published_metrics_are_averaged_and_only_their_counts_are_pooled(planes, capsys):
-    summary, cases = evaluate(planes, "--clu", "published", "--surface")
+    summary, cases = evaluate(planes, "--clu", "published", "--surface", "--beta", "2")
     assert cases["n_CLU"].tolist() == cases["n_CLU_tier_1_conn_26"].tolist() == [4, 4, 0]
     assert cases["Recall_CLU"].tolist() == [4 / 4.000001, 1 / 4.000001, 1]
     # Without a CLU the published code has no Dice; its means leave that case out, with any policy.
     assert summary["n"]["DSC_TP_CLU"] == summary["n"]["DSC_TP_CLU_conn_26"] == 2 and summary["n"]["PQ_CLU_tier_1"] == 3
     pooled = summary["pooled"]
     assert (pooled["TP_CLU"], pooled["FN_CLU_tier_1"], pooled["n_CLU_conn_26"]) == (5, 3, 8)
-    assert not {"Recall_CLU", "PQ_CLU", "SQ_CLU", "Recall_CLU_tier_1"} & set(pooled) and "Recall" in pooled
+    assert not {"Recall_CLU", "PQ_CLU", "SQ_CLU", "F_beta_CLU", "Recall_CLU_tier_1"} & set(pooled)
+    assert {"Recall", "F_beta"} <= set(pooled)
     assert "CLU 'published', connectivity 6 and 26" in describe_settings(summary)
     out = capsys.readouterr().out
     assert "Recall_CLU_tier_1_conn_26 (%)" in out and "n_CLU_tier_1 " in out
