@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = (
     {"utilities"},
     {"imageio", "networks"},
-    {"postprocessing", "preprocessing"},
+    {"pictures", "postprocessing", "preprocessing"},
     {"evaluation", "formats", "inference", "nnunet_plugin", "simulation"},
     {"trainers", "tuning"},
     {"commands", "nnunet_ext"},

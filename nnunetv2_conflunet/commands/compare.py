@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from nnunetv2_conflunet.evaluation.cohort.results import load_methods, without_formulas
+from nnunetv2_conflunet.evaluation.cohort.results import load_methods
 from nnunetv2_conflunet.evaluation.report.comparison import PAPER_METRICS, compare_methods
 from nnunetv2_conflunet.evaluation.report.comparison_tables import latex_table, markdown_tables
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.files import write_texts
 from nnunetv2_conflunet.utilities.options import make_parser
+from nnunetv2_conflunet.utilities.spreadsheets import without_formulas
 from nnunetv2_conflunet.utilities.writable import require_writable
 
 FILES = "comparison.md", "comparison.tex", "comparison.csv"

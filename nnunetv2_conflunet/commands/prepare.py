@@ -1,10 +1,15 @@
 """The command ``nnUNetv2_conflunet_prepare``."""
 
 import argparse
+from functools import partial
+from pathlib import Path
 
 from nnunetv2.configuration import default_num_processes
 
 from nnunetv2_conflunet.postprocessing.baselines.border_core import BorderCoreSettings
+from nnunetv2_conflunet.preprocessing.annotation.cases import examine_case
+from nnunetv2_conflunet.preprocessing.annotation.kinds import SlipLimits, count_slips, describe_counts
+from nnunetv2_conflunet.preprocessing.annotation.report import MARKS, annotation_files, write_annotations
 from nnunetv2_conflunet.preprocessing.border_core import write_border_core_dataset
 from nnunetv2_conflunet.preprocessing.configurations import plans_file, preprocessed_configurations
 from nnunetv2_conflunet.preprocessing.conversion import write_instances_from_labels, write_labels_from_instances
@@ -13,10 +18,10 @@ from nnunetv2_conflunet.preprocessing.paper_configuration import NAME, add_paper
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
 from nnunetv2_conflunet.utilities.array_checks import CONNECTIVITIES
 from nnunetv2_conflunet.utilities.commands import run_command
-from nnunetv2_conflunet.utilities.errors import list_some
-from nnunetv2_conflunet.utilities.nnunet_folders import RAW, dataset_name, nnunet_folder
+from nnunetv2_conflunet.utilities.errors import InputError, list_some
+from nnunetv2_conflunet.utilities.nnunet_folders import PREPROCESSED, RAW, dataset_name, is_set, nnunet_folder
 from nnunetv2_conflunet.utilities.options import add_options, chosen, make_parser
-from nnunetv2_conflunet.utilities.writable import require_writable
+from nnunetv2_conflunet.utilities.writable import refuse_foreign, require_writable
 
 OF_BORDER = "border_"
 
@@ -32,6 +37,7 @@ def prepare(args: argparse.Namespace) -> None:
     name, labels = dataset.folder.name, dataset.label_manager()
     for note in dataset.check_folders():
         print(note)
+    limits, annotations = SlipLimits(**chosen(SlipLimits, args)), _annotations_folder(args, name)
     if args.paper_configuration:
         require_writable(plans_file(name, args.p))
     if args.labels_from_instances:
@@ -44,8 +50,15 @@ def prepare(args: argparse.Namespace) -> None:
 
     cases = dataset.require_instances(list(dataset.training_cases()))
     check = InstanceCheck.of(type(dataset.reader()), labels)
-    check.check(cases, args.np)
+    look = partial(examine_case, limits=limits, views_per_kind=args.annotation_pictures)
+    found = check.check(cases, args.np, look)
     print(f"{len(cases)} instance maps match their labels.")
+    counts = describe_counts(count_slips(of_case.slips) for of_case in found.values())
+    print(f"Annotation check: {counts or 'nothing found'}")
+    if annotations is not None:
+        images = {case: files[0] for case, files in dataset.training_images().items()}
+        write_annotations(annotations, name, found, cases, images, check.reader, args.annotation_pictures, args.np)
+        print(f"All findings: {', '.join(map(str, annotation_files(annotations)))}")
     if args.border_core is not None:
         return _write_border_core(dataset, args)
     if args.paper_configuration:
@@ -77,6 +90,22 @@ def _write_border_core(dataset: RawDataset, args: argparse.Namespace) -> None:
     )
 
 
+def _annotations_folder(args: argparse.Namespace, dataset: str) -> Path | None:
+    """Where to write the findings about annotations; None if no folder is known."""
+    if args.annotation_pictures < 0:
+        raise InputError(f"--annotation_pictures is {args.annotation_pictures}; give 0 or more.")
+    folder = args.annotations
+    if folder is None and is_set(PREPROCESSED):
+        folder = nnunet_folder(PREPROCESSED) / dataset / "annotation_check"
+    if folder is None:
+        print("nnUNet_preprocessed is not set, so findings about annotations are not written; name a --annotations.")
+        return None
+    require_writable(*annotation_files(folder))
+    for file, mark in zip(annotation_files(folder), MARKS, strict=True):
+        refuse_foreign(file, mark, "an annotation check by this command")
+    return folder
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "nnUNetv2_conflunet_prepare",
@@ -88,6 +117,10 @@ def _parser() -> argparse.ArgumentParser:
     add("-p", default="nnUNetPlans", help="name of the plans")
     add("-c", nargs="+", help="configurations (default: all that are preprocessed)")
     add("-np", type=int, default=default_num_processes, help="number of worker processes")
+    text = "folder for the findings about annotations (default: annotation_check in the dataset's preprocessed folder)"
+    add("--annotations", type=Path, metavar="FOLDER", help=text)
+    add("--annotation_pictures", type=int, default=15, help="findings of each kind that are shown on the page")
+    add_options(parser, SlipLimits)
     text = f"also write the configuration {NAME}, with patch, batch and network of the paper, into the plans"
     add("--paper_configuration", action="store_true", help=text)
     add("--labels_from_instances", action="store_true", help="first write labelsTr: the foreground of instancesTr")

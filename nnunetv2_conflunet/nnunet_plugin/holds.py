@@ -122,7 +122,7 @@ HOLDS = (
          parameters="data new_shape current_spacing new_spacing is_seg order ...",
          behavior="both grids cover the same extent"),
     Hold("chunks of preprocessed files", "nnunetv2.training.dataloading.nnunet_dataset:comp_blosc2_params",
-         "instance maps that load as fast as labels", "preprocessing.preprocessed",
+         "instance maps that load as fast as labels", "preprocessing.instance_map",
          parameters="image_size patch_size bytes_per_pixel ...", behavior="blocks and chunks begin with the channel"),
     Hold("cases of a raw dataset", "nnunetv2.utilities.utils", "instancesTr of each training case",
          "preprocessing.raw_dataset", methods={"get_identifiers_from_splitted_dataset_folder": "folder file_ending",

@@ -1,11 +1,13 @@
 """One instance map: checked against its label, then brought to the grid of nnU-Net's preprocessed segmentation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetBaseDataset, nnUNetDatasetBlosc2
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from scipy.ndimage import binary_erosion, find_objects
 from scipy.spatial import cKDTree
@@ -13,10 +15,12 @@ from scipy.spatial import cKDTree
 from nnunetv2_conflunet.imageio import Geometry, declared_labels, read_instances, read_labels, refuse_other_grid
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase
 from nnunetv2_conflunet.utilities.errors import InputError, list_lines, list_some
+from nnunetv2_conflunet.utilities.files import atomic_path
 from nnunetv2_conflunet.utilities.parallel import try_cases
 
 # Instance maps travel through nnU-Net's data loader as int16.
 MAX_INSTANCES = np.iinfo(np.int16).max
+Look: TypeAlias = Callable[[np.ndarray, Geometry], Any]
 CHANGED_LABEL = "The label was changed after preprocessing: run nnUNetv2_plan_and_preprocess again."
 
 
@@ -39,23 +43,29 @@ class InstanceCheck:
         """The check for a dataset with this reader and these labels."""
         return cls(reader, tuple(labels.foreground_labels), declared_labels(labels.label_dict))
 
-    def check(self, cases: list[RawCase], num_processes: int) -> None:
+    def check(self, cases: list[RawCase], num_processes: int, look: Look | None = None) -> dict[str, Any]:
         """Check that every label is valid and that every instance map matches its label.
 
         Args:
             cases: the cases to check; their instance maps exist.
             num_processes: worker processes.
+            look: called with each map, (X, Y, Z) ids, and its geometry, since the map has been read anyway.
+
+        Returns:
+            What `look` returned, by case.
 
         Raises:
             InputError: names every case without a label, or else every faulty case and its fault: an unreadable file,
                 values that dataset.json does not declare or that are not ids, a size, spacing, origin or direction that
                 differs from the label's, or voxels that differ from the label's foreground.
         """
-        for_each_case(self.check_case, cases, num_processes, "Checking instances")
+        seen = for_each_case(self.check_case, cases, num_processes, "Checking instances", look)
+        return dict(zip([case.case for case in cases], seen, strict=True))
 
-    def check_case(self, case: RawCase) -> None:
-        """Raise an InputError that says what is wrong with one case."""
-        self.read(case)
+    def check_case(self, case: RawCase, look: Look | None = None) -> Any:
+        """Raise an InputError that says what is wrong with one case; else return what `look` does."""
+        instances, properties = self.read(case)
+        return None if look is None else look(instances, Geometry.from_properties(instances.shape, properties))
 
     def read(self, case: RawCase) -> tuple[np.ndarray, dict]:
         """The instance map of a case that passes the check, and its properties; see :func:`.read_instances`.
@@ -105,6 +115,20 @@ def for_each_case(
         listed = list_lines([f"{case}: {fault}" for case, fault in faults.items()])
         raise InputError(f"{len(faults)} of {len(cases)} cases cannot be used:\n{listed}")
     return list(results.values())
+
+
+def save_map(
+    prepared: np.ndarray, path: Path, dataset_class: type[nnUNetBaseDataset], patch_size: Sequence[int]
+) -> None:
+    """Write the result of :func:`to_preprocessed_grid` as nnU-Net's class of datasets reads it, completely or not."""
+    with atomic_path(path) as temporary:
+        # nnU-Net adds the ending itself.
+        file = str(temporary.with_suffix(""))
+        if dataset_class is nnUNetDatasetBlosc2:
+            blocks, chunks = comp_blosc2_params((1, *prepared.shape), tuple(patch_size), prepared.itemsize)
+            nnUNetDatasetBlosc2.save_seg(prepared, file, chunks_seg=chunks[1:], blocks_seg=blocks[1:])
+        else:
+            dataset_class.save_seg(prepared, file)
 
 
 def to_preprocessed_grid(

@@ -4,7 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,19 +13,20 @@ from zipfile import ZipFile
 import numpy as np
 from filelock import FileLock
 from nnunetv2.training.dataloading.nnunet_dataset import (
-    comp_blosc2_params,
     infer_dataset_class,
     nnUNetDatasetBlosc2,
     nnUNetDatasetNumpy,
 )
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_conflunet.imageio import read_instances
+from nnunetv2_conflunet.imageio import Geometry, read_instances
+from nnunetv2_conflunet.preprocessing.annotation.cases import examine_case
+from nnunetv2_conflunet.preprocessing.annotation.kinds import count_slips
 from nnunetv2_conflunet.preprocessing.instance_centers import centers_file, centers_of_map, write_centers
-from nnunetv2_conflunet.preprocessing.instance_map import InstanceCheck, for_each_case, to_preprocessed_grid
+from nnunetv2_conflunet.preprocessing.instance_map import InstanceCheck, for_each_case, save_map, to_preprocessed_grid
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset, refuse_regions
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
-from nnunetv2_conflunet.utilities.files import atomic_path, read_json, write_json
+from nnunetv2_conflunet.utilities.files import read_json, write_json
 from nnunetv2_conflunet.utilities.nnunet_folders import PREPROCESSED, nnunet_folder
 from nnunetv2_conflunet.utilities.whole_files import is_whole
 
@@ -36,11 +37,19 @@ DatasetClass = type[nnUNetDatasetBlosc2] | type[nnUNetDatasetNumpy]
 
 @dataclass(frozen=True)
 class PreparedCase:
-    """One preprocessed case: its number of instances, and how many have no voxel on the preprocessed grid."""
+    """One preprocessed case.
+
+    Attributes:
+        case: its id.
+        n_instances: on the preprocessed grid.
+        n_lost: instances without a voxel there.
+        slips: how often each kind of slip was found in its map; none if the map was checked before.
+    """
 
     case: str
     n_instances: int
     n_lost: int
+    slips: dict[str, int] = field(default_factory=dict)
 
 
 class PreprocessedInstances:
@@ -206,10 +215,13 @@ class PreprocessedInstances:
         _, segmentation, _, properties = stock.load_case(case.case)
         segmentation = segmentation[:][0]
         foreground = np.isin(segmentation, self.labels.foreground_labels)
+        slips: dict[str, int] = {}
         if check is None:
             instances, source_properties = read_instances(case.instances, self.plans.image_reader_writer_class())
         else:
             instances, source_properties = check.read(case)
+            grid = Geometry.from_properties(instances.shape, source_properties)
+            slips = count_slips(examine_case(instances, grid).slips)
         source_mm = [source_properties["spacing"][axis] for axis in self.plans.transpose_forward]
         # Two-dimensional configurations have no spacing across slices, and their lesions do not extend there.
         network_mm = self.configuration.spacing
@@ -224,23 +236,12 @@ class PreprocessedInstances:
         )
         n_instances = int(prepared.max(initial=0))
         n_lost = len(np.unique(instances[instances > 0])) - n_instances
-        self._save(type(stock), prepared, folder / self._map_file(case.case).name)
+        save_map(prepared, folder / self._map_file(case.case).name, type(stock), self.configuration.patch_size)
         ignored = segmentation == self.labels.ignore_label if self.labels.has_ignore_label else None
         write_centers(centers_of_map(prepared, ignored, len(network_mm)), centers_file(folder, case.case))
         record = {"made_from": origin, "n_instances": n_instances, "n_lost": n_lost}
         write_json(record, folder / self._record_file(case.case).name)
-        return PreparedCase(case.case, n_instances, n_lost)
-
-    def _save(self, dataset_class: DatasetClass, instances: np.ndarray, path: Path) -> None:
-        with atomic_path(path) as temporary:
-            # nnU-Net adds the ending itself.
-            file = str(temporary.with_suffix(""))
-            if dataset_class is nnUNetDatasetBlosc2:
-                patch_size = tuple(self.configuration.patch_size)
-                blocks, chunks = comp_blosc2_params((1, *instances.shape), patch_size, instances.itemsize)
-                nnUNetDatasetBlosc2.save_seg(instances, file, chunks_seg=chunks[1:], blocks_seg=blocks[1:])
-            else:
-                dataset_class.save_seg(instances, file)
+        return PreparedCase(case.case, n_instances, n_lost, slips)
 
 
 def _digest(path: Path) -> str:

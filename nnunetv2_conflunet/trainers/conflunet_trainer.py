@@ -16,6 +16,7 @@ from nnunetv2_conflunet.networks import HeadChannels, heads_of, set_training_wit
 from nnunetv2_conflunet.nnunet_plugin import hand_over
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.merging import DEFAULT_RULE
+from nnunetv2_conflunet.preprocessing.annotation.kinds import describe_counts
 from nnunetv2_conflunet.preprocessing.configurations import split_is_written
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.preprocessing.refusals import patch_spacing_mm, refuse_other_unit, refuse_unsupported
@@ -151,6 +152,8 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         made = prepared.prepare(default_num_processes)
         lost = sum(prepared.lost().values())
         self.print_to_log_file(f"Instance maps: {prepared.folder} ({len(made)} made now, {lost} instances lost)")
+        if found := describe_counts(case.slips for case in made):
+            self.print_to_log_file(f"Annotation check of these maps (nnUNetv2_conflunet_prepare lists it): {found}")
         if self.fold != "all" and not split_is_written(self.preprocessed_dataset_folder_base):
             # nnU-Net writes its split if it is missing; two folds or ranks must not do this at the same time.
             with prepared.lock():

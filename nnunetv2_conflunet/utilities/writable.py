@@ -5,6 +5,8 @@ from pathlib import Path
 
 from nnunetv2_conflunet.utilities.errors import InputError
 
+# What identifies a file of a command is within its first bytes.
+HEAD_BYTES = 1000
 # One block of the file system, to notice a full disk.
 PROBE = bytes(4096)
 
@@ -34,3 +36,21 @@ def require_writable(*files: Path) -> None:
             raise InputError(
                 f"Nothing can be written to {there} ({error.strerror}); make it writable, or choose another location."
             ) from error
+
+
+def refuse_foreign(file: Path, mark: str, what: str) -> None:
+    """Raise an InputError if a file exists, is not empty, and is not what the command writes.
+
+    Args:
+        file: what the command would replace.
+        mark: text near the beginning of each file of the command.
+        what: the command writes, in words.
+
+    >>> refuse_foreign(Path("absent.html"), "<title>Report", "a report by this command")
+    """
+    if not file.exists():
+        return
+    with file.open("rb") as stream:
+        head = stream.read(HEAD_BYTES)
+    if head and mark.encode() not in head:
+        raise InputError(f"{file} exists and is not {what}; name another file, or move it away.")

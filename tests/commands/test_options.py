@@ -26,6 +26,12 @@ OPTIONS = {
         ("overwrite", "--overwrite", False, None, None, 0),
         ("border_core", "--border_core", None, int),
         ("border_thickness_mm", "--border_thickness_mm", 1.0, float),
+        ("annotations", "--annotations", None, Path),
+        ("annotation_pictures", "--annotation_pictures", 15, int),
+        ("min_volume_mm3", "--min_volume_mm3", 14.0, float),
+        ("min_extent_mm", "--min_extent_mm", 3.0, float),
+        ("min_area_mm2", "--min_area_mm2", 0.0, float),
+        ("far_apart_mm", "--far_apart_mm", 30.0, float),
     ],
     "instantiate": [
         ("i", "-i", None),
@@ -111,9 +117,12 @@ OPTIONS = {
     "report": [
         ("evaluations", "", None, Path, None, "+"),
         ("images", "-i/--images", None, Path),
+        ("channel", "--channel", 0, int),
         ("names", "--names", None, None, None, "+"),
         ("n_cases", "--n_cases", 2, int),
+        ("cases", "--cases", None, None, None, "+"),
         ("o", "-o", None, Path),
+        ("np", "-np", PROCESSES, int),
     ],
     "export": [
         ("i", "-i", None, Path),

@@ -219,9 +219,9 @@ def test_the_command_checks_the_maps_once(dataset, tmp_path, monkeypatch, capsys
     (folder / "dataset.json").write_text(json.dumps(dataset_json()))
     check, checked = InstanceCheck.check, []
 
-    def counted(self, cases, num_processes):
+    def counted(self, cases, *others):
         checked.extend(case.case for case in cases)
-        check(self, cases, num_processes)
+        return check(self, cases, *others)
 
     monkeypatch.setattr(InstanceCheck, "check", counted)
     monkeypatch.setattr(sys, "argv", ["nnUNetv2_conflunet_prepare", "-d", "1", "-np", "1"])

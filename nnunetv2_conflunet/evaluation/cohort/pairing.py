@@ -94,7 +94,11 @@ def pair_folders(reference: Path, prediction: Path, dataset_json: Path | None = 
 
 
 def with_subfolder(folder: Path, names: tuple[str, ...]) -> Path:
-    """The first of the named subfolders that exists, or the folder itself."""
+    """The first of these folders within `folder` that exists, or else `folder`.
+
+    >>> with_subfolder(Path("absent"), ("instances",)).name
+    'absent'
+    """
     return next((folder / name for name in names if (folder / name).is_dir()), folder)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 
-from nnunetv2_conflunet.evaluation.cohort.results import LESIONS_FILE, Method, read_csv
+from nnunetv2_conflunet.evaluation.cohort.results import LESIONS_FILE, Method
 from nnunetv2_conflunet.evaluation.cohort.summary import pooled_accuracies
 from nnunetv2_conflunet.evaluation.detection.metrics import NAMES
 from nnunetv2_conflunet.evaluation.report import figures
@@ -30,6 +30,7 @@ from nnunetv2_conflunet.evaluation.report.tables import (
     percent,
 )
 from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.spreadsheets import read_csv
 
 STRATA_COUNTS, STRATA_RATIOS = ("n_reference", "n_prediction"), ("Recall", "Precision", "SQ", "PQ")
 # In the text of the cases shown.
@@ -38,12 +39,13 @@ KEY = (("TP", "matched prediction"), ("FP", "prediction without a match"), ("FN"
 TITLE = "Lesion-level evaluation: "
 
 
-def make_report(methods: list[Method], *, images: Path | None = None, n_cases: int = 2) -> str:
+def make_report(methods: list[Method], *, images: Path | None = None, channel: int = 0, n_cases: int = 2) -> str:
     """One self-contained HTML page.
 
     Args:
         methods: one or more evaluations, of the same cases and settings.
-        images: folder of the images in nnU-Net's naming; the first channel is drawn. None draws the lesions alone.
+        images: folder of the images in nnU-Net's naming; None draws the lesions alone.
+        channel: of the images, from 0.
         n_cases: number of worst and of best cases to show for each method.
 
     Raises:
@@ -71,7 +73,7 @@ def make_report(methods: list[Method], *, images: Path | None = None, n_cases: i
         figures=_figures(methods),
         confluence=_strata_table(methods, "confluence"),
         key=[(name, STATUS_COLORS[name], text) for name, text in KEY],
-        cases=[view for method in methods for view in _case_views(method, images, n_cases, len(methods) > 1)],
+        cases=[view for method in methods for view in _case_views(method, images, channel, n_cases, len(methods) > 1)],
     )
 
 
@@ -160,7 +162,7 @@ def _figures(methods: list[Method]) -> list[dict[str, str]]:
     return [{"title": title, "source": figures.as_data_uri(figure), "text": text} for title, figure, text in drawn]
 
 
-def _case_views(method: Method, images: Path | None, n_cases: int, several: bool) -> list[dict[str, str]]:
+def _case_views(method: Method, images: Path | None, channel: int, n_cases: int, several: bool) -> list[dict[str, str]]:
     lesions = read_csv(method.folder / LESIONS_FILE)
     try:
         reader = recursive_find_reader_writer_by_name(method.summary["reader"])()
@@ -177,7 +179,7 @@ def _case_views(method: Method, images: Path | None, n_cases: int, several: bool
         ratios = ", ".join(f"{metric} {percent(case.metrics[metric])} %" for metric in SHOWN_RATIOS)
         counts = ", ".join(f"{metric} {case.metrics[metric]}" for metric in SHOWN_COUNTS)
         ending = Path(case.reference_file).name.removeprefix(name)
-        image = None if images is None else images / f"{name}_0000{ending}"
+        image = None if images is None else images / f"{name}_{channel:04d}{ending}"
         figure = case_view(case, lesions[lesions["case"] == name], image, reader)
         title = f"{name} ({rank}{', ' + method.name if several else ''})"
         views.append({"title": title, "text": f"{ratios}; {counts}", "source": figures.as_data_uri(figure)})

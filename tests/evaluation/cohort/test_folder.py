@@ -18,8 +18,8 @@ from support import UNWRITABLE, unwritable
 
 from nnunetv2_conflunet.commands import evaluate as command
 from nnunetv2_conflunet.evaluation.cohort.lesions import COLUMNS
-from nnunetv2_conflunet.evaluation.cohort.results import read_csv
 from nnunetv2_conflunet.utilities.errors import InputError, join_faults
+from nnunetv2_conflunet.utilities.spreadsheets import read_csv
 
 SPACING_XYZ = (1.0, 1.5, 2.0)
 

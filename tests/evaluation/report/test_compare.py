@@ -10,12 +10,13 @@ from scipy import stats
 from support import UNWRITABLE, unwritable
 
 from nnunetv2_conflunet.commands import compare as compare_command
-from nnunetv2_conflunet.evaluation.cohort.results import load_methods, read_csv
+from nnunetv2_conflunet.evaluation.cohort.results import load_methods
 from nnunetv2_conflunet.evaluation.metrics.accuracy import ACCURACIES
 from nnunetv2_conflunet.evaluation.report.comparison import compare_methods
 from nnunetv2_conflunet.evaluation.report.comparison_tables import latex_table, markdown_tables
 from nnunetv2_conflunet.evaluation.report.differences import holm, paired_difference
 from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.spreadsheets import read_csv
 
 SETTINGS = {"iou_threshold": 0.1, "matching": "paper"}
 

@@ -1,0 +1,1 @@
+"""Contact sheets: what a prediction looks like, without a reference."""

@@ -1,0 +1,1 @@
+"""Pictures of images and their lesions for HTML pages: planes, outlines, colors."""

@@ -1,0 +1,82 @@
+"""Images as the background of pictures."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+from nnunetv2_conflunet.imageio import Geometry, refuse_other_grid
+from nnunetv2_conflunet.utilities.errors import InputError, list_some
+
+Window = tuple[float, float]
+# Black and white of a picture, in percent of the image's voxels that are not 0.
+WINDOW_PERCENT = 0.5, 99.9
+# About so many voxels determine them.
+SAMPLE_VOXELS = 200_000
+
+
+def channel_files(folder: Path, case: str, file_ending: str) -> dict[int, Path]:
+    """The images of a case, named as in nnU-Net, by channel.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as name:
+    ...     for file in ("a_0000.nii.gz", "a_0002.nii.gz", "a_b_0000.nii.gz"):
+    ...         (Path(name) / file).touch()
+    ...     list(channel_files(Path(name), "a", ".nii.gz"))
+    [0, 2]
+    """
+    pattern = re.compile(rf"{re.escape(case)}_(\d{{4}}){re.escape(file_ending)}")
+    found = ((pattern.fullmatch(file.name), file) for file in folder.glob(f"*{file_ending}"))
+    return dict(sorted((int(match[1]), file) for match, file in found if match))
+
+
+def read_background(
+    files: Mapping[int, Path], channel: int, reader: BaseReaderWriter, map_file: Path, geometry: Geometry
+) -> tuple[np.ndarray, Window]:
+    """Read one channel of a case, to draw an instance map on it.
+
+    Args:
+        files: by channel, at least one, see :func:`channel_files`; one file may hold several channels, as RGB does.
+        channel: its number, from 0.
+        reader: of the dataset.
+        map_file: the instance map.
+        geometry: its grid.
+
+    Returns:
+        (X, Y, Z) float, and the values that are black and white.
+
+    Raises:
+        InputError: there is no such channel, or its image cannot be read or is on another grid than the map.
+    """
+    path = files.get(channel, files[min(files)])
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; put the image there.")
+    try:
+        image, properties = reader.read_images((str(path),))
+    except Exception as error:
+        raise InputError(
+            f"{path} cannot be read by {type(reader).__name__} ({type(error).__name__}: {error})."
+        ) from error
+    within = 0 if len(files) > 1 and channel in files else channel
+    if within >= len(image) or (len(files) > 1 and channel not in files):
+        known = list(files) if len(files) > 1 else list(range(len(image)))
+        raise InputError(f"{path.parent} has no channel {channel} of this case; its channels are {list_some(known)}.")
+    refuse_other_grid(path, Geometry.from_properties(image.shape[1:], properties), map_file, geometry, reader)
+    return image[within], gray_window(image[within])
+
+
+def gray_window(image: np.ndarray) -> Window:
+    """The values that are shown black and white; an image of zeros has none and gives 0 and 1.
+
+    >>> gray_window(np.arange(1001.0))
+    (5.995, 999.001)
+    """
+    step = max(1, int((image.size / SAMPLE_VOXELS) ** (1 / 3)))
+    sample = image[tuple(slice(None, None, step if n > step else 1) for n in image.shape)]
+    sample = sample[(sample != 0) & np.isfinite(sample)]
+    if not sample.size:
+        return 0.0, 1.0
+    low, high = np.percentile(sample, WINDOW_PERCENT)
+    return round(float(low), 6), round(float(high), 6)

@@ -1,0 +1,1 @@
+"""Slips of annotators: found, listed with their positions, and shown, but never refused."""
