@@ -18,7 +18,7 @@ from support import assert_whole_or_as_before, balls, dataset_json, small_plans,
 
 from nnunetv2_conflunet.commands import prepare
 from nnunetv2_conflunet.preprocessing import instance_map, preprocessed
-from nnunetv2_conflunet.preprocessing.instance_map import InstanceCheck
+from nnunetv2_conflunet.preprocessing.instance_map import InstanceCheck, save_map
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.utilities.errors import InputError
 
@@ -320,7 +320,7 @@ def test_regions_are_refused(dataset):
 def test_on_a_full_disk_the_old_map_stands(dataset, disk, room, kind):
     noise = np.random.default_rng(0).integers(0, 30_000, (20, 30, 40)).astype(np.int16)
     path = disk.folder / f"a{'.b2nd' if kind is nnUNetDatasetBlosc2 else '.npz'}"
-    assert_whole_or_as_before(disk, lambda: dataset._save(kind, noise, path), room)
+    assert_whole_or_as_before(disk, lambda: save_map(noise, path, kind, dataset.configuration.patch_size), room)
 
 
 def test_a_map_or_a_record_that_was_cut_off_is_made_again(dataset):
