@@ -126,7 +126,12 @@ class ModelSettings:
     def differences(self, before: "ModelSettings") -> list[str]:
         """Each setting of the instantiation that differs from `before`, as in ``"window_mm 5.0, not 3.0"``."""
         now, then = self._complete(INSTANTIATION_KEY), before._complete(INSTANTIATION_KEY)
-        return [f"{name} {value}, not {then[name]}" for name, value in now.items() if value != then[name]]
+        differing = [name for name, value in now.items() if value != then[name]]
+        # The weights of a rule would fill the line.
+        return [
+            "another rule for merging" if name == "merge" else f"{name} {now[name]}, not {then[name]}"
+            for name in differing
+        ]
 
     def _complete(self, key: str) -> dict[str, Any]:
         """A stored instantiation, completed with defaults for settings that an earlier version did not have."""
