@@ -128,10 +128,8 @@ class ModelSettings:
         now, then = self._complete(INSTANTIATION_KEY), before._complete(INSTANTIATION_KEY)
         differing = [name for name, value in now.items() if value != then[name]]
         # The weights of a rule would fill the line.
-        return [
-            "another rule for merging" if name == "merge" else f"{name} {now[name]}, not {then[name]}"
-            for name in differing
-        ]
+        words = {name: f"{name} {now[name]}, not {then[name]}" for name in differing} | {"merge": "another merge rule"}
+        return [words[name] for name in differing]
 
     def _complete(self, key: str) -> dict[str, Any]:
         """A stored instantiation, completed with defaults for settings that an earlier version did not have."""

@@ -339,8 +339,10 @@ def test_another_instantiation_than_the_models_is_said(base):
     again = make(base, plans)
     again.initialize()
     log = Path(again.log_file).read_text()
-    differing = "heatmap_threshold 0.3, not 0.1; window_mm 5.0, not 3.0; min_prominence 0.05, not 0.0; another rule"
-    assert f"Instances are made with {differing} for merging as in {folder / 'plans.json'}" in log
+    differing = (
+        "heatmap_threshold 0.3, not 0.1; window_mm 5.0, not 3.0; min_prominence 0.05, not 0.0; another merge rule"
+    )
+    assert f"Instances are made with {differing} as in {folder / 'plans.json'}" in log
     assert "tune again" not in log
     again.on_train_start()
     third = make(base, plans)
