@@ -20,6 +20,21 @@ LEARNED_KEY = "learned_on_folds"
 READING_ATTEMPTS, READING_PAUSE_S = 30, 0.1
 
 
+def read_plans(plans_file: str | os.PathLike) -> dict[str, Any]:
+    """The plans of a model whose folds may be starting now.
+
+    Raises:
+        InputError: the file is not JSON.
+    """
+    # nnU-Net rewrites plans.json at the start of every fold, and not atomically.
+    for _ in range(READING_ATTEMPTS - 1):
+        try:
+            return read_json(plans_file)
+        except InputError:
+            time.sleep(READING_PAUSE_S)
+    return read_json(plans_file)
+
+
 @dataclass(frozen=True)
 class ModelSettings:
     """The entry ``"conflunet"`` of a model's plans.
@@ -58,13 +73,7 @@ class ModelSettings:
         """
         if not Path(plans_file).is_file():
             return cls()
-        # nnU-Net rewrites plans.json at the start of every fold, and not atomically.
-        for _ in range(READING_ATTEMPTS - 1):
-            try:
-                return cls.from_plans(read_json(plans_file))
-            except InputError:
-                time.sleep(READING_PAUSE_S)
-        return cls.from_plans(read_json(plans_file))
+        return cls.from_plans(read_plans(plans_file))
 
     def put_into(self, plans: dict[str, Any]) -> None:
         """Replace the entry in plans."""
@@ -106,6 +115,10 @@ class ModelSettings:
     def learned_on(self) -> list[str]:
         """The folds on which the final validation learned when to merge; empty where a user tuned, or nobody."""
         return self.stored.get(LEARNED_KEY, [])
+
+    def unlearned(self) -> "ModelSettings":
+        """These settings without what the final validation has learned; a user's tuning stays."""
+        return self.tuned_to(self.untuned) if self.learned_on else self
 
     def learned(self, instantiation: InstantiationSettings, folds: list[str]) -> "ModelSettings":
         """As :meth:`tuned_to`, for what the final validation of some folds learned."""

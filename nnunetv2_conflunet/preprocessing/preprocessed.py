@@ -1,6 +1,7 @@
 """Instance maps next to nnU-Net's preprocessed cases: made when missing or stale, once for all processes."""
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ from nnunetv2_conflunet.utilities.nnunet_folders import PREPROCESSED, nnunet_fol
 from nnunetv2_conflunet.utilities.whole_files import is_whole
 
 # Increased whenever a change of the code changes the content of the files.
-FORMAT = 1
+FORMAT = 2
 DatasetClass = type[nnUNetDatasetBlosc2] | type[nnUNetDatasetNumpy]
 
 
@@ -84,6 +85,8 @@ class PreprocessedInstances:
         lock = FileLock(path, mode=0o666)
         try:
             held = lock.acquire()
+            if not os.access(self.folder.parent, os.W_OK):
+                raise PermissionError("its folder is read-only")
         except OSError as error:
             raise InputError(
                 f"{path} cannot be locked ({error}). Instance maps are missing or stale and must be written next to "
@@ -176,9 +179,8 @@ class PreprocessedInstances:
     def _origin(self, case: RawCase) -> dict:
         """What a map is made from: contents, not times, so copying a dataset does not make its maps stale."""
         segmentation = self._segmentation_file(case.case)
-        digest: str | int
         if segmentation.suffix == ".b2nd":
-            digest = _digest(segmentation)
+            digest: str | int = _digest(segmentation)
         else:
             # The archive stores the checksum of its segmentation, so the images need not be read.
             with ZipFile(segmentation) as archive:

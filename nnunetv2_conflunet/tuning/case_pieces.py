@@ -29,6 +29,8 @@ from nnunetv2_conflunet.utilities.files import atomic_path
 FORMAT = 1
 # Pairs whose lines are looked at together; a few tens of MB.
 PAIRS_AT_ONCE = 2**14
+# More pairs in the components of a case are those of a heatmap that is noise; these take 0.3 GB.
+MOST_PAIRS = 5 * 10**6
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,18 +185,20 @@ def save_pieces(path: Path, tried: Sequence[InstantiationSettings], pieces: Sequ
         np.savez_compressed(temporary, made_by=_made_by(tried), **arrays)
 
 
-def load_pieces(path: Path, tried: Sequence[InstantiationSettings]) -> list[CasePieces] | None:
-    """Read what :func:`save_pieces` wrote; None for pieces of other settings or of another version.
+def load_pieces(path: Path, tried: Sequence[InstantiationSettings]) -> list[CasePieces]:
+    """Read what :func:`save_pieces` wrote.
 
     Raises:
-        InputError: the file is broken.
+        InputError: the file is broken, or holds pieces of other settings or of another version.
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
             if str(stored["made_by"]) != _made_by(tried):
-                return None
+                raise InputError(f"{path} holds pieces of other settings; validate its fold again.")
             names = [field.name for field in fields(CasePieces)]
             return [CasePieces(*(stored[f"{i}.{name}"] for name in names)) for i in range(len(tried))]
+    except InputError:
+        raise
     except (KeyError, ValueError, EOFError, OSError, BadZipFile, zlib.error) as error:
         raise InputError(f"{path} cannot be read ({error}); validate its fold again.") from error
 
@@ -208,6 +212,11 @@ def _pairs_of_components(touching: np.ndarray, n: int) -> np.ndarray:
     graph = coo_array((np.ones(len(touching), bool), tuple(touching.T)), shape=(n, n))
     _, component = connected_components(graph, directed=False)
     order = np.argsort(component, kind="stable")
+    n_pairs = sum(k * (k - 1) // 2 for k in np.bincount(component).tolist())
+    if n_pairs > MOST_PAIRS:
+        raise InputError(
+            f"{n} pieces of touching lesions are too many to learn from ({n_pairs:,} pairs); is the network trained?"
+        )
     groups = np.split(order, np.flatnonzero(np.diff(component[order])) + 1)
     pairs = [group[np.stack(np.triu_indices(len(group), 1), axis=1)] for group in groups]
     found = np.concatenate([np.zeros((0, 2), np.int64), *pairs])

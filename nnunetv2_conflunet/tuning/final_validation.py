@@ -4,7 +4,7 @@ The export of a case keeps its pieces, some 10 to 100 kB, in ``validation/pieces
 learned on the pieces of all folds that are there and stored in plans.json, where prediction reads it.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.inference.export import export_prediction_with_instances
-from nnunetv2_conflunet.inference.model_settings import ModelSettings
+from nnunetv2_conflunet.inference.model_settings import ModelSettings, read_plans
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.tuning.case_pieces import load_pieces, pieces_of_case, save_pieces
@@ -26,7 +26,7 @@ from nnunetv2_conflunet.tuning.description import describe_merging
 from nnunetv2_conflunet.tuning.merging import TriedPieces, choose_merging, pieces_to_try
 from nnunetv2_conflunet.tuning.scoring import CaseArrays
 from nnunetv2_conflunet.utilities.errors import InputError
-from nnunetv2_conflunet.utilities.files import json_text, read_json, write_texts
+from nnunetv2_conflunet.utilities.files import json_text, write_texts
 
 PIECES_FOLDER, RECORD_FILE = "pieces", "instance_merging.json"
 METRIC, SEED = "PQ", 0
@@ -61,15 +61,22 @@ class PiecesOfValidation:
             return None
         try:
             pieces.references.prepare(default_num_processes)
-        except InputError as error:
+        except (InputError, OSError) as error:
             trainer.print_to_log_file(f"The model does not learn when to merge touching pieces. {error}")
             return None
+        # What these cases have taught must not make their own instances.
+        ModelSettings.from_plans(trainer.plans_manager.plans).unlearned().put_into(trainer.plans_manager.plans)
         return pieces
 
     @cached_property
     def chosen(self) -> InstantiationSettings:
         """How the trainer makes instances."""
         return ModelSettings.from_plans(self.plans.plans).untuned
+
+    @cached_property
+    def scoring(self) -> EvaluationSettings:
+        """How pieces are judged: with the trainer's size limits."""
+        return EvaluationSettings(**asdict(self.chosen.limits))
 
     @cached_property
     def references(self) -> PreprocessedInstances:
@@ -84,14 +91,15 @@ class PiecesOfValidation:
         self, prediction: Any, properties: dict, configuration: Any, plans: Any, dataset: Any, output: str, *args: Any
     ) -> None:
         """As :func:`.export_prediction_with_instances`; then keep the pieces of the case."""
-        export_prediction_with_instances(prediction, properties, configuration, plans, dataset, output, *args)
         case = Path(output).name
         self.file(case).unlink(missing_ok=True)
+        export_prediction_with_instances(prediction, properties, configuration, plans, dataset, output, *args)
         try:
             tried = pieces_to_try(self.chosen)
-            pieces = pieces_of_case(self.case_arrays(case, np.asarray(prediction)), tried, EvaluationSettings())
+            pieces = pieces_of_case(self.case_arrays(case, np.asarray(prediction)), tried, self.scoring)
             save_pieces(self.file(case), tried, pieces)
-        except InputError as error:
+        # The validation itself is complete and must not fail for what it may teach.
+        except Exception as error:
             print(f"{case} teaches nothing about merging: {error}")
 
     def case_arrays(self, case: str, output: np.ndarray) -> CaseArrays:
@@ -116,41 +124,57 @@ class PiecesOfValidation:
     def learn(self, cases: list[str]) -> list[str]:
         """Learn a rule on all folds of the model that have pieces, and store it.
 
+        Folds that end at the same time wait for each other, so that the last one learns on all.
+
         Args:
             cases: of this fold; pieces of others, of an earlier split, are removed.
 
         Returns:
             Lines that say what was learned.
         """
-        for file in self.file("").parent.glob("*.npz"):
+        try:
+            with FileLock(self.fold_folder.parent / ".plans.lock", mode=0o666):
+                return self._learn(cases)
+        # As above.
+        except Exception as error:
+            return [
+                f"Nothing was learned ({type(error).__name__}: {error}). Validate again: nnUNetv2_train with --val."
+            ]
+
+    def _learn(self, cases: list[str]) -> list[str]:
+        for file in self.file("").parent.glob("[!.]*.npz"):
             if file.stem not in cases:
                 file.unlink()
-        model, tried = self.fold_folder.parent, pieces_to_try(self.chosen)
-        files = sorted(model.glob(f"fold_[0-9]*/validation/{PIECES_FOLDER}/*.npz"))
-        loaded = {file: load_pieces(file, tried) for file in files}
-        made = [pieces for pieces in loaded.values() if pieces is not None]
-        if not made:
-            return ["No case has pieces to learn from."]
-        pieces = [TriedPieces(one, list(of_case)) for one, of_case in zip(tried, zip(*made, strict=True), strict=True)]
-        learned, merging = choose_merging(pieces, self.chosen, EvaluationSettings(), METRIC, SEED)
-        used = [file for file in files if loaded[file] is not None]
+        tried, used = pieces_to_try(self.chosen), {}
+        left_out = []
+        for file in sorted(self.fold_folder.parent.glob(f"fold_[0-9]*/validation/{PIECES_FOLDER}/[!.]*.npz")):
+            try:
+                used[file] = load_pieces(file, tried)
+            except InputError as error:
+                left_out.append(str(error))
+        if not used:
+            return [*left_out, "No case has pieces to learn from."]
+        pieces = [
+            TriedPieces(one, list(of_case))
+            for one, of_case in zip(tried, zip(*used.values(), strict=True), strict=True)
+        ]
+        learned, merging = choose_merging(pieces, self.chosen, self.scoring, METRIC, SEED)
         folds = sorted({file.parents[2].name.removeprefix("fold_") for file in used})
-        lines = [f"{len(made)} validation cases of folds {' '.join(folds)}.", *describe_merging(merging, METRIC)]
-        if len(made) < len(files):
-            lines.append(f"{len(files) - len(made)} cases have pieces of other settings; validate their folds again.")
+        lines = [f"{len(used)} validation cases of folds {' '.join(folds)}.", *describe_merging(merging, METRIC)]
         record = {"folds": folds, "cases": sorted(file.stem for file in used), "metric": METRIC, "merging": merging}
-        if not self._store(learned, folds, record):
-            lines.append("The settings that nnUNetv2_conflunet_determine_postprocessing chose stay; run it again.")
-        return lines
+        return [*lines, *left_out, *self._stored(learned, folds, record)]
 
-    def _store(self, learned: InstantiationSettings, folds: list[str], record: dict[str, Any]) -> bool:
-        """Store a rule and its record in the model folder, unless the user tuned the model."""
+    def _stored(self, learned: InstantiationSettings, folds: list[str], record: dict[str, Any]) -> list[str]:
+        """Store a rule and its record in the model folder, or say why what is there stays."""
         model = self.fold_folder.parent
-        with FileLock(model / ".plans.lock", mode=0o666):
-            plans = read_json(model / "plans.json")
-            now = ModelSettings.from_plans(plans)
-            if now.is_tuned and not now.learned_on:
-                return False
-            now.learned(learned, folds).put_into(plans)
-            write_texts({model / RECORD_FILE: json_text(record), model / "plans.json": json_text(plans)})
-        return True
+        plans = read_plans(model / "plans.json")
+        now = ModelSettings.from_plans(plans)
+        if now.is_tuned and not now.learned_on:
+            return ["The settings that nnUNetv2_conflunet_determine_postprocessing chose stay; run it again."]
+        if now.untuned != self.chosen:
+            return [f"{model / 'plans.json'} was written by a trainer with other settings, which stay."]
+        if missing := sorted({*now.learned_on} - {*folds}):
+            return [f"The rule learned on more folds stays; validate fold {' '.join(missing)} again to learn anew."]
+        now.learned(learned, folds).put_into(plans)
+        write_texts({model / RECORD_FILE: json_text(record), model / "plans.json": json_text(plans)})
+        return []

@@ -10,6 +10,7 @@ from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.merging import MergeRule
 from nnunetv2_conflunet.postprocessing.piece_graph import PieceGraph
+from nnunetv2_conflunet.tuning import case_pieces
 from nnunetv2_conflunet.tuning.case_pieces import CasePieces, load_pieces, pieces_of_case, save_pieces
 from nnunetv2_conflunet.tuning.scoring import CaseArrays, InstancesAtPoints
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -104,7 +105,14 @@ def test_files_hold_all_of_it_and_are_small(tmp_path):
         for field in fields(CasePieces):
             np.testing.assert_array_equal(getattr(after, field.name), getattr(before, field.name))
     assert (tmp_path / "case0.npz").stat().st_size < case.foreground.size
-    assert load_pieces(tmp_path / "case0.npz", SETTINGS[::-1]) is None
+    with pytest.raises(InputError, match="pieces of other settings"):
+        load_pieces(tmp_path / "case0.npz", SETTINGS[::-1])
+
+
+def test_a_heatmap_of_noise_is_refused_before_it_fills_the_memory(monkeypatch):
+    monkeypatch.setattr(case_pieces, "MOST_PAIRS", 3)
+    with pytest.raises(InputError, match="too many to learn from"):
+        pieces_of_case(arrays_of((24, 28, 26), (1.0, 1.0, 1.0), 3), SETTINGS, EvaluationSettings())
 
 
 def test_a_broken_file_is_named(tmp_path):

@@ -87,12 +87,52 @@ def test_pieces_of_an_earlier_split_go(tmp_path, toys):
 
 
 def test_pieces_of_other_settings_are_left_out_and_said(tmp_path, toys):
-    other = fold_of(tmp_path, 1, replace(DEFAULT, window_mm=7.0))
-    fold = fold_of(tmp_path, 0)
+    fold, other = fold_of(tmp_path, 0), fold_of(tmp_path, 1, replace(DEFAULT, window_mm=7.0))
     predict(other, toys, ["case8"])
     predict(fold, toys, ["case0"])
     lines = fold.learn(["case0"])
-    assert lines[0] == "1 validation cases of folds 0." and "1 cases have pieces of other settings" in lines[-1]
+    assert lines[0] == "1 validation cases of folds 0."
+    assert f"{other.file('case8')} holds pieces of other settings; validate its fold again." in lines
+
+
+def test_files_that_another_fold_is_writing_are_passed_over(tmp_path, toys):
+    fold, other = fold_of(tmp_path, 0), fold_of(tmp_path, 1)
+    predict(fold, toys, ["case0"])
+    predict(other, toys, ["case1"])
+    other.file("case1").write_bytes(other.file("case1").read_bytes()[:500])
+    (other.file("").parent / ".case2.npz.1-ab.tmp.npz").write_bytes(b"half")
+    lines = fold.learn(["case0"])
+    assert lines[0] == "1 validation cases of folds 0." and "case1.npz cannot be read" in "".join(lines)
+
+
+def test_a_model_of_other_settings_keeps_them(tmp_path, toys):
+    fold_of(tmp_path, 0, replace(DEFAULT, window_mm=7.0))
+    fold = fold_of(tmp_path, 0)
+    cases = [f"case{i}" for i in range(8)]
+    predict(fold, toys, cases)
+    assert "was written by a trainer with other settings, which stay" in fold.learn(cases)[-1]
+    assert stored_in(tmp_path).instantiation == replace(DEFAULT, window_mm=7.0)
+
+
+def test_fewer_folds_do_not_replace_more(tmp_path, toys):
+    first, second = fold_of(tmp_path, 0), fold_of(tmp_path, 1)
+    cases = [f"case{i}" for i in range(8)]
+    predict(first, toys, cases[:4])
+    predict(second, toys, cases[4:])
+    first.learn(cases[:4])
+    before = (tmp_path / "plans.json").read_text()
+    for case in cases[4:]:
+        second.file(case).unlink()
+    assert first.learn(cases[:4])[-1] == "The rule learned on more folds stays; validate fold 1 again to learn anew."
+    assert (tmp_path / "plans.json").read_text() == before
+
+
+def test_what_cannot_be_learned_does_not_end_the_validation(tmp_path, toys):
+    fold = fold_of(tmp_path, 0)
+    cases = [f"case{i}" for i in range(8)]
+    predict(fold, toys, cases)
+    (tmp_path / "plans.json").unlink()
+    assert fold.learn(cases)[0].startswith("Nothing was learned (FileNotFoundError")
 
 
 def test_few_pairs_leave_the_trainers_settings(tmp_path, toys):
