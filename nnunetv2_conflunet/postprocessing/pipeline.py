@@ -52,7 +52,8 @@ def instantiate(
         spacing_mm: voxel size in mm along each axis of `foreground`; that of a first axis of length 1 plays no part.
         settings: the method and its parameters; None takes the defaults.
         heatmap: for ``center_offset``, see :func:`instantiate_center_offset`.
-        offsets_mm, heads_box: likewise.
+        offsets_mm: likewise.
+        heads_box: likewise.
         probability: of the foreground, in [0, 1], shape of `foreground`; for ``acls``, and for the confidences.
         core: for ``border_core``, bool or integers, shape of `foreground`; cores are where it is not zero.
 

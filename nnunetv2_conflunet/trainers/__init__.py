@@ -10,5 +10,5 @@ __all__ = [
     "nnUNetTrainerConfLUNet",
     "nnUNetTrainerConfLUNetISBI2024",
     "nnUNetTrainerConfLUNetISBI2024Semantic",
-    *EPOCH_VARIANTS,
 ]
+__all__.extend(EPOCH_VARIANTS)
