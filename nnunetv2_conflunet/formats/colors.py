@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from nnunetv2_conflunet.postprocessing.voxels import Voxels
+from nnunetv2_conflunet.postprocessing.voxels import Voxels, touching_pairs
 
 # No two are closer than 29 in CIELAB (CIE76); none is gray or dark, so that each stands out from an image.
 PALETTE = np.array(
@@ -41,9 +41,8 @@ def lesion_colors(instances: np.ndarray) -> np.ndarray:
     mask = instances != 0
     voxels = Voxels.of(mask)
     ids, member = np.unique(instances[mask], return_inverse=True)
-    one, other = voxels.contacts(member, CONNECTIVITY)
     neighbors: list[set[int]] = [set() for _ in ids]
-    for first, second in np.unique(np.stack([member[one], member[other]], axis=1), axis=0).tolist():
+    for first, second in touching_pairs(voxels, member, CONNECTIVITY).tolist():
         neighbors[first].add(second)
         neighbors[second].add(first)
     numbers: dict[int, int] = {}

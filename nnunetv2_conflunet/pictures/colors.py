@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nnunetv2_conflunet.postprocessing.voxels import Voxels
+from nnunetv2_conflunet.postprocessing.voxels import Voxels, touching_pairs
 from nnunetv2_conflunet.utilities.array_checks import flat_axes
 
 # Bright on gray images; the first five differ for readers with color vision deficiencies as well.
@@ -24,10 +24,8 @@ def touching_colors(instances: np.ndarray) -> dict[int, str]:
     view = instances[0] if flat_axes(instances.ndim, instances.shape) else instances
     voxels = Voxels.of(view != 0)
     ids, member = np.unique(view[tuple(voxels.coordinates.T)], return_inverse=True)
-    one, other = voxels.contacts(member, 8 if voxels.dim == 2 else 26)
-    pairs = np.unique(np.sort(np.stack([member[one], member[other]], axis=1), axis=1), axis=0)
     neighbors: list[list[int]] = [[] for _ in ids]
-    for first, second in pairs.tolist():
+    for first, second in touching_pairs(voxels, member, 8 if voxels.dim == 2 else 26).tolist():
         neighbors[second].append(first)
     chosen = np.zeros(len(ids), int)
     for i, before in enumerate(neighbors):

@@ -179,6 +179,12 @@ def centers_of_mass(index: Iterable[np.ndarray], member: np.ndarray) -> np.ndarr
     return np.stack([np.bincount(member, along_axis) for along_axis in index], axis=1) / n_voxels[:, None]
 
 
+def touching_pairs(voxels: Voxels, labels: np.ndarray, connectivity: int) -> np.ndarray:
+    """(T, 2) the labels that touch, each pair once, the lower first, ascending; `labels` is (N,)."""
+    one, other = voxels.contacts(labels, connectivity)
+    return np.unique(np.sort(np.stack([labels[one], labels[other]], axis=1), axis=1), axis=0)
+
+
 def in_scan_order(labels: np.ndarray) -> np.ndarray:
     """Labels renumbered 1..K in the order in which they first occur; (N,) to (N,)."""
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)

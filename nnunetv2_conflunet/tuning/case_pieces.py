@@ -14,14 +14,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
-from nnunetv2_conflunet.evaluation.metrics.formulas import detection_metrics
-from nnunetv2_conflunet.evaluation.metrics.matching import match
-from nnunetv2_conflunet.evaluation.metrics.overlap import OverlapTable, with_predictions
+from nnunetv2_conflunet.evaluation.metrics.overlap import OverlapTable
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.merging import merge_pieces
 from nnunetv2_conflunet.postprocessing.piece_graph import PieceGraph, contacts_of
 from nnunetv2_conflunet.postprocessing.voxels import sizes_and_boxes
-from nnunetv2_conflunet.tuning.scoring import METRICS, CaseArrays, InstancesAtPoints
+from nnunetv2_conflunet.tuning.scoring import CaseArrays, InstancesAtPoints, ScoredInstances
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import atomic_path
 
@@ -133,7 +131,7 @@ class CasePieces:
         return main
 
     def score(self, settings: InstantiationSettings, scoring: EvaluationSettings) -> np.ndarray:
-        """(metrics,) in the order of :data:`.METRICS`, of the pieces after merging and the size filters.
+        """(metrics,) in the order of :data:`.scoring.METRICS`, of the pieces after merging and the size filters.
 
         Args:
             settings: those that made the pieces, with any `merge`.
@@ -147,12 +145,8 @@ class CasePieces:
         np.minimum.at(first, instance, self.first)
         last = np.zeros_like(first)
         np.maximum.at(last, instance, self.last)
-        large = np.ones(n, bool)
-        for limits in (settings.limits, scoring.limits):
-            large &= limits.reached(n_voxels, last - first + 1, self.spacing_mm)
-        table = with_predictions(self._overlaps_of(instance, n_voxels), large)
-        metrics = detection_metrics(table, match(table, scoring.matching, scoring.iou_threshold))
-        return np.array([metrics[name] for name in METRICS])
+        merged = ScoredInstances(self._overlaps_of(instance, n_voxels), n_voxels, last - first + 1)
+        return np.array(merged.score(settings, scoring, self.spacing_mm))
 
     def _overlaps_of(self, instance: np.ndarray, n_voxels: np.ndarray) -> OverlapTable:
         n_lesions = len(self.lesion_voxels)

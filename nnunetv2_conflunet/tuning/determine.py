@@ -203,8 +203,7 @@ def _learn_merging(
     tried, scoring = pieces_to_try(chosen), settings.scoring
     arguments: list[tuple] = [(case, tried, scoring) for case in cases]
     made = of_cases(pieces_of_validation_case, arguments, num_processes, "Making pieces")
-    pieces = [TriedPieces(one, list(of_case)) for one, of_case in zip(tried, zip(*made, strict=True), strict=True)]
-    return choose_merging(pieces, chosen, scoring, settings.metric, settings.seed)
+    return choose_merging(TriedPieces.of_cases(tried, made), chosen, scoring, settings.metric, settings.seed)
 
 
 def _record_of_choice(choice: Choice, found: GridScores, default: int, chosen: InstantiationSettings) -> dict[str, Any]:

@@ -154,10 +154,7 @@ class PiecesOfValidation:
                 left_out.append(str(error))
         if not used:
             return [*left_out, "No case has pieces to learn from."]
-        pieces = [
-            TriedPieces(one, list(of_case))
-            for one, of_case in zip(tried, zip(*used.values(), strict=True), strict=True)
-        ]
+        pieces = TriedPieces.of_cases(tried, used.values())
         learned, merging = choose_merging(pieces, self.chosen, self.scoring, METRIC, SEED)
         folds = sorted({file.parents[2].name.removeprefix("fold_") for file in used})
         lines = [f"{len(used)} validation cases of folds {' '.join(folds)}.", *describe_merging(merging, METRIC)]

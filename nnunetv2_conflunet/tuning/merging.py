@@ -1,6 +1,6 @@
 """Learning on a model's own cross-validation when touching pieces are one lesion."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -37,6 +37,13 @@ class TriedPieces:
 
     settings: InstantiationSettings
     cases: Sequence[CasePieces]
+
+    @classmethod
+    def of_cases(
+        cls, tried: Sequence[InstantiationSettings], made: Iterable[Sequence[CasePieces]]
+    ) -> list["TriedPieces"]:
+        """Those of each settings, from what :func:`.pieces_of_case` made of each case."""
+        return [cls(one, of_cases) for one, of_cases in zip(tried, zip(*made, strict=True), strict=True)]
 
     @cached_property
     def rules(self) -> list[MergeRule] | None:

@@ -52,6 +52,17 @@ class ScoredInstances:
     n_voxels: np.ndarray
     extent_voxels: np.ndarray
 
+    def score(
+        self, settings: InstantiationSettings, scoring: EvaluationSettings, spacing_mm: np.ndarray
+    ) -> list[float]:
+        """The metrics after the size filters of both settings, in the order of :data:`METRICS`."""
+        large = np.ones(len(self.n_voxels), bool)
+        for limits in (settings.limits, scoring.limits):
+            large &= limits.reached(self.n_voxels, self.extent_voxels, spacing_mm)
+        table = with_predictions(self.table, large)
+        metrics = detection_metrics(table, match(table, scoring.matching, scoring.iou_threshold))
+        return [metrics[name] for name in METRICS]
+
 
 def score_grid(
     case: CaseArrays, points: Sequence[InstantiationSettings], scoring: EvaluationSettings
@@ -79,16 +90,10 @@ def score_grid(
     (array([[1., 1.]]), 1)
     """
     instances_at = InstancesAtPoints(case, points, scoring)
-    spacing_mm, scoring_limits = instances_at.heads.image_spacing_mm, scoring.limits
+    spacing_mm = instances_at.heads.image_spacing_mm
     scores = np.empty((len(points), len(METRICS)))
     for row, point in zip(scores, points, strict=True):
-        instances = instances_at.scored(point)
-        large = np.ones(len(instances.n_voxels), bool)
-        for limits in (point.limits, scoring_limits):
-            large &= limits.reached(instances.n_voxels, instances.extent_voxels, spacing_mm)
-        table = with_predictions(instances.table, large)
-        metrics = detection_metrics(table, match(table, scoring.matching, scoring.iou_threshold))
-        row[:] = [metrics[name] for name in METRICS]
+        row[:] = instances_at.scored(point).score(point, scoring, spacing_mm)
     reference = instances_at.both.reference
     return scores, len(np.unique(reference[reference > 0]))
 
