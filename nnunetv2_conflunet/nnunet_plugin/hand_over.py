@@ -6,13 +6,15 @@ network first; networks without heads are predicted by nnU-Net as before.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
+from types import ModuleType
 from typing import Any
 
 import nnunetv2.inference.predict_from_raw_data as stock_prediction
 import nnunetv2.training.nnUNetTrainer.nnUNetTrainer as stock_training
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from torch import nn
 
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -61,8 +63,9 @@ def _handing_over(method: Callable, predictor: type[nnUNetPredictor], heads_of: 
     return entry
 
 
-@contextmanager
-def replaced_exports(export_case: Callable, convert: Callable, resample_and_save: Callable) -> Iterator[None]:
+def replaced_exports(
+    export_case: Callable, convert: Callable, resample_and_save: Callable
+) -> AbstractContextManager[None]:
     """Within this context, nnU-Net's loops over cases call these functions instead of its own.
 
     nnU-Net looks its export functions up by name in its loops over cases and pickles them for worker processes. No
@@ -73,17 +76,30 @@ def replaced_exports(export_case: Callable, convert: Callable, resample_and_save
         convert: for ``convert_predicted_logits_to_segmentation_with_correct_shape``, which returns the segmentation.
         resample_and_save: for the function of that name, which writes the input of a cascade's next stage.
     """
-    exports = (
+    return _replaced(
         (stock_prediction, "export_prediction_from_logits", export_case),
         (stock_training, "export_prediction_from_logits", export_case),
         (stock_prediction, "convert_predicted_logits_to_segmentation_with_correct_shape", convert),
         (stock_training, "resample_and_save", resample_and_save),
     )
-    stock = [(module, name, getattr(module, name)) for module, name, _ in exports]
-    for module, name, ours in exports:
+
+
+def replaced_loader(loader: type[nnUNetDataLoader]) -> AbstractContextManager[None]:
+    """Within this context nnU-Net's trainer makes loaders of this class.
+
+    Trainers that make loaders by themselves use theirs.
+    """
+    return _replaced((stock_training, "nnUNetDataLoader", loader))
+
+
+@contextmanager
+def _replaced(*replacements: tuple[ModuleType, str, Any]) -> Iterator[None]:
+    """Within this context, modules of nnU-Net have ours under these names."""
+    stock = [(module, name, getattr(module, name)) for module, name, _ in replacements]
+    for module, name, ours in replacements:
         setattr(module, name, ours)
     try:
         yield
     finally:
-        for module, name, function in stock:
-            setattr(module, name, function)
+        for module, name, theirs in stock:
+            setattr(module, name, theirs)

@@ -110,7 +110,7 @@ HOLDS = (
          "torch.cat((seg_cropped, seg_prev_cropped[None]), dim=0)", "self._data.load_case(i)",
          "self.transforms(**{'image': data_cropped, 'segmentation': seg_cropped})",
          "dtype=s.dtype) for s in seg_sample]", "self.get_bbox(shape, force_fg, properties['class_locations'])")),
-    Hold("loaders of a trainer", f"{TRAINER}.get_dataloaders", "centers of cut lesions", "trainers.patch_loader",
+    Hold("loaders of a trainer", f"{TRAINER}.get_dataloaders", "centers of cut lesions", "nnunet_plugin.hand_over",
          source=("dl_tr = nnUNetDataLoader(dataset_tr,", "dl_val = nnUNetDataLoader(dataset_val,")),
     Hold("where preprocessing cropped",
          "nnunetv2.preprocessing.preprocessors.default_preprocessor:DefaultPreprocessor.run_case_npy",

@@ -23,7 +23,7 @@ from nnunetv2_conflunet.preprocessing.refusals import patch_spacing_mm, refuse_o
 from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
 from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss
 from nnunetv2_conflunet.trainers.mixing import refuse_to_replace, set_epochs
-from nnunetv2_conflunet.trainers.patch_loader import replaced_loader
+from nnunetv2_conflunet.trainers.patch_loader import InstancePatchLoader
 from nnunetv2_conflunet.trainers.targets import instantiation_on_grid, unpack_targets
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum, heads_weight
 from nnunetv2_conflunet.tuning.final_validation import PiecesOfValidation
@@ -137,7 +137,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
 
     def get_dataloaders(self) -> tuple:
         """nnU-Net's loaders, which also know the centers of lesions that a crop cuts."""
-        with replaced_loader():
+        with hand_over.replaced_loader(InstancePatchLoader):
             return super().get_dataloaders()
 
     def _with_instance_targets(self, stock: ComposeTransforms) -> ComposeTransforms:

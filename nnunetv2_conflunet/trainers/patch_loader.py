@@ -5,12 +5,9 @@ is stored beside the map (:mod:`.preprocessing.instance_centers`). nnU-Net tells
 position of a crop, so this loader adds the centers to what they get.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import nnunetv2.training.nnUNetTrainer.nnUNetTrainer as stock_training
 import numpy as np
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
@@ -75,16 +72,3 @@ class InstancePatchLoader(nnUNetDataLoader):
         table, dim = self._data.centers, 2 if self.patch_size_was_2d else 3
         self.transforms.centers = None if table is None else centers_in_crop(table, lower, dim)
         return lower, upper
-
-
-@contextmanager
-def replaced_loader() -> Iterator[None]:
-    """Within this context nnU-Net's trainer makes loaders of our class.
-
-    Trainers that make loaders by themselves use theirs; then lesions cut by the crop have no known center.
-    """
-    stock, stock_training.nnUNetDataLoader = stock_training.nnUNetDataLoader, InstancePatchLoader
-    try:
-        yield
-    finally:
-        stock_training.nnUNetDataLoader = stock

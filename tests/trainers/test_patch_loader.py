@@ -15,9 +15,10 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from scipy.ndimage import center_of_mass
 from support import unpacked
 
+from nnunetv2_conflunet.nnunet_plugin.hand_over import replaced_loader
 from nnunetv2_conflunet.preprocessing.instance_centers import centers_file, centers_of_map, write_centers
 from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
-from nnunetv2_conflunet.trainers.patch_loader import InstancePatchLoader, replaced_loader
+from nnunetv2_conflunet.trainers.patch_loader import InstancePatchLoader
 from nnunetv2_conflunet.trainers.targets import HEATMAP, HEATMAP_AND_OFFSETS, OFFSETS, VALIDITY
 
 SHAPE = (12, 40, 44)
@@ -141,7 +142,7 @@ def test_a_loader_goes_to_another_process_with_its_centers(dataset):
 
 def test_nnunets_own_loader_comes_back():
     stock = stock_training.nnUNetDataLoader
-    with pytest.raises(RuntimeError), replaced_loader():
+    with pytest.raises(RuntimeError), replaced_loader(InstancePatchLoader):
         assert stock_training.nnUNetDataLoader is InstancePatchLoader
         raise RuntimeError
     assert stock_training.nnUNetDataLoader is stock
