@@ -49,8 +49,8 @@ def prepare(args: argparse.Namespace) -> None:
         print(f"{n} instance maps written to {dataset.instances_folder}: each connected component is one instance.")
 
     cases = dataset.require_instances(list(dataset.training_cases()))
-    check = InstanceCheck.of(type(dataset.reader()), labels)
-    look = partial(examine_case, limits=limits, views_per_kind=args.annotation_pictures)
+    check = InstanceCheck.of(type(dataset.reader()), labels, dataset.unknown)
+    look = partial(examine_case, limits=limits, views_per_kind=args.annotation_pictures, unknown=dataset.unknown)
     found = check.check(cases, args.np, look)
     print(f"{len(cases)} instance maps match their labels.")
     counts = describe_counts(count_slips(of_case.slips) for of_case in found.values())

@@ -1,5 +1,9 @@
 """The id of lesion voxels for which it is not known which lesion they belong to."""
 
+import numpy as np
+
+from nnunetv2_conflunet.imageio.instance_maps import LARGEST_ID
+from nnunetv2_conflunet.imageio.reading import FIRST_INEXACT
 from nnunetv2_conflunet.utilities.errors import InputError
 
 KEY = "instances"
@@ -17,7 +21,7 @@ def unknown_id(dataset_json: dict) -> int | None:
         The id, or None if the dataset declares none.
 
     Raises:
-        InputError: the declaration is not a positive integer.
+        InputError: the declaration is not a positive integer, or no file of the dataset's format can hold it.
 
     >>> unknown_id({"labels": {"background": 0, "lesion": 1}, "instances": {"unknown": 65535}})
     65535
@@ -31,4 +35,20 @@ def unknown_id(dataset_json: dict) -> int | None:
             f'dataset.json declares "{KEY}": {declared!r}; the id of unknown instances is a positive integer, as in '
             f'"{KEY}": {{"unknown": 65535}}.'
         )
+    ending = str(dataset_json.get("file_ending", ""))
+    largest = LARGEST_ID.get(ending.lower(), FIRST_INEXACT - 1)
+    if value > largest:
+        raise InputError(
+            f"dataset.json declares {value} as the id of unknown instances, but {ending or 'its'} files can hold ids "
+            f"up to {largest} only. Declare a smaller id that no lesion has, and use it in the instance maps."
+        )
     return value
+
+
+def without_unknown(instances: np.ndarray, unknown: int | None) -> np.ndarray:
+    """A map of the known instances only: background where the id is `unknown`; the same map if that is None.
+
+    >>> without_unknown(np.array([[0, 7, 9]]), unknown=9).tolist()
+    [[0, 7, 0]]
+    """
+    return instances if unknown is None else np.where(instances == unknown, 0, instances)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from nnunetv2_conflunet.postprocessing.voxels import InstanceCenters, ids_beside
+from nnunetv2_conflunet.preprocessing.instance_map import UNKNOWN
 from nnunetv2_conflunet.utilities.files import atomic_path
 
 # A folder of its own, so that no file can be taken for the map of a case.
@@ -17,10 +18,10 @@ def centers_file(folder: Path, case: str) -> Path:
 
 
 def centers_of_map(instances: np.ndarray, ignored: np.ndarray | None, dim: int) -> np.ndarray:
-    """Centers of mass of the instances on the preprocessed grid, without those that may extend into unlabeled voxels.
+    """Centers of mass of the known instances on the preprocessed grid that cannot extend into unlabeled voxels.
 
     Args:
-        instances: (X, Y, Z) integer ids, background 0.
+        instances: (X, Y, Z) integer ids, background 0, unknown instances :data:`.UNKNOWN`.
         ignored: (X, Y, Z) bool, unlabeled voxels; or None.
         dim: number of spatial axes of the network; with 2, an instance has one center in each slice of the first axis.
 
@@ -40,7 +41,7 @@ def centers_of_map(instances: np.ndarray, ignored: np.ndarray | None, dim: int) 
 
 
 def _table(instances: np.ndarray, ignored: np.ndarray | None) -> np.ndarray:
-    centers = InstanceCenters.of(instances).without(ids_beside(instances, ignored))
+    centers = InstanceCenters.of(instances).without(np.append(ids_beside(instances, ignored), UNKNOWN))
     return np.column_stack([centers.ids, centers.voxels])
 
 

@@ -13,13 +13,16 @@ from scipy.ndimage import binary_erosion, find_objects
 from scipy.spatial import cKDTree
 
 from nnunetv2_conflunet.imageio import Geometry, declared_labels, read_instances, read_labels, refuse_other_grid
+from nnunetv2_conflunet.imageio.unknown import without_unknown
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase
+from nnunetv2_conflunet.preprocessing.refusals import refuse_only_unknown
 from nnunetv2_conflunet.utilities.errors import InputError, list_lines, list_some
 from nnunetv2_conflunet.utilities.files import atomic_path
 from nnunetv2_conflunet.utilities.parallel import try_cases
 
-# Instance maps travel through nnU-Net's data loader as int16.
-MAX_INSTANCES = np.iinfo(np.int16).max
+# Instance maps travel through nnU-Net's data loader as int16, whose largest number stands for unknown instances.
+UNKNOWN = int(np.iinfo(np.int16).max)
+MAX_INSTANCES = UNKNOWN - 1
 Look: TypeAlias = Callable[[np.ndarray, Geometry], Any]
 CHANGED_LABEL = "The label was changed after preprocessing: run nnUNetv2_plan_and_preprocess again."
 
@@ -32,16 +35,18 @@ class InstanceCheck:
         reader: class of the dataset's reader.
         foreground_labels: labels whose voxels must belong to an instance; not background or the ignore label.
         declared: every value that a label may hold.
+        unknown: the id of unknown instances, or None.
     """
 
     reader: type[BaseReaderWriter]
     foreground_labels: tuple[int, ...]
     declared: tuple[int, ...]
+    unknown: int | None = None
 
     @classmethod
-    def of(cls, reader: type[BaseReaderWriter], labels: LabelManager) -> "InstanceCheck":
-        """The check for a dataset with this reader and these labels."""
-        return cls(reader, tuple(labels.foreground_labels), declared_labels(labels.label_dict))
+    def of(cls, reader: type[BaseReaderWriter], labels: LabelManager, unknown: int | None = None) -> "InstanceCheck":
+        """The check for a dataset with this reader, these labels and this id of unknown instances."""
+        return cls(reader, tuple(labels.foreground_labels), declared_labels(labels.label_dict), unknown)
 
     def check(self, cases: list[RawCase], num_processes: int, look: Look | None = None) -> dict[str, Any]:
         """Check that every label is valid and that every instance map matches its label.
@@ -57,15 +62,23 @@ class InstanceCheck:
         Raises:
             InputError: names every case without a label, or else every faulty case and its fault: an unreadable file,
                 values that dataset.json does not declare or that are not ids, a size, spacing, origin or direction that
-                differs from the label's, or voxels that differ from the label's foreground.
+                differs from the label's, or voxels that differ from the label's foreground; or every lesion voxel of
+                all cases is of unknown instances.
         """
-        seen = for_each_case(self.check_case, cases, num_processes, "Checking instances", look)
-        return dict(zip([case.case for case in cases], seen, strict=True))
+        checked = for_each_case(self.check_case, cases, num_processes, "Checking instances", look)
+        refuse_only_unknown([counts for _, counts in checked])
+        return {case.case: seen for case, (seen, _) in zip(cases, checked, strict=True)}
 
-    def check_case(self, case: RawCase, look: Look | None = None) -> Any:
-        """Raise an InputError that says what is wrong with one case; else return what `look` does."""
+    def check_case(self, case: RawCase, look: Look | None = None) -> tuple[Any, tuple[int, int]]:
+        """What `look` returns for one case, and its number of lesion voxels with a known and with the unknown id.
+
+        Raises:
+            InputError: says what is wrong with the case.
+        """
         instances, properties = self.read(case)
-        return None if look is None else look(instances, Geometry.from_properties(instances.shape, properties))
+        seen = None if look is None else look(instances, Geometry.from_properties(instances.shape, properties))
+        n_unknown = 0 if self.unknown is None else int(np.count_nonzero(instances == self.unknown))
+        return seen, (int(np.count_nonzero(instances)) - n_unknown, n_unknown)
 
     def read(self, case: RawCase) -> tuple[np.ndarray, dict]:
         """The instance map of a case that passes the check, and its properties; see :func:`.read_instances`.
@@ -138,6 +151,7 @@ def to_preprocessed_grid(
     crop: list[list[int]],
     spacing_mm: tuple[float, ...],
     max_gap_mm: float = np.inf,
+    unknown: int | None = None,
 ) -> np.ndarray:
     """Bring an instance map to nnU-Net's preprocessed grid: transpose, crop, resample, and match the label.
 
@@ -153,13 +167,14 @@ def to_preprocessed_grid(
         crop: half-open [start, end] for each transposed axis, nnU-Net's ``bbox_used_for_cropping``.
         spacing_mm: of `instances`, in its own axis order.
         max_gap_mm: largest distance of a foreground voxel from the nearest lesion voxel of the source.
+        unknown: the id of unknown instances, or None.
 
     Returns:
-        (X', Y', Z') int16; ids are 1..N in the order of the source's ids, and its support equals `foreground` unless
-        the source has no lesion in the crop.
+        (X', Y', Z') int16; ids are 1..N in the order of the source's ids, unknown instances are :data:`UNKNOWN`, and
+        its support equals `foreground` unless the source has no lesion in the crop.
 
     Raises:
-        InputError: more than 32,767 instances, foreground too far from any instance, or an instance without foreground
+        InputError: more than 32,766 instances, foreground too far from any instance, or an instance without foreground
             that is too large to be lost by resampling, as when labels were changed after nnU-Net's preprocessing.
 
     >>> instances = np.array([[[0, 7, 7, 0, 3, 0]]])
@@ -181,8 +196,11 @@ def to_preprocessed_grid(
         resampled[tuple(without_id.T)] = cropped[tuple(source[found].T)]
     elif len(without_id):
         _refuse_gap(np.inf, max_gap_mm)
-    _refuse_loss(cropped, resampled)
-    return _renumbered(resampled)
+    _refuse_loss(without_unknown(cropped, unknown), resampled)
+    renumbered = _renumbered(without_unknown(resampled, unknown))
+    if unknown is not None:
+        renumbered[resampled == unknown] = UNKNOWN
+    return renumbered
 
 
 def _refuse_loss(cropped: np.ndarray, resampled: np.ndarray) -> None:

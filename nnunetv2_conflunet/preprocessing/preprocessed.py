@@ -1,15 +1,12 @@
 """Instance maps next to nnU-Net's preprocessed cases: made when missing or stale, once for all processes."""
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from zipfile import ZipFile
 
 import numpy as np
 from filelock import FileLock
@@ -24,33 +21,22 @@ from nnunetv2_conflunet.imageio import Geometry, read_instances
 from nnunetv2_conflunet.preprocessing.annotation.cases import examine_case
 from nnunetv2_conflunet.preprocessing.annotation.kinds import count_slips
 from nnunetv2_conflunet.preprocessing.instance_centers import centers_file, centers_of_map, write_centers
-from nnunetv2_conflunet.preprocessing.instance_map import InstanceCheck, for_each_case, save_map, to_preprocessed_grid
+from nnunetv2_conflunet.preprocessing.instance_map import (
+    UNKNOWN,
+    InstanceCheck,
+    for_each_case,
+    save_map,
+    to_preprocessed_grid,
+)
+from nnunetv2_conflunet.preprocessing.map_record import PreparedCase, made_from
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset, refuse_regions
+from nnunetv2_conflunet.preprocessing.refusals import refuse_only_unknown
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json, write_json
 from nnunetv2_conflunet.utilities.nnunet_folders import PREPROCESSED, nnunet_folder
 from nnunetv2_conflunet.utilities.whole_files import is_whole
 
-# Increased whenever a change of the code changes the content of the files.
-FORMAT = 2
 DatasetClass = type[nnUNetDatasetBlosc2] | type[nnUNetDatasetNumpy]
-
-
-@dataclass(frozen=True)
-class PreparedCase:
-    """One preprocessed case.
-
-    Attributes:
-        case: its id.
-        n_instances: on the preprocessed grid.
-        n_lost: instances without a voxel there.
-        slips: how often each kind of slip was found in its map; none if the map was checked before.
-    """
-
-    case: str
-    n_instances: int
-    n_lost: int
-    slips: dict[str, int] = field(default_factory=dict)
 
 
 class PreprocessedInstances:
@@ -116,17 +102,19 @@ class PreprocessedInstances:
         """
         stale = self._stale()
         if not stale:
+            self._refuse_only_unknown([])
             return []
         with self.lock():
             # Another process may have made them in the meantime.
             stale = [case for case in stale if not self._is_current(case)]
             for case in stale:
                 self._segmentation_file(case.case)
-            check = InstanceCheck.of(self.plans.image_reader_writer_class, self.labels)
+            check = InstanceCheck.of(self.plans.image_reader_writer_class, self.labels, self._unknown)
             with TemporaryDirectory(prefix=f".{self.folder.name}.", dir=self.folder.parent) as folder:
                 staged = Path(folder)
                 arguments = (None if check == checked else check), staged
                 made = for_each_case(self._prepare_case, stale, num_processes, "Preprocessing instances", *arguments)
+                self._refuse_only_unknown(made)
                 # A map without its record is made again, so records come last.
                 files = [path.relative_to(staged) for path in staged.rglob("*") if path.is_file()]
                 for file in sorted(files, key=lambda file: file.suffix == ".json"):
@@ -146,6 +134,21 @@ class PreprocessedInstances:
         records = {case: self._record_file(case) for case in self._cases()}
         n_lost = {case: read_json(record).get("n_lost", 0) for case, record in records.items() if record.is_file()}
         return {case: n for case, n in n_lost.items() if n}
+
+    @cached_property
+    def _unknown(self) -> int | None:
+        """The id of unknown instances in the raw dataset; the dataset.json of the preprocessed one may be older."""
+        raw = RawDataset.find(self.plans.dataset_name)
+        return None if raw is None else raw.unknown
+
+    def _refuse_only_unknown(self, made: list[PreparedCase]) -> None:
+        if self._unknown is None:
+            return
+        counts = {case.case: (case.n_instances, case.n_unknown) for case in made}
+        for case in set(self._cases()) - set(counts):
+            record = read_json(self._record_file(case))
+            counts[case] = record["n_instances"], record["n_unknown"]
+        refuse_only_unknown(list(counts.values()))
 
     @cached_property
     def _dataset_class(self) -> DatasetClass:
@@ -177,15 +180,7 @@ class PreprocessedInstances:
         return self.folder / f"{case}.json"
 
     def _origin(self, case: RawCase) -> dict:
-        """What a map is made from: contents, not times, so copying a dataset does not make its maps stale."""
-        segmentation = self._segmentation_file(case.case)
-        if segmentation.suffix == ".b2nd":
-            digest: str | int = _digest(segmentation)
-        else:
-            # The archive stores the checksum of its segmentation, so the images need not be read.
-            with ZipFile(segmentation) as archive:
-                digest = archive.getinfo("seg.npy").CRC
-        return {"format": FORMAT, "instances": _digest(case.instances), "segmentation": digest}
+        return made_from(case.instances, self._segmentation_file(case.case), self._unknown)
 
     def _segmentation_file(self, case: str) -> Path:
         files = (self.source_folder / f"{case}{ending}" for ending in ("_seg.b2nd", ".npz"))
@@ -223,7 +218,7 @@ class PreprocessedInstances:
         else:
             instances, source_properties = check.read(case)
             grid = Geometry.from_properties(instances.shape, source_properties)
-            slips = count_slips(examine_case(instances, grid).slips)
+            slips = count_slips(examine_case(instances, grid, unknown=self._unknown).slips)
         source_mm = [source_properties["spacing"][axis] for axis in self.plans.transpose_forward]
         # Two-dimensional configurations have no spacing across slices, and their lesions do not extend there.
         network_mm = self.configuration.spacing
@@ -235,16 +230,15 @@ class PreprocessedInstances:
             properties["bbox_used_for_cropping"],
             source_properties["spacing"],
             max_gap_mm=2 * float(np.linalg.norm(voxel_mm)),
+            unknown=self._unknown,
         )
-        n_instances = int(prepared.max(initial=0))
-        n_lost = len(np.unique(instances[instances > 0])) - n_instances
+        is_unknown = prepared == UNKNOWN
+        n_instances = int(prepared.max(initial=0, where=~is_unknown))
+        n_lost = len(np.setdiff1d(instances, [0, self._unknown or 0])) - n_instances
+        n_unknown = int(np.count_nonzero(is_unknown))
         save_map(prepared, folder / self._map_file(case.case).name, type(stock), self.configuration.patch_size)
         ignored = segmentation == self.labels.ignore_label if self.labels.has_ignore_label else None
         write_centers(centers_of_map(prepared, ignored, len(network_mm)), centers_file(folder, case.case))
-        record = {"made_from": origin, "n_instances": n_instances, "n_lost": n_lost}
-        write_json(record, folder / self._record_file(case.case).name)
-        return PreparedCase(case.case, n_instances, n_lost, slips)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        found = PreparedCase(case.case, n_instances, n_lost, n_unknown, slips)
+        write_json(found.record(origin), folder / self._record_file(case.case).name)
+        return found

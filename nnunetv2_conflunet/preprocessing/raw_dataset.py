@@ -12,6 +12,7 @@ from nnunetv2.utilities.utils import (
 )
 
 from nnunetv2_conflunet.imageio.case_folder import CaseFolder, find_reader, read_dataset_json, refuse_macos_files
+from nnunetv2_conflunet.imageio.unknown import unknown_id
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import is_file_name
 from nnunetv2_conflunet.utilities.nnunet_folders import RAW, TRAINING_INSTANCES, is_set, nnunet_folder
@@ -52,6 +53,11 @@ class RawDataset:
         """The dataset in ``nnUNet_raw``, or None if only its preprocessed form is on this machine."""
         folder = nnunet_folder(RAW) / dataset_name if is_set(RAW) else None
         return cls(folder) if folder and (folder / "dataset.json").is_file() else None
+
+    @property
+    def unknown(self) -> int | None:
+        """The id of unknown instances; see :func:`.unknown_id`."""
+        return unknown_id(self.dataset_json)
 
     def training_cases(self) -> dict[str, RawCase]:
         """Every training case of nnU-Net by its id, whether or not its label and instance map exist.

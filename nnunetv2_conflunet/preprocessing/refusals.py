@@ -70,3 +70,22 @@ def refuse_wide(spacing_mm: Sequence[float], sigma_mm: float) -> None:
             f"sigma_mm is {sigma_mm:g} mm, {sigma_mm / finest:,.0f} voxels of {finest:g} mm, so no center could be "
             f"learned. {REMEDY}; or set sigma_mm and the sizes of the instantiation to values that suit these lengths."
         )
+
+
+def refuse_only_unknown(counts: Sequence[tuple[int, int]]) -> None:
+    """Refuse a dataset without a known lesion whose cases have voxels of unknown instances.
+
+    Args:
+        counts: for each case, how much of it is known lesion, and its number of voxels of unknown instances.
+
+    Raises:
+        InputError: states these numbers and the remedy.
+    """
+    n_known, n_unknown = (sum(of_case[i] for of_case in counts) for i in range(2))
+    if n_unknown and not n_known:
+        n_cases = sum(of_case[1] > 0 for of_case in counts)
+        raise InputError(
+            f"Every lesion voxel of the dataset is of an unknown instance ({n_unknown} voxels in {n_cases} of "
+            f"{len(counts)} cases), so no lesion has a center that could be learned. Give ids of their own to lesions "
+            "that are known as a whole, such as those that touch no other one."
+        )

@@ -20,6 +20,7 @@ from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, 
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
 
 from nnunetv2_conflunet.postprocessing.voxels import InstanceCenters
+from nnunetv2_conflunet.preprocessing.instance_map import UNKNOWN
 from nnunetv2_conflunet.trainers.targets import coded_targets
 
 # Key of the centers in the data of nnU-Net's transforms, which ignore it.
@@ -69,7 +70,7 @@ def with_instance_targets(
 
 
 class FindInstanceCenters(BasicTransform):
-    """Find the center of mass of every complete instance, one that touches neither crop border nor ignore label.
+    """Find the center of mass of every known, complete instance, which touches neither crop border nor ignore label.
 
     Args:
         ignore_label: of the semantic labels, or None.
@@ -90,7 +91,8 @@ class FindInstanceCenters(BasicTransform):
             channel[0] if len(channel) == 1 else channel for channel in np.split(data_dict["segmentation"].numpy(), 2)
         )
         ignored = None if self.ignore_label is None else semantic == self.ignore_label
-        data_dict[CENTERS] = InstanceCenters.of(instances).without_cut(instances, ignored)
+        centers = InstanceCenters.of(instances).without_cut(instances, ignored)
+        data_dict[CENTERS] = centers.without(np.array([UNKNOWN]))
         return data_dict
 
 

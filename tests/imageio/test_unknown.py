@@ -1,8 +1,9 @@
 """The declared id of unknown instances."""
 
+import numpy as np
 import pytest
 
-from nnunetv2_conflunet.imageio.unknown import unknown_id
+from nnunetv2_conflunet.imageio.unknown import unknown_id, without_unknown
 from nnunetv2_conflunet.utilities.errors import InputError
 
 
@@ -24,3 +25,17 @@ def test_an_id_that_is_no_positive_integer_is_refused(value):
 def test_an_entry_of_another_form_is_refused(value):
     with pytest.raises(InputError, match="the id of unknown instances is a positive integer"):
         unknown_id({"instances": value})
+
+
+@pytest.mark.parametrize("ending, largest", [(".bmp", 255), (".png", 65535), (".PNG", 65535), (".nii.gz", 2**24 - 1)])
+def test_the_id_must_fit_into_the_files(ending, largest):
+    assert unknown_id({"file_ending": ending, "instances": {"unknown": largest}}) == largest
+    with pytest.raises(InputError, match=rf"declares {largest + 1} .*but {ending} files can hold ids up to {largest}"):
+        unknown_id({"file_ending": ending, "instances": {"unknown": largest + 1}})
+
+
+def test_the_known_instances_of_a_map():
+    instances = np.array([[0, 3, 5, 5]])
+    assert without_unknown(instances, 5).tolist() == [[0, 3, 0, 0]]
+    assert without_unknown(instances, None) is instances
+    assert instances.tolist() == [[0, 3, 5, 5]]

@@ -9,6 +9,7 @@ from nnunetv2_conflunet.preprocessing.instance_centers import (
     centers_of_map,
     write_centers,
 )
+from nnunetv2_conflunet.preprocessing.instance_map import UNKNOWN
 
 SHAPE = (20, 30, 24)
 
@@ -72,3 +73,12 @@ def test_a_crop_of_a_slice_has_the_centers_of_that_slice_only():
     np.testing.assert_allclose(
         crop.voxels, np.array(center_of_mass(instances[11] > 0, instances[11], [2, 9])) - [5, -3]
     )
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_unknown_instances_have_no_center_and_known_ones_that_touch_them_keep_theirs(dim):
+    instances = three_balls().astype(np.int16)
+    everything = centers_of_map(instances, None, dim)
+    # Beside instance 9 on one side, and in a second piece alone.
+    instances[10:13, 15:27, 17] = instances[5, 1, 1] = UNKNOWN
+    np.testing.assert_array_equal(centers_of_map(instances, None, dim), everything)

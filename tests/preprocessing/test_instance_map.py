@@ -152,3 +152,28 @@ def test_a_label_that_is_none_is_blamed_and_nothing_is_advised_that_writes_over_
     text = message(case)
     assert re.search(rf"ms_1: {case.label} {reason}", text)
     assert "labels_from_instances" not in text
+
+
+def test_voxels_of_unknown_instances_are_lesion(case):
+    with_id = np.where(INSTANCES == 2, 900, INSTANCES)
+    write_nifti(with_id.astype(np.uint16), case.instances)
+    check = InstanceCheck.of(SimpleITKIO, LABELS, unknown=900)
+    seen = check.check([case], 1, look=lambda instances, _: np.unique(instances).tolist())
+    assert seen == {"ms_1": [0, 1, 900]}
+    # They belong to the foreground of the label.
+    write_nifti((INSTANCES == 1).astype(np.uint8), case.label)
+    with pytest.raises(InputError, match=rf"{np.count_nonzero(INSTANCES == 2)} voxels with an id outside lesions"):
+        check.check([case], 1)
+
+
+def test_a_dataset_of_unknown_instances_only_is_refused(case, tmp_path):
+    empty = RawCase("ms_2", tmp_path / "labelsTr" / "ms_2.nii.gz", tmp_path / "instancesTr" / "ms_2.nii.gz")
+    for file in (empty.label, empty.instances):
+        write_nifti(np.zeros(INSTANCES.shape, np.uint8), file)
+    write_nifti(((INSTANCES > 0) * 900).astype(np.uint16), case.instances)
+    n = np.count_nonzero(INSTANCES)
+    with pytest.raises(InputError, match=rf"unknown instance \({n} voxels in 1 of 2 cases\), so no lesion"):
+        InstanceCheck.of(SimpleITKIO, LABELS, unknown=900).check([case, empty], 1)
+    # Without the declaration it is one lesion; and the declaration alone is fine.
+    check([case, empty], SimpleITKIO, LABELS, 1)
+    InstanceCheck.of(SimpleITKIO, LABELS, unknown=901).check([case, empty], 1)

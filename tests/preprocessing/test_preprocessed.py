@@ -18,7 +18,7 @@ from support import assert_whole_or_as_before, balls, dataset_json, small_plans,
 
 from nnunetv2_conflunet.commands import prepare
 from nnunetv2_conflunet.preprocessing import instance_map, preprocessed
-from nnunetv2_conflunet.preprocessing.instance_map import InstanceCheck, save_map
+from nnunetv2_conflunet.preprocessing.instance_map import UNKNOWN, InstanceCheck, save_map
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.utilities.errors import InputError
 
@@ -370,3 +370,73 @@ def test_a_case_that_is_gone_from_the_preprocessed_ones_counts_no_more(dataset):
         file.unlink()
     assert dataset.lost() == {}
     assert dataset.prepare(1) == []
+
+
+def declare(tmp_path, unknown):
+    """In the raw dataset only, as after an annotator's second look; its lesions have the ids 7, 14 and 21."""
+    content = dataset_json() | {"instances": {"unknown": unknown}}
+    (tmp_path / "raw" / "Dataset001_Small" / "dataset.json").write_text(json.dumps(content))
+
+
+def again(dataset):
+    """The dataset as another process sees it."""
+    return PreprocessedInstances(dataset.plans, "3d_fullres", dataset_json())
+
+
+def test_unknown_instances_are_lesion_without_being_counted(dataset, tmp_path):
+    dataset.prepare(1)
+    _, every_id = load(dataset, "a")
+    declare(tmp_path, 14)
+    made = again(dataset).prepare(1)
+    n_unknown = np.count_nonzero(every_id == 2)
+    assert [(case.case, case.n_instances, case.n_lost, case.n_unknown) for case in made] == [
+        ("a", 2, 0, n_unknown),
+        ("b", 0, 0, 0),
+    ]
+    _, instances = load(dataset, "a")
+    np.testing.assert_array_equal(instances, np.choose(every_id, [0, 1, UNKNOWN, 2]))
+    table = np.load(dataset.folder / "centers" / "a.npy")
+    np.testing.assert_allclose(table, [[i, *np.argwhere(instances == i).mean(axis=0)] for i in (1, 2)])
+    assert again(dataset).lost() == {}
+
+
+def test_a_changed_declaration_makes_maps_stale_and_none_leaves_no_trace(dataset, tmp_path):
+    dataset.prepare(1)
+    record = json.loads((dataset.folder / "a.json").read_text())
+    assert set(record) == {"made_from", "n_instances", "n_lost"}
+    assert set(record["made_from"]) == {"format", "instances", "segmentation"}
+    declare(tmp_path, 999)
+    assert [made.case for made in again(dataset).prepare(1)] == ["a", "b"]
+    assert again(dataset).prepare(1) == []
+    declare(tmp_path, 7)
+    assert [made.case for made in again(dataset).prepare(1)] == ["a", "b"]
+    (tmp_path / "raw" / "Dataset001_Small" / "dataset.json").write_text(json.dumps(dataset_json()))
+    assert [made.case for made in again(dataset).prepare(1)] == ["a", "b"]
+    assert json.loads((dataset.folder / "a.json").read_text()) == record
+
+
+def test_only_unknown_instances_are_refused_before_a_map_is_written(dataset, tmp_path):
+    source = tmp_path / "raw" / "Dataset001_Small" / "instancesTr" / "a.nii.gz"
+    known = nibabel.load(source)
+    content = np.asarray(known.dataobj)
+    write_nifti(((content > 0) * 900).astype(np.uint16).T, source, (1, 1, 2))
+    declare(tmp_path, 900)
+    n_unknown = np.count_nonzero(load_labels(dataset, "a"))
+    with pytest.raises(InputError, match=rf"unknown instance \({n_unknown} voxels in 1 of 2 cases\)"):
+        dataset.prepare(1)
+    assert not dataset.folder.exists()
+
+
+def test_current_maps_without_a_known_lesion_are_refused_too(dataset, tmp_path):
+    """As when the cases that had known lesions are no longer there."""
+    declare(tmp_path, 900)
+    dataset.prepare(1)
+    record = json.loads((dataset.folder / "a.json").read_text())
+    assert (record["n_instances"], record["n_unknown"]) == (3, 0)
+    (dataset.folder / "a.json").write_text(json.dumps(record | {"n_instances": 0, "n_unknown": 5}))
+    with pytest.raises(InputError, match=r"unknown instance \(5 voxels in 1 of 2 cases\)"):
+        again(dataset).prepare(1)
+
+
+def load_labels(dataset, case):
+    return nnUNetDatasetBlosc2(str(dataset.source_folder), [case]).load_case(case)[1][:][0] == 1

@@ -6,7 +6,7 @@ from nnunetv2.preprocessing.resampling.default_resampling import resample_data_o
 from skimage.transform import resize
 from support import balls
 
-from nnunetv2_conflunet.preprocessing.instance_map import to_preprocessed_grid
+from nnunetv2_conflunet.preprocessing.instance_map import UNKNOWN, to_preprocessed_grid
 from nnunetv2_conflunet.utilities.errors import InputError
 
 IDENTITY = {"transpose_forward": [0, 1, 2], "spacing_mm": (1.0, 1.0, 1.0)}
@@ -173,3 +173,39 @@ def test_without_resampling_no_lesion_can_be_lost():
         to_preprocessed_grid(source, source == 1, crop=whole(source.shape), **IDENTITY)
     # Outside of the crop it is no loss.
     to_preprocessed_grid(source, source[:3] == 1, crop=[[0, 3], [0, 5], [0, 5]], **IDENTITY)
+
+
+def test_unknown_instances_keep_one_number_of_their_own():
+    source = np.zeros((1, 2, 6), np.int32)
+    # Two pieces of the unknown id, which lies between those of the two known lesions.
+    source[0, 0] = [8, 8, 50, 0, 0, 50]
+    source[0, 1, 3] = 60
+    result = to_preprocessed_grid(source, source > 0, crop=whole(source.shape), unknown=50, **IDENTITY)
+    assert result.dtype == np.int16 and UNKNOWN == 32767
+    assert result[0].tolist() == [[1, 1, 32767, 0, 0, 32767], [0, 0, 0, 2, 0, 0]]
+    every_id = to_preprocessed_grid(source, source > 0, crop=whole(source.shape), **IDENTITY)
+    assert every_id[0].tolist() == [[1, 1, 2, 0, 0, 2], [0, 0, 0, 3, 0, 0]]
+
+
+def test_what_the_label_adds_beside_unknown_instances_is_unknown():
+    source = np.zeros((1, 1, 9), np.int32)
+    source[0, 0, 2:4], source[0, 0, 6:8] = 5, 9
+    foreground = np.zeros(source.shape, bool)
+    foreground[0, 0, 2:7] = True
+    result = to_preprocessed_grid(source, foreground, crop=whole(source.shape), unknown=9, **IDENTITY)
+    assert result[0, 0].tolist() == [0, 0, 1, 1, 1, UNKNOWN, UNKNOWN, 0, 0]
+
+
+def test_unknown_instances_may_be_lost():
+    source = np.zeros((5, 5, 5), np.int32)
+    source[1, 1, 1], source[3, 3, 3] = 1, 2
+    result = to_preprocessed_grid(source, source == 1, crop=whole(source.shape), unknown=2, **IDENTITY)
+    assert np.unique(result).tolist() == [0, 1]
+
+
+def test_the_most_instances_leave_room_for_the_number_of_the_unknown_ones():
+    source = np.arange(2**15, dtype=np.int32).reshape(1, 1, -1)
+    arguments = {"foreground": source > 0, "crop": whole(source.shape), **IDENTITY}
+    with pytest.raises(InputError, match=r"32767 instances in one case; .* at most 32766"):
+        to_preprocessed_grid(source, **arguments)
+    assert to_preprocessed_grid(source, unknown=7, **arguments)[0, 0, [6, 7, 8, -1]].tolist() == [6, 32767, 7, 32766]

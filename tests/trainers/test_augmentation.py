@@ -7,6 +7,7 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from support import balls, unpacked
 
+from nnunetv2_conflunet.preprocessing.instance_map import UNKNOWN
 from nnunetv2_conflunet.trainers.augmentation import (
     CENTERS,
     FindInstanceCenters,
@@ -212,3 +213,68 @@ def test_a_lesion_beside_the_ignore_label_may_go_on_there():
     validity, instances = targets_with_the_upper_slices_ignored(19)
     assert (validity[instances == 2] == NOTHING).all()
     assert (validity[(instances == 1) | (instances == 3)] == HEATMAP_AND_OFFSETS).all()
+
+
+def near(voxels, shape, radius):
+    """Whether a voxel is within so many voxels of any of some, along every axis."""
+    grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), axis=-1).reshape(-1, len(shape))
+    found = [(np.abs(np.argwhere(voxels) - voxel) <= radius).all(axis=1).any() for voxel in grid]
+    return np.array(found).reshape(shape)
+
+
+def test_unknown_instances_are_left_out_with_their_margin_and_what_they_touch_is_learned():
+    shape, spacing = (12, 24, 24), (2.0, 1.0, 1.0)
+    instances = np.zeros(shape, np.int16)
+    # A known lesion, unknown voxels at its side, and a second piece of them alone.
+    instances[5:7, 6:10, 8:11] = 1
+    instances[5:7, 6:10, 11:14] = instances[6, 20, 20] = UNKNOWN
+    data = {"image": torch.zeros((1, *shape)), "segmentation": torch.from_numpy(np.stack([instances > 0, instances]))}
+    stock = ComposeTransforms([])
+    semantic, *coded = with_instance_targets(stock, spacing, 2.0, None)(**data)["segmentation"]
+    assert ((semantic[0] == 1).numpy() == (instances > 0)).all()
+    target = unpacked(coded, spacing, 2.0)
+    np.testing.assert_array_equal(target[VALIDITY] == HEATMAP_AND_OFFSETS, instances == 1)
+    # Two sigmas of 2 mm are two voxels along the first axis and four along the others.
+    left_out = near(instances == UNKNOWN, shape, (2, 4, 4)) & (instances != 1)
+    np.testing.assert_array_equal(target[VALIDITY] == NOTHING, left_out)
+    # From the known lesion's voxel (5, 6, 8) to its own center (5.5, 7.5, 9).
+    np.testing.assert_allclose(target[OFFSETS][:, 5, 6, 8], [1.0, 1.5, 1.0])
+
+
+@pytest.mark.parametrize("elastic", [False, True])
+@pytest.mark.parametrize("shape, patch", [((48, 44, 52), (40, 41, 42)), ((60, 55), (50, 45))])
+def test_no_center_is_made_for_unknown_instances_however_they_are_moved(shape, patch, elastic):
+    np.random.seed(0)
+    torch.manual_seed(0)
+    data = sample(shape)
+    instances = data["segmentation"][1]
+    instances[instances == 2] = UNKNOWN
+    data = FindInstanceCenters()(**data)
+    assert data[CENTERS].ids.tolist() == [1, 3]
+    deformed = {"p_elastic_deform": 1.0, "elastic_deform_magnitude": (3, 3)} if elastic else {}
+    data = InstanceSpatialTransform(spatial(patch, **deformed))(**data)
+    assert set(np.unique(data["segmentation"][1])) <= {-1, 0, 1, 3, UNKNOWN}
+    assert UNKNOWN in data["segmentation"][1] and 1 <= len(data[CENTERS].ids) <= 2
+    assert UNKNOWN not in data[CENTERS].ids
+
+
+@pytest.mark.parametrize("dummy_2d", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_through_all_of_nnunets_augmentation_nothing_is_learned_on_unknown_instances(seed, dummy_2d):
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    patch, spacing = (24, 40, 40), (3.0, 1.0, 1.0)
+    shape = (24, 56, 56) if dummy_2d else (32, 56, 56)
+    instances = balls(shape, [(12, 24, 22), (12, 24, 34)], 5.0).astype(np.int16)
+    instances[instances == 2] = UNKNOWN
+    # The label tells the two apart, so that it can be compared with the targets after all augmentation.
+    label = np.select([instances == UNKNOWN, instances == 1], [1, 2])
+    segmentation = torch.from_numpy(np.stack([label, instances]).astype(np.int16))
+    transforms = with_instance_targets(stock_transforms(patch, dummy_2d), spacing, 2.0, None)
+    full, half, codes, centers = transforms(image=torch.zeros((1, *shape)), segmentation=segmentation)["segmentation"]
+    label, validity = full[0].numpy(), unpacked((codes, centers), spacing, 2.0)[VALIDITY]
+    assert centers.isfinite().all(dim=1).sum() == 1
+    assert (label == 1).any() and (half == 1).any()
+    # The label's smooth borders and the map's jagged ones differ by a voxel.
+    assert (validity[label == 1] == HEATMAP_AND_OFFSETS).mean() < 0.02
+    assert (validity[label == 2] == HEATMAP_AND_OFFSETS).mean() > 0.9

@@ -7,6 +7,7 @@ import pandas as pd
 from nibabel.orientations import io_orientation
 
 from nnunetv2_conflunet.imageio import Geometry
+from nnunetv2_conflunet.imageio.unknown import without_unknown
 from nnunetv2_conflunet.pictures.sections import FILE_AXES, tilt_degrees
 from nnunetv2_conflunet.pictures.views import View
 from nnunetv2_conflunet.preprocessing.annotation.kinds import Slip, SlipLimits
@@ -57,7 +58,11 @@ class CaseSlips:
 
 
 def examine_case(
-    instances: np.ndarray, geometry: Geometry, limits: SlipLimits | None = None, views_per_kind: int = 0
+    instances: np.ndarray,
+    geometry: Geometry,
+    limits: SlipLimits | None = None,
+    views_per_kind: int = 0,
+    unknown: int | None = None,
 ) -> CaseSlips:
     """Find the slips in a map.
 
@@ -66,6 +71,7 @@ def examine_case(
         geometry: of that array.
         limits: from where on something is listed.
         views_per_kind: so many findings of each kind get a view.
+        unknown: the id of unknown instances, about which nothing is found; or None.
 
     >>> instances = np.zeros((1, 9, 9), int)
     >>> instances[0, 4, 4] = 7
@@ -74,7 +80,8 @@ def examine_case(
     [['single_voxel', 7, 4, 2.0]]
     """
     side = left_right_axis(geometry)
-    slips = find_slips(instances, geometry.spacing_mm, limits, left_right_axis=side, faces=_faces(geometry))
+    known = without_unknown(instances, unknown)
+    slips = find_slips(known, geometry.spacing_mm, limits, left_right_axis=side, faces=_faces(geometry))
     views: dict[int, View] = {}
     shown: dict[str, int] = {}
     for number, slip in enumerate(slips):
