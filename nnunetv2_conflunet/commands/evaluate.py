@@ -1,6 +1,7 @@
 """The command ``nnUNetv2_conflunet_evaluate``."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from nnunetv2_conflunet.evaluation.cohort.cases import evaluate_pairs, expected_pairs, lesion_table
@@ -34,6 +35,7 @@ def evaluate(args: argparse.Namespace) -> None:
     settings = EvaluationSettings(**values)
     check_part(args.part_id, args.num_parts)
     pairing = pair_folders(args.reference, args.prediction, args.djfile)
+    settings = replace(settings, unknown=pairing.unknown)
     output = args.o or args.prediction
     whole = args.merge or args.num_parts == 1
     require_writable(*(result_files(output) if whole else [part_file(output, args.part_id, args.num_parts)]))

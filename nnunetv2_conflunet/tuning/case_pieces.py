@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.evaluation.metrics.overlap import OverlapTable
+from nnunetv2_conflunet.evaluation.metrics.unknown import lies_on_unknown
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.merging import merge_pieces
 from nnunetv2_conflunet.postprocessing.piece_graph import PieceGraph, contacts_of
@@ -52,6 +53,7 @@ class CasePieces:
         lowest: (S,) the lowest heatmap between their highest voxels.
         overlap: (O, 3) piece, index of the lesion, and the voxels that both share.
         lesion_voxels: (R,) size of each lesion of the reference.
+        unknown_voxels: (K,) voxels of each piece that are of unknown instances in the reference.
     """
 
     spacing_mm: np.ndarray
@@ -68,6 +70,7 @@ class CasePieces:
     lowest: np.ndarray
     overlap: np.ndarray
     lesion_voxels: np.ndarray
+    unknown_voxels: np.ndarray
 
     @classmethod
     def of(cls, made: InstancesAtPoints, settings: InstantiationSettings) -> "CasePieces":
@@ -94,6 +97,7 @@ class CasePieces:
             lowest=np.concatenate([graph.lowest_between(part) for part in parts]),
             overlap=np.stack([table.pair_prediction, table.pair_reference, table.pair_voxels], axis=1),
             lesion_voxels=table.reference_voxels,
+            unknown_voxels=made.unknown_voxels_of(piece + 1),
         )
 
     def graph(self) -> PieceGraph:
@@ -110,14 +114,22 @@ class CasePieces:
         )
 
     @cached_property
+    def teaching(self) -> np.ndarray:
+        """(U, 2) the pairs that touch and tell something, as neither piece lies on unknown instances."""
+        on_unknown = lies_on_unknown(
+            self._overlaps_of(np.arange(len(self.n_voxels)), self.n_voxels), self.unknown_voxels
+        )
+        return self.touching[~on_unknown[self.touching].any(axis=1)]
+
+    @cached_property
     def features(self) -> np.ndarray:
-        """(T, features) of the pairs that touch, see :class:`.MergeRule`."""
-        return self.graph().features(self.touching)
+        """(U, features) of the pairs that teach, see :class:`.MergeRule`."""
+        return self.graph().features(self.teaching)
 
     @cached_property
     def of_one_lesion(self) -> np.ndarray:
-        """(T,) bool, whether most lesion voxels of both pieces of a pair that touches are of one lesion."""
-        first, second = self.main_lesions[self.touching].T
+        """(U,) bool, whether most lesion voxels of both pieces of a pair that teaches are of one lesion."""
+        first, second = self.main_lesions[self.teaching].T
         return (first == second) & (first >= 0)
 
     @cached_property
@@ -145,7 +157,8 @@ class CasePieces:
         np.minimum.at(first, instance, self.first)
         last = np.zeros_like(first)
         np.maximum.at(last, instance, self.last)
-        merged = ScoredInstances(self._overlaps_of(instance, n_voxels), n_voxels, last - first + 1)
+        unknown_voxels = np.bincount(instance, self.unknown_voxels, n)
+        merged = ScoredInstances(self._overlaps_of(instance, n_voxels), n_voxels, last - first + 1, unknown_voxels)
         return np.array(merged.score(settings, scoring, self.spacing_mm))
 
     def _overlaps_of(self, instance: np.ndarray, n_voxels: np.ndarray) -> OverlapTable:
@@ -190,7 +203,10 @@ def load_pieces(path: Path, tried: Sequence[InstantiationSettings]) -> list[Case
             if str(stored["made_by"]) != _made_by(tried):
                 raise InputError(f"{path} holds pieces of other settings; validate its fold again.")
             names = [field.name for field in fields(CasePieces)]
-            return [CasePieces(*(stored[f"{i}.{name}"] for name in names)) for i in range(len(tried))]
+            # An earlier version knew of no unknown instances.
+            arrays = {f"{i}.unknown_voxels": np.zeros_like(stored[f"{i}.n_voxels"]) for i in range(len(tried))}
+            arrays |= stored
+            return [CasePieces(*(arrays[f"{i}.{name}"] for name in names)) for i in range(len(tried))]
     except InputError:
         raise
     except (KeyError, ValueError, EOFError, OSError, BadZipFile, zlib.error) as error:

@@ -133,6 +133,7 @@ def determine_postprocessing(
     grid = (settings.grid or default_grid(folder)).around(default)
     points = grid.points(default)
     cases = folder.validation_cases(folds, reference)
+    settings = replace(settings, scoring=replace(settings.scoring, unknown=folder.unknown(reference)))
     if not dry_run:
         require_writable(folder.folder / TABLE_FILE, folder.folder / RECORD_FILE, folder.plans_file)
     if settings.with_stock_postprocessing:

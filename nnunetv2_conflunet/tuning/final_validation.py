@@ -20,6 +20,7 @@ from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.inference.export import export_prediction_with_instances
 from nnunetv2_conflunet.inference.model_settings import ModelSettings, read_plans
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.preprocessing.instance_map import UNKNOWN
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.tuning.case_pieces import load_pieces, pieces_of_case, save_pieces
 from nnunetv2_conflunet.tuning.description import describe_merging
@@ -75,8 +76,8 @@ class PiecesOfValidation:
 
     @cached_property
     def scoring(self) -> EvaluationSettings:
-        """How pieces are judged: with the trainer's size limits."""
-        return EvaluationSettings(**asdict(self.chosen.limits))
+        """How pieces are judged: with the trainer's size limits, by the maps on the network's grid."""
+        return EvaluationSettings(**asdict(self.chosen.limits), unknown=UNKNOWN)
 
     @cached_property
     def references(self) -> PreprocessedInstances:

@@ -5,7 +5,8 @@ from pathlib import Path
 from nnunetv2.utilities.file_path_utilities import folds_tuple_to_string
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_conflunet.imageio.case_folder import CaseFolder
+from nnunetv2_conflunet.imageio.case_folder import CaseFolder, first_file, read_dataset_json
+from nnunetv2_conflunet.imageio.unknown import unknown_id
 from nnunetv2_conflunet.inference.model_settings import ModelPlans
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.nnunet_plugin.postprocessing import Postprocessing, read_stock_postprocessing
@@ -63,6 +64,16 @@ class ModelFolder(ModelPlans):
                 f"{references} has no instance map of {list_some(missing)}; -ref names the folder of the references."
             )
         return [cases[case] for case in sorted(cases)]
+
+    def unknown(self, reference: Path | None) -> int | None:
+        """The id of unknown instances in the references, by the dataset.json beside them or else that of the model.
+
+        Args:
+            reference: as for :meth:`validation_cases`.
+        """
+        references = self._reference_folder(reference).absolute()
+        file = first_file([references.parent, references, self.folder], "dataset.json")
+        return None if file is None else unknown_id(read_dataset_json(file))
 
     def stock_postprocessing(self, folds: list[str]) -> Postprocessing:
         """What ``nnUNetv2_find_best_configuration`` determined for these folds; empty where it did not run.

@@ -9,6 +9,8 @@ from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.evaluation.metrics.formulas import detection_metrics
 from nnunetv2_conflunet.evaluation.metrics.matching import match
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground, OverlapTable, with_predictions
+from nnunetv2_conflunet.evaluation.metrics.unknown import lies_on_unknown
+from nnunetv2_conflunet.imageio.unknown import without_unknown
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, filter_small_instances
 from nnunetv2_conflunet.postprocessing.assignment import Assigner
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
@@ -46,20 +48,22 @@ class ScoredInstances:
         table: overlaps with the filtered reference; its predictions are the instances.
         n_voxels: (P,) of each instance.
         extent_voxels: (P, dim) of its bounding box.
+        unknown_voxels: (P,) its voxels that are of unknown instances in the reference.
     """
 
     table: OverlapTable
     n_voxels: np.ndarray
     extent_voxels: np.ndarray
+    unknown_voxels: np.ndarray
 
     def score(
         self, settings: InstantiationSettings, scoring: EvaluationSettings, spacing_mm: np.ndarray
     ) -> list[float]:
         """The metrics after the size filters of both settings, in the order of :data:`METRICS`."""
-        large = np.ones(len(self.n_voxels), bool)
+        counts = ~lies_on_unknown(self.table, self.unknown_voxels)
         for limits in (settings.limits, scoring.limits):
-            large &= limits.reached(self.n_voxels, self.extent_voxels, spacing_mm)
-        table = with_predictions(self.table, large)
+            counts &= limits.reached(self.n_voxels, self.extent_voxels, spacing_mm)
+        table = with_predictions(self.table, counts)
         metrics = detection_metrics(table, match(table, scoring.matching, scoring.iou_threshold))
         return [metrics[name] for name in METRICS]
 
@@ -110,14 +114,17 @@ class InstancesAtPoints:
     def __init__(self, case: CaseArrays, points: Sequence[InstantiationSettings], scoring: EvaluationSettings):
         foreground, shape = case.foreground, case.foreground.shape
         refuse_limits(case.reference.shape, case.spacing_mm, scoring.limits)
-        reference, _ = filter_small_instances(case.reference, case.spacing_mm, **asdict(scoring.limits))
+        reference = without_unknown(case.reference, scoring.unknown)
+        is_unknown = reference != case.reference
+        reference, _ = filter_small_instances(reference, case.spacing_mm, **asdict(scoring.limits))
         spacing_mm = check_spacing(case.spacing_mm, foreground.ndim)
         if flat_axes(foreground.ndim, shape):
-            foreground, reference, spacing_mm = foreground[0], reference[0], spacing_mm[1:]
+            foreground, reference, is_unknown, spacing_mm = foreground[0], reference[0], is_unknown[0], spacing_mm[1:]
         self.heads = HeadMaps.of(image_shape=shape, image_spacing_mm=spacing_mm, **case.heads)
         self.both = Foreground.of(foreground, reference)
         self.inside = self.both.prediction > 0
         self.voxels = Voxels(self.both.coordinates[self.inside])
+        self._is_unknown = is_unknown[tuple(self.voxels.coordinates.T)]
         self.connectivity = check_connectivity(points[0].connectivity, self.voxels.dim)
         self._component = self.voxels.components(self.connectivity)
         self._assigner = Assigner(self.voxels, self.heads, points)
@@ -136,7 +143,8 @@ class InstancesAtPoints:
             if point.merge is not None:
                 regions = merge_regions(self.voxels, regions, self.heads, point.merge, self.connectivity)
             _, n_voxels, first, last = sizes_and_boxes(self.voxels.coordinates, regions.instance)
-            self._made[key] = ScoredInstances(self.overlaps_of(regions.instance), n_voxels, last - first + 1)
+            overlaps, unknown_voxels = self.overlaps_of(regions.instance), self.unknown_voxels_of(regions.instance)
+            self._made[key] = ScoredInstances(overlaps, n_voxels, last - first + 1, unknown_voxels)
         return self._made[key]
 
     def overlaps_of(self, instance: np.ndarray) -> OverlapTable:
@@ -144,3 +152,7 @@ class InstancesAtPoints:
         prediction = np.zeros_like(self.both.prediction)
         prediction[self.inside] = instance
         return OverlapTable.of(replace(self.both, prediction=prediction))
+
+    def unknown_voxels_of(self, instance: np.ndarray) -> np.ndarray:
+        """(K,) how many voxels of such instances are of unknown ones in the reference."""
+        return np.bincount(instance, self._is_unknown, 1)[1:].astype(np.int64)

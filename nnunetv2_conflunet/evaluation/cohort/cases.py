@@ -20,6 +20,7 @@ from nnunetv2_conflunet.evaluation.metrics.surfaces import (
     surface_distances,
 )
 from nnunetv2_conflunet.imageio import Geometry, read_instances, refuse_other_grid
+from nnunetv2_conflunet.imageio.unknown import without_unknown
 from nnunetv2_conflunet.postprocessing.size_filter import large_enough, refuse_limits
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 from nnunetv2_conflunet.utilities.errors import InputError, join_faults, list_some
@@ -89,7 +90,7 @@ def evaluate_pair(pair: Pair, reader: type[BaseReaderWriter], settings: Evaluati
     evaluation = assess(foreground, spacing_mm, settings)
     metrics, distances = evaluation.metrics, {}
     if settings.surface:
-        distances = surface_distances(foreground, evaluation.matches, spacing_mm, settings.nsd_tolerance_mm)
+        distances = surface_distances(evaluation.foreground, evaluation.matches, spacing_mm, settings.nsd_tolerance_mm)
         means = {name: float(np.mean(distances[name])) if metrics["TP"] else np.nan for name in SURFACE_METRICS}
         metrics = metrics | apply_undefined_policy(means, settings.undefined)
     return CaseResult(
@@ -177,10 +178,11 @@ def _without_small(
     removed = {}
     for side in ("prediction", "reference"):
         ids = getattr(foreground, side)
-        within = np.flatnonzero(ids)
+        # Nobody knows the sizes of unknown instances.
+        within = np.flatnonzero(without_unknown(ids, settings.unknown if side == "reference" else None))
         voxels = Voxels(foreground.coordinates[within])
         large, removed[side] = large_enough(voxels, ids[within], np.asarray(spacing_mm), settings.limits)
-        kept = np.zeros_like(ids)
-        kept[within[large]] = ids[within[large]]
+        kept = ids.copy()
+        kept[within[~large]] = 0
         foreground = replace(foreground, **{side: kept})
     return foreground, removed

@@ -12,6 +12,7 @@ from nnunetv2_conflunet.imageio.case_folder import (
     first_file,
     read_dataset_json,
 )
+from nnunetv2_conflunet.imageio.unknown import unknown_id
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json
 from nnunetv2_conflunet.utilities.nnunet_folders import INSTANCES_FOLDER, TRAINING_INSTANCES
@@ -41,6 +42,7 @@ class Pairing:
         reader: class of the reader for all files.
         file_ending: such as ``.nii.gz``.
         notes: entries that look like images and are skipped, one sentence per folder.
+        unknown: the id of unknown instances in the references, if dataset.json declares one.
         missing: cases without a prediction.
     """
 
@@ -49,6 +51,7 @@ class Pairing:
     reader: type[BaseReaderWriter]
     file_ending: str
     notes: list[str] = field(default_factory=list)
+    unknown: int | None = None
     missing: list[str] = field(init=False)
 
     def __post_init__(self):
@@ -63,8 +66,8 @@ def pair_folders(reference: Path, prediction: Path, dataset_json: Path | None = 
         prediction: a folder of instance maps, or one that holds them in ``instances`` (the output of nnUNetv2_predict,
             a validation folder, the folder of a fold). For a validation folder with nnU-Net's ``summary.json`` the
             cases of that file are expected, otherwise all of `reference`.
-        dataset_json: names file ending and reader. Default: the dataset.json near either folder, else the only ending
-            common to both folders.
+        dataset_json: names file ending and reader, and may declare the references' id of unknown instances. Default:
+            the dataset.json near either folder, else the only ending common to both folders.
 
     Raises:
         InputError: a folder does not exist or holds no instance maps, or the file ending is unknown.
@@ -90,7 +93,7 @@ def pair_folders(reference: Path, prediction: Path, dataset_json: Path | None = 
     extra = sorted(set(predictions.files) - set(expected))
     reader = find_reader(content or {"file_ending": ending}, [pair.reference for pair in pairs])
     notes = [folder.note for folder in (references, predictions) if folder.note]
-    return Pairing(pairs, extra, reader, ending, notes)
+    return Pairing(pairs, extra, reader, ending, notes, unknown_id(content or {}))
 
 
 def with_subfolder(folder: Path, names: tuple[str, ...]) -> Path:

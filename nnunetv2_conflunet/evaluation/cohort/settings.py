@@ -13,7 +13,7 @@ from nnunetv2_conflunet.utilities.options import option
 
 MISSING_POLICIES = ("error", "worst", "skip")
 # Options that earlier versions did not store, with the values in effect there.
-ADDED = {"min_area_mm2": 0.0, "beta": None}
+ADDED = {"min_area_mm2": 0.0, "beta": None, "unknown": None}
 
 
 @dataclass(frozen=True)

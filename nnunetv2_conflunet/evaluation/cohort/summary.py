@@ -15,6 +15,7 @@ from nnunetv2_conflunet.evaluation.metrics.accuracy import ACCURACIES, MEAN_ACCU
 from nnunetv2_conflunet.evaluation.metrics.case import SWEPT
 from nnunetv2_conflunet.evaluation.metrics.formulas import COUNTS, detection_ratios, f_beta_metrics, ratio
 from nnunetv2_conflunet.evaluation.metrics.published import FURTHER_COUNTS, NOT_PUBLISHED
+from nnunetv2_conflunet.evaluation.metrics.unknown import OF_UNKNOWN
 from nnunetv2_conflunet.postprocessing.size_filter import REMEDY
 
 
@@ -60,7 +61,7 @@ def summarize(
         "n_cases": len(cases),
         "missing": pairing.missing,
         "extra": pairing.extra,
-        "notes": [*_notes(lesions, settings, pairing, removed), *pairing.notes],
+        "notes": [*_notes(lesions, settings, pairing, removed), *_unknown(table, dim), *pairing.notes],
         "settings": settings.to_json(),
         "reader": pairing.reader.__name__,
         "version": __version__,
@@ -79,7 +80,8 @@ def pooled_metrics(
         published: whether the CLU metrics are the published ones, of which only the counts are pooled.
     """
     sums = table.sum()
-    counted = (*COUNTS, *FURTHER_COUNTS) if published else COUNTS
+    of_unknown = [name for name in OF_UNKNOWN if name in table and not name.endswith("_mm3")]
+    counted = (*COUNTS, *(FURTHER_COUNTS if published else ()), *of_unknown)
     pooled: dict[str, float] = {name: int(sums[name]) for name in counted}
     pooled |= {name: float(sums[name]) for name in table.columns if name.endswith("_mm3")}
     both_mm3 = sums["load_prediction_mm3"] + sums["load_reference_mm3"]
@@ -178,6 +180,18 @@ def _sum_of_removed(cases: list[CaseResult]) -> dict[str, dict[str, float]]:
             for name, value in report.items():
                 of_side[name] = of_side.get(name, 0) + value
     return sums
+
+
+def _unknown(table: pd.DataFrame, dim: int) -> list[str]:
+    """What was left out for unknown instances, in a sentence; none if there are none."""
+    if not set(OF_UNKNOWN) <= set(table) or not (table["n_unknown_voxels"] > 0).any():
+        return []
+    n_voxels, size, n_left_out = table[list(OF_UNKNOWN)].sum()
+    n_cases = (table["n_unknown_voxels"] > 0).sum()
+    return [
+        f"{n_voxels:.0f} voxels ({size:,.0f} mm{dim}) of {n_cases} references are of unknown instances and count for "
+        f"the mask only; {n_left_out:.0f} predicted lesions that lie on them are left out of every lesion count."
+    ]
 
 
 def _notes(

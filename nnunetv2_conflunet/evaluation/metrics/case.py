@@ -6,11 +6,12 @@ import numpy as np
 
 from nnunetv2_conflunet.evaluation.metrics import formulas
 from nnunetv2_conflunet.evaluation.metrics.accuracy import accuracy_metrics
-from nnunetv2_conflunet.evaluation.metrics.confluence import find_confluent
+from nnunetv2_conflunet.evaluation.metrics.confluence import confluent_among
 from nnunetv2_conflunet.evaluation.metrics.matching import Matches, match
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground, OverlapTable
 from nnunetv2_conflunet.evaluation.metrics.published import NOT_PUBLISHED, published_metrics
 from nnunetv2_conflunet.evaluation.metrics.settings import CaseSettings
+from nnunetv2_conflunet.evaluation.metrics.unknown import Counted
 from nnunetv2_conflunet.utilities.array_checks import check_spacing
 
 SWEEP_THRESHOLDS = tuple(tenths / 10 for tenths in range(1, 10))
@@ -22,13 +23,14 @@ class CaseEvaluation:
     """The evaluation of the two maps of one case.
 
     Attributes:
-        foreground: voxels of both maps.
+        foreground: voxels of both maps, with the instances that count.
         spacing_mm: (ndim,) voxel size in mm.
         settings: of the evaluation.
-        table: overlaps of all instances.
+        table: overlaps of these instances.
         matches: the matched pairs.
         confluent: (R,) bool, which references are confluent lesion units.
         metrics: names and values, with undefined ratios replaced according to the policy.
+        whole: voxels of both maps, also of the instances that do not count (see :class:`.unknown.Counted`).
     """
 
     foreground: Foreground
@@ -38,10 +40,11 @@ class CaseEvaluation:
     matches: Matches
     confluent: np.ndarray
     metrics: dict[str, float]
+    whole: Foreground
 
     def confluent_predictions(self) -> np.ndarray:
         """(P,) bool, which predictions share a component of the predicted mask with another prediction."""
-        return _confluent(self.foreground.coordinates, self.foreground.prediction, self.settings)
+        return _confluent(self.table.prediction_ids, self.whole.coordinates, self.whole.prediction, self.settings)
 
     def sweep(self) -> list[dict[str, float]]:
         """Counts and detection metrics at each of the :data:`SWEEP_THRESHOLDS`, from the same overlap table."""
@@ -65,6 +68,7 @@ def evaluate_case(
     clu: str = "shared",
     undefined: str = "nan",
     beta: float | None = None,
+    unknown: int | None = None,
 ) -> dict[str, float]:
     """Lesion-level metrics of one case. ``docs/metrics.md`` defines every metric.
 
@@ -82,6 +86,8 @@ def evaluate_case(
             metrics of the confluent lesion units as the authors' code does (:func:`.published.published_metrics`).
         undefined: ``"nan"``, ``"worst"`` or ``"authors"`` (see :func:`.formulas.apply_undefined_policy`).
         beta: adds F_beta and F_beta_CLU (see :func:`.formulas.f_beta_metrics`); None does not.
+        unknown: the reference's id of lesion voxels of unknown instances, which do not count as lesions, like the
+            predictions that lie on them (see :class:`.unknown.Counted`); None if there are none.
 
     Returns:
         Counts (TP, FP, FN, n_prediction, n_reference, n_CLU, TP_CLU, ...), ratios in [0, 1] (Precision, Recall, F1,
@@ -98,7 +104,7 @@ def evaluate_case(
     >>> metrics["TP"], metrics["Recall"], metrics["n_CLU"], metrics["load_reference_mm3"]
     (1, 0.5, 2, 8.0)
     """
-    settings = CaseSettings(iou_threshold, matching, connectivity, clu, undefined, beta)
+    settings = CaseSettings(iou_threshold, matching, connectivity, clu, undefined, beta, unknown)
     return assess(Foreground.of(prediction, reference), spacing_mm, settings).metrics
 
 
@@ -111,16 +117,18 @@ def assess(foreground: Foreground, spacing_mm: tuple[float, ...], settings: Case
     """
     spacing = check_spacing(spacing_mm, len(foreground.shape))
     voxel_mm3 = float(np.prod(spacing))
-    table = OverlapTable.of(foreground)
+    counted = Counted.of(foreground, settings.unknown, voxel_mm3)
+    table = counted.table
     matches = match(table, settings.matching, settings.iou_threshold)
-    confluent = _confluent(foreground.coordinates, foreground.reference, settings)
+    confluent = _confluent(table.reference_ids, foreground.coordinates, foreground.reference, settings)
     metrics = {
         **formulas.detection_metrics(table, matches),
-        **formulas.semantic_metrics(table, int(np.prod(foreground.shape)), voxel_mm3),
+        **formulas.semantic_metrics(counted.whole_table, int(np.prod(foreground.shape)), voxel_mm3),
         **formulas.unmatched_volumes(table, matches, voxel_mm3),
         **formulas.confluence_metrics(table, matches, confluent),
         **formulas.merge_metrics(table),
         **accuracy_metrics(table),
+        **counted.unknown_metrics,
     }
     if settings.beta is not None:
         metrics |= formulas.f_beta_metrics(metrics, settings.beta)
@@ -129,11 +137,9 @@ def assess(foreground: Foreground, spacing_mm: tuple[float, ...], settings: Case
         # That code has conventions of its own for undefined ratios.
         metrics = {name: metrics[name] for name in metrics if name not in NOT_PUBLISHED}
         metrics |= published_metrics(table, foreground, settings.iou_threshold)
-    return CaseEvaluation(foreground, spacing, settings, table, matches, confluent, metrics)
+    return CaseEvaluation(counted.foreground, spacing, settings, table, matches, confluent, metrics, foreground)
 
 
-def _confluent(coordinates: np.ndarray, ids: np.ndarray, settings: CaseSettings) -> np.ndarray:
-    within = np.flatnonzero(ids)
-    return find_confluent(
-        coordinates[within], ids[within], connectivity=settings.clu_connectivity, definition=settings.clu
-    )
+def _confluent(counted: np.ndarray, coordinates: np.ndarray, ids: np.ndarray, settings: CaseSettings) -> np.ndarray:
+    options = {"connectivity": settings.clu_connectivity, "definition": settings.clu}
+    return confluent_among(counted, coordinates, ids, **options)

@@ -1,5 +1,7 @@
 """Confluent lesion units (CLU)."""
 
+from typing import Any
+
 import numpy as np
 
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
@@ -47,6 +49,26 @@ def find_confluent(
     is_shared = np.bincount(component)[component] > 1
     confluent = np.bincount(instance, is_shared) > 0
     return confluent | (np.bincount(instance) > 1) if definition == "eq3" else confluent
+
+
+def confluent_among(counted: np.ndarray, coordinates: np.ndarray, ids: np.ndarray, **options: Any) -> np.ndarray:
+    """Which of some instances are confluent, where the mask also holds others, such as unknown ones.
+
+    Args:
+        counted: (N,) ids of the instances to tell of, ascending.
+        coordinates: (V, 2) or (V, 3) array indices of voxels.
+        ids: (V,) int64, instance of each of them, 0 is background.
+        options: of :func:`find_confluent`.
+
+    Returns:
+        (N,) bool.
+
+    >>> confluent_among(np.array([1, 3]), np.array([[0, 0], [0, 1], [0, 5], [0, 7]]), np.array([1, 2, 3, 0]))
+    array([ True, False])
+    """
+    within = np.flatnonzero(ids)
+    found = find_confluent(coordinates[within], ids[within], **options)
+    return found[np.isin(np.unique(ids[within]), counted)]
 
 
 def _components(coordinates: np.ndarray, connectivity: int, dilations: int) -> np.ndarray:

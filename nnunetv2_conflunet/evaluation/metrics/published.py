@@ -2,9 +2,7 @@
 
 import math
 
-import numpy as np
-
-from nnunetv2_conflunet.evaluation.metrics.confluence import find_confluent
+from nnunetv2_conflunet.evaluation.metrics.confluence import confluent_among
 from nnunetv2_conflunet.evaluation.metrics.matching import Matches, match
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground, OverlapTable
 
@@ -34,8 +32,8 @@ def published_metrics(table: OverlapTable, foreground: Foreground, iou_threshold
     threshold but goes to another prediction; it is the same for every variant.
 
     Args:
-        table: overlaps of the two maps.
-        foreground: voxels of the two maps.
+        table: overlaps of the lesions that count.
+        foreground: voxels of the two maps, whose reference may also hold others.
         iou_threshold: pairs match only strictly above it; 0.1 in that code.
 
     Returns:
@@ -43,6 +41,7 @@ def published_metrics(table: OverlapTable, foreground: Foreground, iou_threshold
         connectivity 6, and all but FP_CLU with the suffixes ``_conn_26``, ``_tier_1`` and ``_tier_1_conn_26``. Without
         a CLU, DSC_TP_CLU is NaN and the other ratios follow the authors' conventions (``docs/metrics.md``).
 
+    >>> import numpy as np
     >>> reference = np.array([[1, 1, 2, 2, 0, 3, 3]])
     >>> foreground = Foreground.of(reference, reference)
     >>> found = published_metrics(OverlapTable.of(foreground), foreground)
@@ -51,11 +50,10 @@ def published_metrics(table: OverlapTable, foreground: Foreground, iou_threshold
     """
     claimed = match(table, "isbi2024", iou_threshold)
     fp = len(claimed.prediction) - len(match(table, PUBLISHED_MATCHING, iou_threshold).prediction)
-    within = np.flatnonzero(foreground.reference)
-    coordinates, ids = foreground.coordinates[within], foreground.reference[within]
+    lesions = table.reference_ids, foreground.coordinates, foreground.reference
     metrics: dict[str, float] = {}
     for suffix, (tier, connectivity) in VARIANTS.items():
-        units = table.of_references(find_confluent(coordinates, ids, connectivity=connectivity, dilations=tier))
+        units = table.of_references(confluent_among(*lesions, connectivity=connectivity, dilations=tier))
         found = _of_variant(units, match(units, PUBLISHED_MATCHING, iou_threshold), fp)
         metrics |= {f"{name}{suffix}": value for name, value in found.items()}
     return {**metrics, "FP_CLU": fp}

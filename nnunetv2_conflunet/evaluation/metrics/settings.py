@@ -28,6 +28,8 @@ class CaseSettings:
             confluent lesion units as the authors' code does (:func:`.published.published_metrics`).
         undefined: policy of :func:`.formulas.apply_undefined_policy`.
         beta: adds F_beta, see :func:`.formulas.f_beta_metrics`; None does not.
+        unknown: the id by which references mark lesion voxels of unknown instances, as dataset.json declares it; None
+            if there are none. They and the predictions that lie on them do not count, see :class:`.unknown.Counted`.
 
     Raises:
         InputError: a value out of range.
@@ -43,6 +45,7 @@ class CaseSettings:
     )
     undefined: str = option("nan", "value of undefined ratios", choices=UNDEFINED_POLICIES)
     beta: float | None = option(None, "add F_beta, in which recall weighs this many times as much as precision")
+    unknown: int | None = None
 
     def __post_init__(self) -> None:
         check_choice("matching rule", self.matching, MATCHING_RULES)

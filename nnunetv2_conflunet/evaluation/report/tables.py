@@ -10,6 +10,7 @@ from nnunetv2_conflunet.evaluation.cohort.settings import ADDED
 from nnunetv2_conflunet.evaluation.metrics.accuracy import ACCURACIES, MEAN_ACCURACY
 from nnunetv2_conflunet.evaluation.metrics.formulas import DISTANCES, F_BETA, RATIOS
 from nnunetv2_conflunet.evaluation.metrics.published import FURTHER, FURTHER_RATIOS
+from nnunetv2_conflunet.evaluation.metrics.unknown import OF_UNKNOWN
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS, SizeLimits
 
 # Ratios in the order of the paper's table, followed by additional ones.
@@ -23,6 +24,7 @@ PRINTED_NUMBERS = (
     *("n_merging_predictions", "n_merged_references", "n_split_references", "n_splitting_predictions"),
     *("load_reference_mm3", "load_prediction_mm3", "load_error_mm3", "FP_volume_mm3", "FN_volume_mm3"),
     *DISTANCES,
+    *OF_UNKNOWN,
 )
 
 ACCURACY_TITLE = "AP without confidence: TP / (TP + FP + FN) by IoU"
