@@ -29,11 +29,14 @@ def noisy_case(shape, spacing_mm, seed):
 def one_by_one(foreground, reference, spacing_mm, heads, points, scoring):
     """(points, metrics) of a case by the functions that a user would call."""
     limits = asdict(scoring.limits)
-    kept_reference = remove_small_instances(reference, spacing_mm, **limits)
+    is_unknown = np.zeros(reference.shape, bool) if scoring.unknown is None else reference == scoring.unknown
+    kept_reference = remove_small_instances(np.where(is_unknown, 0, reference), spacing_mm, **limits)
+    kept_reference[is_unknown] = scoring.unknown or 0
     rows = []
     for point in points:
         instances = instantiate(foreground, spacing_mm, point, **heads).instances
         instances = remove_small_instances(instances, spacing_mm, **limits)
-        found = evaluate_case(instances, kept_reference, spacing_mm, iou_threshold=scoring.iou_threshold)
+        options = {"iou_threshold": scoring.iou_threshold, "unknown": scoring.unknown}
+        found = evaluate_case(instances, kept_reference, spacing_mm, **options)
         rows.append([found[name] for name in METRICS])
     return np.array(rows)

@@ -1,12 +1,16 @@
 """The id of lesion voxels for which it is not known which lesion they belong to."""
 
+from typing import TypeVar
+
 import numpy as np
+import pandas as pd
 
 from nnunetv2_conflunet.imageio.instance_maps import LARGEST_ID
 from nnunetv2_conflunet.imageio.reading import FIRST_INEXACT
 from nnunetv2_conflunet.utilities.errors import InputError
 
 KEY = "instances"
+Ids = TypeVar("Ids", np.ndarray, pd.Series)
 
 
 def unknown_id(dataset_json: dict) -> int | None:
@@ -52,3 +56,12 @@ def without_unknown(instances: np.ndarray, unknown: int | None) -> np.ndarray:
     [[0, 7, 0]]
     """
     return instances if unknown is None else np.where(instances == unknown, 0, instances)
+
+
+def numbered_around(ids: Ids, unknown: int | None) -> Ids:
+    """Ids 1..N of lesions with the id of unknown instances left out, in an array or a column.
+
+    >>> numbered_around(np.array([0, 1, 2, 3]), unknown=2).tolist()
+    [0, 1, 3, 4]
+    """
+    return ids if unknown is None else ids + (ids >= unknown)

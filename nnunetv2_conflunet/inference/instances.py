@@ -10,6 +10,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from scipy.special import softmax
 
 from nnunetv2_conflunet.imageio import Geometry, write_instances
+from nnunetv2_conflunet.imageio.unknown import numbered_around, unknown_id
 from nnunetv2_conflunet.inference.case_files import InstanceFiles
 from nnunetv2_conflunet.inference.lesion_table import as_csv, lesion_table
 from nnunetv2_conflunet.inference.model_settings import ModelSettings
@@ -61,6 +62,7 @@ class CaseOutput:
         probability: (X, Y, Z) of the foreground; None if it was not saved.
         heads: None if the method does not need them.
         core: (X, Y, Z) bool, the cores of lesions; None unless the labels are cores and borders.
+        unknown: the dataset's id of unknown instances, which no lesion gets in the files; None if there is none.
     """
 
     segmentation: np.ndarray
@@ -69,6 +71,7 @@ class CaseOutput:
     probability: np.ndarray | None
     heads: CaseHeads | None
     core: np.ndarray | None = None
+    unknown: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +103,10 @@ class CaseInstances:
         """
         if with_heads and self.output.heads is not None:
             self.output.heads.save(files.heads)
-        properties, beside = self.output.properties, {files.table: as_csv(self.lesions)}
-        write_instances(self.result.instances, files.map, writer, properties, files.file_ending, beside)
+        properties, unknown = self.output.properties, self.output.unknown
+        lesions = self.lesions.assign(id=numbered_around(self.lesions["id"], unknown))
+        instances = numbered_around(self.result.instances, unknown)
+        write_instances(instances, files.map, writer, properties, files.file_ending, {files.table: as_csv(lesions)})
 
 
 def instances_of_case(output: CaseOutput, settings: InstantiationSettings) -> CaseInstances:
@@ -157,7 +162,9 @@ def instances_from_output(
     needed = _where_looked_at(foreground, properties["spacing"], settings)
     probability = foreground_probability_at(needed, logits, heads.heads_box)
     core = core_mask(segmentation, dataset_json["labels"])
-    return instances_of_case(CaseOutput(segmentation, foreground, properties, probability, heads, core), settings)
+    unknown = unknown_id(dataset_json)
+    case = CaseOutput(segmentation, foreground, properties, probability, heads, core, unknown)
+    return instances_of_case(case, settings)
 
 
 def split_output(

@@ -11,6 +11,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2_conflunet.imageio import declared_labels, find_reader, read_labels
 from nnunetv2_conflunet.imageio.case_folder import CaseFolder, endings_of, first_file, read_dataset_json
 from nnunetv2_conflunet.imageio.stored import refuse_beyond_memory
+from nnunetv2_conflunet.imageio.unknown import unknown_id
 from nnunetv2_conflunet.inference.case_files import InstanceFiles
 from nnunetv2_conflunet.inference.instances import CaseHeads, CaseOutput
 from nnunetv2_conflunet.inference.model_settings import ModelSettings
@@ -36,6 +37,7 @@ class PredictionFolder:
         plans: of the model, empty without them.
         heads_folder: the original prediction, with probabilities and heads; the same folder unless the segmentations
             were postprocessed into another folder.
+        unknown: the dataset's id of unknown instances, if dataset.json declares one.
     """
 
     folder: Path
@@ -44,6 +46,7 @@ class PredictionFolder:
     labels: dict
     plans: dict
     heads_folder: Path
+    unknown: int | None = None
 
     @classmethod
     def open(cls, folder: Path, heads_folder: Path | None = None) -> "PredictionFolder":
@@ -77,7 +80,8 @@ class PredictionFolder:
         if "image_reader_writer" in plans:
             dataset_json |= {"overwrite_image_reader_writer": plans["image_reader_writer"]}
         reader = find_reader(dataset_json, segmentations.files.values())
-        return cls(folder, segmentations.file_ending, reader, dataset_json.get("labels", {}), plans, heads_folder)
+        labels, unknown = dataset_json.get("labels", {}), unknown_id(dataset_json)
+        return cls(folder, segmentations.file_ending, reader, labels, plans, heads_folder, unknown)
 
     def case_folder(self) -> CaseFolder:
         """The segmentations that are there now."""
@@ -140,7 +144,8 @@ class PredictionFolder:
             probability = foreground_probability(channels, self.labels)
         heads = self.read_heads(case) if method == "center_offset" else None
         core = core_mask(segmentation, self.labels)
-        return CaseOutput(segmentation, self.foreground(segmentation), properties, probability, heads, core)
+        foreground = self.foreground(segmentation)
+        return CaseOutput(segmentation, foreground, properties, probability, heads, core, self.unknown)
 
     def read_segmentation(self, case: str) -> tuple[np.ndarray, dict]:
         """The segmentation of a case, (X, Y, Z) int32, and the reader's properties.

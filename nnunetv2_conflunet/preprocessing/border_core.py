@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_conflunet.imageio import declared_labels, read_instances, read_labels, write_instances
+from nnunetv2_conflunet.imageio.unknown import KEY
 from nnunetv2_conflunet.postprocessing.baselines.border_core import IGNORE, LABELS, BorderCore, BorderCoreSettings
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset, images_of_cases
 from nnunetv2_conflunet.utilities.errors import InputError, list_lines, list_some
@@ -51,9 +53,9 @@ def write_border_core_dataset(
         The folder of the new dataset, and what was counted.
 
     Raises:
-        InputError: the id is taken or not from 0 to 999, several foreground labels, a missing image or instance map, no
-            lesion at all, borders that leave no lesion a core deeper than they are thick, or files that cannot be
-            written.
+        InputError: the id is taken or not from 0 to 999, several foreground labels, a missing image or instance map,
+            unknown instances, no lesion at all, borders that leave no lesion a core deeper than they are thick, or
+            files that cannot be written.
     """
     folder = _new_folder(dataset, new_id)
     labels = dataset.label_manager()
@@ -72,7 +74,12 @@ def write_border_core_dataset(
     ignore = int(labels.ignore_label) if labels.has_ignore_label else None
     with _appears_whole(folder) as unfinished:
         work = BorderCoreLabels(
-            dataset.reader(), declared_labels(labels.label_dict), ignore, settings, unfinished / "labelsTr"
+            dataset.reader(),
+            declared_labels(labels.label_dict),
+            ignore,
+            settings,
+            unfinished / "labelsTr",
+            dataset.unknown,
         )
         calls = {case.case: (case,) for case in cases}
         counted, faults = try_cases(work.write, calls, num_processes, "Writing cores and borders")
@@ -83,7 +90,7 @@ def write_border_core_dataset(
         _refuse_too_thick(dataset.folder.name, counts, settings.thickness_mm)
         for name, found in images.items():
             _link_images(found, unfinished / name, dataset.file_ending)
-        content: dict[str, Any] = {k: v for k, v in dataset.dataset_json.items() if k != "dataset"}
+        content: dict[str, Any] = {k: v for k, v in dataset.dataset_json.items() if k not in ("dataset", KEY)}
         content |= {
             "labels": LABELS if ignore is None else LABELS | {"ignore": IGNORE},
             "numTraining": len(cases),
@@ -103,6 +110,7 @@ class BorderCoreLabels:
         ignore: its ignore label, or None.
         settings: thickness of the borders.
         folder: where the new labels go.
+        unknown: the source's id of unknown instances, or None.
     """
 
     reader: BaseReaderWriter
@@ -110,10 +118,20 @@ class BorderCoreLabels:
     ignore: int | None
     settings: BorderCoreSettings
     folder: Path
+    unknown: int | None = None
 
     def write(self, case: RawCase) -> BorderCoreCounts:
-        """Write the label of a case; returns what was counted."""
+        """Write the label of a case; returns what was counted.
+
+        Raises:
+            InputError: it has unknown instances.
+        """
         instances, properties = read_instances(case.instances, self.reader)
+        if self.unknown is not None and (n_unknown := np.count_nonzero(instances == self.unknown)):
+            raise InputError(
+                f"{n_unknown} voxels are of unknown instances (id {self.unknown}), which have no cores. Give their "
+                "lesions ids of their own, or leave the case out."
+            )
         made = BorderCore.of(instances, properties["spacing"], self.settings)
         labels = made.labels
         if self.ignore is not None:

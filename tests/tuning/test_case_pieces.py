@@ -8,7 +8,7 @@ from noisy_cases import noisy_case, one_by_one
 
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
-from nnunetv2_conflunet.postprocessing.merging import MergeRule
+from nnunetv2_conflunet.postprocessing.merging import FEATURES, MergeRule
 from nnunetv2_conflunet.postprocessing.piece_graph import PieceGraph
 from nnunetv2_conflunet.tuning import case_pieces
 from nnunetv2_conflunet.tuning.case_pieces import CasePieces, load_pieces, pieces_of_case, save_pieces
@@ -36,8 +36,10 @@ def arrays_of(shape, spacing_mm, seed):
         ((24, 28, 26), (1.0, 1.0, 1.0), EvaluationSettings()),
         ((12, 28, 26), (3.0, 1.0, 1.0), EvaluationSettings(matching="hungarian", iou_threshold=0.3)),
         ((40, 44), (1.0, 1.5), EvaluationSettings(min_extent_mm=4, min_area_mm2=30)),
+        ((24, 28, 26), (1.0, 1.0, 1.0), EvaluationSettings(unknown=4)),
+        ((40, 44), (1.0, 1.5), EvaluationSettings(unknown=7, min_area_mm2=30)),
     ],
-    ids=["3d", "anisotropic", "2d"],
+    ids=["3d", "anisotropic", "2d", "3d with unknown instances", "2d with unknown instances"],
 )
 def test_scores_are_those_of_the_instances(shape, spacing_mm, scoring):
     rng, differing = np.random.default_rng(0), 0
@@ -84,6 +86,37 @@ def test_which_pieces_are_of_one_lesion():
     nowhere = CaseArrays(reference > 0, np.zeros_like(reference), (1.0, 1.0), heads)
     (pieces,) = pieces_of_case(nowhere, [InstantiationSettings()], EvaluationSettings())
     assert pieces.main_lesions.tolist() == [-1, -1, -1] and not pieces.of_one_lesion.any()
+
+
+def test_pieces_on_unknown_instances_teach_nothing():
+    # Four strips of 4 x 3 pixels: one lesion, half and half, unknown, unknown.
+    reference = np.repeat([[7, 7, 7, 7, 7, 9, 9, 9, 9, 9, 9, 9]], 4, axis=0)
+    reference[:2, 4] = 9
+    heatmap = np.zeros((4, 12), np.float32)
+    heatmap[1, [1, 4, 7, 10]] = 0.9
+    heads = {"heatmap": heatmap, "offsets_mm": np.zeros((2, 4, 12), np.float32)}
+    case = CaseArrays(reference > 0, reference, (1.0, 1.0), heads)
+    (pieces,) = pieces_of_case(case, [InstantiationSettings()], EvaluationSettings(unknown=9))
+    # The second strip has six pixels of the lesion and six unknown ones, which is a tie.
+    assert pieces.unknown_voxels.tolist() == [0, 6, 12, 12] and pieces.overlap.tolist() == [[0, 0, 12], [1, 0, 6]]
+    assert len(pieces.touching) == 3 and pieces.teaching.tolist() == [] and len(pieces.features) == 0
+    reference[2, 5] = 7
+    (pieces,) = pieces_of_case(case, [InstantiationSettings()], EvaluationSettings(unknown=9))
+    assert pieces.teaching.tolist() == [[0, 1]] and pieces.of_one_lesion.tolist() == [True]
+    assert pieces.features.shape == (1, len(FEATURES))
+
+
+def test_pieces_of_an_earlier_version_have_no_unknown_instances(tmp_path):
+    pieces = pieces_of_case(arrays_of((24, 28, 26), (1.0, 1.0, 1.0), 0), SETTINGS, EvaluationSettings())
+    save_pieces(tmp_path / "case0.npz", SETTINGS, pieces)
+    with np.load(tmp_path / "case0.npz") as stored:
+        earlier = {name: stored[name] for name in stored if not name.endswith("unknown_voxels")}
+    np.savez_compressed(tmp_path / "case0.npz", **earlier)
+    for before, after in zip(pieces, load_pieces(tmp_path / "case0.npz", SETTINGS), strict=True):
+        assert after.unknown_voxels.tolist() == [0] * len(before.n_voxels)
+        np.testing.assert_array_equal(
+            after.score(SETTINGS[0], EvaluationSettings()), before.score(SETTINGS[0], EvaluationSettings())
+        )
 
 
 @pytest.mark.parametrize("what", ["foreground", "reference"])
