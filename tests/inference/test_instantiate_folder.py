@@ -707,3 +707,20 @@ def test_no_program_in_heads_is_run(tmp_path, ours):
     with pytest.raises(InputError, match=r"ms_001\.npz cannot be read .*allow_pickle=False"):
         PredictionFolder.open(ours).read_heads("ms_001")
     assert not (tmp_path / "was run").exists()
+
+
+def test_no_lesion_gets_the_id_of_unknown_instances(masks, tmp_path):
+    out = tmp_path / "out"
+    (masks / "dataset.json").write_text(json.dumps(DATASET))
+    instantiate_folder(masks, out, InstantiationSettings(method="cc"), num_processes=1)
+    before = nibabel.load(out / f"{CASES[0]}{ENDING}")
+    table = pd.read_csv(out / f"{CASES[0]}.csv")
+    ids = np.asarray(before.dataobj)
+    assert table["id"].tolist() == list(range(1, ids.max() + 1)) and ids.max() > 2
+    (masks / "dataset.json").write_text(json.dumps(DATASET | {"instances": {"unknown": 2}}))
+    instantiate_folder(masks, out, InstantiationSettings(method="cc"), num_processes=1, overwrite=True)
+    again = np.asarray(nibabel.load(out / f"{CASES[0]}{ENDING}").dataobj)
+    np.testing.assert_array_equal(again, np.where(ids < 2, ids, ids + 1))
+    numbered = pd.read_csv(out / f"{CASES[0]}.csv")
+    assert numbered["id"].tolist() == [1, *range(3, ids.max() + 2)]
+    pd.testing.assert_frame_equal(numbered.drop(columns="id"), table.drop(columns="id"))

@@ -84,3 +84,13 @@ def test_cores_of_a_prediction_become_instances():
     made = instances_from_output(labels, output, properties, PlansManager(plans), dataset_json(LABELS))
     np.testing.assert_array_equal(made.result.instances, instantiate_border_core(labels, SPACING))
     assert made.result.instances.max() == 2
+
+
+def test_a_case_knows_the_id_that_no_lesion_gets():
+    lesions = balls(SHAPE, [(14, 12, 12)], 4.0, SPACING)
+    plans = small_plans(spacing_mm=SPACING)
+    plans["conflunet"] = {"instantiation": InstantiationSettings(method="cc").to_dict()}
+    properties = {"spacing": SPACING, "bbox_used_for_cropping": BOX.tolist(), "shape_before_cropping": SHAPE}
+    arguments = (lesions > 0).astype(int), output_of(lesions, SHAPE), properties, PlansManager(plans)
+    declared = dataset_json() | {"instances": {"unknown": 1}}
+    assert [instances_from_output(*arguments, one).output.unknown for one in (dataset_json(), declared)] == [None, 1]

@@ -171,6 +171,21 @@ def test_several_labels_are_refused(raw):
         write(raw)
 
 
+def test_unknown_instances_are_refused_and_a_mere_declaration_is_not(raw):
+    content = dataset_json(channels=2) | {"instances": {"unknown": 3}}
+    (raw / NAME / "dataset.json").write_text(json.dumps(content))
+    n = np.count_nonzero(lesions(1) == 3)
+    write_nifti(np.where(lesions(0) == 3, 4, lesions(0)), raw / NAME / "instancesTr/ms_1.nii.gz", SPACING, (1, 2, 3))
+    with pytest.raises(
+        InputError, match=rf"1 of 2 cases .*\n  ms_2: {n} voxels are of unknown instances \(id 3\), which"
+    ):
+        write(raw)
+    assert [entry.name for entry in raw.iterdir()] == [NAME]
+    write_nifti(np.where(lesions(1) == 3, 4, lesions(1)), raw / NAME / "instancesTr/ms_2.nii.gz", SPACING, (1, 2, 3))
+    folder, _ = write(raw)
+    assert "instances" not in json.loads((folder / "dataset.json").read_text())
+
+
 def test_a_dataset_without_a_lesion_is_refused(raw):
     for i, case in enumerate(CASES):
         write_nifti(lesions(i) * 0, raw / NAME / "instancesTr" / f"{case}.nii.gz", SPACING, (1, 2, 3))

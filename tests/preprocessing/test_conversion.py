@@ -88,3 +88,15 @@ def test_on_a_full_disk_the_old_files_stand(disk, tmp_path, convert):
     with disk.room(4096), pytest.raises(InputError, match=r"a\.nii\.gz cannot be written completely"):
         convert(RawDataset(folder), num_processes=1, overwrite=True)
     assert files_of(disk.folder) == before
+
+
+def test_unknown_instances_are_lesion_in_the_labels(tmp_path):
+    dataset = dataset_of(tmp_path, lesion(1))
+    instances = np.zeros((4, 5, 6), np.uint16)
+    instances[1, 1, 1], instances[2, 3:, 3:] = 1, 900
+    for case in "ab":
+        write_nifti(instances, dataset.folder / "instancesTr" / f"{case}.nii.gz")
+    (dataset.folder / "dataset.json").write_text(json.dumps(dataset_json() | {"instances": {"unknown": 900}}))
+    assert write_labels_from_instances(RawDataset(dataset.folder), num_processes=1, overwrite=True) == 2
+    written = sitk.GetArrayFromImage(sitk.ReadImage(str(dataset.folder / "labelsTr" / "a.nii.gz")))
+    np.testing.assert_array_equal(written, instances > 0)

@@ -518,3 +518,28 @@ def test_the_size_filters_of_the_grid_and_of_the_scoring_have_options_of_their_o
     assert (record["grid"]["min_volume_mm3"], record["grid"]["min_extent_mm"]) == ([14, 20], [3, 4])
     limits = {"min_volume_mm3": 5, "min_extent_mm": 1, "min_area_mm2": 0}
     assert record["scoring"] == {"matching": "paper", "iou_threshold": 0.2, **limits}
+
+
+@pytest.mark.parametrize("beside", ["references", "model"])
+def test_unknown_instances_of_the_references_do_not_count(tmp_path, toys, references, beside):
+    """With heads that find every ball but one, the score is perfect once that one is unknown."""
+    model = toys.write_model(tmp_path, [toys.scene(heights=(0.6, 0.65, 0.7, 0.0))] * 2)
+    grid = replace(GRID, heatmap_threshold=(0.1,), min_volume_mm3=(14,))
+    found = determine(model, references, grid=grid, dry_run=True, with_merging=False)
+    folder = references.parent if beside == "references" else model
+    (folder / "dataset.json").write_text(json.dumps(dataset_json() | {"instances": {"unknown": 3}}))
+    # The third and the fourth ball, which one center divides, both unknown.
+    for file in references.glob("*.nii.gz"):
+        reference = toys.scene().reference
+        write_nifti(np.where(reference == 4, 3, reference).astype(np.uint16), file)
+    again = determine(model, references, grid=grid, dry_run=True, with_merging=False)
+    assert found["default"]["F1"] < 1 and again["default"]["F1"] == again["default"]["PQ"] == 1
+
+
+def test_references_of_unknown_instances_only_cannot_be_tuned_on(tmp_path, toys, references):
+    model = toys.write_model(tmp_path, [toys.scene(), toys.scene()])
+    (references.parent / "dataset.json").write_text(json.dumps(dataset_json() | {"instances": {"unknown": 3}}))
+    for file in references.glob("*.nii.gz"):
+        write_nifti(((toys.scene().reference > 0) * 3).astype(np.uint16), file)
+    with pytest.raises(InputError, match="nothing can be tuned on them"):
+        determine(model, references)

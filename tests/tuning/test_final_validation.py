@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from support import preprocessed_dataset, set_nnunet_environment, small_plans
+from support import dataset_json, preprocessed_dataset, set_nnunet_environment, small_plans
 
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.inference.model_settings import ModelSettings
@@ -180,3 +180,27 @@ def test_pieces_are_made_on_the_networks_grid(tmp_path, monkeypatch, dim, transp
     assert case.spacing_mm == (1.0, 1.0, 1.0)
     pieces = pieces_of_case(case, pieces_to_try(DEFAULT), EvaluationSettings())
     assert [len(one.spacing_mm) for one in pieces] == [dim] * 2
+
+
+def test_unknown_instances_are_known_as_such_on_the_networks_grid(tmp_path, monkeypatch):
+    set_nnunet_environment(monkeypatch, tmp_path)
+    plans = small_plans()
+    preprocessed_dataset(tmp_path, plans)
+    manager = PlansManager(plans)
+    ModelSettings.of_trainer(replace(DEFAULT, min_volume_mm3=0, min_extent_mm=0)).put_into(manager.plans)
+    declared = read_json(tmp_path / "raw" / "Dataset001_Small" / "dataset.json") | {"instances": {"unknown": 2}}
+    write_json(declared, tmp_path / "raw" / "Dataset001_Small" / "dataset.json")
+    made = PiecesOfValidation(manager, "3d_fullres", dataset_json(), tmp_path / "fold_0")
+    made.references.prepare(1)
+    _, instances = made.references.load("case0")
+    output = np.zeros((2 + 1 + 3, *instances.shape), np.float32)
+    output[1] = np.where(instances > 0, 1, -1)
+    # Centers of both balls, which a plane parts without offsets.
+    for i in np.unique(instances[instances > 0]):
+        output[2][tuple(np.rint(np.argwhere(instances == i).mean(axis=0)).astype(int))] = 0.9
+    pieces, _ = pieces_of_case(made.case_arrays("case0", output), pieces_to_try(made.chosen), made.scoring)
+    assert len(pieces.n_voxels) == 2 and len(pieces.lesion_voxels) == 1
+    assert pieces.touching.tolist() == [[0, 1]] and len(pieces.of_one_lesion) == 0
+    assert sorted((pieces.unknown_voxels > 0).tolist()) == [False, True]
+    # The piece on the unknown ball is left out, so that the other one is all there is.
+    assert pieces.score(made.chosen, made.scoring)[1] == 1

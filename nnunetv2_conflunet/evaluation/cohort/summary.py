@@ -189,8 +189,8 @@ def _unknown(table: pd.DataFrame, dim: int) -> list[str]:
     n_voxels, size, n_left_out = table[list(OF_UNKNOWN)].sum()
     n_cases = (table["n_unknown_voxels"] > 0).sum()
     return [
-        f"{n_voxels:.0f} voxels ({size:,.0f} mm{dim}) of {n_cases} references are of unknown instances and count for "
-        f"the mask only; {n_left_out:.0f} predicted lesions that lie on them are left out of every lesion count."
+        f"{n_voxels:.0f} voxels ({size:,.0f} mm{dim}) in {n_cases} of {len(table)} references are of unknown instances "
+        f"and count for the mask only; {n_left_out:.0f} predicted lesions that lie on them are left out of every count."
     ]
 
 

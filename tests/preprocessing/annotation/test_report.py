@@ -212,3 +212,17 @@ def test_a_training_says_how_much_was_found_in_one_line(tmp_path, monkeypatch):
     prepared = PreprocessedInstances(manager, "3d_fullres", content)
     assert {case.case: case.slips for case in prepared.prepare(1)} == {"case0": {"single_voxel": 1}, "case1": {}}
     assert prepared.prepare(1) == []
+
+
+def test_nothing_is_found_about_unknown_instances():
+    # In two distant pieces, of a single voxel and at the border; a known lesion of one voxel touches one of them.
+    instances = np.zeros((1, 60, 60), int)
+    instances[0, 0, 0] = instances[0, 50, 50:55] = 900
+    instances[0, 51, 55] = 7
+    geometry = Geometry.from_properties(instances.shape, {"spacing": (1.0, 1.0, 1.0)})
+    slips = examine_case(instances, geometry, views_per_kind=1, unknown=900)
+    assert [(slip.kind, slip.id, slip.other_id) for slip in slips.slips] == [("single_voxel", 7, None)]
+    assert len(slips.views) == 1
+    assert {slip.kind for slip in examine_case(instances, geometry).slips if 900 in (slip.id, slip.other_id)} > {
+        "border"
+    }
