@@ -33,8 +33,12 @@ class RawDataset:
     Args:
         folder: the dataset's folder.
 
+    Attributes:
+        dataset_json: the content of that file.
+        unknown: the id of unknown instances that it declares, or None.
+
     Raises:
-        InputError: there is no dataset.json in nnU-Net's format.
+        InputError: there is no dataset.json in nnU-Net's format, or it declares an id that cannot be used.
     """
 
     def __init__(self, folder: Path):
@@ -44,6 +48,7 @@ class RawDataset:
             raise InputError(f"{dataset_json_file} does not exist; {self.folder} is not a raw nnU-Net dataset.")
         self.dataset_json = read_dataset_json(dataset_json_file)
         self.file_ending = self.dataset_json["file_ending"]
+        self.unknown = unknown_id(self.dataset_json)
         self.images_folder = self.folder / "imagesTr"
         self.labels_folder = self.folder / "labelsTr"
         self.instances_folder = self.folder / TRAINING_INSTANCES
@@ -53,11 +58,6 @@ class RawDataset:
         """The dataset in ``nnUNet_raw``, or None if only its preprocessed form is on this machine."""
         folder = nnunet_folder(RAW) / dataset_name if is_set(RAW) else None
         return cls(folder) if folder and (folder / "dataset.json").is_file() else None
-
-    @property
-    def unknown(self) -> int | None:
-        """The id of unknown instances; see :func:`.unknown_id`."""
-        return unknown_id(self.dataset_json)
 
     def training_cases(self) -> dict[str, RawCase]:
         """Every training case of nnU-Net by its id, whether or not its label and instance map exist.

@@ -307,6 +307,37 @@ def test_prepare(environment, tmp_path):
     fails(["nnUNetv2_conflunet_prepare", "-d", "999"], variables, "999")
 
 
+def test_unknown_instances_from_the_check_to_the_evaluation(tmp_path):
+    dataset = write_dataset(tmp_path / "raw" / "Dataset323_Unknown", n_cases=2)
+    variables = nnunet_environment(tmp_path)
+    file = dataset / "instancesTr" / "case_Tr0.nii.gz"
+    found = tmp_path / "found"
+    shutil.copytree(dataset / "instancesTr", found)
+    known = nibabel.load(file)
+    ids = np.asarray(known.dataobj).astype(np.uint16)
+
+    def mark(unknown):
+        nibabel.save(nibabel.Nifti1Image(np.where(unknown, 65535, ids).astype(np.uint16), known.affine), file)
+
+    content = json.loads((dataset / "dataset.json").read_text()) | {"instances": {"unknown": 65535}}
+    (dataset / "dataset.json").write_text(json.dumps(content))
+    prepare = ["nnUNetv2_conflunet_prepare", "-d", "323", "-np", "1"]
+    mark(ids == 2)
+    assert "2 instance maps match their labels" in run(prepare, variables).stdout
+    evaluate = ["nnUNetv2_conflunet_evaluate", dataset / "instancesTr", found, "-np", "1", "-o", tmp_path / "e"]
+    output = run(evaluate, variables).stdout
+    summary = json.loads((tmp_path / "e" / "summary_instances.json").read_text())
+    n_unknown, n_lesions = np.count_nonzero(ids == 2), len(np.unique(ids)) - 1
+    assert f"Note: {n_unknown} voxels" in output
+    pooled = {name: summary["pooled"][name] for name in ("n_reference", "TP", "FP", "n_predictions_left_out", "DSC")}
+    assert pooled == {"n_reference": n_lesions - 1, "TP": n_lesions - 1, "FP": 0, "n_predictions_left_out": 1, "DSC": 1}
+    mark(ids > 0)
+    fails(prepare, variables, f"unknown instance ({np.count_nonzero(ids)} voxels in 1 of 2 cases)")
+    content["instances"] = {"unknown": 2**24}
+    (dataset / "dataset.json").write_text(json.dumps(content))
+    fails(prepare, variables, ".nii.gz files can hold ids up to 16777215 only")
+
+
 def test_prepare_brings_maps_to_a_preprocessed_configuration(environment):
     _base, variables = environment
     output = run(["nnUNetv2_conflunet_prepare", "-d", "321", "-c", "3d_small"], variables).stdout

@@ -17,9 +17,10 @@ from support import unpacked
 
 from nnunetv2_conflunet.nnunet_plugin.hand_over import replaced_loader
 from nnunetv2_conflunet.preprocessing.instance_centers import centers_file, centers_of_map, write_centers
+from nnunetv2_conflunet.preprocessing.instance_map import UNKNOWN
 from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
 from nnunetv2_conflunet.trainers.patch_loader import InstancePatchLoader
-from nnunetv2_conflunet.trainers.targets import HEATMAP, HEATMAP_AND_OFFSETS, OFFSETS, VALIDITY
+from nnunetv2_conflunet.trainers.targets import HEATMAP, HEATMAP_AND_OFFSETS, NOTHING, OFFSETS, VALIDITY
 
 SHAPE = (12, 40, 44)
 SPACING_MM = {3: (2.0, 1.0, 1.0), 2: (1.0, 1.0)}
@@ -146,3 +147,26 @@ def test_nnunets_own_loader_comes_back():
         assert stock_training.nnUNetDataLoader is InstancePatchLoader
         raise RuntimeError
     assert stock_training.nnUNetDataLoader is stock
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_nothing_is_learned_on_unknown_instances(dataset, monkeypatch, dim):
+    maps = Path(dataset.folder_with_segs_from_previous_stage)
+    for case in dataset.identifiers:
+        instances = instances_of(case)
+        instances[instances == 2] = UNKNOWN
+        for file in maps.glob(f"{case}.*"):
+            file.unlink()
+        type(dataset).save_seg(instances, str(maps / case))
+        path = centers_file(maps, case)
+        write_centers(centers_of_map(instances, None, dim), path)
+    lower, upper = [5 if dim == 2 else 2, 0, 2], [6 if dim == 2 else 10, 16, 22]
+    monkeypatch.setattr(nnUNetDataLoader, "get_bbox", lambda *_, **__: (lower, upper))
+    n_unknown = 0
+    for case, target, label in patches(make_loader(dataset, dim), n_batches=2):
+        instances = instances_of(case)[tuple(map(slice, lower, upper))].reshape(label.shape)
+        np.testing.assert_array_equal(label > 0, instances > 0)
+        np.testing.assert_array_equal(target[VALIDITY] == HEATMAP_AND_OFFSETS, (instances == 1) | (instances == 5))
+        assert (target[VALIDITY][instances == 2] == NOTHING).all()
+        n_unknown += np.count_nonzero(instances == 2)
+    assert n_unknown

@@ -68,6 +68,8 @@ def confluent_among(counted: np.ndarray, coordinates: np.ndarray, ids: np.ndarra
     """
     within = np.flatnonzero(ids)
     found = find_confluent(coordinates[within], ids[within], **options)
+    if len(found) == len(counted):
+        return found
     return found[np.isin(np.unique(ids[within]), counted)]
 
 
