@@ -101,6 +101,14 @@ def balls(shape, centers, radius, spacing_mm=None):
     return np.where(distances.min(axis=0) <= radius, distances.argmin(axis=0) + 1, 0).astype(np.int32)
 
 
+def line(*runs, length=60):
+    """A 1 x length map; a run is (id, start, stop)."""
+    instances = np.zeros((1, length), np.int32)
+    for i, start, stop in runs:
+        instances[0, start:stop] = i
+    return instances
+
+
 def write_nifti(array, path, spacing_mm=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0), direction=None):
     """Write an array in nnU-Net's axis order (slowest first); spacing, origin and direction in file order (x, y, z)."""
     image = sitk.GetImageFromArray(array)

@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+from support import line
 
 from nnunetv2_conflunet.evaluation import evaluate_case
 from nnunetv2_conflunet.evaluation.metrics.case import assess
@@ -14,14 +15,6 @@ from nnunetv2_conflunet.utilities.errors import InputError
 
 NAN = pytest.approx(np.nan, nan_ok=True)
 CLU_RATIOS = ("Recall_CLU", "Precision_CLU", "F1_CLU", "DSC_TP_CLU", "SQ_CLU", "PQ_CLU")
-
-
-def line(*runs, length=60):
-    """A 1 x length map; a run is (id, start, stop)."""
-    instances = np.zeros((1, length), np.int32)
-    for i, start, stop in runs:
-        instances[0, start:stop] = i
-    return instances
 
 
 def test_a_pair_of_shifted_rods_has_the_overlap_of_the_shift():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support import line
 
 from nnunetv2_conflunet.evaluation import evaluate_case
 from nnunetv2_conflunet.evaluation.detection.steps import steps_of_case
@@ -12,14 +13,6 @@ from nnunetv2_conflunet.evaluation.metrics.unknown import OF_UNKNOWN
 
 UNKNOWN = 900
 NAN = pytest.approx(np.nan, nan_ok=True)
-
-
-def line(*runs, length=60):
-    """A 1 x length map; a run is (id, start, stop)."""
-    instances = np.zeros((1, length), np.int32)
-    for i, start, stop in runs:
-        instances[0, start:stop] = i
-    return instances
 
 
 def test_neither_unknown_lesions_nor_predictions_on_them_are_counted():
