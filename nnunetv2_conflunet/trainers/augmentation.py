@@ -6,6 +6,7 @@ has a margin around the patch. The spatial transforms move these centers with th
 of the patch still points to its true center.
 """
 
+from collections.abc import Sequence
 from copy import copy
 
 import numpy as np
@@ -35,7 +36,11 @@ MOVES_NOTHING = (
 
 
 def with_instance_targets(
-    stock: ComposeTransforms, spacing_mm: tuple[float, ...], sigma_mm: float, ignore_label: int | None
+    stock: ComposeTransforms,
+    spacing_mm: tuple[float, ...],
+    sigma_mm: float,
+    ignore_label: int | None,
+    first: Sequence[BasicTransform] = (),
 ) -> ComposeTransforms:
     """nnU-Net's transforms for training or validation patches, extended by instances and the targets of the heads.
 
@@ -45,13 +50,14 @@ def with_instance_targets(
         spacing_mm: of the patch.
         sigma_mm: standard deviation of the heatmap's Gaussians.
         ignore_label: of the semantic labels, or None.
+        first: transforms of the crop before nnU-Net's, which keep the centers up to date.
 
     Returns:
         Transforms that take a segmentation with the channels (semantic, instances) and turn it into a list: the
         semantic scales of deep supervision (without it, full resolution only), then codes and centers for the targets
         of the heads, see :func:`.targets.coded_targets`.
     """
-    transforms: list[BasicTransform] = [FindInstanceCenters(ignore_label, unless_known=True)]
+    transforms: list[BasicTransform] = [FindInstanceCenters(ignore_label, unless_known=True), *first]
     downsample = None
     for transform in stock.transforms:
         inner = transform.transform if isinstance(transform, RandomTransform) else transform

@@ -1,5 +1,6 @@
 """nnU-Net's trainer with center and offset heads."""
 
+from collections.abc import Sequence
 from os.path import join
 
 import torch
@@ -23,6 +24,7 @@ from nnunetv2_conflunet.preprocessing.refusals import patch_spacing_mm, refuse_o
 from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
 from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss
 from nnunetv2_conflunet.trainers.mixing import refuse_to_replace, set_epochs
+from nnunetv2_conflunet.trainers.pasting import PasteLesions, PastingSettings, stored_lesions
 from nnunetv2_conflunet.trainers.patch_loader import InstancePatchLoader
 from nnunetv2_conflunet.trainers.targets import instantiation_on_grid, unpack_targets
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum, heads_weight
@@ -33,7 +35,7 @@ from nnunetv2_conflunet.utilities.errors import InputError
 hand_over.install(ConfLUNetPredictor, heads_of)
 
 
-class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
+class nnUNetTrainerConfLUNet(progress.LogsLossParts, BeginsWithLessMomentum):
     """Trains nnU-Net's network to separate instances (ConfLUNet, Wynen et al., ISBI 2024).
 
     A subclass changes settings in one line; the base class adds the setting ``early_momentum``.
@@ -50,6 +52,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
             learn the mask; 0: both have full weight from the first step.
         sigma_mm: standard deviation of the heatmap's Gaussians in mm; the paper's.
         epochs: number of epochs.
+        pasting: how lesions are pasted into training patches; None: they are not.
         learn_merging: whether the final validation learns when touching pieces are one lesion, and stores it.
         instantiation: how prediction makes instances; stored with the model in its plans.json. The requirements on
             centers (height, window, prominence, consistency) are stricter than in the paper, because trained heatmaps
@@ -64,10 +67,12 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
     warm_up: float = 0.2
     sigma_mm: float = 2.0
     epochs: int = 1000
+    pasting: PastingSettings | None = None
     learn_merging: bool = True
     instantiation: InstantiationSettings = InstantiationSettings(
         heatmap_threshold=0.3, window_mm=5.0, min_prominence=0.05, min_consistency=1.25, merge=DEFAULT_RULE
     )
+    paste_lesions: Sequence[PasteLesions] = ()
     # Set by nnU-Net's trainer.
     enable_deep_supervision: bool
     folder_with_segs_from_previous_stage: str | None
@@ -129,7 +134,7 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
 
     def get_training_transforms(self, *args, **kwargs) -> ComposeTransforms:
         """nnU-Net's augmentation, then the targets of the heads."""
-        return self._with_instance_targets(super().get_training_transforms(*args, **kwargs))
+        return self._with_instance_targets(super().get_training_transforms(*args, **kwargs), *self.paste_lesions)
 
     def get_validation_transforms(self, *args, **kwargs) -> ComposeTransforms:
         """nnU-Net's transforms, then the targets of the heads."""
@@ -140,9 +145,9 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         with hand_over.replaced_loader(InstancePatchLoader):
             return super().get_dataloaders()
 
-    def _with_instance_targets(self, stock: ComposeTransforms) -> ComposeTransforms:
+    def _with_instance_targets(self, stock: ComposeTransforms, *first: PasteLesions) -> ComposeTransforms:
         spacing = patch_spacing_mm(self.configuration_manager)
-        return with_instance_targets(stock, spacing, self.sigma_mm, self.label_manager.ignore_label)
+        return with_instance_targets(stock, spacing, self.sigma_mm, self.label_manager.ignore_label, first)
 
     def on_train_start(self) -> None:
         """First make missing or stale instance maps; one process makes them while the others wait."""
@@ -159,6 +164,10 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
             with prepared.lock():
                 self.do_split()
         self.folder_with_segs_from_previous_stage = str(prepared.folder)
+        if self.pasting is not None:
+            lesions = stored_lesions(prepared, self.do_split()[0], default_num_processes)
+            self.print_to_log_file(f"Pasting lesions: {self.pasting}, {lesions.describe()}")
+            self.paste_lesions = [PasteLesions(lesions, self.pasting)] if lesions.n_lesions else []
         super().on_train_start()
         set_training_without_deep_supervision(self.network, not self.enable_deep_supervision)
         self.print_to_log_file(
@@ -195,24 +204,6 @@ class nnUNetTrainerConfLUNet(BeginsWithLessMomentum):
         codes, centers = (tensor.to(self.device, non_blocking=True) for tensor in (codes, centers))
         packed = unpack_targets(codes, centers, patch_spacing_mm(self.configuration_manager), self.sigma_mm)
         return {**batch, "target": [*scales, packed]}
-
-    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
-        """Also log the parts of the training loss."""
-        super().on_train_epoch_end(train_outputs)
-        progress.log_loss_parts(self.logger, "train", train_outputs, self.current_epoch, self.is_ddp)
-
-    def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
-        """Also log the parts of the validation loss."""
-        super().on_validation_epoch_end(val_outputs)
-        progress.log_loss_parts(self.logger, "val", val_outputs, self.current_epoch, self.is_ddp)
-
-    def on_epoch_end(self) -> None:
-        """Also print and plot the parts of the loss."""
-        for phase in progress.PHASES:
-            self.print_to_log_file(f"{phase}_loss parts: {progress.describe_loss_parts(self.logger, phase)}")
-        super().on_epoch_end()
-        if self.local_rank == 0:
-            progress.plot_loss_parts(self.logger, self.output_folder)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """Load a checkpoint of this trainer.

@@ -6,6 +6,7 @@ import numpy as np
 import torch.distributed as dist
 from matplotlib.figure import Figure
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_conflunet.nnunet_plugin.logger import add_log_keys
 from nnunetv2_conflunet.trainers.loss import MEASURED, PARTS
@@ -13,6 +14,28 @@ from nnunetv2_conflunet.utilities.files import atomic_path
 
 PHASES = ("train", "val")
 UNITS = {"seg": "nnU-Net's loss", "center": "mean squared error", "offsets": "L1 error [mm]"}
+
+
+class LogsLossParts(nnUNetTrainer):
+    """nnU-Net's trainer, which also logs, prints and plots the parts of a loss that its steps return."""
+
+    def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
+        """Also log the parts of the training loss."""
+        super().on_train_epoch_end(train_outputs)
+        log_loss_parts(self.logger, "train", train_outputs, self.current_epoch, self.is_ddp)
+
+    def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
+        """Also log the parts of the validation loss."""
+        super().on_validation_epoch_end(val_outputs)
+        log_loss_parts(self.logger, "val", val_outputs, self.current_epoch, self.is_ddp)
+
+    def on_epoch_end(self) -> None:
+        """Also print and plot the parts of the loss."""
+        for phase in PHASES:
+            self.print_to_log_file(f"{phase}_loss parts: {describe_loss_parts(self.logger, phase)}")
+        super().on_epoch_end()
+        if self.local_rank == 0:
+            plot_loss_parts(self.logger, self.output_folder)
 
 
 def log_key(phase: str, part: str) -> str:

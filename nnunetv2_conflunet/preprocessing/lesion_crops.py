@@ -1,0 +1,207 @@
+"""Lesions with their surroundings, cut out of preprocessed cases, to be pasted into training patches.
+
+Only lesions whose extent is known are taken: those with a center (:mod:`.instance_centers`) that touch neither another
+lesion nor the border of the image.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from scipy.ndimage import binary_dilation, distance_transform_edt, find_objects
+
+from nnunetv2_conflunet.preprocessing.instance_centers import centers_file
+from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
+from nnunetv2_conflunet.utilities.errors import InputError, join_faults
+from nnunetv2_conflunet.utilities.files import atomic_path, read_json
+from nnunetv2_conflunet.utilities.parallel import try_cases
+from nnunetv2_conflunet.utilities.whole_files import is_whole
+
+# A folder of its own, so that no file can be taken for the map of a case.
+FOLDER = "lesions"
+# Increased whenever a change of the code changes the content of the files.
+FORMAT = 1
+MADE_FROM = "made_from"
+# Width of the surroundings, and of the seam in which lesion and surroundings are blended when it is pasted.
+MARGIN_MM, SEAM_MM = 4.0, 2.0
+# Spacing of axes that the network does not have: no lesion is nearer across them than along the others.
+FAR_MM = 1e6
+# Values of the weight of a voxel: lesion, surroundings outside the seam, and what is neither (other lesions, unlabeled
+# voxels, outside the image or its nonzero region).
+LESION, SURROUNDINGS, NEITHER = 1.0, 0.0, -1.0
+# Lesions are at most this fraction of the patch, so that there is room for them.
+LARGEST_PART = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class LesionCrop:
+    """One lesion with its surroundings.
+
+    Attributes:
+        image: (C, X, Y, Z) float32, preprocessed intensities.
+        weight: (X, Y, Z) float32: ``LESION``, ``SURROUNDINGS``, ``NEITHER``, or in the seam a value between 0 and 1
+            that falls with the distance from the lesion.
+        label: its label in the semantic segmentation.
+    """
+
+    image: np.ndarray
+    weight: np.ndarray
+    label: int
+
+
+class CaseCrops:
+    """The lesions in the file of one case; their voxels are read one lesion at a time.
+
+    Attributes:
+        label: (N,) label of each lesion.
+        level: (N, C) mean intensity of its surroundings.
+        spread: (N, C) their standard deviation.
+        n_lesions: number of all lesions of the case, also of those that are not in the file.
+    """
+
+    def __init__(self, file: Path):
+        self.file = file
+        with np.load(file) as arrays:
+            self.label, self.level, self.spread = arrays["label"], arrays["level"], arrays["spread"]
+            self.n_lesions = int(arrays["n_lesions"])
+
+    def read(self, number: int) -> LesionCrop:
+        """Read the lesion in row `number` of the tables."""
+        with np.load(self.file) as arrays:
+            stacked = arrays[str(number)]
+        return LesionCrop(stacked[:-1], stacked[-1], int(self.label[number]))
+
+
+def crops_file(folder: Path, case: str) -> Path:
+    """The file with the lesions of a case, in the folder of instance maps."""
+    return folder / FOLDER / f"{case}.npz"
+
+
+def prepare_lesion_crops(prepared: PreprocessedInstances, num_processes: int) -> list[str]:
+    """Cut out the lesions of every prepared case whose file is missing or stale.
+
+    The instance maps are current (:meth:`.PreprocessedInstances.prepare`). Any number of processes may call this at
+    once; the first does the work. If nothing is to be done, nothing is locked or written.
+
+    Args:
+        prepared: the instance maps of a configuration.
+        num_processes: worker processes.
+
+    Returns:
+        The cases whose files were written.
+
+    Raises:
+        InputError: files must be written, and the folder is read-only.
+    """
+    cases = infer_dataset_class(str(prepared.source_folder)).get_identifiers(str(prepared.source_folder))
+    stale = [case for case in sorted(cases) if not _is_current(prepared, case)]
+    if not stale:
+        return []
+    with prepared.lock():
+        calls = {case: (prepared, case) for case in stale if not _is_current(prepared, case)}
+        _, faults = try_cases(_write_crops, calls, num_processes, "Cutting out lesions")
+    if faults:
+        raise InputError(join_faults(faults))
+    return list(calls)
+
+
+def crops_of_case(
+    image: np.ndarray,
+    labels: np.ndarray,
+    instances: np.ndarray,
+    ids: np.ndarray,
+    spacing_mm: tuple[float, ...],
+    largest: tuple[int, ...],
+) -> Iterator[LesionCrop]:
+    """Cut out the lesions with the given ids that touch neither another lesion nor the border of the image.
+
+    Args:
+        image: (C, X, Y, Z) preprocessed intensities.
+        labels: (X, Y, Z) preprocessed labels, -1 outside the image's nonzero region.
+        instances: (X, Y, Z) ids, 0 background.
+        ids: (N,) the lesions whose extent is known.
+        spacing_mm: of the network, one value for each of its axes; lesions have no surroundings along further axes.
+        largest: greatest size of a lesion in voxels along the network's axes.
+
+    Yields:
+        The crops, in the order of the ids. A lesion without surroundings is left out.
+
+    >>> instances = np.zeros((1, 9, 9), int)
+    >>> instances[0, 4, 4:6] = 3
+    >>> image = np.where(instances > 0, 5.0, 1.0)[None]
+    >>> crop, = crops_of_case(image, (instances > 0).astype(int), instances, np.array([3]), (2.0, 2.0), (9, 9))
+    >>> crop.image.shape, crop.weight[0, 2].tolist()
+    ((1, 1, 5, 6), [0.0, 0.0, 1.0, 1.0, 0.0, 0.0])
+    """
+    dim = len(spacing_mm)
+    own = slice(-dim, None)
+    margin = np.zeros(3, int)
+    margin[own] = np.ceil(MARGIN_MM / np.asarray(spacing_mm)).astype(int)
+    sampling = (*(FAR_MM,) * (3 - dim), *spacing_mm)
+    places = find_objects(instances)
+    for number in np.unique(ids):
+        place = places[number - 1]
+        low, high = (np.array([getattr(side, end) for side in place]) for end in ("start", "stop"))
+        at_border = (low[own] == 0) | (high[own] == instances.shape[own])
+        if at_border.any() or ((high - low)[own] > largest).any():
+            continue
+        box = tuple(slice(max(a, 0), b) for a, b in zip(low - margin, high + margin, strict=True))
+        lesion = instances[box] == number
+        others = (instances[box] != 0) & ~lesion
+        if (others & binary_dilation(lesion, np.ones((3, 3, 3)))).any():
+            continue
+        weight = np.clip(1 - distance_transform_edt(~lesion, sampling) / SEAM_MM, SURROUNDINGS, LESION)
+        weight[others | (labels[box] != 0) & ~lesion] = NEITHER
+        around = weight == SURROUNDINGS
+        if around.any():
+            pixels = np.asarray(image[(slice(None), *box)], np.float32)
+            yield LesionCrop(pixels, weight.astype(np.float32), int(labels[box][lesion][0]))
+
+
+def _write_crops(prepared: PreprocessedInstances, case: str) -> None:
+    image, labels, instances = _load(prepared, case)
+    table = np.load(centers_file(prepared.folder, case))
+    largest = tuple(int(size * LARGEST_PART) for size in prepared.configuration.patch_size)
+    spacing_mm = tuple(prepared.configuration.spacing)
+    crops = list(crops_of_case(image, labels, instances, table[:, 0].astype(int), spacing_mm, largest))
+    around = [crop.image[:, crop.weight == SURROUNDINGS] for crop in crops]
+    tables = {
+        "label": np.array([crop.label for crop in crops], int),
+        "level": np.array([values.mean(axis=1) for values in around]).reshape(len(crops), len(image)),
+        "spread": np.array([values.std(axis=1) for values in around]).reshape(len(crops), len(image)),
+        "n_lesions": np.array(len(np.unique(instances[instances > 0]))),
+        MADE_FROM: np.array(_origin(prepared, case)),
+    }
+    voxels = {str(i): np.concatenate([crop.image, crop.weight[None]]) for i, crop in enumerate(crops)}
+    with atomic_path(crops_file(prepared.folder, case)) as temporary:
+        np.savez(temporary, **tables, **voxels)
+
+
+def _load(prepared: PreprocessedInstances, case: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image (C, X, Y, Z), of which Blosc2 reads what is sliced, labels and instances (X, Y, Z) of a case."""
+    dataset = infer_dataset_class(str(prepared.source_folder))(
+        str(prepared.source_folder), [case], str(prepared.folder)
+    )
+    image, labels, instances, _ = dataset.load_case(case)
+    return image, labels[:][0], instances[:]
+
+
+def _origin(prepared: PreprocessedInstances, case: str) -> str:
+    """What the file of a case is made from. The size of an image changes with its normalization."""
+    record = prepared.folder / f"{case}.json"
+    images = (prepared.source_folder / f"{case}{ending}" for ending in (".b2nd", ".npz"))
+    image_bytes = next(image.stat().st_size for image in images if image.is_file())
+    # Maps copied from elsewhere may lack records.
+    made_from = read_json(record).get("made_from") if record.is_file() else None
+    return json.dumps({"format": FORMAT, "image_bytes": image_bytes, "map": made_from}, sort_keys=True)
+
+
+def _is_current(prepared: PreprocessedInstances, case: str) -> bool:
+    file = crops_file(prepared.folder, case)
+    if not is_whole(file):
+        return False
+    with np.load(file) as arrays:
+        return str(arrays[MADE_FROM]) == _origin(prepared, case)

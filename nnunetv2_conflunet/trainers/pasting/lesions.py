@@ -1,0 +1,110 @@
+"""The lesions that can be pasted into training patches."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from nnunetv2_conflunet.preprocessing.lesion_crops import LESION, CaseCrops, crops_file, prepare_lesion_crops
+from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
+
+# Surroundings must have intensities like those of the dataset's own lesions, within these quantiles, and are not
+# judged from fewer voxels.
+USUAL, FEWEST_VOXELS = (0.05, 0.95), 10
+
+
+@dataclass(frozen=True, eq=False)
+class Lesion:
+    """A lesion to paste, with the axes of the patch.
+
+    Attributes:
+        pixels: (C, ...) intensities.
+        weight: (...), as in :class:`.LesionCrop`.
+        label: in the semantic segmentation.
+        level: (C,) mean intensity of its surroundings.
+    """
+
+    pixels: np.ndarray
+    weight: np.ndarray
+    label: int
+    level: np.ndarray
+
+    @cached_property
+    def inside(self) -> np.ndarray:
+        """(...) bool, its voxels."""
+        return self.weight == LESION
+
+    @cached_property
+    def voxels(self) -> np.ndarray:
+        """(N, dim) index of its voxels."""
+        return np.argwhere(self.inside)
+
+
+class LesionStore:
+    """The lesions of some prepared cases.
+
+    Args:
+        files: one for each case.
+        spacing_mm: of the network, one value for each of its axes.
+
+    Attributes:
+        n_lesions: number of lesions that can be pasted.
+        most_lesions: greatest number of lesions in one of the cases.
+    """
+
+    def __init__(self, files: Sequence[CaseCrops], spacing_mm: tuple[float, ...]):
+        self.spacing_mm = np.asarray(spacing_mm, float)
+        self.n_cases = len(files)
+        self.places = [(file, number) for file in files for number in range(len(file.label))]
+        self.n_lesions = len(self.places)
+        self.most_lesions = max((file.n_lesions for file in files), default=0)
+        if self.n_lesions:
+            self.level, self.spread = (
+                np.concatenate([getattr(file, name) for file in files]) for name in ("level", "spread")
+            )
+            self.lowest_level, self.highest_level = np.quantile(self.level, USUAL, axis=0)
+            self.highest_spread = np.quantile(self.spread, USUAL[1], axis=0)
+
+    def describe(self) -> str:
+        """How many lesions there are, for the log."""
+        if self.n_lesions:
+            return f"{self.n_lesions} lesions of {self.n_cases} cases can be pasted"
+        return f"but none of the {self.n_cases} cases has a known lesion that touches no other: nothing is pasted"
+
+    def draw(self, dim: int, rng: np.random.Generator) -> Lesion:
+        """A random lesion, or with `dim` 2 a random slice of one, mirrored at random."""
+        row = rng.integers(self.n_lesions)
+        file, number = self.places[row]
+        crop = file.read(number)
+        pixels, weight = crop.image, crop.weight
+        if dim == 2:
+            x = any_row(np.argwhere(weight == LESION), rng)[0]
+            pixels, weight = pixels[:, x], weight[x]
+        flip = tuple(slice(None, None, side) for side in rng.choice([1, -1], dim))
+        return Lesion(pixels[(slice(None), *flip)], weight[flip], crop.label, self.level[row])
+
+    def is_usual(self, values: np.ndarray) -> bool:
+        """Whether intensities, (C, N), are like those around the lesions."""
+        if values.shape[1] < FEWEST_VOXELS:
+            return False
+        level = values.mean(axis=1)
+        within = (self.lowest_level <= level) & (level <= self.highest_level)
+        return bool((within & (values.std(axis=1) <= self.highest_spread)).all())
+
+
+def stored_lesions(prepared: PreprocessedInstances, cases: Iterable[str], num_processes: int) -> LesionStore:
+    """The lesions of the given cases of a prepared configuration, cut out where that has not been done.
+
+    Raises:
+        InputError: they must be cut out, and the folder is read-only.
+    """
+    prepare_lesion_crops(prepared, num_processes)
+    files = [CaseCrops(crops_file(prepared.folder, case)) for case in cases]
+    return LesionStore(files, tuple(prepared.configuration.spacing))
+
+
+def any_row(rows: Sequence, rng: np.random.Generator) -> Any:
+    """A random one of some rows."""
+    return rows[rng.integers(len(rows))]

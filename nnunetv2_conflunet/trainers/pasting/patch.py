@@ -1,0 +1,86 @@
+"""A patch into which lesions are pasted."""
+
+import cc3d
+import numpy as np
+import torch
+
+from nnunetv2_conflunet.postprocessing.voxels import InstanceCenters, groups, lesion_voxels
+from nnunetv2_conflunet.preprocessing.lesion_crops import NEITHER, SURROUNDINGS
+from nnunetv2_conflunet.trainers.augmentation import CENTERS
+from nnunetv2_conflunet.trainers.pasting.lesions import Lesion, LesionStore
+
+UNKNOWN = 2**15 - 1
+# Part of its voxels that a pasted lesion may lose to a lesion that is there.
+LARGEST_LOSS = 0.2
+
+
+class Patch:
+    """A loaded crop into which lesions are pasted.
+
+    Args:
+        data: of nnU-Net's transforms, with the centers; it is left as it is.
+
+    Attributes:
+        instances: (...) int16 ids.
+        lesions: the voxels of each lesion, (N, dim), by its id.
+        centers: the known ones.
+        anchors: ids of lesions with a center, which others may touch.
+    """
+
+    def __init__(self, data: dict):
+        # Copies, since the loader may have handed out a part of a file.
+        self.image = data["image"].clone().numpy()
+        self.semantic, self.instances = data["segmentation"].clone().numpy()
+        self.centers: InstanceCenters = data[CENTERS]
+        index, ids = lesion_voxels(self.instances)
+        self.lesions = {lesion: np.stack(index, axis=1)[members] for lesion, members in groups(ids)}
+        self.anchors = [lesion for lesion in self.lesions if lesion in self.centers.ids]
+        # Lesions outside the crop have centers, too.
+        self.next_id = max([0, *self.centers.ids, *(lesion for lesion in self.lesions if lesion != UNKNOWN)]) + 1
+
+    def data(self) -> dict:
+        """The parts of the data that pasting changes."""
+        segmentation = torch.from_numpy(np.stack([self.semantic, self.instances]))
+        return {"image": torch.from_numpy(self.image), "segmentation": segmentation, CENTERS: self.centers}
+
+    def paste(self, lesion: Lesion, shift: np.ndarray, store: LesionStore) -> bool:
+        """Paste a lesion whose crop begins at `shift`, if it fits there; returns whether it does."""
+        voxels = lesion.voxels + shift
+        shape = np.array(self.instances.shape)
+        if (voxels < 0).any() or (voxels >= shape).any() or self.next_id >= UNKNOWN:
+            return False
+        index = tuple(voxels.T)
+        free = self.semantic[index] == 0
+        if (self.instances[index][~free] <= 0).any() or np.mean(~free) > LARGEST_LOSS:
+            return False
+        if not free.all() and cc3d.connected_components(_filled(lesion.voxels[free])).max() > 1:
+            return False
+        low, high = np.maximum(shift, 0), np.minimum(shift + lesion.weight.shape, shape)
+        window = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        source = tuple(slice(a, b) for a, b in zip(low - shift, high - shift, strict=True))
+        weight = np.where(self.semantic[window] == 0, lesion.weight[source], NEITHER)
+        pixels = self.image[(slice(None), *window)]
+        around = pixels[:, weight == SURROUNDINGS]
+        if not store.is_usual(around):
+            return False
+        brighter = (around.mean(axis=1) - lesion.level).reshape(-1, *[1] * len(shape))
+        pixels += np.clip(weight, 0, 1) * (lesion.pixels[(slice(None), *source)] + brighter - pixels)
+        self._label(voxels[free], lesion.label)
+        return True
+
+    def _label(self, voxels: np.ndarray, label: int) -> None:
+        """Make these voxels a lesion."""
+        self.semantic[tuple(voxels.T)], self.instances[tuple(voxels.T)] = label, self.next_id
+        positions = np.concatenate([self.centers.voxels, [voxels.mean(axis=0)]])
+        self.centers = InstanceCenters(np.append(self.centers.ids, self.next_id), positions)
+        self.lesions[self.next_id] = voxels
+        self.anchors.append(self.next_id)
+        self.next_id += 1
+
+
+def _filled(voxels: np.ndarray) -> np.ndarray:
+    """The smallest array that holds these voxels, (N, dim), as bool."""
+    low = voxels.min(axis=0)
+    array = np.zeros(voxels.max(axis=0) - low + 1, bool)
+    array[tuple((voxels - low).T)] = True
+    return array
