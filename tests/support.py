@@ -235,10 +235,11 @@ def run(command, environment, check=True, timeout=600, largest_file=None):
     return result
 
 
-def preprocessed_dataset(base, plans, n_cases=4, shape=(28, 28, 28), labels=None, seed=0):
+def preprocessed_dataset(base, plans, n_cases=4, shape=(28, 28, 28), labels=None, seed=0, apart=6):
     """Raw and preprocessed folders under `base` as nnU-Net leaves them; the last case has no lesion.
 
-    Written with nnU-Net's own preprocessor. Two-dimensional plans get single slices.
+    The others have two balls, which touch if their centers are 6 voxels `apart`, and do not if 8. Written with
+    nnU-Net's own preprocessor. Two-dimensional plans get single slices.
     """
     from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -256,7 +257,7 @@ def preprocessed_dataset(base, plans, n_cases=4, shape=(28, 28, 28), labels=None
     shape = shape[1:] if flat else shape
     for i in range(n_cases):
         first = rng.uniform(9, np.array(shape) - 12)
-        second = first + np.eye(len(shape))[-1] * 6
+        second = first + np.eye(len(shape))[-1] * apart
         instances = balls(shape, [first, second], 3.6) * (i < n_cases - 1)
         label = np.where(instances > 0, 1 + (instances - 1) % (1 if labels is None else 2), 0).astype(np.uint8)
         image = (rng.normal(0, 0.3, shape) + 2 * (instances > 0) + 5).astype(np.float32)

@@ -167,16 +167,29 @@ def _write_crops(prepared: PreprocessedInstances, case: str) -> None:
     largest = tuple(int(size * LARGEST_PART) for size in prepared.configuration.patch_size)
     spacing_mm = tuple(prepared.configuration.spacing)
     crops = list(crops_of_case(image, labels, instances, table[:, 0].astype(int), spacing_mm, largest))
+    n_lesions = len(np.unique(instances[instances > 0]))
+    write_crops(crops, n_lesions, crops_file(prepared.folder, case), _origin(prepared, case))
+
+
+def write_crops(crops: list[LesionCrop], n_lesions: int, path: Path, made_from: str = "") -> None:
+    """Write the lesions of a case for :class:`CaseCrops`, completely or not at all.
+
+    Args:
+        crops: the lesions.
+        n_lesions: number of all lesions of the case.
+        path: the file.
+        made_from: what the crops were made from, kept in the file.
+    """
     around = [crop.image[:, crop.weight == SURROUNDINGS] for crop in crops]
     tables = {
         "label": np.array([crop.label for crop in crops], int),
-        "level": np.array([values.mean(axis=1) for values in around]).reshape(len(crops), len(image)),
-        "spread": np.array([values.std(axis=1) for values in around]).reshape(len(crops), len(image)),
-        "n_lesions": np.array(len(np.unique(instances[instances > 0]))),
-        MADE_FROM: np.array(_origin(prepared, case)),
+        "level": np.array([values.mean(axis=1) for values in around]),
+        "spread": np.array([values.std(axis=1) for values in around]),
+        "n_lesions": np.array(n_lesions),
+        MADE_FROM: np.array(made_from),
     }
     voxels = {str(i): np.concatenate([crop.image, crop.weight[None]]) for i, crop in enumerate(crops)}
-    with atomic_path(crops_file(prepared.folder, case)) as temporary:
+    with atomic_path(path) as temporary:
         np.savez(temporary, **tables, **voxels)
 
 

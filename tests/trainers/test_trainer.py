@@ -26,6 +26,7 @@ from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate
 from nnunetv2_conflunet.postprocessing.encoding import center_offset_targets
 from nnunetv2_conflunet.postprocessing.voxels import InstanceCenters
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
+from nnunetv2_conflunet.trainers.pasting import PastingSettings
 from nnunetv2_conflunet.trainers.targets import coded_targets
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -509,3 +510,31 @@ def test_lengths_that_suit_a_small_spacing_are_not(base):
     plans = small_plans(n_stages=3, spacing_mm=(0.001, 0.0005, 0.0005))
     content = {"labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz"}
     assert nnUNetTrainerInMicrometers(plans, "3d_fullres", 0, content, CPU)
+
+
+class nnUNetTrainerTinyPasting(nnUNetTrainerTiny):
+    pasting = PastingSettings(probability=1.0, touching=1.0)
+
+
+def most_lesions(loader, n_batches=6):
+    """Greatest number of centers with a voxel in a patch of the loader."""
+    return max(len(np.unique(codes[codes > 0])) for _ in range(n_batches) for codes in next(loader)["target"][-2])
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_lesions_are_pasted_into_training_patches_only(base, capsys, dim):
+    trainer = make(base, small_plans(dim=dim, patch_size=(24,) * dim), nnUNetTrainerTinyPasting, apart=8)
+    trainer.on_train_start()
+    assert "lesions of 3 cases can be pasted" in capsys.readouterr().out
+    # Cases have two lesions, so that patches may have as many.
+    assert most_lesions(trainer.dataloader_train) <= 2
+    trainer.paste_lesions[0].store.most_lesions = 9
+    assert most_lesions(trainer.dataloader_train) > 2
+    assert most_lesions(trainer.dataloader_val) <= 2
+
+
+def test_training_goes_on_where_no_lesion_can_be_pasted(base, capsys):
+    trainer = make(base, small_plans(), nnUNetTrainerTinyPasting)
+    trainer.run_training()
+    assert capsys.readouterr().out.count("nothing is pasted") == 1
+    assert trainer.paste_lesions == []

@@ -62,7 +62,8 @@ class LesionStore:
         self.most_lesions = max((file.n_lesions for file in files), default=0)
         if self.n_lesions:
             self.level, self.spread = (
-                np.concatenate([getattr(file, name) for file in files]) for name in ("level", "spread")
+                np.concatenate([getattr(file, name) for file in files if len(file.label)])
+                for name in ("level", "spread")
             )
             self.lowest_level, self.highest_level = np.quantile(self.level, USUAL, axis=0)
             self.highest_spread = np.quantile(self.spread, USUAL[1], axis=0)

@@ -1,0 +1,51 @@
+"""The lesions that can be pasted."""
+
+import numpy as np
+from pasting import LESION_VALUE, LEVEL
+
+
+def test_the_store_counts_what_it_has(make_store):
+    store = make_store(n_lesions=7)
+    assert (store.n_lesions, store.most_lesions) == (2, 7)
+    assert store.describe() == "2 lesions of 1 cases can be pasted"
+
+
+def test_a_store_without_lesions_says_so(make_store):
+    instances = np.zeros((20, 20, 20), int)
+    instances[8, 8, 8], instances[8, 8, 9] = 1, 2
+    store = make_store(instances)
+    assert store.n_lesions == 0
+    assert "nothing is pasted" in store.describe()
+
+
+def test_every_lesion_is_drawn_in_every_orientation(make_store):
+    instances = np.zeros((20, 20, 20), int)
+    instances[8, 8, 8:12] = instances[9, 8, 8] = 1
+    store = make_store(instances)
+    rng = np.random.default_rng(0)
+    seen = {store.draw(3, rng).inside.tobytes() for _ in range(60)}
+    # It lies in a plane, so that one of the three flips changes nothing.
+    assert len(seen) == 4
+    lesion = store.draw(3, rng)
+    np.testing.assert_allclose(lesion.pixels[:, lesion.inside].T, [LESION_VALUE] * 5)
+    np.testing.assert_allclose(lesion.level, LEVEL)
+
+
+def test_in_two_dimensions_a_slice_of_the_lesion_is_drawn(make_store):
+    instances = np.zeros((20, 20, 20), int)
+    instances[4, 8, 8:10] = instances[5, 8, 8:14] = 1
+    store = make_store(instances, spacing_mm=(1.0, 1.0))
+    rng = np.random.default_rng(0)
+    sizes = [len(store.draw(2, rng).voxels) for _ in range(200)]
+    assert set(sizes) == {2, 6}
+    # A slice is as likely as it has voxels of the lesion.
+    assert 0.65 < sizes.count(6) / 200 < 0.85
+
+
+def test_usual_are_intensities_like_those_around_the_lesions(make_store):
+    store = make_store()
+    level = np.array(LEVEL)[:, None]
+    assert store.is_usual(np.repeat(level, 10, axis=1))
+    assert not store.is_usual(np.repeat(level, 9, axis=1))
+    assert not store.is_usual(np.repeat(level + [[0.5], [0]], 10, axis=1))
+    assert not store.is_usual(level + np.tile([1, -1], 10))
