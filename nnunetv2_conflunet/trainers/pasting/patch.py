@@ -5,11 +5,11 @@ import numpy as np
 import torch
 
 from nnunetv2_conflunet.postprocessing.voxels import InstanceCenters, groups, lesion_voxels
+from nnunetv2_conflunet.preprocessing.instance_map import UNKNOWN
 from nnunetv2_conflunet.preprocessing.lesion_crops import NEITHER, SURROUNDINGS
 from nnunetv2_conflunet.trainers.augmentation import CENTERS
 from nnunetv2_conflunet.trainers.pasting.lesions import Lesion, LesionStore
 
-UNKNOWN = 2**15 - 1
 # Part of its voxels that a pasted lesion may lose to a lesion that is there.
 LARGEST_LOSS = 0.2
 
