@@ -1,8 +1,9 @@
 """The cost of the plugin relative to stock nnU-Net on the same plans, as ratios within one run.
 
-    python benchmarks/plugin_cost.py [loader] [iteration] [prediction] [preprocessing]
+    python benchmarks/plugin_cost.py [loader] [pasting] [iteration] [prediction] [preprocessing]
 
 - loader: CPU seconds to load and augment a 128^3 sample with 5, 20 and 60 lesions and to make its targets
+- pasting: CPU seconds to load and augment the same samples without and with pasting lesions into every one of them
 - iteration: a training step of a network of 8 to 64 features on 64^3 patches
 - prediction: sliding window with mirroring and export of a 128 x 128 x 128 image to files; also peak memory
 - preprocessing: instance maps of a 182 x 218 x 182 case with 5, 60 and 300 lesions, checks included
@@ -33,6 +34,7 @@ from nnunetv2_conflunet.inference import ConfLUNetPredictor
 from nnunetv2_conflunet.preprocessing.paper_configuration import paper_configuration
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
+from nnunetv2_conflunet.trainers.pasting import PasteLesions, PastingSettings
 
 DATASET_JSON = {"channel_names": {"0": "FLAIR"}, "labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz"}
 RESAMPLING = "resample_data_or_seg_to_shape"
@@ -63,6 +65,36 @@ def loader():
                 one.batch_size = 1
             costs = paired(*(one.generate_train_batch for one in loaders), n=30, average=np.mean)
             yield row(f"loader, 128^3, {n_lesions} lesions", *costs)
+
+
+def pasting():
+    """Measured within the same samples, since random numbers drawn for pasting would change the augmentation."""
+    for n_lesions in (5, 60):
+        with dataset([n_lesions] * 2, (200, 200, 200), patch=128):
+            one = trainer(PastesAlways, 128).dataloader_train.data_loader
+            one.batch_size = 1
+            paste = next(t for t in one.transforms.transforms if isinstance(t, PasteLesions))
+            seconds = []
+            paste.apply = timed(paste.apply, seconds)
+            (total,) = paired(one.generate_train_batch, n=30, average=np.mean)
+            without = total - np.mean(seconds[1:])
+            yield row(f"pasting into 128^3, {n_lesions} lesions (the plugin without and with it)", without, total)
+
+
+class PastesAlways(nnUNetTrainerConfLUNet):
+    pasting = PastingSettings(probability=1.0)
+
+
+def timed(function, seconds):
+    """The function, which also appends the CPU seconds of each call to a list."""
+
+    def measured(*args, **kwargs):
+        start = time.process_time()
+        result = function(*args, **kwargs)
+        seconds.append(time.process_time() - start)
+        return result
+
+    return measured
 
 
 def iteration():
@@ -128,21 +160,25 @@ def preprocessing():
             yield row(f"instance preprocessing, {n_lesions} lesions, 1 to 1.2 mm", *paired(stock, ours, n=3))
 
 
-PARTS = {"loader": loader, "iteration": iteration, "prediction": prediction, "preprocessing": preprocessing}
+PARTS = {
+    "loader": loader,
+    "pasting": pasting,
+    "iteration": iteration,
+    "prediction": prediction,
+    "preprocessing": preprocessing,
+}
 
 
-def paired(stock, ours, n, average=np.median):
-    """Average CPU seconds of both, measured in turn after one uncounted round."""
+def paired(*functions, n, average=np.median):
+    """Average CPU seconds of each function, measured in turn after one uncounted round."""
     seconds = []
     for _ in range(n + 1):
-        pair = []
-        for function in (stock, ours):
+        round_seconds = []
+        for function in functions:
             np.random.seed(len(seconds))
             torch.manual_seed(len(seconds))
-            start = time.process_time()
-            function()
-            pair.append(time.process_time() - start)
-        seconds.append(pair)
+            timed(function, round_seconds)()
+        seconds.append(round_seconds)
     return average(seconds[1:], axis=0)
 
 

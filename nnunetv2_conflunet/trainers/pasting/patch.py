@@ -21,6 +21,7 @@ class Patch:
         data: of nnU-Net's transforms, with the centers; it is left as it is.
 
     Attributes:
+        semantic: (...) int16 labels.
         instances: (...) int16 ids.
         lesions: the voxels of each lesion, (N, dim), by its id.
         centers: the known ones.
@@ -30,7 +31,8 @@ class Patch:
     def __init__(self, data: dict):
         # Copies, since the loader may have handed out a part of a file.
         self.image = data["image"].clone().numpy()
-        self.semantic, self.instances = data["segmentation"].clone().numpy()
+        self.segmentation = data["segmentation"].clone().numpy()
+        self.semantic, self.instances = self.segmentation
         self.centers: InstanceCenters = data[CENTERS]
         index, ids = lesion_voxels(self.instances)
         self.lesions = {lesion: np.stack(index, axis=1)[members] for lesion, members in groups(ids)}
@@ -40,8 +42,8 @@ class Patch:
 
     def data(self) -> dict:
         """The parts of the data that pasting changes."""
-        segmentation = torch.from_numpy(np.stack([self.semantic, self.instances]))
-        return {"image": torch.from_numpy(self.image), "segmentation": segmentation, CENTERS: self.centers}
+        image, segmentation = map(torch.from_numpy, (self.image, self.segmentation))
+        return {"image": image, "segmentation": segmentation, CENTERS: self.centers}
 
     def paste(self, lesion: Lesion, shift: np.ndarray, store: LesionStore) -> bool:
         """Paste a lesion whose crop begins at `shift`, if it fits there; returns whether it does."""
