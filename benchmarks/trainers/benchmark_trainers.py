@@ -1,7 +1,8 @@
 """Trainers of the experiments, found by nnU-Net because ``nnUNet_extTrainer`` names this folder too.
 
 ``nnUNetv2_train`` has no options for a seed, a budget or the weights of the losses. These trainers take them from the
-environment: BENCHMARK_SETTINGS is JSON such as ``{"seed": 1, "num_epochs": 10, "alpha": 500}``.
+environment: BENCHMARK_SETTINGS is JSON such as ``{"seed": 1, "num_epochs": 10, "alpha": 500}``;
+``"pasting"`` has the fields of PastingSettings.
 """
 
 import json
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet, nnUNetTrainerConfLUNetISBI2024
+from nnunetv2_conflunet.trainers.pasting import PastingSettings
 from nnunetv2_conflunet.trainers.variants import PredictsWithoutMirroring
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum
 
@@ -30,6 +32,8 @@ class FromEnvironment(PredictsWithoutMirroring):
         for source in (random.seed, np.random.seed, torch.manual_seed):
             source(seed)
         super().__init__(plans, configuration, fold, dataset_json, device)
+        if settings.get("pasting") is not None:
+            settings["pasting"] = PastingSettings(**settings["pasting"])
         for name, value in settings.items():
             if not hasattr(self, name):
                 raise AttributeError(f"BENCHMARK_SETTINGS: {type(self).__name__} has no attribute {name}")

@@ -167,7 +167,8 @@ class nnUNetTrainerConfLUNet(progress.LogsLossParts, BeginsWithLessMomentum):
         if self.pasting is not None:
             lesions = stored_lesions(prepared, self.do_split()[0], default_num_processes)
             self.print_to_log_file(f"Pasting lesions: {self.pasting}, {lesions.describe()}")
-            self.paste_lesions = [PasteLesions(lesions, self.pasting)] if lesions.n_lesions else []
+            patch_size = self.configuration_manager.patch_size
+            self.paste_lesions = [PasteLesions(lesions, self.pasting, patch_size)] if lesions.n_lesions else []
         super().on_train_start()
         set_training_without_deep_supervision(self.network, not self.enable_deep_supervision)
         self.print_to_log_file(

@@ -19,26 +19,35 @@ class Patch:
 
     Args:
         data: of nnU-Net's transforms, with the centers; it is left as it is.
+        patch_size: of the network. The loaded crop is larger, so that it can be rotated and scaled; most of what lies
+            outside the middle of it is cut off.
 
     Attributes:
         semantic: (...) int16 labels.
         instances: (...) int16 ids.
-        lesions: the voxels of each lesion, (N, dim), by its id.
         centers: the known ones.
-        anchors: ids of lesions with a center, which others may touch.
+        n_lesions: number of lesions in the crop, with those pasted so far.
+        low, high: (dim,) half-open range of voxels in the middle of the crop, of the size of a patch.
+        anchors: voxels, (N, dim), of each lesion with a center that others may touch: those in the middle.
     """
 
-    def __init__(self, data: dict):
+    def __init__(self, data: dict, patch_size: tuple[int, ...]):
         # Copies, since the loader may have handed out a part of a file.
         self.image = data["image"].clone().numpy()
         self.segmentation = data["segmentation"].clone().numpy()
         self.semantic, self.instances = self.segmentation
         self.centers: InstanceCenters = data[CENTERS]
+        self.low = np.maximum(np.array(self.instances.shape) - patch_size, 0) // 2
+        self.high = np.minimum(self.low + patch_size, self.instances.shape)
         index, ids = lesion_voxels(self.instances)
-        self.lesions = {lesion: np.stack(index, axis=1)[members] for lesion, members in groups(ids)}
-        self.anchors = [lesion for lesion in self.lesions if lesion in self.centers.ids]
+        voxels = np.stack(index, axis=1)
+        in_middle = ((voxels >= self.low) & (voxels < self.high)).all(axis=1)
+        usable = in_middle & np.isin(ids, self.centers.ids)
+        self.anchors = [voxels[usable][members] for _, members in groups(ids[usable])]
+        present = np.unique(ids)
+        self.n_lesions = len(present)
         # Lesions outside the crop have centers, too.
-        self.next_id = max([0, *self.centers.ids, *(lesion for lesion in self.lesions if lesion != UNKNOWN)]) + 1
+        self.next_id = max([0, *self.centers.ids, *present[present != UNKNOWN]]) + 1
 
     def data(self) -> dict:
         """The parts of the data that pasting changes."""
@@ -75,8 +84,8 @@ class Patch:
         self.semantic[tuple(voxels.T)], self.instances[tuple(voxels.T)] = label, self.next_id
         positions = np.concatenate([self.centers.voxels, [voxels.mean(axis=0)]])
         self.centers = InstanceCenters(np.append(self.centers.ids, self.next_id), positions)
-        self.lesions[self.next_id] = voxels
-        self.anchors.append(self.next_id)
+        self.anchors.append(voxels)
+        self.n_lesions += 1
         self.next_id += 1
 
 

@@ -52,7 +52,7 @@ class PastingSettings:
 
 
 class PasteLesions(BasicTransform):
-    """The first transform of a training patch: it pastes lesions into the loaded crop.
+    """The first transform of a training patch: it pastes lesions into the middle of the loaded crop.
 
     A pasted lesion lies in the image's nonzero region, on background that is labeled, where intensities are like those
     around the dataset's own lesions. It covers no voxel of another lesion. A patch never has more lesions than a case
@@ -61,12 +61,14 @@ class PasteLesions(BasicTransform):
     Args:
         store: the lesions.
         settings: how often, how many, and how many of them touch.
+        patch_size: of the network.
     """
 
-    def __init__(self, store: LesionStore, settings: PastingSettings):
+    def __init__(self, store: LesionStore, settings: PastingSettings, patch_size: tuple[int, ...]):
         super().__init__()
         self.store = store
         self.settings = settings
+        self.patch_size = tuple(patch_size)
 
     def get_parameters(self, **data_dict) -> dict:
         """Draw the seed of the patch, like nnU-Net's transforms, from NumPy's global generator."""
@@ -77,9 +79,9 @@ class PasteLesions(BasicTransform):
         rng = np.random.default_rng(params["seed"])
         if rng.random() >= self.settings.probability:
             return data_dict
-        patch = Patch(data_dict)
+        patch = Patch(data_dict, self.patch_size)
         for _ in range(rng.integers(self.settings.max_number) + 1):
-            if len(patch.lesions) < self.store.most_lesions:
+            if patch.n_lesions < self.store.most_lesions:
                 self._paste_one(patch, rng)
         return {**data_dict, **patch.data()}
 
@@ -91,16 +93,15 @@ class PasteLesions(BasicTransform):
             if patch.anchors and (touching or near):
                 shift = self._place_beside(patch, lesion, 0.0 if touching else rng.uniform(0, NEAR_MM), rng)
             else:
-                shift = rng.integers(patch.instances.shape) - any_row(lesion.voxels, rng)
+                shift = rng.integers(patch.low, patch.high) - any_row(lesion.voxels, rng)
             if patch.paste(lesion, shift, self.store):
                 return
 
     def _place_beside(self, patch: Patch, lesion: Lesion, gap_mm: float, rng: np.random.Generator) -> np.ndarray:
         """Where the lesion's crop begins if it is moved toward a lesion of the patch until they touch, or almost."""
-        anchor = any_row(patch.anchors, rng)
         step = any_row(STEPS[patch.instances.ndim], rng)
         n_between = int(gap_mm / np.linalg.norm(step * self.store.spacing_mm))
-        last = _walk(patch.instances, any_row(patch.lesions[anchor], rng), step)
+        last = _walk(patch.instances, any_row(any_row(patch.anchors, rng), rng), step)
         return last + step * (1 + n_between) - _walk(lesion.inside, any_row(lesion.voxels, rng), -step)
 
 

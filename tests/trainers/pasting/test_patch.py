@@ -1,5 +1,7 @@
 """Pasting one lesion at a known place."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from pasting import LESION_VALUE, LEVEL, patch_data
@@ -7,9 +9,10 @@ from scipy.ndimage import center_of_mass
 
 from nnunetv2_conflunet.trainers.augmentation import CENTERS
 from nnunetv2_conflunet.trainers.pasting.lesions import Lesion
-from nnunetv2_conflunet.trainers.pasting.patch import Patch
+from nnunetv2_conflunet.trainers.pasting.patch import Patch as PatchOfSize
 
 SHAPE = (24, 24, 24)
+Patch = partial(PatchOfSize, patch_size=SHAPE)
 
 
 def first_lesion(store):
@@ -151,7 +154,17 @@ def test_the_id_of_unknown_lesions_is_no_anchor_and_no_number_to_count_from(make
     data = patch_data(bar(lesion=32767))
     data[CENTERS] = data[CENTERS].without(np.array([32767]))
     patch = Patch(data)
-    assert patch.anchors == [] and patch.next_id == 1 and len(patch.lesions) == 1
+    assert patch.anchors == [] and patch.next_id == 1 and patch.n_lesions == 1
+
+
+def test_lesions_in_the_margin_that_is_cut_off_are_no_anchors():
+    instances = bar(lesion=5, place=np.s_[10, 10, 2:9])
+    instances[10, 12, 1:6] = 8
+    patch = PatchOfSize(patch_data(instances), (20, 20, 12))
+    assert patch.low.tolist() == [2, 2, 6] and patch.high.tolist() == [22, 22, 18]
+    (anchor,) = patch.anchors
+    assert anchor.tolist() == [[10, 10, 6], [10, 10, 7], [10, 10, 8]]
+    assert patch.n_lesions == 2
 
 
 def test_the_data_of_the_loader_are_left_as_they_are(make_store):
