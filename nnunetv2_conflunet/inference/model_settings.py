@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
@@ -33,6 +35,11 @@ def read_plans(plans_file: str | os.PathLike) -> dict[str, Any]:
         except InputError:
             time.sleep(READING_PAUSE_S)
     return read_json(plans_file)
+
+
+def plans_lock(model_folder: str | os.PathLike) -> FileLock:
+    """The lock that is held while the plans.json of a model is read, changed and written."""
+    return FileLock(Path(model_folder) / ".plans.lock", mode=0o666)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """nnU-Net's trainer with center and offset heads."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from os.path import join
 
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 import nnunetv2_conflunet.trainers.progress as progress
 from nnunetv2_conflunet.inference import ConfLUNetPredictor
 from nnunetv2_conflunet.inference.export import exporting_instances
-from nnunetv2_conflunet.inference.model_settings import ModelSettings
+from nnunetv2_conflunet.inference.model_settings import ModelSettings, plans_lock
 from nnunetv2_conflunet.networks import HeadChannels, heads_of, set_training_without_deep_supervision, widen_with_heads
 from nnunetv2_conflunet.nnunet_plugin import hand_over
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
@@ -28,7 +29,7 @@ from nnunetv2_conflunet.trainers.pasting import PasteLesions, PastingSettings, s
 from nnunetv2_conflunet.trainers.patch_loader import InstancePatchLoader
 from nnunetv2_conflunet.trainers.targets import instantiation_on_grid, unpack_targets
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum, heads_weight
-from nnunetv2_conflunet.tuning.final_validation import PiecesOfValidation
+from nnunetv2_conflunet.tuning.final_validation import PiecesOfValidation, forget_pieces
 from nnunetv2_conflunet.utilities.errors import InputError
 
 # nnU-Net's commands construct its own predictor; from now on it hands our networks over to our predictor.
@@ -96,6 +97,11 @@ class nnUNetTrainerConfLUNet(progress.LogsLossParts, BeginsWithLessMomentum):
     def initialize(self) -> None:
         """Also add the settings for inference to the plans."""
         super().initialize()
+        if differing := self._put_settings_into_plans():
+            self.print_to_log_file(differing)
+
+    def _put_settings_into_plans(self) -> str:
+        """Add the settings for inference to the plans; returns how they differ from those that the model has stored."""
         spacing = patch_spacing_mm(self.configuration_manager)
         training = {name: getattr(self, name) for name in ("alpha", "center_focus", "beta", "warm_up", "sigma_mm")}
         plans_file = join(self.output_folder_base, "plans.json")
@@ -103,12 +109,13 @@ class nnUNetTrainerConfLUNet(progress.LogsLossParts, BeginsWithLessMomentum):
         instantiation = instantiation_on_grid(self.instantiation, spacing, self.sigma_mm)
         now = ModelSettings.of_trainer(instantiation, **training).keeping_tuning_of(before)
         now.put_into(self.plans_manager.plans)
-        if before.stored and (differing := now.differences(before)):
-            tune = "Those were tuned from settings that the trainer no longer has: tune again. " * before.is_tuned
-            self.print_to_log_file(
-                f"Instances are made with {'; '.join(differing)} as in {plans_file}, which prediction reads. {tune}"
-                "Training writes that file when it starts, for all folds; validation alone does not."
-            )
+        if not before.stored or not (differing := now.differences(before)):
+            return ""
+        tune = "Those were tuned from settings that the trainer no longer has: tune again. " * before.is_tuned
+        return (
+            f"Instances are made with {'; '.join(differing)} as in {plans_file}, which prediction reads. {tune}"
+            "Training writes that file when it starts, for all folds; validation alone does not."
+        )
 
     # A static method in nnU-Net; a class method can be called the same way and can call the next class.
     @classmethod
@@ -169,7 +176,12 @@ class nnUNetTrainerConfLUNet(progress.LogsLossParts, BeginsWithLessMomentum):
             self.print_to_log_file(f"Pasting lesions: {self.pasting}, {lesions.describe()}")
             patch_size = self.configuration_manager.patch_size
             self.paste_lesions = [PasteLesions(lesions, self.pasting, patch_size)] if lesions.n_lesions else []
-        super().on_train_start()
+        with plans_lock(self.output_folder_base) if self.local_rank == 0 else nullcontext():
+            # nnU-Net writes the plans, and another fold may have learned when to merge since they were read.
+            self._put_settings_into_plans()
+            super().on_train_start()
+        if self.local_rank == 0 and self.current_epoch == 0:
+            forget_pieces(self.output_folder)
         set_training_without_deep_supervision(self.network, not self.enable_deep_supervision)
         self.print_to_log_file(
             f"ConfLUNet: alpha {self.alpha}, center focus {self.center_focus}, beta {self.beta}, "

@@ -11,6 +11,7 @@ from nnunetv2.configuration import default_num_processes
 
 from nnunetv2_conflunet import __version__
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
+from nnunetv2_conflunet.inference.model_settings import plans_lock
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS, REMEDY
 from nnunetv2_conflunet.tuning.cases import ValidationCase, of_cases, pieces_of_validation_case, score_case
@@ -164,13 +165,16 @@ def determine_postprocessing(
         **_record_of_input(cases, folds, settings),
     }
     if not dry_run:
-        write_texts(
-            {
-                folder.folder / TABLE_FILE: found.table().to_csv(index=False, float_format="%.7g", na_rep="NaN"),
-                folder.folder / RECORD_FILE: json_text(record),
-                folder.plans_file: json_text(folder.plans_tuned_to(chosen)),
-            }
-        )
+        table = found.table().to_csv(index=False, float_format="%.7g", na_rep="NaN")
+        with plans_lock(folder.folder):
+            plans = json_text(folder.plans_tuned_to(chosen))
+            write_texts(
+                {
+                    folder.folder / TABLE_FILE: table,
+                    folder.folder / RECORD_FILE: json_text(record),
+                    folder.plans_file: plans,
+                }
+            )
     return record
 
 

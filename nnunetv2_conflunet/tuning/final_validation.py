@@ -4,6 +4,7 @@ The export of a case keeps its pieces, some 10 to 100 kB, in ``validation/pieces
 learned on the pieces of all folds that are there and stored in plans.json, where prediction reads it.
 """
 
+import shutil
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from nnunetv2.configuration import default_num_processes
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.inference.export import export_prediction_with_instances
-from nnunetv2_conflunet.inference.model_settings import ModelSettings, read_plans
+from nnunetv2_conflunet.inference.model_settings import ModelSettings, plans_lock, read_plans
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.preprocessing.instance_map import UNKNOWN
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
@@ -31,6 +31,11 @@ from nnunetv2_conflunet.utilities.files import json_text, write_texts
 
 PIECES_FOLDER, RECORD_FILE = "pieces", "instance_merging.json"
 METRIC, SEED = "PQ", 0
+
+
+def forget_pieces(fold_folder: str) -> None:
+    """Remove the pieces of an earlier training of the fold, which say nothing about the one that begins."""
+    shutil.rmtree(Path(fold_folder) / "validation" / PIECES_FOLDER, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ class PiecesOfValidation:
             Lines that say what was learned.
         """
         try:
-            with FileLock(self.fold_folder.parent / ".plans.lock", mode=0o666):
+            with plans_lock(self.fold_folder.parent):
                 return self._learn(cases)
         # As above.
         except Exception as error:

@@ -1,5 +1,6 @@
 import os
 import pickle
+from dataclasses import replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from torch import distributed as dist
 from torch import multiprocessing as mp
 
 import nnunetv2_conflunet.trainers as trainers
+from nnunetv2_conflunet.inference.model_settings import ModelSettings
 from nnunetv2_conflunet.networks import heads_of, unwrapped
 from nnunetv2_conflunet.nnunet_plugin.search_path import nnunet_ext_path
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate_center_offset
@@ -538,3 +540,28 @@ def test_training_goes_on_where_no_lesion_can_be_pasted(base, capsys):
     trainer.run_training()
     assert capsys.readouterr().out.count("nothing is pasted") == 1
     assert trainer.paste_lesions == []
+
+
+def test_what_another_fold_learns_while_this_one_starts_stays(base):
+    make(base, small_plans()).on_train_start()
+    starting = make(base, small_plans(), fold=1)
+    starting.initialize()
+    plans_file = Path(starting.output_folder_base) / "plans.json"
+    plans = read_json(plans_file)
+    before = ModelSettings.from_plans(plans)
+    learned = before.learned(replace(before.instantiation, heatmap_threshold=0.2), ["0"])
+    learned.put_into(plans)
+    write_json(plans, plans_file)
+    starting.on_train_start()
+    assert ModelSettings.from_model(plans_file) == learned
+
+
+@pytest.mark.parametrize("continued", [False, True])
+def test_a_new_training_forgets_the_pieces_of_an_earlier_one(base, continued):
+    trainer = make(base, small_plans())
+    pieces = Path(trainer.output_folder) / "validation" / "pieces" / "case0.npz"
+    pieces.parent.mkdir(parents=True)
+    pieces.write_bytes(b"earlier")
+    trainer.current_epoch = 1 if continued else 0
+    trainer.on_train_start()
+    assert pieces.is_file() == continued
