@@ -35,11 +35,13 @@ class MergeRule:
         peak_offset_mm: weight of the length of the offset at the highest voxel of the lower piece.
         contact: weight of the touching pairs of voxels, as a share of the smaller piece's voxels to the power
             (dim - 1) / dim.
+        neck: weight of how deep the deepest touching voxels lie in the lesion, as a share of the lower of the depths of
+            the two pieces' deepest voxels; 0 in rules of an earlier version.
 
     Raises:
         InputError: a value that is not finite, or a threshold outside [0, 1].
 
-    >>> MergeRule(0.5, -1.0, 2.0, *[0.0] * 5).probability(np.array([[0.5, 0.0, 0.0, 0.0, 0.0, 0.0]]))
+    >>> MergeRule(0.5, -1.0, 2.0, *[0.0] * 6).probability(np.array([[0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]]))
     array([0.5])
     """
 
@@ -51,6 +53,7 @@ class MergeRule:
     log_volume: float
     peak_offset_mm: float
     contact: float
+    neck: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -67,7 +70,7 @@ class MergeRule:
             InputError: missing or unknown names, or values that are not possible.
         """
         known = [field.name for field in fields(cls)]
-        if not isinstance(values, dict) or set(values) != set(known):
+        if not isinstance(values, dict) or set(values) | {"neck"} != set(known):
             raise InputError(f"merge is {values!r}; it must have exactly {', '.join(known)}.")
         return cls(**values)
 

@@ -6,8 +6,9 @@ from functools import partial
 
 import numpy as np
 
+from nnunetv2_conflunet.postprocessing.baselines.depth import DepthBox
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
-from nnunetv2_conflunet.postprocessing.voxels import Voxels
+from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups
 
 # Heights and distances that are divided by are at least this: far below a peak, far below a voxel in mm.
 SMALLEST = 1e-3
@@ -24,8 +25,9 @@ class PieceGraph:
         squared_mm2: (K,) sum of their squared lengths.
         height: (K,) the heatmap at its highest voxel.
         peak_offset_mm: (K,) length of the offset there.
-        contacts: of each piece those that it touches: how many pairs of voxels do, and the sum of their votes'
-            distances in mm.
+        depth_mm: (K,) distance of its deepest voxel from the background.
+        contacts: of each piece those that it touches: how many pairs of voxels do, the sum of their votes' distances in
+            mm, and the distance from the background of the deepest pair's voxel that is less deep, in mm.
         lowest_between: (P, 2) pairs to (P,): the lowest heatmap at the voxels nearest to the line between the two
             highest ones.
     """
@@ -36,6 +38,7 @@ class PieceGraph:
     squared_mm2: np.ndarray
     height: np.ndarray
     peak_offset_mm: np.ndarray
+    depth_mm: np.ndarray
     contacts: list[dict[int, np.ndarray]]
     lowest_between: Callable[[np.ndarray], np.ndarray]
 
@@ -60,6 +63,10 @@ class PieceGraph:
         pair = np.minimum(piece[one], piece[other]) * n + np.maximum(piece[one], piece[other])
         touching, inverse, count = np.unique(pair, return_inverse=True, return_counts=True)
         jump_mm = np.bincount(inverse, np.linalg.norm(votes_mm[one] - votes_mm[other], axis=1), len(touching))
+        voxel_depth_mm = depths_mm(voxels, piece, voxels.components(connectivity), heads.image_spacing_mm)
+        depth_mm, neck_mm = np.zeros(n), np.zeros(len(touching))
+        np.maximum.at(depth_mm, piece, voxel_depth_mm)
+        np.maximum.at(neck_mm, inverse, np.minimum(voxel_depth_mm[one], voxel_depth_mm[other]))
         return cls(
             spacing_mm=heads.image_spacing_mm,
             n_voxels=np.bincount(piece, minlength=n).astype(float),
@@ -67,7 +74,10 @@ class PieceGraph:
             squared_mm2=np.bincount(piece, (votes_mm**2).sum(axis=1), n),
             height=height[highest].astype(np.float64),
             peak_offset_mm=np.linalg.norm(offsets_mm[highest], axis=1),
-            contacts=contacts_of(n, np.stack(np.divmod(touching, n), axis=1), np.column_stack([count, jump_mm])),
+            depth_mm=depth_mm,
+            contacts=contacts_of(
+                n, np.stack(np.divmod(touching, n), axis=1), np.column_stack([count, jump_mm, neck_mm])
+            ),
             lowest_between=partial(_lowest_between, heads, voxels.coordinates[highest]),
         )
 
@@ -81,7 +91,7 @@ class PieceGraph:
         """(P, 2) pairs that touch to (P, features), see :class:`.MergeRule`."""
         one, other = pairs.T
         low = np.where(self.height[one] <= self.height[other], one, other)
-        count, jump_mm = np.array([self.contacts[a][b] for a, b in pairs.tolist()]).reshape(-1, 2).T
+        count, jump_mm, neck_mm = np.array([self.contacts[a][b] for a, b in pairs.tolist()]).reshape(-1, 3).T
         mean = self.votes_mm / self.n_voxels[:, None]
         spread_mm2 = np.maximum(self.squared_mm2 / self.n_voxels - (mean**2).sum(axis=1), 0)
         apart_mm = np.linalg.norm(mean[one] - mean[other], axis=1)
@@ -95,6 +105,7 @@ class PieceGraph:
                 np.log(smaller * self.spacing_mm.prod()),
                 self.peak_offset_mm[low],
                 count / smaller ** (1 - 1 / len(self.spacing_mm)),
+                neck_mm / np.minimum(self.depth_mm[one], self.depth_mm[other]),
             ]
         )
 
@@ -103,21 +114,36 @@ class PieceGraph:
         stays, goes = (one, other) if self.height[one] >= self.height[other] else (other, one)
         for values in (self.n_voxels, self.votes_mm, self.squared_mm2):
             values[stays] += values[goes]
+        self.depth_mm[stays] = max(self.depth_mm[stays], self.depth_mm[goes])
         for neighbor, contact in self.contacts[goes].items():
             del self.contacts[neighbor][goes]
             if neighbor != stays:
-                total = self.contacts[stays].get(neighbor, 0) + contact
-                self.contacts[stays][neighbor] = self.contacts[neighbor][stays] = total
+                before = self.contacts[stays].get(neighbor, np.zeros(3))
+                joined = np.append(before[:2] + contact[:2], max(before[2], contact[2]))
+                self.contacts[stays][neighbor] = self.contacts[neighbor][stays] = joined
         self.contacts[goes] = {}
         return stays, goes
 
 
 def contacts_of(n: int, pairs: np.ndarray, values: np.ndarray) -> list[dict[int, np.ndarray]]:
-    """The (P, 2) touching pairs of n pieces with their (P, 2) values, as :attr:`PieceGraph.contacts` holds them."""
+    """The (P, 2) touching pairs of n pieces with their (P, 3) values, as :attr:`PieceGraph.contacts` holds them."""
     contacts: list[dict[int, np.ndarray]] = [{} for _ in range(n)]
     for (one, other), contact in zip(pairs.tolist(), values, strict=True):
         contacts[one][other] = contacts[other][one] = contact
     return contacts
+
+
+def depths_mm(voxels: Voxels, piece: np.ndarray, component: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+    """(N,) distance of each voxel from the nearest voxel of background; what lies beyond the image is background, too.
+
+    In components of one piece, in which nothing touches, it is not measured, and 0.
+    """
+    depth_mm = np.zeros(len(voxels))
+    for _, members in groups(component):
+        if (piece[members] != piece[members[0]]).any():
+            within = voxels.coordinates[members] - voxels.coordinates[members].min(axis=0) + 1
+            depth_mm[members] = DepthBox.of(within, tuple(within.max(axis=0) + 2), spacing_mm).of_voxels
+    return depth_mm
 
 
 def _lowest_between(heads: HeadMaps, peak: np.ndarray, pairs: np.ndarray) -> np.ndarray:

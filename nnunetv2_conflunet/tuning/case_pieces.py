@@ -25,7 +25,7 @@ from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import atomic_path
 
 # Increased whenever a change of the code changes what the files mean.
-FORMAT = 1
+FORMAT = 2
 # Pairs whose lines are looked at together; a few tens of MB.
 PAIRS_AT_ONCE = 2**14
 # More pairs in the components of a case are those of a heatmap that is noise; these take 0.3 GB.
@@ -39,16 +39,17 @@ class CasePieces:
     A merged instance is a union of pieces, so that its size, its box and its overlaps follow from theirs.
 
     Attributes:
-        spacing_mm: (dim,) see :class:`.PieceGraph`; likewise the next five.
+        spacing_mm: (dim,) see :class:`.PieceGraph`; likewise the next six.
         n_voxels: (K,).
         votes_mm: (K, dim).
         squared_mm2: (K,).
         height: (K,).
         peak_offset_mm: (K,).
+        depth_mm: (K,).
         first: (K, dim) lowest index of the voxels of each piece.
         last: (K, dim) highest index.
         touching: (T, 2) pairs that touch, the lower number first.
-        contact: (T, 2) number of pairs of voxels that touch, and the sum of their votes' distances in mm.
+        contact: (T, 3) see :attr:`.PieceGraph.contacts`.
         near: (S, 2) all pairs of a component, ascending.
         lowest: (S,) the lowest heatmap between their highest voxels.
         overlap: (O, 3) piece, index of the lesion, and the voxels that both share.
@@ -62,6 +63,7 @@ class CasePieces:
     squared_mm2: np.ndarray
     height: np.ndarray
     peak_offset_mm: np.ndarray
+    depth_mm: np.ndarray
     first: np.ndarray
     last: np.ndarray
     touching: np.ndarray
@@ -89,10 +91,11 @@ class CasePieces:
             squared_mm2=graph.squared_mm2,
             height=graph.height,
             peak_offset_mm=graph.peak_offset_mm,
+            depth_mm=graph.depth_mm,
             first=first,
             last=last,
             touching=touching,
-            contact=np.array([graph.contacts[one][other] for one, other in touching.tolist()]).reshape(-1, 2),
+            contact=np.array([graph.contacts[one][other] for one, other in touching.tolist()]).reshape(-1, 3),
             near=near,
             lowest=np.concatenate([graph.lowest_between(part) for part in parts]),
             overlap=np.stack([table.pair_prediction, table.pair_reference, table.pair_voxels], axis=1),
@@ -109,6 +112,7 @@ class CasePieces:
             self.squared_mm2.copy(),
             self.height,
             self.peak_offset_mm,
+            self.depth_mm.copy(),
             contacts_of(len(self.n_voxels), self.touching, self.contact),
             self._lowest_between,
         )
@@ -203,10 +207,7 @@ def load_pieces(path: Path, tried: Sequence[InstantiationSettings]) -> list[Case
             if str(stored["made_by"]) != _made_by(tried):
                 raise InputError(f"{path} holds pieces of other settings; validate its fold again.")
             names = [field.name for field in fields(CasePieces)]
-            # An earlier version knew of no unknown instances.
-            arrays = {f"{i}.unknown_voxels": np.zeros_like(stored[f"{i}.n_voxels"]) for i in range(len(tried))}
-            arrays |= stored
-            return [CasePieces(*(arrays[f"{i}.{name}"] for name in names)) for i in range(len(tried))]
+            return [CasePieces(*(stored[f"{i}.{name}"] for name in names)) for i in range(len(tried))]
     except InputError:
         raise
     except (KeyError, ValueError, EOFError, OSError, BadZipFile, zlib.error) as error:

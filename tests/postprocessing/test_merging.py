@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from scipy.ndimage import binary_dilation, generate_binary_structure, label
+from scipy.ndimage import binary_dilation, distance_transform_edt, generate_binary_structure, label
 
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate, instantiate_cc
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
@@ -16,7 +16,7 @@ from nnunetv2_conflunet.postprocessing.pieces import Regions
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 from nnunetv2_conflunet.utilities.errors import InputError
 
-RULE = MergeRule(0.5, -1.2, 1.6, -3.0, 0.3, -0.2, 0.1, 0.2)
+RULE = MergeRule(0.5, -1.2, 1.6, -3.0, 0.3, -0.2, 0.1, 0.2, 0.7)
 UNFILTERED = InstantiationSettings(min_volume_mm3=0, min_extent_mm=0, merge=RULE)
 
 
@@ -42,6 +42,8 @@ def test_features_of_two_squares_by_hand():
         "log_volume": np.log(4),
         "peak_offset_mm": 0,
         "contact": 2 / np.sqrt(4),
+        # Every pixel is one pixel away from what lies beyond the image.
+        "neck": 1,
     }
     assert dict(zip(FEATURES, found.tolist(), strict=True)) == pytest.approx(by_hand)
     # The highest pixel of the lower square, in another spacing.
@@ -56,6 +58,21 @@ def test_features_of_two_squares_by_hand():
     assert found["jump"] == pytest.approx((3 + 3 + 2 * np.sqrt(13)) / 4 / apart)
 
 
+def test_the_neck_of_two_lesions_joined_by_a_bridge():
+    """Squares of 5 x 5 pixels, three deep in the middle, joined by a row of three pixels, the middle one cut in two."""
+    labels = np.zeros((9, 17), int)
+    labels[2:7, 1:6], labels[2:7, 9:14] = 1, 2
+    labels[4, 6:8], labels[4, 8] = 1, 2
+    graph, _, _ = graph_of(labels, np.ones(labels.shape), np.zeros((2, *labels.shape)), (2.0, 2.0), 8)
+    assert graph.features(graph.pairs())[0][FEATURES.index("neck")] == pytest.approx(1 / 3)
+    # With the border beside the middle of the first square: three pixels deep on one side, and on the other as far as
+    # from (4, 4) to the corner (3, 6) between square and bridge.
+    labels[2:7, 1:4] = 3
+    labels = np.where(labels == 3, 1, np.where(labels > 0, 2, 0))
+    graph, _, _ = graph_of(labels, np.ones(labels.shape), np.zeros((2, *labels.shape)), (2.0, 2.0), 8)
+    assert graph.features(graph.pairs())[0][FEATURES.index("neck")] == pytest.approx(np.sqrt(5) / 3)
+
+
 def slow_features(labels, heatmap, offsets_mm, spacing, one, other, structure):
     masks = {i: labels == i for i in (one, other)}
     grid = np.stack(np.meshgrid(*map(np.arange, labels.shape), indexing="ij"), axis=-1)
@@ -65,12 +82,14 @@ def slow_features(labels, heatmap, offsets_mm, spacing, one, other, structure):
     a, b = (np.array(peaks[i]) for i in (one, other))
     n = np.abs(b - a).max()
     line = [tuple(np.rint(a + t * (b - a)).astype(int)) for t in (np.arange(n + 1) / n if n else [0.0])]
-    jumps = []
+    depths = distance_transform_edt(np.pad(labels > 0, 1), sampling=spacing)[(slice(1, -1),) * labels.ndim]
+    jumps, necks = [], []
     for voxel in np.argwhere(masks[one]):
         for step in np.argwhere(structure) - 1:
             there = tuple(voxel + step)
             if all(0 <= i < n for i, n in zip(there, labels.shape, strict=True)) and masks[other][there]:
                 jumps.append(np.linalg.norm(votes[tuple(voxel)] - votes[there]))
+                necks.append(min(depths[tuple(voxel)], depths[there]))
     means = {i: votes[m].mean(axis=0) for i, m in masks.items()}
     spreads = [((votes[m] - means[i]) ** 2).sum(axis=1).mean() for i, m in masks.items()]
     apart, smaller, half = np.linalg.norm(means[one] - means[other]), min(map(np.sum, masks.values())), min(spacing) / 2
@@ -81,6 +100,7 @@ def slow_features(labels, heatmap, offsets_mm, spacing, one, other, structure):
         np.log(smaller * np.prod(spacing)),
         np.linalg.norm(offsets_mm[(slice(None), *peaks[low])]),
         len(jumps) / smaller ** ((labels.ndim - 1) / labels.ndim),
+        max(necks) / min(depths[m].max() for m in masks.values()),
     ]
 
 
@@ -130,7 +150,7 @@ def test_the_sure_pairs_are_merged_one_after_the_other(shape, spacing, connectiv
     regions = Regions(labels[labels > 0], np.arange(1, n + 1), 0, 0)
     # Half of the pairs are sure enough in the beginning.
     weights = list(asdict(RULE).values())[2:]
-    rule = replace(RULE, intercept=-float(np.median(graph.features(graph.pairs()) @ weights)))
+    rule = replace(RULE, intercept=1e-6 - float(np.median(graph.features(graph.pairs()) @ weights)))
     merged = merge_regions(voxels, regions, heads, rule, connectivity)
     expected = slow_merging(labels, heatmap, offsets_mm, np.array(spacing), rule, structure)[labels > 0]
     assert len(np.unique(expected)) < n
