@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nnunetv2.configuration import default_num_processes
 
+from nnunetv2_conflunet.imageio.unknown import KEY
 from nnunetv2_conflunet.postprocessing.baselines.border_core import BorderCoreSettings
 from nnunetv2_conflunet.preprocessing.annotation.cases import examine_case
 from nnunetv2_conflunet.preprocessing.annotation.kinds import SlipLimits, count_slips, describe_counts
@@ -16,6 +17,9 @@ from nnunetv2_conflunet.preprocessing.conversion import write_instances_from_lab
 from nnunetv2_conflunet.preprocessing.instance_map import InstanceCheck
 from nnunetv2_conflunet.preprocessing.paper_configuration import NAME, add_paper_configuration
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
+from nnunetv2_conflunet.preprocessing.semantic_only.components import ComponentSettings
+from nnunetv2_conflunet.preprocessing.semantic_only.sorting import unknown_id_of, write_sorted_components
+from nnunetv2_conflunet.preprocessing.semantic_only.work_list import WORK_LIST
 from nnunetv2_conflunet.utilities.array_checks import CONNECTIVITIES
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
@@ -23,7 +27,7 @@ from nnunetv2_conflunet.utilities.nnunet_folders import PREPROCESSED, RAW, datas
 from nnunetv2_conflunet.utilities.options import add_options, chosen, make_parser
 from nnunetv2_conflunet.utilities.writable import refuse_foreign, require_writable
 
-OF_BORDER = "border_"
+OF_BORDER, OF_COMPONENT = "border_", "component_"
 
 
 def main() -> None:
@@ -40,13 +44,7 @@ def prepare(args: argparse.Namespace) -> None:
     limits, annotations = SlipLimits(**chosen(SlipLimits, args)), _annotations_folder(args, name)
     if args.paper_configuration:
         require_writable(plans_file(name, args.p))
-    if args.labels_from_instances:
-        require_writable(*(case.label for case in dataset.training_cases().values()))
-        print(f"{write_labels_from_instances(dataset, args.np, args.overwrite)} labels written.")
-    if args.instances_from_labels:
-        require_writable(*(case.instances for case in dataset.training_cases().values()))
-        n = write_instances_from_labels(dataset, args.np, args.overwrite, args.connectivity)
-        print(f"{n} instance maps written to {dataset.instances_folder}: each connected component is one instance.")
+    _convert(dataset, args)
 
     cases = dataset.require_instances(list(dataset.training_cases()))
     check = InstanceCheck.of(type(dataset.reader()), labels, dataset.unknown)
@@ -78,6 +76,33 @@ def prepare(args: argparse.Namespace) -> None:
                 f"Warning: {sum(lost.values())} instances in {len(lost)} cases have no voxel on this grid and are not "
                 f"learned: {list_some([f'{case} ({n})' for case, n in lost.items()])}"
             )
+
+
+def _convert(dataset: RawDataset, args: argparse.Namespace) -> None:
+    """Write labels or instance maps, if asked."""
+    if args.unknown_components and not args.instances_from_labels:
+        raise InputError("--unknown_components says how --instances_from_labels makes the maps; give both.")
+    if args.labels_from_instances:
+        require_writable(*(case.label for case in dataset.training_cases().values()))
+        print(f"{write_labels_from_instances(dataset, args.np, args.overwrite)} labels written.")
+    if args.unknown_components:
+        _sort_components(dataset, args)
+    elif args.instances_from_labels:
+        require_writable(*(case.instances for case in dataset.training_cases().values()))
+        n = write_instances_from_labels(dataset, args.np, args.overwrite, args.connectivity)
+        print(f"{n} instance maps written to {dataset.instances_folder}: each connected component is one instance.")
+
+
+def _sort_components(dataset: RawDataset, args: argparse.Namespace) -> None:
+    settings, declared = ComponentSettings(**chosen(ComponentSettings, args, OF_COMPONENT)), KEY in dataset.dataset_json
+    found = write_sorted_components(dataset, settings, args.np, args.overwrite, args.connectivity)
+    print(
+        f"Instance maps written to {dataset.instances_folder}.\n{found.known} look like one lesion each and have an id."
+    )
+    print(f"{found.unknown} may be several lesions and have the id of unknown instances, {unknown_id_of(dataset)}.")
+    if not declared:
+        print(f'"{KEY}": {dataset.dataset_json[KEY]} was added to {dataset.folder / "dataset.json"}.'.replace("'", '"'))
+    print(f"They are listed in {dataset.folder / WORK_LIST}, the largest first.")
 
 
 def _write_border_core(dataset: RawDataset, args: argparse.Namespace) -> None:
@@ -128,6 +153,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--instances_from_labels", action="store_true", help=text)
     text = "neighbors that count as connected in these components"
     add("--connectivity", type=int, choices=CONNECTIVITIES[3], default=26, help=text)
+    text = "with --instances_from_labels: components that do not look like one lesion get the id of unknown instances"
+    add("--unknown_components", action="store_true", help=text)
+    add_options(parser, ComponentSettings, prefix=OF_COMPONENT)
     text = "let --labels_from_instances and --instances_from_labels replace existing files"
     add("--overwrite", action="store_true", help=text)
     text = "instead write a dataset with this id, whose labels are cores and borders of the lesions, for stock nnU-Net"

@@ -91,6 +91,10 @@ class Geometry:
         """
         return np.asarray(voxels, float) @ self.affine[:3, :3].T + self.affine[:3, 3]
 
+    def to_file_index(self, voxels: np.ndarray) -> np.ndarray:
+        """Index (i, j, k) in the file of array positions, as viewers show it; (N, 3) to (N, 3)."""
+        return np.asarray(voxels, float) @ self.file_index[:3, :3].T + self.file_index[:3, 3]
+
     def differences(self, other: "Geometry") -> list[str]:
         """Differences from `other` beyond rounding, in words; empty if both are on the same grid."""
         if self.shape != other.shape:

@@ -1,16 +1,18 @@
 """Labels from instances, and instances from labels, for datasets that have only one of the two."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cc3d
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_conflunet.imageio import declared_labels, read_instances, read_labels, write_instances
-from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
+from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset
 from nnunetv2_conflunet.utilities.array_checks import Connectivity
 from nnunetv2_conflunet.utilities.errors import InputError, list_lines, list_some
 from nnunetv2_conflunet.utilities.parallel import run_cases, try_cases
@@ -68,15 +70,48 @@ def write_instances_from_labels(
         InputError: a label is missing, cannot be read, or holds values that dataset.json does not declare; or instance
             maps exist and `overwrite` is False.
     """
-    labels = dataset.label_manager()
-    cases = list(dataset.training_cases().values())
-    missing = sorted(case.case for case in cases if not case.label.is_file())
-    if missing:
-        raise InputError(f"{len(missing)} training cases of {dataset.folder} have no label: {list_some(missing)}.")
-    files = {case.case: (case.label, case.instances) for case in cases}
-    read = partial(read_labels, declared=declared_labels(labels.label_dict))
-    convert = partial(label_components, foreground_labels=tuple(labels.foreground_labels), connectivity=connectivity)
-    return _convert_all(dataset, files, read, convert, "Writing instances", num_processes, overwrite)
+    source = LabelSource.of(dataset, connectivity)
+    files = {case.case: (case.label, case.instances) for case in source.cases}
+    return _convert_all(dataset, files, source.read, source.components, "Writing instances", num_processes, overwrite)
+
+
+@dataclass(frozen=True)
+class LabelSource:
+    """The labels of a dataset as a source of connected components.
+
+    Attributes:
+        cases: every training case; all have a label.
+        declared: every value that a label may hold.
+        foreground_labels: the labels whose components are taken.
+        connectivity: see :func:`label_components`.
+    """
+
+    cases: list[RawCase]
+    declared: tuple[int, ...]
+    foreground_labels: tuple[int, ...]
+    connectivity: Connectivity
+
+    @classmethod
+    def of(cls, dataset: RawDataset, connectivity: Connectivity) -> "LabelSource":
+        """The labels of the training cases.
+
+        Raises:
+            InputError: a label is missing.
+        """
+        labels = dataset.label_manager()
+        cases = list(dataset.training_cases().values())
+        missing = sorted(case.case for case in cases if not case.label.is_file())
+        if missing:
+            raise InputError(f"{len(missing)} training cases of {dataset.folder} have no label: {list_some(missing)}.")
+        return cls(cases, declared_labels(labels.label_dict), tuple(labels.foreground_labels), connectivity)
+
+    def read(self, path: Path, reader: BaseReaderWriter) -> tuple[np.ndarray, dict]:
+        """See :func:`read_labels`."""
+        return read_labels(path, reader, self.declared)
+
+    def components(self, label: np.ndarray) -> np.ndarray:
+        """See :func:`label_components`."""
+        return label_components(label, self.foreground_labels, self.connectivity)
 
 
 def label_components(
@@ -112,22 +147,39 @@ def _convert_all(
     overwrite: bool,
 ) -> int:
     """Read the first file of every case, then write the second from it; returns the number of files written."""
-    existing = [target for _, target in files.values() if target.exists()]
+    refuse_existing([target for _, target in files.values()], overwrite)
+    reader = dataset.reader()
+    read = partial(read, reader=reader)
+    sources = {case: (read, source) for case, (source, _) in files.items()}
+    read_every(_read_only, sources, num_processes, "Reading sources")
+    calls = [(read, source, convert, target, reader, dataset.file_ending) for source, target in files.values()]
+    run_cases(_write, calls, num_processes, description)
+    return len(files)
+
+
+def refuse_existing(targets: list[Path], overwrite: bool) -> None:
+    """Raise an InputError if files that would be written exist and `overwrite` is False."""
+    existing = [target for target in targets if target.exists()]
     if existing and not overwrite:
         names = list_some([target.name for target in existing])
         raise InputError(
             f"{len(existing)} files in {existing[0].parent} already exist: {names}. Use --overwrite to replace them."
         )
-    reader = dataset.reader()
-    read = partial(read, reader=reader)
-    sources = {case: (read, source) for case, (source, _) in files.items()}
-    _, faults = try_cases(_read_only, sources, num_processes, "Reading sources")
+
+
+def read_every(
+    function: Callable, sources: Mapping[str, tuple], num_processes: int, description: str
+) -> dict[str, Any]:
+    """What a function that reads a file returns for each case.
+
+    Raises:
+        InputError: lists what is wrong with the files that it cannot use.
+    """
+    found, faults = try_cases(function, sources, num_processes, description)
     if faults:
         listed = list_lines(list(faults.values()))
-        raise InputError(f"{len(faults)} of {len(files)} files cannot be used:\n{listed}")
-    calls = [(read, source, convert, target, reader, dataset.file_ending) for source, target in files.values()]
-    run_cases(_write, calls, num_processes, description)
-    return len(files)
+        raise InputError(f"{len(faults)} of {len(sources)} files cannot be used:\n{listed}")
+    return found
 
 
 def _read_only(read: Callable, source: Path) -> None:

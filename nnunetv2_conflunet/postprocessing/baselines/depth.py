@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, generate_binary_structure
+from skimage.measure import label
+from skimage.morphology import local_maxima, reconstruction
+
+from nnunetv2_conflunet.postprocessing.voxels import STRUCTURE
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,3 +50,27 @@ class DepthBox:
     def of_voxels(self) -> np.ndarray:
         """(n,) depth of each voxel of the object."""
         return self.depth_mm[self.at]
+
+    def maxima(self, h_mm: float, connectivity: int) -> np.ndarray:
+        """The extended h-maxima of the depth (Soille, Morphological Image Analysis, 2nd ed., section 6.3.4).
+
+        These are the regional maxima that the depth has after it was lowered by `h_mm` and reconstructed under itself:
+        every path between two of them falls by more than `h_mm` below the lower one.
+
+        Args:
+            h_mm: positive.
+            connectivity: number of neighbors, of the image's dimension.
+
+        Returns:
+            1..K in the voxels of each maximum, 0 elsewhere, on the grid of `depth_mm`. There is none in an object
+            without a voxel deeper than `h_mm`, and none in one outside of which nothing is known.
+
+        >>> hourglass = np.array([[1, 1, 1, 0, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 1, 1, 1]])
+        >>> DepthBox.of(np.argwhere(hourglass), (3, 7), np.ones(2)).maxima(0.5, 8).tolist()
+        [[1, 1, 0, 0, 0, 2, 2], [1, 1, 0, 0, 0, 2, 2], [1, 1, 0, 0, 0, 2, 2]]
+        """
+        if not h_mm < self.of_voxels.max() < np.inf:
+            return np.zeros(self.depth_mm.shape, np.int64)
+        footprint = generate_binary_structure(self.depth_mm.ndim, STRUCTURE[connectivity])
+        lowered = reconstruction(self.depth_mm - h_mm, self.depth_mm, footprint=footprint)
+        return label(local_maxima(lowered, footprint=footprint), connectivity=STRUCTURE[connectivity])

@@ -2,8 +2,6 @@
 
 import numpy as np
 from scipy.ndimage import generate_binary_structure
-from skimage.measure import label
-from skimage.morphology import local_maxima, reconstruction
 from skimage.segmentation import watershed
 
 from nnunetv2_conflunet.postprocessing.baselines.depth import DepthBox
@@ -21,13 +19,11 @@ def assign_by_watershed(
 ) -> Assignment:
     """Centers are the maxima of the distance transform; a voxel goes to the one in whose basin it lies.
 
-    Maxima are extended h-maxima (Soille, Morphological Image Analysis, 2nd ed., section 6.3.4): the regional maxima
-    that the distance transform has after it was lowered by `h_maxima_mm` and reconstructed under itself. So every path
-    between two centers falls by more than `h_maxima_mm` below the lower of the two. From them the negated distance
-    transform is flooded, the deepest voxels first, of equally deep ones those first that were reached first; which of
-    the centers' own voxels begins among equally deep ones is up to :func:`skimage.segmentation.watershed`, and the same
-    every time. Centers are numbered by component, and in the order in which the first voxels of their basins come. A
-    component without a voxel deeper than `h_maxima_mm` has no center.
+    Maxima are extended h-maxima (:meth:`DepthBox.maxima`). From them the negated distance transform is flooded, the
+    deepest voxels first, of equally deep ones those first that were reached first; which of the centers' own voxels
+    begins among equally deep ones is up to :func:`skimage.segmentation.watershed`, and the same every time. Centers are
+    numbered by component, and in the order in which the first voxels of their basins come. A component without a voxel
+    deeper than `h_maxima_mm` has no center.
 
     Args:
         voxels: the foreground.
@@ -46,11 +42,9 @@ def assign_by_watershed(
     footprint = generate_binary_structure(voxels.dim, STRUCTURE[connectivity])
     for _, members in groups(component):
         box = DepthBox.of(voxels.coordinates[members], shape, spacing_mm)
-        depth_mm = box.of_voxels
-        if not h_maxima_mm < depth_mm.max() < np.inf:
+        peaks = box.maxima(h_maxima_mm, connectivity)
+        if not peaks.any():
             continue
-        lowered = reconstruction(box.depth_mm - h_maxima_mm, box.depth_mm, footprint=footprint)
-        peaks = label(local_maxima(lowered, footprint=footprint), connectivity=STRUCTURE[connectivity])
         basin = watershed(-box.depth_mm, peaks, connectivity=footprint, mask=box.depth_mm > 0)[box.at]
         center[members] = n_centers + in_scan_order(basin)
         n_centers += int(basin.max())

@@ -40,7 +40,7 @@ class CaseSlips:
     def table(self) -> pd.DataFrame:
         """One row for each finding, with the position to look at as voxel and world coordinates of the file."""
         at = np.array([slip.at for slip in self.slips], float).reshape(-1, 3)
-        voxels = np.rint(at @ self.geometry.file_index[:3, :3].T + self.geometry.file_index[:3, 3]).astype(int)
+        voxels = np.rint(self.geometry.to_file_index(at)).astype(int)
         world_mm = self.geometry.to_world_mm(at)
         columns = {
             "kind": [slip.kind for slip in self.slips],

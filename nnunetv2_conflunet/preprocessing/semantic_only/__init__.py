@@ -1,0 +1,1 @@
+"""Instance maps of datasets with semantic labels only: which connected components look like one lesion."""

@@ -1,0 +1,120 @@
+"""Writing instance maps in which only the components that look like one lesion have an id of their own."""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+from nnunetv2_conflunet.imageio import Geometry, write_instances
+from nnunetv2_conflunet.imageio.instance_maps import LARGEST_ID
+from nnunetv2_conflunet.imageio.unknown import KEY, unknown_id
+from nnunetv2_conflunet.preprocessing.conversion import LabelSource, read_every, refuse_existing
+from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset
+from nnunetv2_conflunet.preprocessing.semantic_only.components import ComponentSettings
+from nnunetv2_conflunet.preprocessing.semantic_only.work_list import (
+    FIRST_COLUMNS,
+    WORK_LIST,
+    Sorted,
+    component_table,
+    joined,
+    work_list,
+)
+from nnunetv2_conflunet.utilities.array_checks import Connectivity
+from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.files import write_json, write_texts
+from nnunetv2_conflunet.utilities.parallel import run_cases
+from nnunetv2_conflunet.utilities.writable import refuse_foreign, require_writable
+
+# The id of unknown components, unless dataset.json declares another one or the format holds only smaller ones.
+USUAL_ID = 2**16 - 1
+
+
+def write_sorted_components(
+    dataset: RawDataset,
+    settings: ComponentSettings,
+    num_processes: int,
+    overwrite: bool,
+    connectivity: Connectivity = 26,
+) -> Sorted:
+    """Write ``instancesTr``: connected components that look like one lesion keep their id, the others are unknown.
+
+    The id of unknown components is declared in dataset.json if it is not yet, and ``unknown_components.csv`` beside it
+    lists them, the largest first.
+
+    Args:
+        dataset: a dataset with labels.
+        settings: what looks like one lesion.
+        num_processes: worker processes.
+        overwrite: replace existing instance maps.
+        connectivity: 6, 18 or 26 in three dimensions; 4 or 8 in two.
+
+    Returns:
+        How many components, and how much of them, are known and unknown.
+
+    Raises:
+        InputError: a label is missing, cannot be read, or holds values that dataset.json does not declare; instance
+            maps exist and `overwrite` is False; a folder cannot be written to; every component is unknown; or a case
+            has so many components that one would have the id of the unknown ones.
+    """
+    source, list_file = LabelSource.of(dataset, connectivity), dataset.folder / WORK_LIST
+    refuse_existing([case.instances for case in source.cases], overwrite)
+    require_writable(dataset.folder / "dataset.json", list_file, *(case.instances for case in source.cases))
+    refuse_foreign(list_file, ",".join(FIRST_COLUMNS), "a list of unknown components by this command")
+    reader, unknown = dataset.reader(), unknown_id_of(dataset)
+    calls = {case.case: (source, case, reader, settings) for case in source.cases}
+    tables = read_every(_measure, calls, num_processes, "Measuring components")
+    table = joined(tables.values())
+    found = Sorted.of(table)
+    if found.n_unknown and not found.n_known:
+        raise InputError(
+            f"No connected component of {dataset.folder.name} looks like one lesion: {found.unknown} in "
+            f"{len(source.cases)} cases are unknown, so there is nothing from which the heads could learn. Divide some "
+            "by hand, or relax --component_max_diameter_mm, --component_min_solidity or --component_h_maxima_mm."
+        )
+    _refuse_taken(table, unknown)
+    # First of all, so that no map holds an id that is not declared.
+    if dataset.dataset_json.get(KEY) is None:
+        dataset.dataset_json[KEY] = {"unknown": unknown}
+        write_json(dataset.dataset_json, dataset.folder / "dataset.json")
+    write = partial(_write, source, reader=reader, file_ending=dataset.file_ending, unknown=unknown)
+    not_known = {case: of_case.loc[~of_case["known"], "component"].to_numpy() for case, of_case in tables.items()}
+    run_cases(write, [(case, not_known[case.case]) for case in source.cases], num_processes, "Writing instances")
+    write_texts({list_file: work_list(table)})
+    return found
+
+
+def unknown_id_of(dataset: RawDataset) -> int:
+    """The id of unknown components: the declared one, else 65535, or the largest that the dataset's files hold."""
+    declared = unknown_id(dataset.dataset_json)
+    return declared or min(USUAL_ID, LARGEST_ID.get(dataset.file_ending.lower(), USUAL_ID))
+
+
+def _refuse_taken(table: pd.DataFrame, unknown: int) -> None:
+    taken = table[table["component"] == unknown]
+    if len(taken):
+        raise InputError(
+            f"{taken['case'].iloc[0]} has so many components that one has the id {unknown}, which is that of the "
+            f'unknown ones. Declare a higher one in dataset.json, as in "{KEY}": {{"unknown": 1000000}}.'
+        )
+
+
+def _measure(source: LabelSource, case: RawCase, reader: BaseReaderWriter, settings: ComponentSettings) -> pd.DataFrame:
+    label, properties = source.read(case.label, reader)
+    geometry = Geometry.from_properties(label.shape, properties)
+    return component_table(case.case, source.components(label), geometry, settings)
+
+
+def _write(
+    source: LabelSource,
+    case: RawCase,
+    not_known: np.ndarray,
+    *,
+    reader: BaseReaderWriter,
+    file_ending: str,
+    unknown: int,
+) -> None:
+    label, properties = source.read(case.label, reader)
+    components = source.components(label)
+    instances = np.where(np.isin(components, not_known), unknown, components)
+    write_instances(instances, case.instances, reader, properties, file_ending)
