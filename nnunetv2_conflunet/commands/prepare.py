@@ -100,7 +100,7 @@ def _sort_components(dataset: RawDataset, args: argparse.Namespace) -> None:
         f"Instance maps written to {dataset.instances_folder}.\n{found.known} look like one lesion each and have an id."
     )
     print(f"{found.unknown} may be several lesions and have the id of unknown instances, {unknown_id_of(dataset)}.")
-    if not declared:
+    if not declared and KEY in dataset.dataset_json:
         print(f'"{KEY}": {dataset.dataset_json[KEY]} was added to {dataset.folder / "dataset.json"}.'.replace("'", '"'))
     print(f"They are listed in {dataset.folder / WORK_LIST}, the largest first.")
 

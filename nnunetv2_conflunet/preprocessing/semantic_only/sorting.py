@@ -74,7 +74,7 @@ def write_sorted_components(
         )
     _refuse_taken(table, unknown)
     # First of all, so that no map holds an id that is not declared.
-    if dataset.dataset_json.get(KEY) is None:
+    if found.n_unknown and dataset.dataset_json.get(KEY) is None:
         dataset.dataset_json[KEY] = {"unknown": unknown}
         write_json(dataset.dataset_json, dataset.folder / "dataset.json")
     write = partial(_write, source, reader=reader, file_ending=dataset.file_ending, unknown=unknown)
