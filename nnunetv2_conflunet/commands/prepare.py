@@ -1,13 +1,17 @@
 """The command ``nnUNetv2_conflunet_prepare``."""
 
 import argparse
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from nnunetv2.configuration import default_num_processes
 
 from nnunetv2_conflunet.imageio.unknown import KEY
+from nnunetv2_conflunet.inference.probabilities import Probabilities
+from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.baselines.border_core import BorderCoreSettings
+from nnunetv2_conflunet.postprocessing.pipeline import UNFILTERED
 from nnunetv2_conflunet.preprocessing.annotation.cases import examine_case
 from nnunetv2_conflunet.preprocessing.annotation.kinds import SlipLimits, count_slips, describe_counts
 from nnunetv2_conflunet.preprocessing.annotation.report import MARKS, annotation_files, write_annotations
@@ -18,6 +22,7 @@ from nnunetv2_conflunet.preprocessing.instance_map import InstanceCheck
 from nnunetv2_conflunet.preprocessing.paper_configuration import NAME, add_paper_configuration
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
 from nnunetv2_conflunet.preprocessing.semantic_only.components import ComponentSettings
+from nnunetv2_conflunet.preprocessing.semantic_only.draft import DRAFT_METHODS, write_draft
 from nnunetv2_conflunet.preprocessing.semantic_only.sorting import unknown_id_of, write_sorted_components
 from nnunetv2_conflunet.preprocessing.semantic_only.work_list import WORK_LIST
 from nnunetv2_conflunet.utilities.array_checks import CONNECTIVITIES
@@ -27,7 +32,8 @@ from nnunetv2_conflunet.utilities.nnunet_folders import PREPROCESSED, RAW, datas
 from nnunetv2_conflunet.utilities.options import add_options, chosen, make_parser
 from nnunetv2_conflunet.utilities.writable import refuse_foreign, require_writable
 
-OF_BORDER, OF_COMPONENT = "border_", "component_"
+OF_BORDER, OF_COMPONENT, OF_DRAFT = "border_", "component_", "draft_"
+DRAFT_FOLDER = "instancesTr_draft"
 
 
 def main() -> None:
@@ -57,6 +63,8 @@ def prepare(args: argparse.Namespace) -> None:
         images = {case: files[0] for case, files in dataset.training_images().items()}
         write_annotations(annotations, name, found, cases, images, check.reader, args.annotation_pictures, args.np)
         print(f"All findings: {', '.join(map(str, annotation_files(annotations)))}")
+    if args.draft is not None:
+        return _write_draft(dataset, args)
     if args.border_core is not None:
         return _write_border_core(dataset, args)
     if args.paper_configuration:
@@ -103,6 +111,20 @@ def _sort_components(dataset: RawDataset, args: argparse.Namespace) -> None:
     if not declared and KEY in dataset.dataset_json:
         print(f'"{KEY}": {dataset.dataset_json[KEY]} was added to {dataset.folder / "dataset.json"}.'.replace("'", '"'))
     print(f"They are listed in {dataset.folder / WORK_LIST}, the largest first.")
+
+
+def _write_draft(dataset: RawDataset, args: argparse.Namespace) -> None:
+    settings = replace(UNFILTERED, method=args.draft, **chosen(InstantiationSettings, args, OF_DRAFT))
+    if (args.draft == "acls") != bool(args.draft_probabilities):
+        raise InputError("--draft acls divides by --draft_probabilities, and --draft watershed reads none.")
+    folder = args.draft_folder or dataset.folder / DRAFT_FOLDER
+    probability_of = Probabilities.open(args.draft_probabilities).of_case if args.draft_probabilities else None
+    made = write_draft(dataset, folder, settings, args.np, args.overwrite, probability_of)
+    print(
+        f"DRAFT of {made.n_cases} cases written to {folder}: {args.draft} divides {made.n_components} unknown "
+        f"components into {made.n_proposed} instances. Nobody has seen these: correct every one, give back the id "
+        f"{unknown_id_of(dataset)} to what you cannot tell, and only then copy the files to {dataset.instances_folder}."
+    )
 
 
 def _write_border_core(dataset: RawDataset, args: argparse.Namespace) -> None:
@@ -156,8 +178,16 @@ def _parser() -> argparse.ArgumentParser:
     text = "with --instances_from_labels: components that do not look like one lesion get the id of unknown instances"
     add("--unknown_components", action="store_true", help=text)
     add_options(parser, ComponentSettings, prefix=OF_COMPONENT)
-    text = "let --labels_from_instances and --instances_from_labels replace existing files"
+    text = "let --labels_from_instances, --instances_from_labels and --draft replace existing files"
     add("--overwrite", action="store_true", help=text)
+    draft = parser.add_argument_group("draft of a division of unknown instances, to be corrected by hand")
+    text = "instead write drafts of the maps with unknown instances, in which this method has divided them"
+    draft.add_argument("--draft", choices=DRAFT_METHODS, help=text)
+    text = f"where the drafts go (default: {DRAFT_FOLDER} in the dataset's raw folder)"
+    draft.add_argument("--draft_folder", type=Path, metavar="FOLDER", help=text)
+    text = "for acls: predictions of the training cases with probabilities, such as the validation folders of all folds"
+    draft.add_argument("--draft_probabilities", type=Path, nargs="+", metavar="FOLDER", help=text)
+    add_options(draft, InstantiationSettings, ["h_maxima_mm", "acls_preset"], prefix=OF_DRAFT)
     text = "instead write a dataset with this id, whose labels are cores and borders of the lesions, for stock nnU-Net"
     borders = parser.add_argument_group("border-core dataset")
     borders.add_argument("--border_core", type=int, metavar="NEW_ID", help=text)

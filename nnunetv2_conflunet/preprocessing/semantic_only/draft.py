@@ -1,0 +1,162 @@
+"""A draft of instance maps: unknown instances divided by a method, to be corrected by hand."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+from nnunetv2_conflunet.imageio import read_instances, write_instances
+from nnunetv2_conflunet.imageio.unknown import unknown_id
+from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate
+from nnunetv2_conflunet.preprocessing.conversion import label_components, read_every, refuse_existing
+from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset
+from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.parallel import run_cases
+from nnunetv2_conflunet.utilities.writable import require_writable
+
+DRAFT_METHODS = ("watershed", "acls")
+# What a method needs besides the map: the foreground probability of a case, by its name.
+ProbabilityOf = Callable[[str], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a draft was made of: cases with unknown instances, their components, and the instances proposed there."""
+
+    n_cases: int
+    n_components: int
+    n_proposed: int
+
+
+def write_draft(
+    dataset: RawDataset,
+    folder: Path,
+    settings: InstantiationSettings,
+    num_processes: int,
+    overwrite: bool,
+    probability_of: ProbabilityOf | None = None,
+) -> Draft:
+    """Write a draft of the map of every training case with unknown instances into another folder.
+
+    Args:
+        dataset: a dataset whose instance maps are valid; they are left as they are.
+        folder: where the drafts go.
+        settings: how unknown instances are divided.
+        num_processes: worker processes.
+        overwrite: replace existing files.
+        probability_of: for ACLS.
+
+    Raises:
+        InputError: dataset.json declares no unknown instances, no map holds any, the folder is that of the instance
+            maps or cannot be written to, files in it exist and `overwrite` is False, or a probability is missing.
+    """
+    unknown = unknown_id(dataset.dataset_json)
+    if unknown is None:
+        raise InputError(
+            f"dataset.json of {dataset.folder.name} declares no unknown instances, so there is nothing to divide. Let "
+            "--instances_from_labels --unknown_components find them."
+        )
+    if folder.resolve() == dataset.instances_folder.resolve():
+        raise InputError(f"{folder} holds the instance maps; a draft is to be corrected first. Name another folder.")
+    work = DraftOfCases(dataset.reader(), dataset.file_ending, unknown, settings, folder, probability_of)
+    cases = dataset.require_instances(list(dataset.training_cases()))
+    require_writable(*(work.file(case) for case in cases))
+    has_unknown = read_every(work.has_unknown, {case.case: (case,) for case in cases}, num_processes, "Reading maps")
+    found = [case for case in cases if has_unknown[case.case]]
+    if not found:
+        raise InputError(f"No instance map of {dataset.folder.name} has voxels with the id {unknown} of unknown ones.")
+    refuse_existing([work.file(case) for case in found], overwrite)
+    if probability_of is not None:
+        read_every(work.check_probability, {case.case: (case,) for case in found}, num_processes, "Reading sources")
+    counts = run_cases(work.write, [(case,) for case in found], num_processes, "Writing drafts")
+    return Draft(len(found), *(sum(column) for column in zip(*counts, strict=True)))
+
+
+@dataclass(frozen=True)
+class DraftOfCases:
+    """Writes the drafts of single cases.
+
+    Attributes:
+        reader: of the dataset.
+        file_ending: likewise.
+        unknown: the id of unknown instances.
+        settings: how they are divided.
+        folder: where the drafts go.
+        probability_of: for ACLS.
+    """
+
+    reader: BaseReaderWriter
+    file_ending: str
+    unknown: int
+    settings: InstantiationSettings
+    folder: Path
+    probability_of: ProbabilityOf | None
+
+    def file(self, case: RawCase) -> Path:
+        """The draft of a case."""
+        return self.folder / case.instances.name
+
+    def has_unknown(self, case: RawCase) -> bool:
+        """Whether the map of a case has unknown instances."""
+        return bool((read_instances(case.instances, self.reader)[0] == self.unknown).any())
+
+    def check_probability(self, case: RawCase) -> None:
+        """Raise an InputError if the probability of a case cannot be used."""
+        instances, _ = read_instances(case.instances, self.reader)
+        self._probability(case, instances.shape)
+
+    def write(self, case: RawCase) -> tuple[int, int]:
+        """Write the draft of a case; returns its numbers of unknown components and of instances proposed."""
+        instances, properties = read_instances(case.instances, self.reader)
+        probability = self._probability(case, instances.shape)
+        draft, *counts = divided(instances, self.unknown, properties["spacing"], self.settings, probability)
+        write_instances(draft, self.file(case), self.reader, properties, self.file_ending)
+        return counts[0], counts[1]
+
+    def _probability(self, case: RawCase, shape: tuple[int, ...]) -> np.ndarray | None:
+        if self.probability_of is None:
+            return None
+        probability = self.probability_of(case.case)
+        if probability.shape != shape:
+            raise InputError(
+                f"The probability of {case.case} has shape {probability.shape} but its instance map has {shape}; both "
+                "must be of the same image."
+            )
+        return probability
+
+
+def divided(
+    instances: np.ndarray,
+    unknown: int,
+    spacing_mm: tuple[float, ...],
+    settings: InstantiationSettings,
+    probability: np.ndarray | None = None,
+) -> tuple[np.ndarray, int, int]:
+    """Divide the unknown instances of a map.
+
+    Args:
+        instances: (X, Y, Z) ids, 0 is background.
+        unknown: the id of unknown instances.
+        spacing_mm: voxel size along each axis.
+        settings: the method.
+        probability: of the foreground, for ACLS.
+
+    Returns:
+        The map, in which known instances keep their ids and proposed ones have the next higher ids, without `unknown`;
+        the number of unknown components; and the number of proposed instances.
+
+    >>> hourglass = np.array([[[9, 9, 9, 0, 9, 9, 9], [9, 9, 9, 9, 9, 9, 9], [9, 9, 9, 0, 9, 9, 9], [0] * 7, [3] * 7]])
+    >>> settings = InstantiationSettings(method="watershed", min_volume_mm3=0, min_extent_mm=0)
+    >>> divided(hourglass, 9, (1.0, 1.0, 1.0), settings)[0][0, 0].tolist()
+    [4, 4, 4, 0, 5, 5, 5]
+    """
+    is_unknown = instances == unknown
+    found = instantiate(is_unknown, spacing_mm, settings, probability=probability)
+    n_components = int(label_components(is_unknown.astype(np.uint8), (1,)).max())
+    n_proposed = int(found.instances.max(initial=0))
+    highest = int(instances[~is_unknown].max(initial=0))
+    free = np.arange(highest + 1, highest + n_proposed + 2)
+    new_ids = np.append(0, free[free != unknown][:n_proposed])
+    return np.where(is_unknown, new_ids[found.instances], instances), n_components, n_proposed
