@@ -1,0 +1,179 @@
+"""Drafts: only unknown instances are divided, elsewhere than in instancesTr, and what is missing is named before."""
+
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from support import balls, dataset_json, files_of, unwritable, write_nifti
+
+from nnunetv2_conflunet.commands import prepare
+from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.preprocessing.semantic_only.draft import divided
+
+NAME, UNKNOWN = "Dataset001_Small", 12
+SHAPE = (16, 24, 30)
+SETTINGS = InstantiationSettings(method="watershed", min_volume_mm3=0, min_extent_mm=0)
+ALONE, PAIR = [(8, 6, 6)], [(8, 16, 12), (8, 16, 19)]
+
+
+def scene():
+    """A map of one known lesion and two that touch, which are unknown; and the two, numbered."""
+    pair = balls(SHAPE, PAIR, 4.0)
+    return np.where(pair, UNKNOWN, 11 * balls(SHAPE, ALONE, 4.0)), pair
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    for variable in ("raw", "preprocessed", "results"):
+        monkeypatch.setenv(f"nnUNet_{variable}", str(tmp_path / variable))
+    folder = tmp_path / "raw" / NAME
+    for case, instances in (("a", scene()[0]), ("b", 11 * balls(SHAPE, ALONE, 4.0)), ("c", np.zeros(SHAPE))):
+        write_nifti(np.zeros(SHAPE, np.float32), folder / "imagesTr" / f"{case}_0000.nii.gz")
+        write_nifti((instances > 0).astype(np.uint8), folder / "labelsTr" / f"{case}.nii.gz")
+        write_nifti(instances.astype(np.uint16), folder / "instancesTr" / f"{case}.nii.gz")
+    (folder / "dataset.json").write_text(json.dumps(dataset_json() | {"instances": {"unknown": UNKNOWN}}))
+    return folder
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs the command; returns its exit status, and what it printed."""
+
+    def command(*options):
+        arguments = ["nnUNetv2_conflunet_prepare", "-d", "1", "-np", "1", "--annotation_pictures", "0", *options]
+        monkeypatch.setattr(sys, "argv", list(map(str, arguments)))
+        with pytest.raises(SystemExit) as exit_:
+            prepare.main()
+        printed = capsys.readouterr()
+        return exit_.value.code, printed.out if exit_.value.code == 0 else printed.err
+
+    return command
+
+
+def read(path):
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+
+
+def write_probabilities(folder, cases, dips=True):
+    """A prediction of stock nnU-Net: the probability is highest in the middle of each lesion."""
+    distances = [np.linalg.norm(np.moveaxis(np.indices(SHAPE), 0, -1) - np.array(c), axis=-1) for c in [*ALONE, *PAIR]]
+    lesion = np.exp(-(np.min(distances, axis=0) ** 2) / 32) if dips else np.full(SHAPE, 0.9)
+    for case in cases:
+        write_nifti((lesion > 0.5).astype(np.uint8), folder / f"{case}.nii.gz")
+        np.savez_compressed(folder / f"{case}.npz", probabilities=np.stack([1 - lesion, lesion]).astype(np.float32))
+    (folder / "dataset.json").write_text(json.dumps(dataset_json()))
+
+
+def test_known_instances_keep_their_ids_and_proposed_ones_leave_out_the_unknown_id():
+    instances, pair = scene()
+    draft, n_components, n_proposed = divided(instances, UNKNOWN, (1.0, 1.0, 1.0), SETTINGS)
+    assert (n_components, n_proposed) == (1, 2)
+    # 11 is known and 12 is unknown.
+    np.testing.assert_array_equal(draft[instances != UNKNOWN], instances[instances != UNKNOWN])
+    assert np.unique(draft[pair > 0]).tolist() == [13, 14]
+    # The plane between the two balls may go to either.
+    clear = (pair > 0) & (np.abs(np.indices(SHAPE)[2] - 15.5) > 1)
+    np.testing.assert_array_equal(draft[clear], pair[clear] + 12)
+
+
+def test_specks_are_kept():
+    instances = np.zeros((4, 5, 6), int)
+    instances[1, 1, 1] = instances[3, 4, 5] = UNKNOWN
+    draft, n_components, n_proposed = divided(instances, UNKNOWN, (1.0, 1.0, 1.0), SETTINGS)
+    assert (n_components, n_proposed) == (2, 2) and sorted(draft[draft > 0]) == [1, 2]
+
+
+def test_planes_are_divided():
+    disks = balls((24, 30), [(10, 10), (10, 17)], 4.0)[None]
+    draft, *counts = divided(np.where(disks, UNKNOWN, 0), UNKNOWN, (999.0, 1.0, 1.0), SETTINGS)
+    assert counts == [1, 2] and np.array_equal(draft > 0, disks > 0)
+
+
+def test_drafts_of_cases_with_unknown_instances_are_written_beside_the_maps(folder, command):
+    before = files_of(folder)
+    status, said = command("--draft", "watershed")
+    assert status == 0, said
+    assert "DRAFT of 1 cases" in said and "1 unknown components into 2 instances" in said and "correct" in said
+    after = files_of(folder)
+    assert set(after) - set(before) == {"instancesTr_draft/a.nii.gz"}
+    assert {name: after[name] for name in before} == before
+    expected, *_ = divided(scene()[0], UNKNOWN, (1.0, 1.0, 1.0), SETTINGS)
+    np.testing.assert_array_equal(read(folder / "instancesTr_draft" / "a.nii.gz"), expected)
+
+
+def test_a_corrected_draft_is_not_overwritten(folder, command, tmp_path):
+    chosen = ("--draft", "watershed", "--draft_folder", tmp_path / "mine")
+    command(*chosen)
+    (tmp_path / "mine" / "a.nii.gz").write_bytes(b"corrected")
+    status, said = command(*chosen)
+    assert status == 1 and "1 files in" in said and "Use --overwrite" in said
+    assert (tmp_path / "mine" / "a.nii.gz").read_bytes() == b"corrected"
+    assert command(*chosen, "--overwrite")[0] == 0
+
+
+def test_the_maps_themselves_are_never_the_draft(folder, command):
+    before = files_of(folder)
+    (folder.parent / "link").symlink_to(folder / "instancesTr")
+    for place in (folder / "instancesTr", folder.parent / "link"):
+        status, said = command("--draft", "watershed", "--draft_folder", place, "--overwrite")
+        assert status == 1 and "a draft is to be corrected first" in said
+    assert files_of(folder) == before
+
+
+def test_the_fall_between_maxima_is_an_option(folder, command):
+    assert "into 1 instances" in command("--draft", "watershed", "--draft_h_maxima_mm", "9")[1]
+
+
+def test_acls_divides_by_the_probabilities_of_several_folds(folder, command, tmp_path):
+    for fold, cases, dips in (("fold_0", "b", False), ("fold_1", "a", True)):
+        write_probabilities(tmp_path / fold, cases, dips)
+    folds = [tmp_path / "fold_0", tmp_path / "fold_1"]
+    status, said = command("--draft", "acls", "--draft_probabilities", *folds)
+    assert status == 0, said
+    written, (instances, pair) = read(folder / "instancesTr_draft" / "a.nii.gz"), scene()
+    assert np.unique(written[pair == 1]).tolist() != np.unique(written[pair == 2]).tolist()
+    assert written[8, 16, 12] != written[8, 16, 19] and np.array_equal(written > 0, instances > 0)
+
+
+def test_missing_probabilities_are_named_before_anything_is_written(folder, command, tmp_path):
+    write_probabilities(tmp_path / "fold_0", "b")
+    before = files_of(folder)
+    status, said = command("--draft", "acls", "--draft_probabilities", tmp_path / "fold_0")
+    assert status == 1 and f"a has no probabilities in {tmp_path / 'fold_0'}" in said
+    assert files_of(folder) == before
+
+
+def test_probabilities_of_another_image_are_refused(folder, command, tmp_path):
+    write_probabilities(tmp_path / "fold_0", "a")
+    small = np.zeros((2, 3, 3, 3), np.float32)
+    np.savez_compressed(tmp_path / "fold_0" / "a.npz", probabilities=small)
+    write_nifti(np.zeros((3, 3, 3), np.uint8), tmp_path / "fold_0" / "a.nii.gz")
+    status, said = command("--draft", "acls", "--draft_probabilities", tmp_path / "fold_0")
+    assert status == 1 and "shape (3, 3, 3) but its instance map has (16, 24, 30)" in said
+    assert not (folder / "instancesTr_draft").exists()
+
+
+@pytest.mark.parametrize("options", [("acls",), ("watershed", "--draft_probabilities", "x")])
+def test_probabilities_belong_to_acls(folder, command, options):
+    status, said = command("--draft", *options)
+    assert status == 1 and "--draft acls divides by --draft_probabilities" in said
+
+
+@pytest.mark.parametrize(
+    "declared, message",
+    [({}, "declares no unknown instances"), ({"instances": {"unknown": 99}}, "No instance map .* has voxels .* id 99")],
+)
+def test_without_unknown_instances_there_is_nothing_to_divide(folder, command, declared, message):
+    (folder / "dataset.json").write_text(json.dumps(dataset_json() | declared))
+    status, said = command("--draft", "watershed")
+    assert status == 1 and re.search(message, said)
+
+
+@pytest.mark.parametrize("kind", ["a file", "read-only"])
+def test_an_unwritable_folder_is_named(folder, command, tmp_path, kind):
+    with unwritable(kind, tmp_path) as place:
+        status, said = command("--draft", "watershed", "--draft_folder", place)
+    assert status == 1 and ("not a folder" if kind == "a file" else "Nothing can be written to") in said
