@@ -67,7 +67,7 @@ class DepthBox:
 
         >>> hourglass = np.array([[1, 1, 1, 0, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 1, 1, 1]])
         >>> DepthBox.of(np.argwhere(hourglass), (3, 7), np.ones(2)).maxima(0.5, 8).tolist()
-        [[1, 1, 0, 0, 0, 2, 2], [1, 1, 0, 0, 0, 2, 2], [1, 1, 0, 0, 0, 2, 2]]
+        [[1, 0, 0, 0, 0, 0, 2], [1, 0, 0, 0, 0, 0, 2], [1, 0, 0, 0, 0, 0, 2]]
         """
         if not h_mm < self.of_voxels.max() < np.inf:
             return np.zeros(self.depth_mm.shape, np.int64)
