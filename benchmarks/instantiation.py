@@ -32,7 +32,7 @@ from nnunetv2_conflunet.postprocessing.voxels import Voxels
 # Gaussian noise on the offsets: enough to avoid ties, too little to cause fragments.
 NOISE_MM = 0.3
 # That of docs/experiments.md, at its own threshold.
-RULE = MergeRule(0.2, -1.2, 1.6, -5.5, 0.5, -0.27, 0.19, 0.15)
+RULE = MergeRule(0.2, -1.2, 1.6, -5.5, 0.5, -0.27, 0.19, 0.15, 0.1)
 METHODS = {
     "center_offset": InstantiationSettings(min_volume_mm3=0, min_extent_mm=0),
     "center_offset, prominence": InstantiationSettings(min_prominence=0.05, min_volume_mm3=0, min_extent_mm=0),

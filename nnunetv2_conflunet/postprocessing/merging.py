@@ -143,6 +143,6 @@ def merge_regions(voxels: Voxels, regions: Regions, heads: HeadMaps, rule: Merge
     if not len(voxels):
         return regions
     piece = regions.instance - 1
-    owner = merge_pieces(PieceGraph.of(voxels, piece, heads, connectivity), rule)
+    owner = merge_pieces(PieceGraph.of(voxels, piece, heads, connectivity, rule.neck != 0), rule)
     instance = in_scan_order(owner[piece])
     return replace(regions, instance=instance, center=regions.center[owner[piece[first_voxels(instance)]]])

@@ -43,7 +43,9 @@ class PieceGraph:
     lowest_between: Callable[[np.ndarray], np.ndarray]
 
     @classmethod
-    def of(cls, voxels: Voxels, piece: np.ndarray, heads: HeadMaps, connectivity: int) -> "PieceGraph":
+    def of(
+        cls, voxels: Voxels, piece: np.ndarray, heads: HeadMaps, connectivity: int, with_necks: bool = True
+    ) -> "PieceGraph":
         """The pieces of an image.
 
         Args:
@@ -51,6 +53,7 @@ class PieceGraph:
             piece: (N,) 0..K-1, the piece of each voxel.
             heads: heatmap and offsets.
             connectivity: neighbors that make voxels touch, of the image's dimension.
+            with_necks: measure depths; False for a rule that gives necks no weight, for which all are 0.
         """
         offsets_mm = heads.offsets_at(voxels.coordinates).astype(np.float64)
         votes_mm = voxels.coordinates * heads.image_spacing_mm + offsets_mm
@@ -63,10 +66,11 @@ class PieceGraph:
         pair = np.minimum(piece[one], piece[other]) * n + np.maximum(piece[one], piece[other])
         touching, inverse, count = np.unique(pair, return_inverse=True, return_counts=True)
         jump_mm = np.bincount(inverse, np.linalg.norm(votes_mm[one] - votes_mm[other], axis=1), len(touching))
-        voxel_depth_mm = depths_mm(voxels, piece, voxels.components(connectivity), heads.image_spacing_mm)
-        depth_mm, neck_mm = np.zeros(n), np.zeros(len(touching))
-        np.maximum.at(depth_mm, piece, voxel_depth_mm)
-        np.maximum.at(neck_mm, inverse, np.minimum(voxel_depth_mm[one], voxel_depth_mm[other]))
+        depth_mm, neck_mm = np.full(n, SMALLEST), np.zeros(len(touching))
+        if with_necks:
+            voxel_depth_mm = depths_mm(voxels, piece, voxels.components(connectivity), heads.image_spacing_mm)
+            np.maximum.at(depth_mm, piece, voxel_depth_mm)
+            np.maximum.at(neck_mm, inverse, np.minimum(voxel_depth_mm[one], voxel_depth_mm[other]))
         return cls(
             spacing_mm=heads.image_spacing_mm,
             n_voxels=np.bincount(piece, minlength=n).astype(float),

@@ -213,3 +213,23 @@ def test_a_rule_that_lacks_a_weight_is_refused():
     del values["jump"]
     with pytest.raises(InputError, match=r"merge is .*must have exactly"):
         InstantiationSettings.from_dict({"merge": values})
+
+
+def test_a_rule_of_an_earlier_version_gives_necks_no_weight():
+    stored = asdict(RULE)
+    del stored["neck"]
+    settings = InstantiationSettings.from_dict({"merge": stored})
+    assert settings.merge == replace(RULE, neck=0.0)
+
+
+def test_necks_are_measured_only_for_a_rule_that_weighs_them():
+    labels = np.array([[1, 1, 2, 2], [1, 1, 2, 2]])
+    voxels = Voxels.of(labels > 0)
+    heads = HeadMaps.of(np.ones(labels.shape), np.zeros((2, *labels.shape)), labels.shape, np.ones(2))
+    features = [
+        PieceGraph.of(voxels, labels[labels > 0] - 1, heads, 8, with_necks).features(np.array([[0, 1]]))[0]
+        for with_necks in (True, False)
+    ]
+    neck = FEATURES.index("neck")
+    assert [one[neck] for one in features] == [1, 0]
+    np.testing.assert_array_equal(np.delete(features[0], neck), np.delete(features[1], neck))

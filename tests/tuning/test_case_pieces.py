@@ -22,7 +22,7 @@ SETTINGS = [
 
 
 def random_rule(rng):
-    return MergeRule(rng.uniform(), *rng.normal(size=3), *rng.normal(size=4) / 4)
+    return MergeRule(rng.uniform(), *rng.normal(size=3), *rng.normal(size=5) / 4)
 
 
 def arrays_of(shape, spacing_mm, seed):
@@ -106,17 +106,13 @@ def test_pieces_on_unknown_instances_teach_nothing():
     assert pieces.features.shape == (1, len(FEATURES))
 
 
-def test_pieces_of_an_earlier_version_have_no_unknown_instances(tmp_path):
+def test_pieces_of_an_earlier_version_are_refused(tmp_path, monkeypatch):
     pieces = pieces_of_case(arrays_of((24, 28, 26), (1.0, 1.0, 1.0), 0), SETTINGS, EvaluationSettings())
-    save_pieces(tmp_path / "case0.npz", SETTINGS, pieces)
-    with np.load(tmp_path / "case0.npz") as stored:
-        earlier = {name: stored[name] for name in stored if not name.endswith("unknown_voxels")}
-    np.savez_compressed(tmp_path / "case0.npz", **earlier)
-    for before, after in zip(pieces, load_pieces(tmp_path / "case0.npz", SETTINGS), strict=True):
-        assert after.unknown_voxels.tolist() == [0] * len(before.n_voxels)
-        np.testing.assert_array_equal(
-            after.score(SETTINGS[0], EvaluationSettings()), before.score(SETTINGS[0], EvaluationSettings())
-        )
+    with monkeypatch.context() as earlier:
+        earlier.setattr(case_pieces, "FORMAT", 1)
+        save_pieces(tmp_path / "case0.npz", SETTINGS, pieces)
+    with pytest.raises(InputError, match="validate its fold again"):
+        load_pieces(tmp_path / "case0.npz", SETTINGS)
 
 
 @pytest.mark.parametrize("what", ["foreground", "reference"])
