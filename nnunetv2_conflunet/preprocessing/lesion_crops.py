@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
@@ -181,14 +182,14 @@ def write_crops(crops: list[LesionCrop], n_lesions: int, path: Path, made_from: 
         made_from: what the crops were made from, kept in the file.
     """
     around = [crop.image[:, crop.weight == SURROUNDINGS] for crop in crops]
-    tables = {
+    tables: dict[str, Any] = {
         "label": np.array([crop.label for crop in crops], int),
         "level": np.array([values.mean(axis=1) for values in around]),
         "spread": np.array([values.std(axis=1) for values in around]),
         "n_lesions": np.array(n_lesions),
         MADE_FROM: np.array(made_from),
     }
-    voxels = {str(i): np.concatenate([crop.image, crop.weight[None]]) for i, crop in enumerate(crops)}
+    voxels: dict[str, Any] = {str(i): np.concatenate([crop.image, crop.weight[None]]) for i, crop in enumerate(crops)}
     with atomic_path(path) as temporary:
         np.savez(temporary, **tables, **voxels)
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -106,6 +105,6 @@ def stored_lesions(prepared: PreprocessedInstances, cases: Iterable[str], num_pr
     return LesionStore(files, tuple(prepared.configuration.spacing))
 
 
-def any_row(rows: Sequence, rng: np.random.Generator) -> Any:
+def any_row(rows: np.ndarray | Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
     """A random one of some rows."""
-    return rows[rng.integers(len(rows))]
+    return rows[int(rng.integers(len(rows)))]
