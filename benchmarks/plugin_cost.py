@@ -34,7 +34,7 @@ from nnunetv2_conflunet.inference import ConfLUNetPredictor
 from nnunetv2_conflunet.preprocessing.paper_configuration import paper_configuration
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
-from nnunetv2_conflunet.trainers.pasting import PasteLesions, PastingSettings
+from nnunetv2_conflunet.trainers.pasting.transform import PasteLesions, PastingSettings
 
 DATASET_JSON = {"channel_names": {"0": "FLAIR"}, "labels": {"background": 0, "lesion": 1}, "file_ending": ".nii.gz"}
 RESAMPLING = "resample_data_or_seg_to_shape"

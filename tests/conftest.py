@@ -5,11 +5,15 @@ import subprocess
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+import hypothesis
 import pytest
 import torch
 from scenes import balls, perfect_heads, positions_mm, same_partition
 
 PAGE = 4096
+# On a busy machine any example may take long.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items):

@@ -6,7 +6,7 @@ import torch
 from nnunetv2_conflunet.postprocessing.voxels import InstanceCenters
 from nnunetv2_conflunet.preprocessing.lesion_crops import CaseCrops, crops_of_case, write_crops
 from nnunetv2_conflunet.trainers.augmentation import CENTERS
-from nnunetv2_conflunet.trainers.pasting import LesionStore
+from nnunetv2_conflunet.trainers.pasting.lesions import LesionStore
 
 # Intensities of the lesions' own case: surroundings and lesion, in two channels.
 LEVEL, LESION_VALUE = (1.0, 10.0), (6.0, 8.0)

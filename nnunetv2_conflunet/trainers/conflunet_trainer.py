@@ -25,7 +25,7 @@ from nnunetv2_conflunet.preprocessing.refusals import patch_spacing_mm, refuse_o
 from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
 from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss
 from nnunetv2_conflunet.trainers.mixing import refuse_to_replace, set_epochs
-from nnunetv2_conflunet.trainers.pasting import PasteLesions, PastingSettings, stored_lesions
+from nnunetv2_conflunet.trainers.pasting.transform import PasteLesions, PastingSettings, prepare_pasting
 from nnunetv2_conflunet.trainers.patch_loader import InstancePatchLoader
 from nnunetv2_conflunet.trainers.targets import instantiation_on_grid, unpack_targets
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum, heads_weight
@@ -172,10 +172,9 @@ class nnUNetTrainerConfLUNet(progress.LogsLossParts, BeginsWithLessMomentum):
                 self.do_split()
         self.folder_with_segs_from_previous_stage = str(prepared.folder)
         if self.pasting is not None:
-            lesions = stored_lesions(prepared, self.do_split()[0], default_num_processes)
-            self.print_to_log_file(f"Pasting lesions: {self.pasting}, {lesions.describe()}")
-            patch_size = self.configuration_manager.patch_size
-            self.paste_lesions = [PasteLesions(lesions, self.pasting, patch_size)] if lesions.n_lesions else []
+            cases, _ = self.do_split()
+            self.paste_lesions, note = prepare_pasting(prepared, cases, self.pasting, default_num_processes)
+            self.print_to_log_file(note)
         with plans_lock(self.output_folder_base) if self.local_rank == 0 else nullcontext():
             # nnU-Net writes the plans, and another fold may have learned when to merge since they were read.
             self._put_settings_into_plans()

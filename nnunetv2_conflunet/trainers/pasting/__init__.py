@@ -1,6 +1,5 @@
 """Pasting lesions into training patches."""
 
-from nnunetv2_conflunet.trainers.pasting.lesions import LesionStore, stored_lesions
-from nnunetv2_conflunet.trainers.pasting.transform import PasteLesions, PastingSettings
+from nnunetv2_conflunet.trainers.pasting.transform import PastingSettings
 
-__all__ = ["LesionStore", "PasteLesions", "PastingSettings", "stored_lesions"]
+__all__ = ["PastingSettings"]

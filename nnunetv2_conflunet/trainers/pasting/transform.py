@@ -5,13 +5,15 @@ of the dataset. After CarveMix (Zhang et al., NeuroImage 2023), which pastes les
 segmentation; here a single lesion is pasted without them, its intensities shifted to those around its new place.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 
-from nnunetv2_conflunet.trainers.pasting.lesions import Lesion, LesionStore, any_row
+from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
+from nnunetv2_conflunet.trainers.pasting.lesions import Lesion, LesionStore, any_row, stored_lesions
 from nnunetv2_conflunet.trainers.pasting.patch import Patch
 from nnunetv2_conflunet.utilities.errors import InputError
 
@@ -103,6 +105,26 @@ class PasteLesions(BasicTransform):
         n_between = int(gap_mm / np.linalg.norm(step * self.store.spacing_mm))
         last = _walk(patch.instances, any_row(any_row(patch.anchors, rng), rng), step)
         return last + step * (1 + n_between) - _walk(lesion.inside, any_row(lesion.voxels, rng), -step)
+
+
+def prepare_pasting(
+    prepared: PreprocessedInstances, cases: Sequence[str], settings: PastingSettings, num_processes: int
+) -> tuple[list[PasteLesions], str]:
+    """Cut out lesions where that has not been done; the transform, none if there is no lesion, and what the log says.
+
+    Args:
+        prepared: the instance maps of the configuration.
+        cases: whose lesions are pasted, those for training.
+        settings: how they are pasted.
+        num_processes: worker processes.
+
+    Raises:
+        InputError: lesions must be cut out, and the folder is read-only.
+    """
+    store = stored_lesions(prepared, cases, num_processes)
+    patch_size = tuple(prepared.configuration.patch_size)
+    transforms = [PasteLesions(store, settings, patch_size)] if store.n_lesions else []
+    return transforms, f"Pasting lesions: {settings}, {store.describe()}"
 
 
 def _walk(array: np.ndarray, voxel: np.ndarray, step: np.ndarray) -> np.ndarray:

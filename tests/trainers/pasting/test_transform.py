@@ -9,7 +9,7 @@ from pasting import patch_data, store_in
 from scipy.ndimage import binary_dilation, center_of_mass
 
 from nnunetv2_conflunet.trainers.augmentation import CENTERS
-from nnunetv2_conflunet.trainers.pasting import PasteLesions, PastingSettings
+from nnunetv2_conflunet.trainers.pasting.transform import PasteLesions, PastingSettings
 from nnunetv2_conflunet.utilities.errors import InputError
 
 SHAPE = (30, 32, 34)
