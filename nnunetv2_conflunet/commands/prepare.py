@@ -19,6 +19,7 @@ from nnunetv2_conflunet.preprocessing.border_core import write_border_core_datas
 from nnunetv2_conflunet.preprocessing.configurations import plans_file, preprocessed_configurations
 from nnunetv2_conflunet.preprocessing.conversion import write_instances_from_labels, write_labels_from_instances
 from nnunetv2_conflunet.preprocessing.instance_map import InstanceCheck
+from nnunetv2_conflunet.preprocessing.lesion_crops import prepare_lesion_crops
 from nnunetv2_conflunet.preprocessing.paper_configuration import NAME, add_paper_configuration
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
 from nnunetv2_conflunet.preprocessing.semantic_only.components import ComponentSettings
@@ -84,6 +85,9 @@ def prepare(args: argparse.Namespace) -> None:
                 f"Warning: {sum(lost.values())} instances in {len(lost)} cases have no voxel on this grid and are not "
                 f"learned: {list_some([f'{case} ({n})' for case, n in lost.items()])}"
             )
+        if args.lesion_crops:
+            n_cases = len(prepare_lesion_crops(prepared, args.np))
+            print(f"Lesions of {n_cases} cases cut out to be pasted, those of the others were up to date.")
 
 
 def _convert(dataset: RawDataset, args: argparse.Namespace) -> None:
@@ -170,6 +174,8 @@ def _parser() -> argparse.ArgumentParser:
     add_options(parser, SlipLimits)
     text = f"also write the configuration {NAME}, with patch, batch and network of the paper, into the plans"
     add("--paper_configuration", action="store_true", help=text)
+    text = "also cut out the lesions that trainers with pasting paste, which training does if it has not been done"
+    add("--lesion_crops", action="store_true", help=text)
     add("--labels_from_instances", action="store_true", help="first write labelsTr: the foreground of instancesTr")
     text = "first write instancesTr: the connected components of labelsTr"
     add("--instances_from_labels", action="store_true", help=text)

@@ -101,9 +101,12 @@ def prepare_lesion_crops(prepared: PreprocessedInstances, num_processes: int) ->
     stale = [case for case in sorted(cases) if not _is_current(prepared, case)]
     if not stale:
         return []
-    with prepared.lock():
-        calls = {case: (prepared, case) for case in stale if not _is_current(prepared, case)}
-        _, faults = try_cases(_write_crops, calls, num_processes, "Cutting out lesions")
+    try:
+        with prepared.lock():
+            calls = {case: (prepared, case) for case in stale if not _is_current(prepared, case)}
+            _, faults = try_cases(_write_crops, calls, num_processes, "Cutting out lesions")
+    except InputError as error:
+        raise InputError(f"{error} With --lesion_crops it also cuts out the lesions to paste.") from error
     if faults:
         raise InputError(join_faults(faults))
     return list(calls)

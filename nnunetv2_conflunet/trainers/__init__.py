@@ -2,7 +2,7 @@
 
 from nnunetv2_conflunet.trainers.conflunet_trainer import nnUNetTrainerConfLUNet
 from nnunetv2_conflunet.trainers.isbi2024 import nnUNetTrainerConfLUNetISBI2024, nnUNetTrainerConfLUNetISBI2024Semantic
-from nnunetv2_conflunet.trainers.variants import EPOCH_VARIANTS
+from nnunetv2_conflunet.trainers.variants import EPOCH_VARIANTS, nnUNetTrainerConfLUNetPasting
 
 globals().update(EPOCH_VARIANTS)
 
@@ -10,5 +10,6 @@ __all__ = [
     "nnUNetTrainerConfLUNet",
     "nnUNetTrainerConfLUNetISBI2024",
     "nnUNetTrainerConfLUNetISBI2024Semantic",
+    "nnUNetTrainerConfLUNetPasting",
 ]
 __all__.extend(EPOCH_VARIANTS)

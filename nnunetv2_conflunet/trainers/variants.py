@@ -1,8 +1,15 @@
-"""Trainers that change one thing: the number of epochs, as in nnU-Net's variants, or mirroring at prediction."""
+"""Trainers that change one thing: the number of epochs, as in nnU-Net's variants, pasting, or mirroring."""
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from nnunetv2_conflunet.trainers.conflunet_trainer import nnUNetTrainerConfLUNet
+from nnunetv2_conflunet.trainers.pasting import PastingSettings
+
+
+class nnUNetTrainerConfLUNetPasting(nnUNetTrainerConfLUNet):
+    """Pastes lesions into its training patches, see :mod:`.trainers.pasting`."""
+
+    pasting = PastingSettings()
 
 
 class PredictsWithoutMirroring(nnUNetTrainer):

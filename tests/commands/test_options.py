@@ -20,6 +20,7 @@ OPTIONS = {
         ("c", "-c", None, None, None, "+"),
         ("np", "-np", default_num_processes, int),
         ("paper_configuration", "--paper_configuration", False, None, None, 0),
+        ("lesion_crops", "--lesion_crops", False, None, None, 0),
         ("labels_from_instances", "--labels_from_instances", False, None, None, 0),
         ("instances_from_labels", "--instances_from_labels", False, None, None, 0),
         ("connectivity", "--connectivity", 26, int, (6, 18, 26)),

@@ -8,6 +8,7 @@ import pytest
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from support import preprocessed_dataset, set_nnunet_environment, small_plans
 
+from nnunetv2_conflunet.commands import prepare
 from nnunetv2_conflunet.preprocessing import lesion_crops
 from nnunetv2_conflunet.preprocessing.lesion_crops import (
     LESION,
@@ -173,5 +174,15 @@ def test_maps_without_records_have_their_lesions_cut_out_as_well(prepared):
 
 def test_a_read_only_folder_is_refused_with_the_remedy(prepared, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(InputError, match="let someone with write permission run nnUNetv2_conflunet_prepare"):
+    with pytest.raises(InputError, match=r"run nnUNetv2_conflunet_prepare\. With --lesion_crops"):
         prepare_lesion_crops(prepared, 1)
+
+
+def test_the_command_cuts_lesions_out_if_asked(prepared, monkeypatch, capsys):
+    for option, n_files in (((), 0), (("--lesion_crops",), 4)):
+        monkeypatch.setattr("sys.argv", ["nnUNetv2_conflunet_prepare", "-d", "1", "-np", "1", *option])
+        with pytest.raises(SystemExit) as ended:
+            prepare.main()
+        assert ended.value.code == 0
+        assert len(list((prepared.folder / "lesions").glob("*.npz"))) == n_files
+    assert "Lesions of 4 cases cut out to be pasted" in capsys.readouterr().out

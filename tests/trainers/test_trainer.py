@@ -284,9 +284,13 @@ def test_nnunets_own_trainer_begins_with_less_momentum_too(base):
 
 
 def test_variants_are_what_their_names_say(base):
-    papers = {"nnUNetTrainerConfLUNetISBI2024", "nnUNetTrainerConfLUNetISBI2024Semantic"}
-    assert papers <= set(trainers.__all__)
-    for name in set(trainers.__all__) - papers:
+    others = {
+        "nnUNetTrainerConfLUNetISBI2024", "nnUNetTrainerConfLUNetISBI2024Semantic", "nnUNetTrainerConfLUNetPasting"
+    }  # fmt: skip
+    assert others <= set(trainers.__all__)
+    assert trainers.nnUNetTrainerConfLUNetPasting.pasting == PastingSettings()
+    assert trainers.nnUNetTrainerConfLUNet.pasting is None
+    for name in set(trainers.__all__) - others:
         words = name.removeprefix("nnUNetTrainerConfLUNet").strip("_")
         epochs = int(words.rstrip("epochs")) if words else 1000
         assert getattr(trainers, name).epochs == epochs

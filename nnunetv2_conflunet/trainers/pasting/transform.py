@@ -41,9 +41,9 @@ class PastingSettings:
     3
     """
 
-    probability: float = 0.5
+    probability: float = 0.6
     max_number: int = 3
-    touching: float = 0.6
+    touching: float = 0.7
 
     def __post_init__(self):
         for name in ("probability", "touching"):
