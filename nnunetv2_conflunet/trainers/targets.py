@@ -27,7 +27,7 @@ VALIDITY = -1
 # Values of the last channel: neither loss applies, only the heatmap's, both.
 NOTHING, HEATMAP_ONLY, HEATMAP_AND_OFFSETS = 0, 1, 2
 # Codes of voxels; lesion voxels have the row of their center, counted from 1.
-BACKGROUND, UNKNOWN = 0, -1
+BACKGROUND, LEFT_OUT = 0, -1
 # A patch has room for as many centers as lesions with this many voxels along each axis fit into it, and at most int16.
 SMALLEST_LESION, MOST_CENTERS = 3, 2**15 - 1
 # Voxels of the windows around centers that are computed at once; a few tens of MB.
@@ -54,7 +54,7 @@ def coded_targets(
         sigma_mm: standard deviation of the heatmap's Gaussians in mm.
 
     Returns:
-        codes: (1, X, Y[, Z]) int16: ``BACKGROUND``, ``UNKNOWN``, or k + 1 for a lesion voxel whose center is in row k.
+        codes: (1, X, Y[, Z]) int16: ``BACKGROUND``, ``LEFT_OUT``, or k + 1 for a lesion voxel whose center is in row k.
         rows: (K, dim) float32, centers in voxels, NaN in unused rows. K depends only on the patch size. Instances for
             whose center there is no row are unknown.
 
@@ -81,19 +81,19 @@ def coded_targets(
         leave_out_around(codes[0], tuple(axis[~known] for axis in index), 2 * sigma_mm / np.asarray(spacing_mm, float))
     codes[0][tuple(axis[known] for axis in index)] = centers.rows_of(ids[known]) + 1
     if ignored is not None:
-        codes[0][ignored] = UNKNOWN
+        codes[0][ignored] = LEFT_OUT
     return codes, rows
 
 
 def leave_out_around(codes: np.ndarray, index: tuple[np.ndarray, ...], radius: np.ndarray) -> None:
-    """Set the voxels at `index`, and those within `radius` voxels of them along every axis, to ``UNKNOWN`` in place."""
+    """Set the voxels at `index`, and those within `radius` voxels of them along every axis, to ``LEFT_OUT`` in place."""
     margin = np.minimum(np.ceil(radius), codes.shape).astype(int)
     low = [max(axis.min() - m, 0) for axis, m in zip(index, margin, strict=True)]
     high = [axis.max() + m + 1 for axis, m in zip(index, margin, strict=True)]
     window = codes[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
     found = np.zeros(window.shape, np.uint8)
     found[tuple(axis - a for axis, a in zip(index, low, strict=True))] = 1
-    window[maximum_filter(found, size=2 * margin + 1, mode="constant") > 0] = UNKNOWN
+    window[maximum_filter(found, size=2 * margin + 1, mode="constant") > 0] = LEFT_OUT
 
 
 def unpack_targets(
@@ -121,7 +121,7 @@ def unpack_targets(
     packed = torch.empty((len(codes), 2 + len(shape), *shape), dtype=torch.float32, device=codes.device)
     code = codes[:, 0].long()
     packed[:, VALIDITY] = torch.where(
-        code > 0, HEATMAP_AND_OFFSETS, torch.where(code == UNKNOWN, NOTHING, HEATMAP_ONLY)
+        code > 0, HEATMAP_AND_OFFSETS, torch.where(code == LEFT_OUT, NOTHING, HEATMAP_ONLY)
     )
     packed[:, HEATMAP] = _heatmaps(centers, shape, spacing_mm, sigma_mm)
     row = (code - 1).clamp(min=0)
