@@ -86,7 +86,7 @@ def coded_targets(
 
 
 def leave_out_around(codes: np.ndarray, index: tuple[np.ndarray, ...], radius: np.ndarray) -> None:
-    """Set the voxels at `index`, and those within `radius` voxels of them along every axis, to ``LEFT_OUT`` in place."""
+    """Set the voxels at `index`, and those within `radius` voxels along every axis, to ``LEFT_OUT`` in place."""
     margin = np.minimum(np.ceil(radius), codes.shape).astype(int)
     low = [max(axis.min() - m, 0) for axis, m in zip(index, margin, strict=True)]
     high = [axis.max() + m + 1 for axis, m in zip(index, margin, strict=True)]
