@@ -97,8 +97,7 @@ def prepare_lesion_crops(prepared: PreprocessedInstances, num_processes: int) ->
     Raises:
         InputError: files must be written, and the folder is read-only.
     """
-    cases = infer_dataset_class(str(prepared.source_folder)).get_identifiers(str(prepared.source_folder))
-    stale = [case for case in sorted(cases) if not _is_current(prepared, case)]
+    stale = [case for case in prepared.cases() if not _is_current(prepared, case)]
     if not stale:
         return []
     try:

@@ -131,7 +131,7 @@ class PreprocessedInstances:
     def lost(self) -> dict[str, int]:
         """The number of instances per case that have no voxel on the preprocessed grid, for cases with any."""
         # Maps copied from elsewhere may lack records.
-        records = {case: self._record_file(case) for case in self._cases()}
+        records = {case: self._record_file(case) for case in self.cases()}
         n_lost = {case: read_json(record).get("n_lost", 0) for case, record in records.items() if record.is_file()}
         return {case: n for case, n in n_lost.items() if n}
 
@@ -145,7 +145,7 @@ class PreprocessedInstances:
         if self._unknown is None:
             return
         counts = {case.case: (case.n_instances, case.n_unknown) for case in made}
-        for case in set(self._cases()) - set(counts):
+        for case in set(self.cases()) - set(counts):
             record = read_json(self._record_file(case))
             counts[case] = record["n_instances"], record["n_unknown"]
         refuse_only_unknown(list(counts.values()))
@@ -154,13 +154,14 @@ class PreprocessedInstances:
     def _dataset_class(self) -> DatasetClass:
         return infer_dataset_class(str(self.source_folder))
 
-    def _cases(self) -> list[str]:
+    def cases(self) -> list[str]:
+        """The preprocessed cases, sorted."""
         return sorted(self._dataset_class.get_identifiers(str(self.source_folder)))
 
     def _stale(self) -> list[RawCase]:
         if not self.source_folder.is_dir():
             raise InputError(f"{self.source_folder} does not exist. Run nnUNetv2_plan_and_preprocess first.")
-        cases = self._cases()
+        cases = self.cases()
         raw = RawDataset.find(self.plans.dataset_name)
         if raw is not None:
             return [case for case in raw.require_instances(cases) if not self._is_current(case)]
