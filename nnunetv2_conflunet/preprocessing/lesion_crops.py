@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from scipy.ndimage import binary_dilation, distance_transform_edt, find_objects
 
 from nnunetv2_conflunet.preprocessing.instance_centers import centers_file
@@ -165,7 +164,7 @@ def crops_of_case(
 
 
 def _write_crops(prepared: PreprocessedInstances, case: str) -> None:
-    image, labels, instances = _load(prepared, case)
+    image, labels, instances = prepared.load(case)
     table = np.load(centers_file(prepared.folder, case))
     largest = tuple(int(size * LARGEST_PART) for size in prepared.configuration.patch_size)
     spacing_mm = tuple(prepared.configuration.spacing)
@@ -194,15 +193,6 @@ def write_crops(crops: list[LesionCrop], n_lesions: int, path: Path, made_from: 
     voxels: dict[str, Any] = {str(i): np.concatenate([crop.image, crop.weight[None]]) for i, crop in enumerate(crops)}
     with atomic_path(path) as temporary:
         np.savez(temporary, **tables, **voxels)
-
-
-def _load(prepared: PreprocessedInstances, case: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image (C, X, Y, Z), of which Blosc2 reads what is sliced, labels and instances (X, Y, Z) of a case."""
-    dataset = infer_dataset_class(str(prepared.source_folder))(
-        str(prepared.source_folder), [case], str(prepared.folder)
-    )
-    image, labels, instances, _ = dataset.load_case(case)
-    return image, labels[:][0], instances[:]
 
 
 def _origin(prepared: PreprocessedInstances, case: str) -> str:

@@ -122,11 +122,11 @@ class PreprocessedInstances:
                     shutil.move(staged / file, self.folder / file)
             return made
 
-    def load(self, case: str) -> tuple[np.ndarray, np.ndarray]:
-        """The preprocessed labels and the instance map of a case, both (X, Y, Z)."""
+    def load(self, case: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Image (C, X, Y, Z), of which Blosc2 reads what is sliced, labels and instance map (X, Y, Z) of a case."""
         stock = self._dataset_class(str(self.source_folder), [case], str(self.folder))
-        _, labels, instances, _ = stock.load_case(case)
-        return labels[:][0], instances[:]
+        image, labels, instances, _ = stock.load_case(case)
+        return image, labels[:][0], instances[:]
 
     def lost(self) -> dict[str, int]:
         """The number of instances per case that have no voxel on the preprocessed grid, for cases with any."""

@@ -117,7 +117,7 @@ class PiecesOfValidation:
         """
         labels = self.references.labels
         n_semantic = labels.num_segmentation_heads
-        reference_labels, instances = self.references.load(case)
+        _, reference_labels, instances = self.references.load(case)
         logits = torch.from_numpy(output[:n_semantic])
         segmentation = labels.convert_logits_to_segmentation(logits).numpy()
         foreground = np.isin(segmentation, labels.foreground_labels)

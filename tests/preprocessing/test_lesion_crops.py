@@ -9,7 +9,6 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from support import preprocessed_dataset, set_nnunet_environment, small_plans
 
 from nnunetv2_conflunet.commands import prepare
-from nnunetv2_conflunet.preprocessing import lesion_crops
 from nnunetv2_conflunet.preprocessing.lesion_crops import (
     LESION,
     NEITHER,
@@ -131,7 +130,7 @@ def test_files_are_written_once(prepared):
 def test_a_file_has_what_was_cut_out(prepared):
     prepare_lesion_crops(prepared, 1)
     case = cases_of(prepared)[0]
-    image, labels, instances = lesion_crops._load(prepared, case)
+    image, labels, instances = prepared.load(case)
     ids = np.unique(instances[instances > 0])
     expected = list(crops_of_case(image, labels, instances, ids, (1.0, 1.0, 1.0), (8, 8, 8)))
     file = CaseCrops(crops_file(prepared.folder, case))

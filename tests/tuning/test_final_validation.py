@@ -165,11 +165,11 @@ def test_pieces_are_made_on_the_networks_grid(tmp_path, monkeypatch, dim, transp
     dataset_json = read_json(tmp_path / "preprocessed" / "Dataset001_Small" / "dataset.json")
     made = PiecesOfValidation(manager, configuration, dataset_json, tmp_path / "fold_0")
     made.references.prepare(1)
-    reference_labels, instances = made.references.load("case0")
+    _, reference_labels, instances = made.references.load("case0")
     assert len(np.unique(instances)) == 3
     np.testing.assert_array_equal(reference_labels > 0, instances > 0)
     reference_labels[:, :5] = 3
-    monkeypatch.setattr(PreprocessedInstances, "load", lambda self, case: (reference_labels, instances))
+    monkeypatch.setattr(PreprocessedInstances, "load", lambda self, case: (None, reference_labels, instances))
     # Lesions everywhere, also where nobody labeled.
     output = np.random.default_rng(0).normal(size=(3 + 1 + dim, *instances.shape)).astype(np.float32)
     output[2] = output[0] + 1
@@ -192,7 +192,7 @@ def test_unknown_instances_are_known_as_such_on_the_networks_grid(tmp_path, monk
     write_json(declared, tmp_path / "raw" / "Dataset001_Small" / "dataset.json")
     made = PiecesOfValidation(manager, "3d_fullres", dataset_json(), tmp_path / "fold_0")
     made.references.prepare(1)
-    _, instances = made.references.load("case0")
+    _, _, instances = made.references.load("case0")
     output = np.zeros((2 + 1 + 3, *instances.shape), np.float32)
     output[1] = np.where(instances > 0, 1, -1)
     # Centers of both balls, which a plane parts without offsets.
