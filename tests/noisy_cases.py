@@ -26,7 +26,7 @@ def noisy_case(shape, spacing_mm, seed):
     return foreground, reference, heatmap.astype(np.float32), offsets_mm.astype(np.float32)
 
 
-def one_by_one(foreground, reference, spacing_mm, heads, points, scoring):
+def one_by_one(foreground, reference, spacing_mm, heads, points, scoring, probability=None):
     """(points, metrics) of a case by the functions that a user would call."""
     limits = asdict(scoring.limits)
     is_unknown = np.zeros(reference.shape, bool) if scoring.unknown is None else reference == scoring.unknown
@@ -34,7 +34,7 @@ def one_by_one(foreground, reference, spacing_mm, heads, points, scoring):
     kept_reference[is_unknown] = scoring.unknown or 0
     rows = []
     for point in points:
-        instances = instantiate(foreground, spacing_mm, point, **heads).instances
+        instances = instantiate(foreground, spacing_mm, point, probability=probability, **heads).instances
         instances = remove_small_instances(instances, spacing_mm, **limits)
         options = {"iou_threshold": scoring.iou_threshold, "unknown": scoring.unknown}
         found = evaluate_case(instances, kept_reference, spacing_mm, **options)

@@ -42,6 +42,7 @@ def determine(args: argparse.Namespace) -> None:
         with_stock_postprocessing=not args.ignore_stock_postprocessing,
         with_merging=not args.no_merging,
         seed=args.seed,
+        **({"min_confidence": args.min_confidence} if "min_confidence" in args else {}),
     )
     record = determine_postprocessing(model, args.f, args.ref, settings, num_processes=args.np, dry_run=args.dry_run)
     print("\n".join(describe(record)))
@@ -83,6 +84,10 @@ def _parser() -> argparse.ArgumentParser:
         values = f"{as_text(AREAS_PIXELS)} pixels" if name == "min_area_mm2" else as_text(getattr(grid, name))
         text = f"{known[name].metadata['help']} (default: {values})"
         tried.add_argument(f"--{name}", type=float, nargs="+", metavar="X", default=argparse.SUPPRESS, help=text)
+    text = (
+        f"{known['min_confidence'].metadata['help']}; tried last (default: {as_text(TuningSettings().min_confidence)})"
+    )
+    tried.add_argument("--min_confidence", type=float, nargs="*", metavar="X", default=argparse.SUPPRESS, help=text)
     evaluation = parser.add_argument_group("evaluation of each point, with its own size filter")
     add_options(evaluation, EvaluationSettings, ["iou_threshold"])
     add_options(evaluation, EvaluationSettings, LIMITS, prefix="score_")

@@ -133,15 +133,8 @@ class PredictionFolder:
             InputError: a file is missing, broken or has a different shape.
         """
         segmentation, properties = self.read_segmentation(case)
-        probability = None
-        if method == "acls" or self.probability_file(case).is_file():
-            (channels,) = _read_npz(self.probability_file(case), ["probabilities"])
-            if channels.shape[1:] != segmentation.shape:
-                raise InputError(
-                    f"{self.probability_file(case)} holds probabilities of shape {channels.shape[1:]} but the "
-                    f"segmentation has {segmentation.shape}; both must come from the same prediction."
-                )
-            probability = foreground_probability(channels, self.labels)
+        needed = method == "acls" or self.probability_file(case).is_file()
+        probability = self.read_probability(case, segmentation.shape) if needed else None
         heads = self.read_heads(case) if method == "center_offset" else None
         core = core_mask(segmentation, self.labels)
         foreground = self.foreground(segmentation)
@@ -154,6 +147,21 @@ class PredictionFolder:
             InputError: the file cannot be used, or holds a value not declared in dataset.json.
         """
         return read_labels(self.segmentation_file(case), self.reader(), declared_labels(self.labels))
+
+    def read_probability(self, case: str, shape: tuple[int, ...]) -> np.ndarray:
+        """The probability of any foreground label, as saved by --save_probabilities, of a segmentation's `shape`.
+
+        Raises:
+            InputError: the file is missing, broken or of another shape.
+        """
+        file = self.probability_file(case)
+        (channels,) = _read_npz(file, ["probabilities"])
+        if channels.shape[1:] != shape:
+            raise InputError(
+                f"{file} holds probabilities of shape {channels.shape[1:]} but the segmentation has {shape}; both must "
+                "come from the same prediction."
+            )
+        return foreground_probability(channels, self.labels)
 
     def foreground(self, segmentation: np.ndarray) -> np.ndarray:
         """Where a segmentation has a label that is neither background nor the dataset's ignore label."""

@@ -48,6 +48,10 @@ class Regions:
     n_reattached_pieces: int
     n_reattached_voxels: int
 
+    def center_scores(self, scores: np.ndarray) -> np.ndarray:
+        """(M,) float32 of each instance, NaN for one without a center, from the (K,) scores of all centers."""
+        return np.append(np.float32(np.nan), scores)[self.center].astype(np.float32)
+
     def painted(self, voxels: Voxels, kept: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         """The int32 map of the instances that stay, and which of all do, (M,) bool.
 

@@ -107,7 +107,7 @@ def instantiate(
     n_pieces, with_centers = len(regions.center), settings.method == "center_offset"
     if with_centers and settings.merge is not None:
         regions = merge_regions(voxels, regions, heads, settings.merge, connectivity)
-    score = np.append(np.float32(np.nan), assignment.scores)[regions.center].astype(np.float32)  # 0 is no center
+    score = regions.center_scores(assignment.scores)
     inside = None if probability is None else probability[tuple(voxels.coordinates.T)]
     confidence = instance_confidence(regions.instance, inside, score if with_centers else None)
     sure = ~(confidence < settings.min_confidence) if settings.min_confidence else None

@@ -11,8 +11,9 @@ from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.imageio import Geometry, read_instances, refuse_other_grid
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.postprocessing.size_filter import REMEDY
 from nnunetv2_conflunet.tuning.case_pieces import CasePieces, pieces_of_case
-from nnunetv2_conflunet.tuning.scoring import CaseArrays, score_grid
+from nnunetv2_conflunet.tuning.scoring import CaseArrays, GridScores, score_grid
 from nnunetv2_conflunet.utilities.errors import InputError, join_faults
 from nnunetv2_conflunet.utilities.parallel import try_cases
 
@@ -33,8 +34,8 @@ class ValidationCase:
     reference: Path
     stock: list[tuple[Callable, dict]] = field(default_factory=list)
 
-    def read(self) -> CaseArrays:
-        """The arrays of the case.
+    def read(self, *, with_probability: bool = False) -> CaseArrays:
+        """The arrays of the case; the probability only if asked for.
 
         Raises:
             InputError: a file is broken, or segmentation and reference do not lie on one grid.
@@ -49,7 +50,9 @@ class ValidationCase:
         for function, arguments in self.stock:
             segmentation = function(segmentation, **arguments)
         foreground = self.prediction.foreground(segmentation)
-        return CaseArrays(foreground, reference, geometry.spacing_mm, vars(self.prediction.read_heads(self.case)))
+        heads = vars(self.prediction.read_heads(self.case))
+        probability = self.prediction.read_probability(self.case, segmentation.shape) if with_probability else None
+        return CaseArrays(foreground, reference, geometry.spacing_mm, heads, probability)
 
 
 def of_cases(function: Callable, arguments: list[tuple], num_processes: int, description: str) -> list[Any]:
@@ -70,7 +73,28 @@ def score_case(
     case: ValidationCase, points: list[InstantiationSettings], scoring: EvaluationSettings
 ) -> tuple[np.ndarray, int]:
     """Read one case and score it at every point; see :func:`.scoring.score_grid`."""
-    return score_grid(case.read(), points, scoring)
+    return score_grid(case.read(with_probability=any(point.min_confidence for point in points)), points, scoring)
+
+
+def score_cases(
+    cases: list[ValidationCase],
+    points: list[InstantiationSettings],
+    scoring: EvaluationSettings,
+    num_processes: int,
+    dim: int,
+) -> GridScores:
+    """Score every case at every point.
+
+    Raises:
+        InputError: no reference has a lesion that is large enough, or files cannot be used.
+    """
+    results = of_cases(score_case, [(case, points, scoring) for case in cases], num_processes, "Scoring")
+    if not any(n_lesions for _, n_lesions in results):
+        raise InputError(
+            f"No reference in {cases[0].reference.parent} has a lesion of at least {scoring.limits.describe(dim)}; "
+            f"nothing can be tuned on them. Lower the limits of the scoring. {REMEDY}."
+        )
+    return GridScores(points, np.stack([of_case for of_case, _ in results]))
 
 
 def pieces_of_validation_case(

@@ -4,6 +4,7 @@ from typing import Any
 
 from nnunetv2_conflunet.tuning.scoring import METRICS
 from nnunetv2_conflunet.tuning.search import SEARCHED, WITHOUT_EFFECT
+from nnunetv2_conflunet.utilities.errors import list_some
 
 
 def describe(record: dict[str, Any]) -> list[str]:
@@ -28,7 +29,7 @@ def describe(record: dict[str, Any]) -> list[str]:
     )
     if record["ends_reached"]:
         lines.append(f"The best {' and '.join(record['ends_reached'])} ends its list; a wider list may hold better.")
-    return [*lines, *describe_merging(record["merging"], metric)]
+    return [*lines, *describe_merging(record["merging"], metric), *_describe_confidence(record["confidence"], metric)]
 
 
 def describe_merging(merging: dict[str, Any] | None, metric: str) -> list[str]:
@@ -61,6 +62,20 @@ def describe_merging(merging: dict[str, Any] | None, metric: str) -> list[str]:
         f"{'; '.join(means)}; best, {what}, {_metrics(best)}.",
         f"{decision}.",
     ]
+
+
+def _describe_confidence(confidence: dict[str, Any] | None, metric: str) -> list[str]:
+    """What was found about the least confidence; nothing for None."""
+    if confidence is None:
+        return []
+    if lacking := confidence.get("cases_without_probabilities"):
+        return [f"min_confidence was not tuned: {len(lacking)} cases have no probabilities ({list_some(lacking, 3)})."]
+    if confidence["best"] == confidence["trainers"]:
+        return [f"min_confidence {confidence['best']:g}, the trainer's, is best and stays."]
+    low, high = confidence["interval_95"]
+    found = f"{metric} {confidence['difference']:+.4f} (95 % interval {low:+.4f} to {high:+.4f} over cases)"
+    what = "the choice" if confidence["chosen"] == confidence["best"] else "as good as the trainer's within the noise"
+    return [f"min_confidence {confidence['best']:g}: {found}: {what}."]
 
 
 def _values(settings: dict[str, Any], names: list[str]) -> str:

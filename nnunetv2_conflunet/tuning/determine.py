@@ -1,25 +1,26 @@
 """Finding the settings of the instantiation that suit a model's cross-validation best."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from nnunetv2.configuration import default_num_processes
 
 from nnunetv2_conflunet import __version__
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.inference.model_settings import plans_lock
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
-from nnunetv2_conflunet.postprocessing.size_filter import LIMITS, REMEDY
-from nnunetv2_conflunet.tuning.cases import ValidationCase, of_cases, pieces_of_validation_case, score_case
+from nnunetv2_conflunet.postprocessing.size_filter import LIMITS
+from nnunetv2_conflunet.tuning.cases import ValidationCase, of_cases, pieces_of_validation_case, score_cases
 from nnunetv2_conflunet.tuning.choice import N_RESAMPLES, Choice, choose, means
 from nnunetv2_conflunet.tuning.merging import TriedPieces, choose_merging, pieces_to_try
 from nnunetv2_conflunet.tuning.model_folder import ModelFolder
-from nnunetv2_conflunet.tuning.scoring import METRICS
-from nnunetv2_conflunet.tuning.search import SEARCHED, Grid, order_of_preference
+from nnunetv2_conflunet.tuning.scoring import METRICS, GridScores
+from nnunetv2_conflunet.tuning.search import Grid, order_of_preference
+from nnunetv2_conflunet.utilities.array_checks import check_share
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import json_text, write_texts
 from nnunetv2_conflunet.utilities.writable import require_writable
@@ -41,10 +42,11 @@ class TuningSettings:
             determined for these folds, where it did.
         with_merging: then also learn when touching pieces are one lesion (:mod:`.merging`), and store it where it is
             better than no merging on cases that it was not learned on.
+        min_confidence: values of that setting to try last, beside 0 and the trainer's; none keeps the trainer's.
         seed: of the bootstrap.
 
     Raises:
-        InputError: an unknown metric.
+        InputError: an unknown metric, or a confidence that is not from 0 to 1.
 
     >>> TuningSettings(metric="F1", grid=Grid(window_mm=(3, 5))).metric
     'F1'
@@ -55,39 +57,14 @@ class TuningSettings:
     scoring: EvaluationSettings = field(default_factory=EvaluationSettings)
     with_stock_postprocessing: bool = True
     with_merging: bool = True
+    min_confidence: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5)
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise InputError(f"There is no metric '{self.metric}' to tune for; use one of {', '.join(METRICS)}.")
-
-
-@dataclass(frozen=True, eq=False)
-class GridScores:
-    """The metrics of every case at every point of a grid.
-
-    Attributes:
-        points: of the grid.
-        scores: (cases, points, metrics) float64, NaN where undefined.
-    """
-
-    points: list[InstantiationSettings]
-    scores: np.ndarray
-
-    def of_point(self, position: int) -> dict[str, Any]:
-        """The settings of a point and the means of its metrics."""
-        metrics = map(float, means(self.scores[:, position]))
-        return {"settings": self.points[position].to_dict(), **dict(zip(METRICS, metrics, strict=True))}
-
-    def table(self) -> pd.DataFrame:
-        """One row a point: its settings and, of each metric, mean, standard deviation and number of cases."""
-        table = pd.DataFrame({name: [getattr(point, name) for point in self.points] for name in SEARCHED})
-        for name, of_metric in zip(METRICS, np.moveaxis(self.scores, 2, 0), strict=True):
-            values = pd.DataFrame(of_metric)
-            # As the evaluation has them: undefined values are left out, and a sample's standard deviation.
-            table[f"{name}_mean"], table[f"{name}_std"] = values.mean(), values.std()
-            table[f"{name}_n"] = values.count()
-        return table
+        for value in self.min_confidence:
+            check_share(value, "min_confidence")
 
 
 def determine_postprocessing(
@@ -128,7 +105,9 @@ def determine_postprocessing(
     given = {name: value for name, value in fields.items() if value is not None}
     settings = replace(settings or TuningSettings(), **given)
     folder = ModelFolder(model)
-    default = folder.settings().untuned
+    untuned = folder.settings().untuned
+    # The least confidence is searched last; until then it keeps all.
+    default = replace(untuned, min_confidence=0.0)
     if default.method != "center_offset":
         raise InputError(f"{folder.plans_file} makes instances by '{default.method}'; only center_offset is tuned.")
     grid = (settings.grid or default_grid(folder)).around(default)
@@ -148,18 +127,20 @@ def determine_postprocessing(
         )
 
     dim = len(folder.spacing_mm())
-    found = GridScores(points, _score_cases(cases, points, settings.scoring, num_processes, dim))
-    scores, position = found.scores[:, :, METRICS.index(settings.metric)], points.index(default)
-    choice = choose(scores, position, order_of_preference(points, default), settings.seed)
+    found = score_cases(cases, points, settings.scoring, num_processes, dim)
+    position = points.index(default)
+    choice = choose(found.of_metric(settings.metric), position, order_of_preference(points, default), settings.seed)
     chosen, merging = points[choice.chosen], None
     if settings.with_merging:
         chosen, merging = _learn_merging(cases, chosen, settings, num_processes)
+    chosen, confidence = _choose_confidence(cases, chosen, untuned.min_confidence, settings, num_processes, dim)
     record = {
         "metric": settings.metric,
         "dim": dim,
         "n_cases": len(cases),
         **_record_of_choice(choice, found, position, chosen),
         "merging": merging,
+        "confidence": confidence,
         "ends_reached": grid.ends_reached(points[choice.best], default),
         "grid": asdict(grid),
         **_record_of_input(cases, folds, settings),
@@ -184,23 +165,6 @@ def default_grid(model: ModelFolder) -> Grid:
     return Grid.of_planes(float(np.prod(spacing_mm))) if len(spacing_mm) == 2 else Grid()
 
 
-def _score_cases(
-    cases: list[ValidationCase],
-    points: list[InstantiationSettings],
-    scoring: EvaluationSettings,
-    num_processes: int,
-    dim: int,
-) -> np.ndarray:
-    """(cases, points, metrics) float64."""
-    results = of_cases(score_case, [(case, points, scoring) for case in cases], num_processes, "Scoring")
-    if not any(n_lesions for _, n_lesions in results):
-        raise InputError(
-            f"No reference in {cases[0].reference.parent} has a lesion of at least {scoring.limits.describe(dim)}; "
-            f"nothing can be tuned on them. Lower the limits of the scoring. {REMEDY}."
-        )
-    return np.stack([of_case for of_case, _ in results])
-
-
 def _learn_merging(
     cases: list[ValidationCase], chosen: InstantiationSettings, settings: TuningSettings, num_processes: int
 ) -> tuple[InstantiationSettings, dict[str, Any]]:
@@ -209,6 +173,38 @@ def _learn_merging(
     arguments: list[tuple] = [(case, tried, scoring) for case in cases]
     made = of_cases(pieces_of_validation_case, arguments, num_processes, "Making pieces")
     return choose_merging(TriedPieces.of_cases(tried, made), chosen, scoring, settings.metric, settings.seed)
+
+
+def _choose_confidence(
+    cases: list[ValidationCase],
+    chosen: InstantiationSettings,
+    trainers: float,
+    settings: TuningSettings,
+    num_processes: int,
+    dim: int,
+) -> tuple[InstantiationSettings, dict[str, Any] | None]:
+    """The chosen settings with the least confidence of an instance, by the same rule as the grid; and the record."""
+    kept = replace(chosen, min_confidence=trainers)
+    values = [trainers, *sorted({0.0, *map(float, settings.min_confidence)} - {trainers})]
+    if not settings.min_confidence:
+        return kept, None
+    lacking = [case.case for case in cases if not case.prediction.probability_file(case.case).is_file()]
+    if lacking:
+        return kept, {"cases_without_probabilities": lacking}
+    points = [replace(chosen, min_confidence=value) for value in values]
+    found = score_cases(cases, points, settings.scoring, num_processes, dim)
+    choice = choose(found.of_metric(settings.metric), 0, list(range(len(points))), settings.seed)
+    means_of = [dict(zip(METRICS, map(float, of_point), strict=True)) for of_point in means(found.scores)]
+    record = {
+        "tried": {f"{value:g}": of_point for value, of_point in zip(values, means_of, strict=True)},
+        "trainers": trainers,
+        "best": values[choice.best],
+        "chosen": values[choice.chosen],
+        "difference": choice.difference,
+        "interval_95": [choice.low, choice.high],
+        "held_out": choice.held_out,
+    }
+    return points[choice.chosen], record
 
 
 def _record_of_choice(choice: Choice, found: GridScores, default: int, chosen: InstantiationSettings) -> dict[str, Any]:

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.evaluation.metrics.formulas import detection_metrics
@@ -15,9 +17,11 @@ from nnunetv2_conflunet.postprocessing import InstantiationSettings, filter_smal
 from nnunetv2_conflunet.postprocessing.assignment import Assigner
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
 from nnunetv2_conflunet.postprocessing.merging import MergeRule, merge_regions
-from nnunetv2_conflunet.postprocessing.pieces import Regions, connected_regions
+from nnunetv2_conflunet.postprocessing.pieces import Assignment, Regions, connected_regions, instance_confidence
 from nnunetv2_conflunet.postprocessing.size_filter import refuse_limits
 from nnunetv2_conflunet.postprocessing.voxels import Voxels, sizes_and_boxes
+from nnunetv2_conflunet.tuning.choice import means
+from nnunetv2_conflunet.tuning.search import SEARCHED
 from nnunetv2_conflunet.utilities.array_checks import check_connectivity, check_spacing, flat_axes
 
 METRICS = ("PQ", "F1")
@@ -32,12 +36,14 @@ class CaseArrays:
         reference: the same shape, instance ids.
         spacing_mm: voxel size in mm along each axis.
         heads: `heatmap`, `offsets_mm` and `heads_box` of :func:`instantiate`.
+        probability: the same shape, of the foreground; settings with a `min_confidence` need it.
     """
 
     foreground: np.ndarray
     reference: np.ndarray
     spacing_mm: tuple[float, ...]
     heads: dict[str, np.ndarray]
+    probability: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,23 +55,59 @@ class ScoredInstances:
         n_voxels: (P,) of each instance.
         extent_voxels: (P, dim) of its bounding box.
         unknown_voxels: (P,) its voxels that are of unknown instances in the reference.
+        confidence: (P,) of each instance; None without probabilities.
     """
 
     table: OverlapTable
     n_voxels: np.ndarray
     extent_voxels: np.ndarray
     unknown_voxels: np.ndarray
+    confidence: np.ndarray | None = None
 
     def score(
         self, settings: InstantiationSettings, scoring: EvaluationSettings, spacing_mm: np.ndarray
     ) -> list[float]:
-        """The metrics after the size filters of both settings, in the order of :data:`METRICS`."""
+        """The metrics of what the size filters of both settings and `min_confidence` leave, ordered as METRICS."""
         counts = ~lies_on_unknown(self.table, self.unknown_voxels)
+        if settings.min_confidence and self.confidence is not None:
+            counts &= ~(self.confidence < settings.min_confidence)
         for limits in (settings.limits, scoring.limits):
             counts &= limits.reached(self.n_voxels, self.extent_voxels, spacing_mm)
         table = with_predictions(self.table, counts)
         metrics = detection_metrics(table, match(table, scoring.matching, scoring.iou_threshold))
         return [metrics[name] for name in METRICS]
+
+
+@dataclass(frozen=True, eq=False)
+class GridScores:
+    """The metrics of every case at every point of a grid.
+
+    Attributes:
+        points: of the grid.
+        scores: (cases, points, metrics) float64, NaN where undefined.
+    """
+
+    points: list[InstantiationSettings]
+    scores: np.ndarray
+
+    def of_metric(self, name: str) -> np.ndarray:
+        """(cases, points) of one metric."""
+        return self.scores[:, :, METRICS.index(name)]
+
+    def of_point(self, position: int) -> dict[str, Any]:
+        """The settings of a point and the means of its metrics."""
+        metrics = map(float, means(self.scores[:, position]))
+        return {"settings": self.points[position].to_dict(), **dict(zip(METRICS, metrics, strict=True))}
+
+    def table(self) -> pd.DataFrame:
+        """One row a point: its settings and, of each metric, mean, standard deviation and number of cases."""
+        table = pd.DataFrame({name: [getattr(point, name) for point in self.points] for name in SEARCHED})
+        for name, of_metric in zip(METRICS, np.moveaxis(self.scores, 2, 0), strict=True):
+            values = pd.DataFrame(of_metric)
+            # As the evaluation has them: undefined values are left out, and a sample's standard deviation.
+            table[f"{name}_mean"], table[f"{name}_std"] = values.mean(), values.std()
+            table[f"{name}_n"] = values.count()
+        return table
 
 
 def score_grid(
@@ -112,7 +154,7 @@ class InstancesAtPoints:
     """
 
     def __init__(self, case: CaseArrays, points: Sequence[InstantiationSettings], scoring: EvaluationSettings):
-        foreground, shape = case.foreground, case.foreground.shape
+        foreground, shape, probability = case.foreground, case.foreground.shape, case.probability
         refuse_limits(case.reference.shape, case.spacing_mm, scoring.limits)
         reference = without_unknown(case.reference, scoring.unknown)
         is_unknown = reference != case.reference
@@ -120,11 +162,14 @@ class InstancesAtPoints:
         spacing_mm = check_spacing(case.spacing_mm, foreground.ndim)
         if flat_axes(foreground.ndim, shape):
             foreground, reference, is_unknown, spacing_mm = foreground[0], reference[0], is_unknown[0], spacing_mm[1:]
+            probability = None if probability is None else probability[0]
         self.heads = HeadMaps.of(image_shape=shape, image_spacing_mm=spacing_mm, **case.heads)
         self.both = Foreground.of(foreground, reference)
         self.inside = self.both.prediction > 0
         self.voxels = Voxels(self.both.coordinates[self.inside])
-        self._is_unknown = is_unknown[tuple(self.voxels.coordinates.T)]
+        index = tuple(self.voxels.coordinates.T)
+        self._is_unknown = is_unknown[index]
+        self._probability = None if probability is None else probability[index]
         self.connectivity = check_connectivity(points[0].connectivity, self.voxels.dim)
         self._component = self.voxels.components(self.connectivity)
         self._assigner = Assigner(self.voxels, self.heads, points)
@@ -132,19 +177,21 @@ class InstancesAtPoints:
 
     def pieces(self, point: InstantiationSettings) -> Regions:
         """The instances at a point before any are merged."""
-        return connected_regions(self.voxels, self._assigner.assign(point), self.connectivity, self._component)
+        return self._connected(self._assigner.assign(point))
 
     def scored(self, point: InstantiationSettings) -> ScoredInstances:
         """The instances at a point."""
         centers = self._assigner.centers(point)[: point.top_k]
         key = point.pieces, centers.indices.tobytes(), point.merge
         if key not in self._made:
-            regions = self.pieces(point)
+            assignment = self._assigner.assign(point)
+            regions = self._connected(assignment)
             if point.merge is not None:
                 regions = merge_regions(self.voxels, regions, self.heads, point.merge, self.connectivity)
             _, n_voxels, first, last = sizes_and_boxes(self.voxels.coordinates, regions.instance)
             overlaps, unknown_voxels = self.overlaps_of(regions.instance), self.unknown_voxels_of(regions.instance)
-            self._made[key] = ScoredInstances(overlaps, n_voxels, last - first + 1, unknown_voxels)
+            confidence = self._confidence(regions, assignment.scores)
+            self._made[key] = ScoredInstances(overlaps, n_voxels, last - first + 1, unknown_voxels, confidence)
         return self._made[key]
 
     def overlaps_of(self, instance: np.ndarray) -> OverlapTable:
@@ -156,3 +203,11 @@ class InstancesAtPoints:
     def unknown_voxels_of(self, instance: np.ndarray) -> np.ndarray:
         """(K,) how many voxels of such instances are of unknown ones in the reference."""
         return np.bincount(instance, self._is_unknown, 1)[1:].astype(np.int64)
+
+    def _connected(self, assignment: Assignment) -> Regions:
+        return connected_regions(self.voxels, assignment, self.connectivity, self._component)
+
+    def _confidence(self, regions: Regions, scores: np.ndarray) -> np.ndarray | None:
+        if self._probability is None:
+            return None
+        return instance_confidence(regions.instance, self._probability, regions.center_scores(scores))

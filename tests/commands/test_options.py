@@ -81,6 +81,7 @@ OPTIONS = {
         ("min_volume_mm3", "--min_volume_mm3", argparse.SUPPRESS, float, None, "+"),
         ("min_extent_mm", "--min_extent_mm", argparse.SUPPRESS, float, None, "+"),
         ("min_area_mm2", "--min_area_mm2", argparse.SUPPRESS, float, None, "+"),
+        ("min_confidence", "--min_confidence", argparse.SUPPRESS, float, None, "*"),
         ("iou_threshold", "--iou_threshold", 0.1, float),
         ("score_min_volume_mm3", "--score_min_volume_mm3", 14.0, float),
         ("score_min_extent_mm", "--score_min_extent_mm", 3.0, float),

@@ -21,7 +21,9 @@ def bump(center, height, sigma_mm=1.0):
     return height * np.exp(-((grid - np.array(center)) ** 2).sum(axis=-1) / (2 * sigma_mm**2))
 
 
-def scene(*, heights=(0.6, 0.65, 0.7, 0.75), spurious=0.0, aside_mm=3, false_lesion=False, empty=False):
+def scene(
+    *, heights=(0.6, 0.65, 0.7, 0.75), spurious=0.0, aside_mm=3, false_lesion=False, empty=False, probability=None
+):
     """Reference and prediction of two pairs of touching balls of radius 4 mm, or of nothing.
 
     The offsets are zero, as before any training: a voxel goes to the peak nearest to itself. So peaks at the centers of
@@ -33,6 +35,7 @@ def scene(*, heights=(0.6, 0.65, 0.7, 0.75), spurious=0.0, aside_mm=3, false_les
         aside_mm: where the second peak lies, along an axis across the pair.
         false_lesion: add 20 mm3 to the segmentation, away from the balls.
         empty: a reference without lesions, of which nothing but a false lesion is predicted.
+        probability: of the foreground, one value for all; None writes no probabilities.
     """
     reference = balls(SHAPE, CENTERS, 4.0) * (not empty)
     segmentation = (reference > 0).astype(np.uint8)
@@ -46,7 +49,7 @@ def scene(*, heights=(0.6, 0.65, 0.7, 0.75), spurious=0.0, aside_mm=3, false_les
         # 3 x 3 x 2 voxels and two more, so that it is 3 mm long along each axis.
         segmentation[:3, :3, :2] = 1
         segmentation[0, 0, 2:4] = 1
-    return SimpleNamespace(reference=reference, segmentation=segmentation, heatmap=heatmap)
+    return SimpleNamespace(reference=reference, segmentation=segmentation, heatmap=heatmap, probability=probability)
 
 
 def write_case(base, fold, case, made):
@@ -61,6 +64,9 @@ def write_case(base, fold, case, made):
         offsets_mm=np.zeros((3, *SHAPE), np.float16),
         crop=np.array([(0, n) for n in SHAPE]),
     )
+    if made.probability is not None:
+        probability = np.where(made.segmentation, made.probability, 0.0)
+        np.savez_compressed(validation / f"{case}.npz", probabilities=np.stack([1 - probability, probability]))
 
 
 def write_model(base, cases, settings=None):

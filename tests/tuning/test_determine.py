@@ -376,7 +376,7 @@ def test_a_model_folder_that_cannot_be_written_is_named_before_the_work(tmp_path
         model = toys.write_model(tmp_path, [toys.scene(), toys.scene()])
         subprocess.run(["mount", "-o", "remount,ro", results], check=True)
         determine(model, references, dry_run=True)
-        monkeypatch.setattr(determine_module, "_score_cases", None)
+        monkeypatch.setattr(determine_module, "score_cases", None)
         with pytest.raises(InputError, match=r"Nothing can be written to .*Read-only file system"):
             determine(model, references)
 
@@ -510,15 +510,65 @@ def test_the_size_filters_of_the_grid_and_of_the_scoring_have_options_of_their_o
     model = toys.write_model(tmp_path, [toys.scene(), toys.scene()])
     arguments = ["-i", model, "-ref", tmp_path / "raw" / toys.dataset / "instancesTr", "-f", 0, 1, "-np", 1]
     points = "--heatmap_threshold 0.1 --window_mm 3 --min_prominence 0 --min_consistency 0 --min_volume_mm3 20"
-    scoring = "--score_min_volume_mm3 5 --score_min_extent_mm 1 --iou_threshold 0.2 --no_merging"
+    scoring = "--score_min_volume_mm3 5 --score_min_extent_mm 1 --iou_threshold 0.2 --no_merging --min_confidence"
     monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments), *points.split(), *scoring.split()])
     with pytest.raises(SystemExit) as stopped:
         main()
     assert stopped.value.code == 0
     record = read_json(model / "instance_postprocessing.json")
     assert (record["grid"]["min_volume_mm3"], record["grid"]["min_extent_mm"]) == ([14, 20], [3, 4])
+    assert record["confidence"] is None
     limits = {"min_volume_mm3": 5, "min_extent_mm": 1, "min_area_mm2": 0}
     assert record["scoring"] == {"matching": "paper", "iou_threshold": 0.2, **limits}
+
+
+# The false lesion has no center, hence a confidence of 0; those of the balls are 0.9 times 0.6, 0.65, 0.7 and 0.75.
+@pytest.mark.parametrize(
+    "own, tried, expected, said",
+    [
+        (0.0, (0.1, 0.56), 0.1, "min_confidence 0.1: PQ +0.1111 (95 % interval +0.1111 to +0.1111"),
+        (0.56, (0.1,), 0.1, "min_confidence 0.1: PQ +0.1429"),
+        (0.1, (0.56,), 0.1, "min_confidence 0.1, the trainer's, is best and stays."),
+        (0.3, (), 0.3, None),
+    ],
+)
+def test_the_least_confidence_between_false_and_true_lesions(tmp_path, toys, references, own, tried, expected, said):
+    own = replace(DEFAULT, min_confidence=own)
+    model = toys.write_model(tmp_path, [toys.scene(false_lesion=True, probability=0.9) for _ in range(4)], own)
+    grid = replace(GRID, heatmap_threshold=(0.1,), min_volume_mm3=(14,))
+    record = determine(model, references, grid=grid, min_confidence=tried)
+    assert chosen(record) == replace(own, min_confidence=expected)
+    assert stored(model)["instantiation"]["min_confidence"] == expected
+    # Searched without any, as with every least confidence that removes nothing.
+    assert record["default"]["F1"] == pytest.approx(2 * 4 / (5 + 4))
+    text = "\n".join(describe(record))
+    assert said in text if said else record["confidence"] is None and "min_confidence" not in text
+
+
+def test_a_least_confidence_within_the_noise_is_not_taken(tmp_path, toys, references):
+    faint = toys.scene(heights=(0.2, 0.25, 0.3, 0.35), probability=0.9)
+    cases = [toys.scene(false_lesion=True, probability=0.9)] * 3 + [faint]
+    model = toys.write_model(tmp_path, cases)
+    grid = replace(GRID, heatmap_threshold=(0.1,), min_volume_mm3=(14,))
+    record = determine(model, references, grid=grid, min_confidence=(0.2,))
+    # 8/9 becomes 1 three times; once a ball of confidence 0.18 is lost, which costs a seventh.
+    assert record["confidence"]["difference"] == pytest.approx((3 * (1 - 8 / 9) - (1 - 6 / 7)) / 4)
+    assert record["confidence"]["interval_95"][0] <= 0 and chosen(record).min_confidence == 0
+    assert "as good as the trainer's within the noise" in "\n".join(describe(record))
+
+
+def test_without_probabilities_the_least_confidence_stays(tmp_path, toys, references):
+    cases = [toys.scene(false_lesion=True, probability=0.9), toys.scene(false_lesion=True)]
+    model = toys.write_model(tmp_path, cases, replace(DEFAULT, min_confidence=0.3))
+    record = determine(model, references)
+    assert record["confidence"] == {"cases_without_probabilities": ["case1"]}
+    assert chosen(record).min_confidence == 0.3
+    assert "min_confidence was not tuned: 1 cases have no probabilities (case1)." in describe(record)
+
+
+def test_a_least_confidence_out_of_range_is_refused_at_once():
+    with pytest.raises(InputError, match=r"min_confidence is 1\.5"):
+        TuningSettings(min_confidence=(0.1, 1.5))
 
 
 @pytest.mark.parametrize("beside", ["references", "model"])

@@ -1,11 +1,14 @@
 """The grid of one case against making and evaluating every point by the public functions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from noisy_cases import noisy_case, one_by_one
 
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate
+from nnunetv2_conflunet.postprocessing.merging import DEFAULT_RULE
 from nnunetv2_conflunet.tuning import Grid
 from nnunetv2_conflunet.tuning.scoring import CaseArrays, score_grid
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -39,6 +42,24 @@ def test_every_point_scores_as_if_made_alone(shape, spacing_mm, options, scoring
     np.testing.assert_array_equal(scores, expected)
     assert len(np.unique(scores[:, 0])) > 1
     assert 0 < n_lesions <= 10
+
+
+@pytest.mark.parametrize("merge", [None, DEFAULT_RULE])
+@pytest.mark.parametrize("pieces", ["offsets", "climbing"])
+@pytest.mark.parametrize("shape, spacing_mm", [((16, 28, 26), (2.0, 1.0, 1.2)), ((1, 40, 44), (999.0, 1.0, 1.0))])
+def test_every_least_confidence_scores_as_if_made_alone(shape, spacing_mm, pieces, merge):
+    flat = shape[0] == 1
+    foreground, reference, heatmap, offsets_mm = noisy_case(shape[flat:], np.array(spacing_mm[flat:]), seed=3)
+    heads = {"heatmap": heatmap.reshape(shape), "offsets_mm": offsets_mm.reshape(-1, *shape), "heads_box": None}
+    foreground, reference = foreground.reshape(shape), reference.reshape(shape)
+    probability = np.random.default_rng(0).uniform(0.5, 1, shape).astype(np.float32)
+    default = InstantiationSettings(pieces=pieces, merge=merge)
+    points = [replace(default, min_confidence=value) for value in (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.9)]
+    case = CaseArrays(foreground, reference, spacing_mm, heads, probability)
+    scores, _ = score_grid(case, points, EvaluationSettings())
+    expected = one_by_one(foreground, reference, spacing_mm, heads, points, EvaluationSettings(), probability)
+    np.testing.assert_array_equal(scores, expected)
+    assert len(np.unique(scores[:, 1])) > 2
 
 
 @pytest.mark.parametrize("prominences", [(0,), (0, 0.1)])
