@@ -80,7 +80,10 @@ def prepare(args: argparse.Namespace) -> None:
         print(
             f"{prepared.folder}: {len(prepared.prepare(args.np, checked=check))} maps made, the others were up to date."
         )
-        if lost := prepared.lost():
+        if unknown := prepared.counted("n_unknown"):
+            n_voxels = sum(unknown.values())
+            print(f"{n_voxels} voxels in {len(unknown)} cases are of unknown instances and train the mask only.")
+        if lost := prepared.counted("n_lost"):
             print(
                 f"Warning: {sum(lost.values())} instances in {len(lost)} cases have no voxel on this grid and are not "
                 f"learned: {list_some([f'{case} ({n})' for case, n in lost.items()])}"

@@ -18,7 +18,7 @@ from nnunetv2_conflunet.preprocessing.instance_centers import centers_file
 from nnunetv2_conflunet.preprocessing.instance_map import UNKNOWN
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.utilities.errors import InputError, join_faults
-from nnunetv2_conflunet.utilities.files import atomic_path, read_json
+from nnunetv2_conflunet.utilities.files import atomic_path
 from nnunetv2_conflunet.utilities.parallel import try_cases
 from nnunetv2_conflunet.utilities.whole_files import is_whole
 
@@ -211,11 +211,9 @@ def write_crops(crops: list[LesionCrop], sizes: np.ndarray, path: Path, made_fro
 
 def _origin(prepared: PreprocessedInstances, case: str) -> str:
     """What the file of a case is made from. The size of an image changes with its normalization."""
-    record = prepared.folder / f"{case}.json"
     images = (prepared.source_folder / f"{case}{ending}" for ending in (".b2nd", ".npz"))
     image_bytes = next(image.stat().st_size for image in images if image.is_file())
-    # Maps copied from elsewhere may lack records.
-    made_from = read_json(record).get("made_from") if record.is_file() else None
+    made_from = prepared.record(case).get("made_from")
     return json.dumps({"format": FORMAT, "image_bytes": image_bytes, "map": made_from}, sort_keys=True)
 
 

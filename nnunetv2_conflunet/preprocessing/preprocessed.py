@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
@@ -128,12 +129,15 @@ class PreprocessedInstances:
         image, labels, instances, _ = stock.load_case(case)
         return image, labels[:][0], instances[:]
 
-    def lost(self) -> dict[str, int]:
-        """The number of instances per case that have no voxel on the preprocessed grid, for cases with any."""
-        # Maps copied from elsewhere may lack records.
-        records = {case: self._record_file(case) for case in self.cases()}
-        n_lost = {case: read_json(record).get("n_lost", 0) for case, record in records.items() if record.is_file()}
-        return {case: n for case, n in n_lost.items() if n}
+    def record(self, case: str) -> dict[str, Any]:
+        """See :meth:`.PreparedCase.record`; empty for a map without a record, such as one copied from elsewhere."""
+        file = self._record_file(case)
+        return read_json(file) if file.is_file() else {}
+
+    def counted(self, what: str) -> dict[str, int]:
+        """A count of the records, ``"n_lost"`` or ``"n_unknown"``, for the cases where it is not 0."""
+        counts = {case: self.record(case).get(what, 0) for case in self.cases()}
+        return {case: n for case, n in counts.items() if n}
 
     @cached_property
     def _unknown(self) -> int | None:
@@ -146,7 +150,7 @@ class PreprocessedInstances:
             return
         counts = {case.case: (case.n_instances, case.n_unknown) for case in made}
         for case in set(self.cases()) - set(counts):
-            record = read_json(self._record_file(case))
+            record = self.record(case)
             counts[case] = record["n_instances"], record["n_unknown"]
         refuse_only_unknown(list(counts.values()))
 

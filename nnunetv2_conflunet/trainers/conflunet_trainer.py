@@ -162,7 +162,7 @@ class nnUNetTrainerConfLUNet(progress.LogsLossParts, BeginsWithLessMomentum):
             self.initialize()
         prepared = PreprocessedInstances(self.plans_manager, self.configuration_name, self.dataset_json)
         made = prepared.prepare(default_num_processes)
-        lost = sum(prepared.lost().values())
+        lost = sum(prepared.counted("n_lost").values())
         self.print_to_log_file(f"Instance maps: {prepared.folder} ({len(made)} made now, {lost} instances lost)")
         if found := describe_counts(case.slips for case in made):
             self.print_to_log_file(f"Annotation check of these maps (nnUNetv2_conflunet_prepare lists it): {found}")

@@ -350,7 +350,7 @@ def test_a_file_that_is_gone_from_the_preprocessed_case_is_named(dataset, name):
 
 def test_instances_that_were_lost_are_counted_again_when_their_maps_are_current(dataset, tmp_path):
     dataset.prepare(1)
-    assert dataset.lost() == {}
+    assert dataset.counted("n_lost") == {}
     path = tmp_path / "raw" / "Dataset001_Small" / "instancesTr" / "a.nii.gz"
     image = nibabel.load(path)
     content = np.asarray(image.dataobj).copy()
@@ -360,7 +360,7 @@ def test_instances_that_were_lost_are_counted_again_when_their_maps_are_current(
     nibabel.save(nibabel.Nifti1Image((content > 0).astype(np.uint8), image.affine), label)
     assert [made.n_lost for made in dataset.prepare(1)] == [1]
     assert dataset.prepare(1) == []
-    assert dataset.lost() == {"a": 1}
+    assert dataset.counted("n_lost") == {"a": 1}
 
 
 def test_a_case_that_is_gone_from_the_preprocessed_ones_counts_no_more(dataset):
@@ -368,7 +368,7 @@ def test_a_case_that_is_gone_from_the_preprocessed_ones_counts_no_more(dataset):
     (dataset.folder / "b.json").write_text('{"n_lost": 5}')
     for file in dataset.source_folder.glob("b*"):
         file.unlink()
-    assert dataset.lost() == {}
+    assert dataset.counted("n_lost") == {}
     assert dataset.prepare(1) == []
 
 
@@ -397,7 +397,22 @@ def test_unknown_instances_are_lesion_without_being_counted(dataset, tmp_path):
     np.testing.assert_array_equal(instances, np.choose(every_id, [0, 1, UNKNOWN, 2]))
     table = np.load(dataset.folder / "centers" / "a.npy")
     np.testing.assert_allclose(table, [[i, *np.argwhere(instances == i).mean(axis=0)] for i in (1, 2)])
-    assert again(dataset).lost() == {}
+    assert again(dataset).counted("n_lost") == {}
+    assert again(dataset).counted("n_unknown") == {"a": n_unknown}
+
+
+def test_the_command_says_what_is_unknown(dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("nnUNet_results", str(tmp_path / "results"))
+    declare(tmp_path, 14)
+    folder = dataset.source_folder.parent
+    (folder / "nnUNetPlans.json").write_text(json.dumps(dataset.plans.plans))
+    shutil.copy(tmp_path / "raw" / "Dataset001_Small" / "dataset.json", folder)
+    monkeypatch.setattr(sys, "argv", ["nnUNetv2_conflunet_prepare", "-d", "1", "-np", "1"])
+    with pytest.raises(SystemExit):
+        prepare.main()
+    n_voxels = np.count_nonzero(load(again(dataset), "a")[1] == UNKNOWN)
+    said = f"{n_voxels} voxels in 1 cases are of unknown instances and train the mask only."
+    assert n_voxels and said in capsys.readouterr().out
 
 
 def test_a_changed_declaration_makes_maps_stale_and_none_leaves_no_trace(dataset, tmp_path):
