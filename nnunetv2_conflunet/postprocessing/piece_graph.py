@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from nnunetv2_conflunet.postprocessing.baselines.depth import DepthBox
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
@@ -66,9 +68,10 @@ class PieceGraph:
         pair = np.minimum(piece[one], piece[other]) * n + np.maximum(piece[one], piece[other])
         touching, inverse, count = np.unique(pair, return_inverse=True, return_counts=True)
         jump_mm = np.bincount(inverse, np.linalg.norm(votes_mm[one] - votes_mm[other], axis=1), len(touching))
+        pairs = np.stack(np.divmod(touching, n), axis=1)
         depth_mm, neck_mm = np.full(n, SMALLEST), np.zeros(len(touching))
         if with_necks:
-            voxel_depth_mm = depths_mm(voxels, piece, voxels.components(connectivity), heads.image_spacing_mm)
+            voxel_depth_mm = depths_mm(voxels, components_of(pairs, n)[piece], piece, heads.image_spacing_mm)
             np.maximum.at(depth_mm, piece, voxel_depth_mm)
             np.maximum.at(neck_mm, inverse, np.minimum(voxel_depth_mm[one], voxel_depth_mm[other]))
         return cls(
@@ -79,9 +82,7 @@ class PieceGraph:
             height=height[highest].astype(np.float64),
             peak_offset_mm=np.linalg.norm(offsets_mm[highest], axis=1),
             depth_mm=depth_mm,
-            contacts=contacts_of(
-                n, np.stack(np.divmod(touching, n), axis=1), np.column_stack([count, jump_mm, neck_mm])
-            ),
+            contacts=contacts_of(n, pairs, np.column_stack([count, jump_mm, neck_mm])),
             lowest_between=partial(_lowest_between, heads, voxels.coordinates[highest]),
         )
 
@@ -137,7 +138,13 @@ def contacts_of(n: int, pairs: np.ndarray, values: np.ndarray) -> list[dict[int,
     return contacts
 
 
-def depths_mm(voxels: Voxels, piece: np.ndarray, component: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
+def components_of(pairs: np.ndarray, n: int) -> np.ndarray:
+    """(n,) number of the component of each of n pieces, which the (P, 2) pairs that touch make."""
+    graph = coo_array((np.ones(len(pairs), bool), tuple(pairs.T)), shape=(n, n))
+    return connected_components(graph, directed=False)[1]
+
+
+def depths_mm(voxels: Voxels, component: np.ndarray, piece: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
     """(N,) distance of each voxel from the nearest voxel of background; what lies beyond the image is background, too.
 
     In components of one piece, in which nothing touches, it is not measured, and 0.

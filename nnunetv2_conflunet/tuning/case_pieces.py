@@ -10,15 +10,13 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.evaluation.metrics.overlap import OverlapTable
 from nnunetv2_conflunet.evaluation.metrics.unknown import lies_on_unknown
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.merging import merge_pieces
-from nnunetv2_conflunet.postprocessing.piece_graph import PieceGraph, contacts_of
+from nnunetv2_conflunet.postprocessing.piece_graph import PieceGraph, components_of, contacts_of
 from nnunetv2_conflunet.postprocessing.voxels import sizes_and_boxes
 from nnunetv2_conflunet.tuning.scoring import CaseArrays, InstancesAtPoints, ScoredInstances
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -220,8 +218,7 @@ def _made_by(tried: Sequence[InstantiationSettings]) -> str:
 
 def _pairs_of_components(touching: np.ndarray, n: int) -> np.ndarray:
     """(S, 2) all pairs of n pieces that a chain of touching pieces joins, the lower number first, ascending."""
-    graph = coo_array((np.ones(len(touching), bool), tuple(touching.T)), shape=(n, n))
-    _, component = connected_components(graph, directed=False)
+    component = components_of(touching, n)
     order = np.argsort(component, kind="stable")
     n_pairs = sum(k * (k - 1) // 2 for k in np.bincount(component).tolist())
     if n_pairs > MOST_PAIRS:

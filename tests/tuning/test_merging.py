@@ -25,7 +25,7 @@ from nnunetv2_conflunet.tuning.merging import (
 from nnunetv2_conflunet.utilities.files import read_json
 
 # The default only, so that nothing but merging can help.
-SETTINGS = TuningSettings(grid=Grid((0.1,), (3.0,), (0.0,), (0.0,), (14.0,), (3.0,), (0.0,)))
+SETTINGS = TuningSettings(min_confidence=(), grid=Grid((0.1,), (3.0,), (0.0,), (0.0,), (14.0,), (3.0,), (0.0,)))
 
 
 def two_peaks_a_lesion(toys, n_cases):
