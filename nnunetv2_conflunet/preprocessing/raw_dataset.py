@@ -35,7 +35,6 @@ class RawDataset:
 
     Attributes:
         dataset_json: the content of that file.
-        unknown: the id of unknown instances that it declares, or None.
 
     Raises:
         InputError: there is no dataset.json in nnU-Net's format, or it declares an id that cannot be used.
@@ -48,10 +47,16 @@ class RawDataset:
             raise InputError(f"{dataset_json_file} does not exist; {self.folder} is not a raw nnU-Net dataset.")
         self.dataset_json = read_dataset_json(dataset_json_file)
         self.file_ending = self.dataset_json["file_ending"]
-        self.unknown = unknown_id(self.dataset_json)
+        # An id that cannot be used is refused at once.
+        unknown_id(self.dataset_json)
         self.images_folder = self.folder / "imagesTr"
         self.labels_folder = self.folder / "labelsTr"
         self.instances_folder = self.folder / TRAINING_INSTANCES
+
+    @property
+    def unknown(self) -> int | None:
+        """The id of unknown instances that `dataset_json` declares, which conversion may add; None if there is none."""
+        return unknown_id(self.dataset_json)
 
     @classmethod
     def find(cls, dataset_name: str) -> "RawDataset | None":
