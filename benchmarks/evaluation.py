@@ -115,9 +115,10 @@ def real_folder(data, n_cases, num_processes):
             for number, pair in enumerate(islice(cycle(once.pairs), n_cases))
         ]
         pairing = Pairing(pairs, [], once.reader, once.file_ending)
-        run_cases(_read_pair, [(pair, pairing.reader) for pair in pairs[:num_processes]], num_processes, "Workers")
+        calls = {pair.case: (pair, pairing.reader) for pair in pairs}
+        run_cases(_read_pair, dict(islice(calls.items(), num_processes)), num_processes, "Workers")
         start = time.perf_counter()
-        run_cases(_read_pair, [(pair, pairing.reader) for pair in pairs], num_processes, "Reading")
+        run_cases(_read_pair, calls, num_processes, "Reading")
         reading = time.perf_counter() - start
         start = time.perf_counter()
         results = evaluate_pairs(pairing, EvaluationSettings(), num_processes)

@@ -152,7 +152,9 @@ def _convert_all(
     read = partial(read, reader=reader)
     sources = {case: (read, source) for case, (source, _) in files.items()}
     read_every(_read_only, sources, num_processes, "Reading sources")
-    calls = [(read, source, convert, target, reader, dataset.file_ending) for source, target in files.values()]
+    calls = {
+        case: (read, source, convert, target, reader, dataset.file_ending) for case, (source, target) in files.items()
+    }
     run_cases(_write, calls, num_processes, description)
     return len(files)
 

@@ -10,10 +10,8 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from joblib import Parallel, delayed
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from scipy import ndimage
-from tqdm import tqdm
 
 from nnunetv2_conflunet import __version__
 from nnunetv2_conflunet.imageio.instance_maps import sitk_image, write_instances
@@ -24,6 +22,7 @@ from nnunetv2_conflunet.simulation.templates import load_templates
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import atomic_path, write_json
 from nnunetv2_conflunet.utilities.options import option
+from nnunetv2_conflunet.utilities.parallel import run_cases
 
 SPLITS = "Tr", "Ts"
 AXES = "Z", "Y", "X"
@@ -195,9 +194,8 @@ def write_cohort(
     _prepare_folder(folder, overwrite)
     settings = replace(settings, statistics=replace(settings.statistics, mean_lesions=mean_lesions(settings, grid)))
     cases = list(cases_of(settings))
-    write_case = delayed(partial(_write_case, folder, grid, settings, source))
-    missed = Parallel(n_jobs=min(processes, len(cases)), return_as="generator")(write_case(case) for case in cases)
-    total = sum(tqdm(missed, total=len(cases), desc="Simulating", unit="case"))
+    write_case = partial(_write_case, folder, grid, settings, source)
+    total = sum(run_cases(write_case, {case.name: (case,) for case in cases}, processes, "Simulating"))
     source.write_further(folder, grid)
     content = {
         "channel_names": {"0": "FLAIR"},

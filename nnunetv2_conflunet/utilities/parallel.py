@@ -1,6 +1,7 @@
 """One function over many cases, in parallel, with a progress bar."""
 
-from collections.abc import Callable, Iterable, Mapping
+import pickle
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from joblib import Parallel, delayed
@@ -9,20 +10,26 @@ from tqdm import tqdm
 from nnunetv2_conflunet.utilities.errors import InputError
 
 
-def run_cases(function: Callable, arguments: Iterable[tuple], num_processes: int, description: str) -> list[Any]:
-    """Call ``function(*a)`` for each tuple of arguments through joblib and return the results in order.
+def run_cases(function: Callable, cases: Mapping[str, tuple], num_processes: int, description: str) -> list[Any]:
+    """Call ``function(*arguments)`` for each case through joblib and return the results in order.
 
-    Inside ``joblib.parallel_config`` another backend can take over. An error in one case ends the run;
-    :func:`try_cases` continues.
+    Inside ``joblib.parallel_config`` another backend can take over (see :mod:`.cluster`). An error in one case ends the
+    run; :func:`try_cases` continues.
 
-    >>> run_cases(pow, [(2, 3), (3, 2)], 1, "Powers")
+    Args:
+        function: what to call.
+        cases: its arguments by the name of the case.
+        num_processes: worker processes.
+        description: shown with the progress bar.
+
+    >>> run_cases(pow, {"a": (2, 3), "b": (3, 2)}, 1, "Powers")
     [8, 9]
     """
-    arguments = list(arguments)
-    jobs = max(1, min(num_processes, len(arguments)))
-    with Parallel(n_jobs=jobs, return_as="generator") as parallel:
-        results = parallel(delayed(function)(*given) for given in arguments)
-        return list(tqdm(results, total=len(arguments), desc=description, disable=not arguments))
+    jobs = max(1, min(num_processes, len(cases)))
+    # No case waits in a worker, where another one may take it down.
+    with Parallel(n_jobs=jobs, pre_dispatch="n_jobs", return_as="generator") as parallel:
+        results = parallel(delayed(_call)(Task(case, function, arguments)) for case, arguments in cases.items())
+        return list(tqdm(results, total=len(cases), desc=description, disable=not cases))
 
 
 def try_cases(
@@ -49,10 +56,34 @@ def try_cases(
     >>> try_cases(divmod, {"a": (7, 2), "b": (7, 0)}, 1, "Dividing", survived=ArithmeticError)[0]
     {'a': (3, 1)}
     """
-    calls = [(function, survived, *arguments) for arguments in cases.values()]
+    calls = {case: (function, survived, *arguments) for case, arguments in cases.items()}
     outcomes = dict(zip(cases, run_cases(_outcome, calls, num_processes, description), strict=True))
     results = {case: outcome for case, outcome in outcomes.items() if not isinstance(outcome, _Fault)}
     return results, {case: outcome.text for case, outcome in outcomes.items() if isinstance(outcome, _Fault)}
+
+
+class Task(NamedTuple):
+    """The call of one case, as joblib gets it.
+
+    One tuple, since joblib's Dask backend would keep an argument like a class on one worker only, and lose it with that
+    worker.
+    """
+
+    case: str
+    function: Callable
+    arguments: tuple
+
+
+def _call(task: Task) -> Any:
+    try:
+        return task.function(*task.arguments)
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            # Dask would wait forever for an error that cannot be sent.
+            raise RuntimeError(f"{type(error).__name__}: {error}") from None
+        raise
 
 
 class _Fault(NamedTuple):

@@ -181,17 +181,31 @@ def _power(base, exponent):
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2, 99])
 def test_results_come_in_order(processes):
-    assert run_cases(_power, [(i, 2) for i in range(5)], processes, "test") == [0, 1, 4, 9, 16]
+    assert run_cases(_power, {str(i): (i, 2) for i in range(5)}, processes, "test") == [0, 1, 4, 9, 16]
 
 
 def test_no_cases():
-    assert run_cases(_power, [], 4, "test") == []
+    assert run_cases(_power, {}, 4, "test") == []
 
 
 @pytest.mark.slow
 def test_an_error_in_a_case_is_raised():
     with pytest.raises(TypeError):
-        run_cases(_power, [(1, 2), ("a", "b")], 2, "test")
+        run_cases(_power, {"a": (1, 2), "b": ("a", "b")}, 2, "test")
+
+
+class _Unsendable(Exception):
+    def __reduce__(self):
+        raise TypeError("cannot be pickled")
+
+
+def _fail(*_):
+    raise _Unsendable("no space")
+
+
+def test_an_error_that_cannot_be_sent_is_sent_as_text():
+    with pytest.raises(RuntimeError, match=r"^_Unsendable: no space$"):
+        run_cases(_fail, {"a": ()}, 1, "test")
 
 
 def _refuse_odd(number):
@@ -219,7 +233,7 @@ def test_errors_that_are_no_input_error_end_all_unless_they_are_to_be_survived()
 
 def test_another_backend_takes_the_work():
     with joblib.parallel_config(backend="threading"):
-        assert run_cases(_power, [(3, 3)], 2, "test") == [27]
+        assert run_cases(_power, {"a": (3, 3)}, 2, "test") == [27]
 
 
 @pytest.mark.parametrize("name", ["a", "ms 01", ".a", "..a", "a..", "=1+1", "a\n", "ä"])

@@ -70,7 +70,7 @@ def write_draft(
     refuse_existing([work.file(case) for case in found], overwrite)
     if probability_of is not None:
         read_every(work.check_probability, {case.case: (case,) for case in found}, num_processes, "Reading sources")
-    counts = run_cases(work.write, [(case,) for case in found], num_processes, "Writing drafts")
+    counts = run_cases(work.write, {case.case: (case,) for case in found}, num_processes, "Writing drafts")
     return Draft(len(found), *(sum(column) for column in zip(*counts, strict=True)))
 
 

@@ -62,8 +62,8 @@ def write_sorted_components(
     require_writable(dataset.folder / "dataset.json", list_file, *(case.instances for case in source.cases))
     refuse_foreign(list_file, ",".join(FIRST_COLUMNS), "a list of unknown components by this command")
     reader, unknown = dataset.reader(), unknown_id_of(dataset)
-    calls = {case.case: (source, case, reader, settings) for case in source.cases}
-    tables = read_every(_measure, calls, num_processes, "Measuring components")
+    measured = {case.case: (source, case, reader, settings) for case in source.cases}
+    tables = read_every(_measure, measured, num_processes, "Measuring components")
     table = joined(tables.values())
     found = Sorted.of(table)
     if found.n_unknown and not found.n_known:
@@ -79,7 +79,8 @@ def write_sorted_components(
         write_json(dataset.dataset_json, dataset.folder / "dataset.json")
     write = partial(_write, source, reader=reader, file_ending=dataset.file_ending, unknown=unknown)
     not_known = {case: of_case.loc[~of_case["known"], "component"].to_numpy() for case, of_case in tables.items()}
-    run_cases(write, [(case, not_known[case.case]) for case in source.cases], num_processes, "Writing instances")
+    calls = {case.case: (case, not_known[case.case]) for case in source.cases}
+    run_cases(write, calls, num_processes, "Writing instances")
     write_texts({list_file: work_list(table)})
     return found
 
