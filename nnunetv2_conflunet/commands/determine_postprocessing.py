@@ -20,15 +20,17 @@ from nnunetv2_conflunet.tuning.determine import (
 from nnunetv2_conflunet.tuning.model_folder import ModelFolder
 from nnunetv2_conflunet.tuning.scoring import METRICS
 from nnunetv2_conflunet.tuning.search import AREAS_PIXELS, SEARCHED, Grid
+from nnunetv2_conflunet.utilities.cluster import ClusterSettings, on_cluster
 from nnunetv2_conflunet.utilities.commands import add_num_processes, run_command
 from nnunetv2_conflunet.utilities.errors import InputError
-from nnunetv2_conflunet.utilities.nnunet_folders import RESULTS, dataset_name, nnunet_folder
+from nnunetv2_conflunet.utilities.nnunet_folders import RAW, RESULTS, dataset_name, nnunet_folder
 from nnunetv2_conflunet.utilities.options import add_options, as_text, chosen, make_parser, options_of
 
 
 def main() -> None:
     """Entry point."""
-    run_command(lambda: determine(_parser().parse_args()))
+    # Options -ref and -i replace these folders.
+    run_command(lambda: on_cluster(determine, _parser().parse_args(), {RAW: "ref", RESULTS: "i"}))
 
 
 def determine(args: argparse.Namespace) -> None:
@@ -95,5 +97,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--no_merging", action="store_true", help="do not learn when touching pieces are one lesion")
     add("--seed", type=int, default=0, help="seed of the bootstrap over cases")
     add_num_processes(parser)
+    add_options(parser, ClusterSettings)
     add("--dry_run", action="store_true", help="print the best settings and write nothing")
     return parser

@@ -8,6 +8,7 @@ from nnunetv2_conflunet.inference.model_settings import ModelSettings
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS
+from nnunetv2_conflunet.utilities.cluster import ClusterSettings, on_cluster
 from nnunetv2_conflunet.utilities.commands import add_num_processes, report_failures, run_command
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
@@ -27,17 +28,16 @@ OF_CENTER_OFFSET = ("pieces", "heatmap_threshold", "window_mm", "min_prominence"
 
 def main() -> None:
     """Entry point."""
-    run_command(lambda: instantiate_predictions(_parser().parse_args()))
+    run_command(lambda: on_cluster(instantiate_predictions, _parser().parse_args()))
 
 
 def instantiate_predictions(args: argparse.Namespace) -> int:
     """Make the instances of a folder of predictions; returns 1 if cases failed."""
-    folder, heads = Path(args.i), Path(args.heads) if args.heads else None
-    model = _settings_of_model(PredictionFolder.open(folder, heads), args.settings_from)
+    model = _settings_of_model(PredictionFolder.open(args.i, args.heads), args.settings_from)
     settings = InstantiationSettings.from_dict(model.to_dict() | chosen(InstantiationSettings, args))
     print(", ".join(f"{name} {value}" for name, value in settings.to_dict().items()))
     reports, failures = instantiate_folder(
-        folder, Path(args.o), settings, heads=heads, num_processes=args.np, overwrite=args.overwrite
+        args.i, args.o, settings, heads=args.heads, num_processes=args.np, overwrite=args.overwrite
     )
     total = {key: sum(report.get(key, 0) for report in reports.values()) for key in SUMMED}
     print(
@@ -72,14 +72,11 @@ def _parser() -> argparse.ArgumentParser:
         f"it has none; {SETTINGS_FILE} in the output folder records the settings used.",
     )
     add = parser.add_argument
-    add(
-        "-i",
-        required=True,
-        metavar="PRED",
-        help="output of nnUNetv2_predict --save_probabilities; masks for cc or watershed",
-    )
-    add("-o", required=True, metavar="OUT", help="output folder, different from PRED")
-    add("--heads", metavar="PRED", help="prediction with the heads, if -i holds postprocessed or ensembled masks")
+    text = "output of nnUNetv2_predict --save_probabilities; masks for cc or watershed"
+    add("-i", type=Path, required=True, metavar="PRED", help=text)
+    add("-o", type=Path, required=True, metavar="OUT", help="output folder, different from PRED")
+    text = "prediction with the heads, if -i holds postprocessed or ensembled masks"
+    add("--heads", type=Path, metavar="PRED", help=text)
     add(
         "--settings_from", type=Path, metavar="MODEL", help="take the settings of this model, or of a prediction by one"
     )
@@ -91,5 +88,6 @@ def _parser() -> argparse.ArgumentParser:
     ):
         add_options(parser.add_argument_group(title), InstantiationSettings, names, instead="the model's")
     add_num_processes(parser)
+    add_options(parser, ClusterSettings)
     add("--overwrite", action="store_true", help="redo every case, and replace maps not written by this command")
     return parser

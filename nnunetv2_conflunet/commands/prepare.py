@@ -27,6 +27,7 @@ from nnunetv2_conflunet.preprocessing.semantic_only.draft import DRAFT_METHODS, 
 from nnunetv2_conflunet.preprocessing.semantic_only.sorting import unknown_id_of, write_sorted_components
 from nnunetv2_conflunet.preprocessing.semantic_only.work_list import WORK_LIST
 from nnunetv2_conflunet.utilities.array_checks import CONNECTIVITIES
+from nnunetv2_conflunet.utilities.cluster import ClusterSettings, on_cluster
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.nnunet_folders import PREPROCESSED, RAW, dataset_name, is_set, nnunet_folder
@@ -39,7 +40,7 @@ DRAFT_FOLDER = "instancesTr_draft"
 
 def main() -> None:
     """Entry point."""
-    run_command(lambda: prepare(_parser().parse_args()))
+    run_command(lambda: on_cluster(prepare, _parser().parse_args(), {RAW: None, PREPROCESSED: None}))
 
 
 def prepare(args: argparse.Namespace) -> None:
@@ -171,6 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-p", default="nnUNetPlans", help="name of the plans")
     add("-c", nargs="+", help="configurations (default: all that are preprocessed)")
     add("-np", type=int, default=default_num_processes, help="number of worker processes")
+    add_options(parser, ClusterSettings)
     text = "folder for the findings about annotations (default: annotation_check in the dataset's preprocessed folder)"
     add("--annotations", type=Path, metavar="FOLDER", help=text)
     add("--annotation_pictures", type=int, default=15, help="findings of each kind that are shown on the page")

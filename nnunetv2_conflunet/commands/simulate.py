@@ -6,6 +6,7 @@ from pathlib import Path
 from nnunetv2_conflunet.simulation.cohort import CohortSettings, write_cohort
 from nnunetv2_conflunet.simulation.lesions import LesionStatistics
 from nnunetv2_conflunet.simulation.statistics import measure_dataset, statistics_table
+from nnunetv2_conflunet.utilities.cluster import ClusterSettings, on_cluster
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.nnunet_folders import RAW, nnunet_folder
@@ -15,7 +16,7 @@ from nnunetv2_conflunet.utilities.writable import require_writable
 
 def main() -> None:
     """Entry point."""
-    run_command(lambda: simulate(_parser().parse_args()))
+    run_command(lambda: on_cluster(simulate, _parser().parse_args(), {RAW: "output"}))
 
 
 def simulate(args: argparse.Namespace) -> None:
@@ -26,10 +27,10 @@ def simulate(args: argparse.Namespace) -> None:
         return
     values = chosen(CohortSettings, args) | ({"crop_mm": None} if args.whole_brain else {})
     settings = CohortSettings(**values, statistics=LesionStatistics(**chosen(LesionStatistics, args)))
-    if args.processes < 1:
-        raise InputError(f"-np {args.processes}: give at least one process.")
+    if args.np < 1:
+        raise InputError(f"-np {args.np}: give at least one process.")
     require_writable(folder / "dataset.json")
-    missed = write_cohort(folder, settings, overwrite=args.overwrite, processes=args.processes)
+    missed = write_cohort(folder, settings, overwrite=args.overwrite, processes=args.np)
     if missed:
         print(f"{missed} planned lesions could not be placed and were left out.")
     print(f"Wrote {settings.training_cases} training and {settings.test_cases} test cases to {folder}")
@@ -79,5 +80,6 @@ def _parser() -> argparse.ArgumentParser:
     add_options(lesions, CohortSettings, ["lesions"])
     add_options(lesions, LesionStatistics)
     add_options(lesions, CohortSettings, ["lesion_free_share"])
-    parser.add_argument("-np", "--processes", type=int, default=1, metavar="N", help="number of processes")
+    parser.add_argument("-np", "--processes", dest="np", type=int, default=1, metavar="N", help="number of processes")
+    add_options(parser, ClusterSettings)
     return parser

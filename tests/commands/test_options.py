@@ -12,6 +12,7 @@ from nnunetv2.configuration import default_num_processes
 from nnunetv2_conflunet.utilities.options import add_options, as_text, chosen, make_parser, option, options_of
 
 PROCESSES = min(default_num_processes, joblib.cpu_count())
+CLUSTER = ("cluster", "--cluster", None)
 # Name of the value, spellings, default, type, choices, number of arguments.
 OPTIONS = {
     "prepare": [
@@ -19,6 +20,7 @@ OPTIONS = {
         ("p", "-p", "nnUNetPlans"),
         ("c", "-c", None, None, None, "+"),
         ("np", "-np", default_num_processes, int),
+        CLUSTER,
         ("paper_configuration", "--paper_configuration", False, None, None, 0),
         ("lesion_crops", "--lesion_crops", False, None, None, 0),
         ("labels_from_instances", "--labels_from_instances", False, None, None, 0),
@@ -44,9 +46,9 @@ OPTIONS = {
         ("far_apart_mm", "--far_apart_mm", 30.0, float),
     ],
     "instantiate": [
-        ("i", "-i", None),
-        ("o", "-o", None),
-        ("heads", "--heads", None),
+        ("i", "-i", None, Path),
+        ("o", "-o", None, Path),
+        ("heads", "--heads", None, Path),
         ("settings_from", "--settings_from", None, Path),
         ("method", "-m", None, None, ("center_offset", "cc", "acls", "watershed", "border_core")),
         ("pieces", "--pieces", None, None, ("offsets", "climbing")),
@@ -63,6 +65,7 @@ OPTIONS = {
         ("min_area_mm2", "--min_area_mm2", None, float),
         ("min_confidence", "--min_confidence", None, float),
         ("np", "-np", PROCESSES, int),
+        CLUSTER,
         ("overwrite", "--overwrite", False, None, None, 0),
     ],
     "determine_postprocessing": [
@@ -90,6 +93,7 @@ OPTIONS = {
         ("no_merging", "--no_merging", False, None, None, 0),
         ("seed", "--seed", 0, int),
         ("np", "-np", PROCESSES, int),
+        CLUSTER,
         ("dry_run", "--dry_run", False, None, None, 0),
     ],
     "evaluate": [
@@ -98,6 +102,7 @@ OPTIONS = {
         ("o", "-o", None, Path),
         ("djfile", "-djfile", None, Path),
         ("np", "-np", PROCESSES, int),
+        CLUSTER,
         ("iou_threshold", "--iou_threshold", 0.1, float),
         ("matching", "--matching", "paper", None, ("paper", "isbi2024", "greedy", "hungarian")),
         ("connectivity", "--connectivity", 26, int, (6, 18, 26)),
@@ -162,7 +167,8 @@ OPTIONS = {
         ("confluent_share", "--confluent_share", 0.2, float),
         ("near_miss_share", "--near_miss_share", 0.1, float),
         ("lesion_free_share", "--lesion_free_share", 0.0, float),
-        ("processes", "-np/--processes", 1, int),
+        ("np", "-np/--processes", 1, int),
+        CLUSTER,
     ],
 }
 REQUIRED = {
