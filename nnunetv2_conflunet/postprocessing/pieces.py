@@ -13,7 +13,7 @@ from nnunetv2_conflunet.postprocessing.voxels import Voxels, first_voxels, in_sc
 TIE_MM = 1e-6
 # Sites to look at first: seldom are more equally near.
 FIRST_SITES = 4
-# Without centers, the quantile of an instance's probability that ranks instances best (docs/metrics.md).
+# The quantile of an instance's probability that ranks instances best (docs/metrics.md).
 CONFIDENCE_QUANTILE = 0.9
 
 
@@ -47,10 +47,6 @@ class Regions:
     center: np.ndarray
     n_reattached_pieces: int
     n_reattached_voxels: int
-
-    def center_scores(self, scores: np.ndarray) -> np.ndarray:
-        """(M,) float32 of each instance, NaN for one without a center, from the (K,) scores of all centers."""
-        return np.append(np.float32(np.nan), scores)[self.center].astype(np.float32)
 
     def painted(self, voxels: Voxels, kept: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         """The int32 map of the instances that stay, and which of all do, (M,) bool.
@@ -95,32 +91,24 @@ class Instantiation:
     report: dict[str, Any]
 
 
-def instance_confidence(
-    instance: np.ndarray, probability: np.ndarray | None, center_score: np.ndarray | None = None
-) -> np.ndarray:
-    """How sure an instance is, for ranking: not calibrated, and comparable within one method only.
+def instance_confidence(instance: np.ndarray, probability: np.ndarray | None) -> np.ndarray:
+    """How sure an instance is, for ranking, by every method alike: the 90th percentile of its probability.
 
-    With centers, the mean probability times the height of the center, of which at most 1 counts, and 0 for an instance
-    without a center. Without centers, the 90th percentile of the probability (NumPy's, linear). `docs/metrics.md` says
-    how these were chosen.
+    NumPy's percentile, linear; not calibrated. `docs/metrics.md` says how it was chosen.
 
     Args:
         instance: (V,) 1..M, the instance of each voxel; every one has a voxel.
         probability: (V,) of the foreground at each voxel; None makes every confidence NaN.
-        center_score: (M,) height of each instance's center, NaN without one; None for a method without centers.
 
     Returns:
         (M,) float32 in [0, 1].
 
-    >>> instance_confidence(np.array([1, 1, 2]), np.array([0.5, 1.0, 0.8]), np.array([0.5, np.nan]))
-    array([0.375, 0.   ], dtype=float32)
+    >>> instance_confidence(np.array([1, 1, 2]), np.array([0.5, 1.0, 0.75]))
+    array([0.95, 0.75], dtype=float32)
     """
     size = np.bincount(instance, minlength=1)[1:]
     if probability is None:
         return np.full(len(size), np.nan, np.float32)
-    if center_score is not None:
-        mean = np.bincount(instance, probability, len(size) + 1)[1:] / size
-        return (mean * np.clip(np.nan_to_num(center_score), 0, 1)).astype(np.float32)
     ordered = probability[np.lexsort((probability, instance))]
     position = (size - 1) * CONFIDENCE_QUANTILE
     below = position.astype(np.int64)

@@ -104,12 +104,12 @@ def instantiate(
         assignment = Assignment(np.zeros(len(voxels), np.int64), np.zeros(len(voxels)), np.zeros(0, np.float32))
 
     regions = connected_regions(voxels, assignment, connectivity, component)
-    n_pieces, with_centers = len(regions.center), settings.method == "center_offset"
-    if with_centers and settings.merge is not None:
+    n_pieces = len(regions.center)
+    if settings.method == "center_offset" and settings.merge is not None:
         regions = merge_regions(voxels, regions, heads, settings.merge, connectivity)
-    score = regions.center_scores(assignment.scores)
+    score = np.append(np.float32(np.nan), assignment.scores)[regions.center].astype(np.float32)  # 0 is no center
     inside = None if probability is None else probability[tuple(voxels.coordinates.T)]
-    confidence = instance_confidence(regions.instance, inside, score if with_centers else None)
+    confidence = instance_confidence(regions.instance, inside)
     sure = ~(confidence < settings.min_confidence) if settings.min_confidence else None
     kept, removed = large_enough(voxels, regions.instance, spacing, settings.limits, sure)
     instances, stays = regions.painted(voxels, kept, mask.shape)

@@ -160,7 +160,8 @@ class CasePieces:
         last = np.zeros_like(first)
         np.maximum.at(last, instance, self.last)
         unknown_voxels = np.bincount(instance, self.unknown_voxels, n)
-        merged = ScoredInstances(self._overlaps_of(instance, n_voxels), n_voxels, last - first + 1, unknown_voxels)
+        overlaps, unsure = self._overlaps_of(instance, n_voxels), np.full(n, np.nan)
+        merged = ScoredInstances(overlaps, n_voxels, last - first + 1, unknown_voxels, unsure)
         return np.array(merged.score(settings, scoring, self.spacing_mm))
 
     def _overlaps_of(self, instance: np.ndarray, n_voxels: np.ndarray) -> OverlapTable:

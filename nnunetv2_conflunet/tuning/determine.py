@@ -57,7 +57,7 @@ class TuningSettings:
     scoring: EvaluationSettings = field(default_factory=EvaluationSettings)
     with_stock_postprocessing: bool = True
     with_merging: bool = True
-    min_confidence: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+    min_confidence: Sequence[float] = (0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
     seed: int = 0
 
     def __post_init__(self) -> None:

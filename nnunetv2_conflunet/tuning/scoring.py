@@ -17,7 +17,7 @@ from nnunetv2_conflunet.postprocessing import InstantiationSettings, filter_smal
 from nnunetv2_conflunet.postprocessing.assignment import Assigner
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
 from nnunetv2_conflunet.postprocessing.merging import MergeRule, merge_regions
-from nnunetv2_conflunet.postprocessing.pieces import Assignment, Regions, connected_regions, instance_confidence
+from nnunetv2_conflunet.postprocessing.pieces import Regions, connected_regions, instance_confidence
 from nnunetv2_conflunet.postprocessing.size_filter import refuse_limits
 from nnunetv2_conflunet.postprocessing.voxels import Voxels, sizes_and_boxes
 from nnunetv2_conflunet.tuning.choice import means
@@ -55,22 +55,21 @@ class ScoredInstances:
         n_voxels: (P,) of each instance.
         extent_voxels: (P, dim) of its bounding box.
         unknown_voxels: (P,) its voxels that are of unknown instances in the reference.
-        confidence: (P,) of each instance; None without probabilities.
+        confidence: (P,) of each instance; NaN, which no least confidence removes, without probabilities.
     """
 
     table: OverlapTable
     n_voxels: np.ndarray
     extent_voxels: np.ndarray
     unknown_voxels: np.ndarray
-    confidence: np.ndarray | None = None
+    confidence: np.ndarray
 
     def score(
         self, settings: InstantiationSettings, scoring: EvaluationSettings, spacing_mm: np.ndarray
     ) -> list[float]:
         """The metrics of what the size filters of both settings and `min_confidence` leave, ordered as METRICS."""
         counts = ~lies_on_unknown(self.table, self.unknown_voxels)
-        if settings.min_confidence and self.confidence is not None:
-            counts &= ~(self.confidence < settings.min_confidence)
+        counts &= ~(self.confidence < settings.min_confidence)
         for limits in (settings.limits, scoring.limits):
             counts &= limits.reached(self.n_voxels, self.extent_voxels, spacing_mm)
         table = with_predictions(self.table, counts)
@@ -177,20 +176,19 @@ class InstancesAtPoints:
 
     def pieces(self, point: InstantiationSettings) -> Regions:
         """The instances at a point before any are merged."""
-        return self._connected(self._assigner.assign(point))
+        return connected_regions(self.voxels, self._assigner.assign(point), self.connectivity, self._component)
 
     def scored(self, point: InstantiationSettings) -> ScoredInstances:
         """The instances at a point."""
         centers = self._assigner.centers(point)[: point.top_k]
         key = point.pieces, centers.indices.tobytes(), point.merge
         if key not in self._made:
-            assignment = self._assigner.assign(point)
-            regions = self._connected(assignment)
+            regions = self.pieces(point)
             if point.merge is not None:
                 regions = merge_regions(self.voxels, regions, self.heads, point.merge, self.connectivity)
             _, n_voxels, first, last = sizes_and_boxes(self.voxels.coordinates, regions.instance)
             overlaps, unknown_voxels = self.overlaps_of(regions.instance), self.unknown_voxels_of(regions.instance)
-            confidence = self._confidence(regions, assignment.scores)
+            confidence = instance_confidence(regions.instance, self._probability)
             self._made[key] = ScoredInstances(overlaps, n_voxels, last - first + 1, unknown_voxels, confidence)
         return self._made[key]
 
@@ -203,11 +201,3 @@ class InstancesAtPoints:
     def unknown_voxels_of(self, instance: np.ndarray) -> np.ndarray:
         """(K,) how many voxels of such instances are of unknown ones in the reference."""
         return np.bincount(instance, self._is_unknown, 1)[1:].astype(np.int64)
-
-    def _connected(self, assignment: Assignment) -> Regions:
-        return connected_regions(self.voxels, assignment, self.connectivity, self._component)
-
-    def _confidence(self, regions: Regions, scores: np.ndarray) -> np.ndarray | None:
-        if self._probability is None:
-            return None
-        return instance_confidence(regions.instance, self._probability, regions.center_scores(scores))

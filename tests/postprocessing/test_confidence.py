@@ -10,14 +10,7 @@ from nnunetv2_conflunet.utilities.errors import InputError
 UNFILTERED = {"min_volume_mm3": 0, "min_extent_mm": 0}
 
 
-def test_with_centers_it_is_the_mean_times_the_height_of_the_center():
-    instance, probability = np.array([1, 1, 2, 3, 4]), np.array([0.6, 0.8, 0.9, 0.5, 0.7])
-    # A height above 1 counts as 1, and an instance without a center has no height.
-    found = instance_confidence(instance, probability, np.array([0.5, 1.2, -0.1, np.nan]))
-    assert found.tolist() == pytest.approx([0.35, 0.9, 0, 0])
-
-
-def test_without_centers_it_is_the_90th_percentile():
+def test_it_is_the_90th_percentile_of_the_probability():
     rng = np.random.default_rng(0)
     instance = rng.permutation(np.repeat(np.arange(1, 30), rng.integers(1, 25, 29)))
     probability = rng.random(len(instance)).astype(np.float32)
@@ -26,10 +19,9 @@ def test_without_centers_it_is_the_90th_percentile():
 
 
 def test_without_a_probability_it_is_unknown():
-    assert np.isnan(instance_confidence(np.array([1, 2]), None, np.ones(2))).tolist() == [True, True]
+    assert np.isnan(instance_confidence(np.array([1, 2]), None)).tolist() == [True, True]
     assert instance_confidence(np.zeros(0, int), None).shape == (0,)
     assert instance_confidence(np.zeros(0, int), np.zeros(0)).shape == (0,)
-    assert instance_confidence(np.zeros(0, int), np.zeros(0), np.zeros(0)).shape == (0,)
 
 
 @pytest.mark.parametrize("method", ["cc", "watershed"])
@@ -56,11 +48,11 @@ def test_unsure_instances_are_removed_after_the_size_filter(shape, method):
 def test_center_offset_knows_the_confidence_only_with_a_probability():
     foreground, heatmap, offsets_mm = np.ones((1, 6), bool), np.zeros((1, 6)), np.zeros((2, 1, 6))
     heatmap[0, [1, 4]] = 0.8, 0.5
-    probability = np.full((1, 6), 0.75)
+    probability = np.array([[0.8, 0.8, 0.8, 0.4, 0.4, 0.4]])
     heads = {"heatmap": heatmap, "offsets_mm": offsets_mm}
     settings = InstantiationSettings(**UNFILTERED)
     found = instantiate(foreground, (1, 1), settings, **heads, probability=probability)
-    assert found.confidence.tolist() == pytest.approx([0.6, 0.375])
+    assert found.confidence.tolist() == pytest.approx([0.8, 0.4])
     assert np.isnan(instantiate(foreground, (1, 1), settings, **heads).confidence).all()
     settings = InstantiationSettings(**UNFILTERED, min_confidence=0.5)
     found = instantiate(foreground, (1, 1), settings, **heads, probability=probability)

@@ -35,7 +35,7 @@ def scene(
         aside_mm: where the second peak lies, along an axis across the pair.
         false_lesion: add 20 mm3 to the segmentation, away from the balls.
         empty: a reference without lesions, of which nothing but a false lesion is predicted.
-        probability: of the foreground, one value for all; None writes no probabilities.
+        probability: of the four balls and of the false lesion; None writes no probabilities.
     """
     reference = balls(SHAPE, CENTERS, 4.0) * (not empty)
     segmentation = (reference > 0).astype(np.uint8)
@@ -65,7 +65,8 @@ def write_case(base, fold, case, made):
         crop=np.array([(0, n) for n in SHAPE]),
     )
     if made.probability is not None:
-        probability = np.where(made.segmentation, made.probability, 0.0)
+        *of_balls, of_false_lesion = made.probability
+        probability = np.choose(made.reference, [of_false_lesion * made.segmentation, *of_balls])
         np.savez_compressed(validation / f"{case}.npz", probabilities=np.stack([1 - probability, probability]))
 
 

@@ -522,19 +522,22 @@ def test_the_size_filters_of_the_grid_and_of_the_scoring_have_options_of_their_o
     assert record["scoring"] == {"matching": "paper", "iou_threshold": 0.2, **limits}
 
 
-# The false lesion has no center, hence a confidence of 0; those of the balls are 0.9 times 0.6, 0.65, 0.7 and 0.75.
+# Of the balls and of the false lesion.
+PROBABILITY = (0.9, 0.92, 0.94, 0.96, 0.7)
+
+
 @pytest.mark.parametrize(
     "own, tried, expected, said",
     [
-        (0.0, (0.1, 0.56), 0.1, "min_confidence 0.1: PQ +0.1111 (95 % interval +0.1111 to +0.1111"),
-        (0.56, (0.1,), 0.1, "min_confidence 0.1: PQ +0.1429"),
-        (0.1, (0.56,), 0.1, "min_confidence 0.1, the trainer's, is best and stays."),
+        (0.0, (0.8, 0.91), 0.8, "min_confidence 0.8: PQ +0.1111 (95 % interval +0.1111 to +0.1111"),
+        (0.91, (0.8,), 0.8, "min_confidence 0.8: PQ +0.1429"),
+        (0.8, (0.91,), 0.8, "min_confidence 0.8, the trainer's, is best and stays."),
         (0.3, (), 0.3, None),
     ],
 )
 def test_the_least_confidence_between_false_and_true_lesions(tmp_path, toys, references, own, tried, expected, said):
     own = replace(DEFAULT, min_confidence=own)
-    model = toys.write_model(tmp_path, [toys.scene(false_lesion=True, probability=0.9) for _ in range(4)], own)
+    model = toys.write_model(tmp_path, [toys.scene(false_lesion=True, probability=PROBABILITY) for _ in range(4)], own)
     grid = replace(GRID, heatmap_threshold=(0.1,), min_volume_mm3=(14,))
     record = determine(model, references, grid=grid, min_confidence=tried)
     assert chosen(record) == replace(own, min_confidence=expected)
@@ -546,19 +549,19 @@ def test_the_least_confidence_between_false_and_true_lesions(tmp_path, toys, ref
 
 
 def test_a_least_confidence_within_the_noise_is_not_taken(tmp_path, toys, references):
-    faint = toys.scene(heights=(0.2, 0.25, 0.3, 0.35), probability=0.9)
-    cases = [toys.scene(false_lesion=True, probability=0.9)] * 3 + [faint]
+    faint = toys.scene(probability=(0.75, *PROBABILITY[1:]))
+    cases = [toys.scene(false_lesion=True, probability=PROBABILITY)] * 3 + [faint]
     model = toys.write_model(tmp_path, cases)
     grid = replace(GRID, heatmap_threshold=(0.1,), min_volume_mm3=(14,))
-    record = determine(model, references, grid=grid, min_confidence=(0.2,))
-    # 8/9 becomes 1 three times; once a ball of confidence 0.18 is lost, which costs a seventh.
+    record = determine(model, references, grid=grid, min_confidence=(0.8,))
+    # 8/9 becomes 1 three times; once a ball of confidence 0.75 is lost, which costs a seventh.
     assert record["confidence"]["difference"] == pytest.approx((3 * (1 - 8 / 9) - (1 - 6 / 7)) / 4)
     assert record["confidence"]["interval_95"][0] <= 0 and chosen(record).min_confidence == 0
     assert "as good as the trainer's within the noise" in "\n".join(describe(record))
 
 
 def test_without_probabilities_the_least_confidence_stays(tmp_path, toys, references):
-    cases = [toys.scene(false_lesion=True, probability=0.9), toys.scene(false_lesion=True)]
+    cases = [toys.scene(false_lesion=True, probability=PROBABILITY), toys.scene(false_lesion=True)]
     model = toys.write_model(tmp_path, cases, replace(DEFAULT, min_confidence=0.3))
     record = determine(model, references)
     assert record["confidence"] == {"cases_without_probabilities": ["case1"]}

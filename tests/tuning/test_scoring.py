@@ -54,7 +54,7 @@ def test_every_least_confidence_scores_as_if_made_alone(shape, spacing_mm, piece
     foreground, reference = foreground.reshape(shape), reference.reshape(shape)
     probability = np.random.default_rng(0).uniform(0.5, 1, shape).astype(np.float32)
     default = InstantiationSettings(pieces=pieces, merge=merge)
-    points = [replace(default, min_confidence=value) for value in (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.9)]
+    points = [replace(default, min_confidence=value) for value in (0.0, 0.6, 0.9, 0.93, 0.95, 0.96, 0.97)]
     case = CaseArrays(foreground, reference, spacing_mm, heads, probability)
     scores, _ = score_grid(case, points, EvaluationSettings())
     expected = one_by_one(foreground, reference, spacing_mm, heads, points, EvaluationSettings(), probability)
