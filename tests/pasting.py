@@ -12,7 +12,7 @@ from nnunetv2_conflunet.trainers.pasting.lesions import LesionStore
 LEVEL, LESION_VALUE = (1.0, 10.0), (6.0, 8.0)
 
 
-def store_in(path, instances=None, spacing_mm=(1.0, 1.0, 1.0), n_lesions=50, label=1, largest=None):
+def store_in(path, instances=None, spacing_mm=(1.0, 1.0, 1.0), n_lesions=50, label=1):
     """A store with the lesions of one case; by default one of 3 x 3 x 3 voxels and one of 1 x 1 x 4."""
     if instances is None:
         instances = np.zeros((30, 30, 30), int)
@@ -21,8 +21,7 @@ def store_in(path, instances=None, spacing_mm=(1.0, 1.0, 1.0), n_lesions=50, lab
     image = np.stack([np.where(instances > 0, a, b) for a, b in zip(LESION_VALUE, LEVEL, strict=True)])
     ids = np.unique(instances[instances > 0])
     crops = crops_of_case(image, label * (instances > 0), instances, ids, spacing_mm, (15,) * len(spacing_mm))
-    sizes = np.full(n_lesions, largest or np.bincount(instances.ravel())[1:].max(initial=0))
-    write_crops(list(crops), sizes, path)
+    write_crops(list(crops), n_lesions, path)
     return LesionStore([CaseCrops(path)], spacing_mm)
 
 

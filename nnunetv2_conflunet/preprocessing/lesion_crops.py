@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cc3d
 import numpy as np
 from scipy.ndimage import binary_dilation, distance_transform_edt, find_objects
 
 from nnunetv2_conflunet.preprocessing.instance_centers import centers_file
-from nnunetv2_conflunet.preprocessing.instance_map import UNKNOWN
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.utilities.errors import InputError, join_faults
 from nnunetv2_conflunet.utilities.files import atomic_path
@@ -25,7 +23,7 @@ from nnunetv2_conflunet.utilities.whole_files import is_whole
 # A folder of its own, so that no file can be taken for the map of a case.
 FOLDER = "lesions"
 # Increased whenever a change of the code changes the content of the files.
-FORMAT = 2
+FORMAT = 1
 MADE_FROM = "made_from"
 # Width of the surroundings, and of the seam in which lesion and surroundings are blended when it is pasted.
 MARGIN_MM, SEAM_MM = 4.0, 2.0
@@ -62,14 +60,13 @@ class CaseCrops:
         level: (N, C) mean intensity of its surroundings.
         spread: (N, C) their standard deviation.
         n_lesions: number of all lesions of the case, also of those that are not in the file.
-        largest: voxels of the largest of them; of what is unknown, of its largest component.
     """
 
     def __init__(self, file: Path):
         self.file = file
         with np.load(file) as arrays:
             self.label, self.level, self.spread = arrays["label"], arrays["level"], arrays["spread"]
-            self.n_lesions, self.largest = int(arrays["n_lesions"]), int(arrays["largest"])
+            self.n_lesions = int(arrays["n_lesions"])
 
     def read(self, number: int) -> LesionCrop:
         """Read the lesion in row `number` of the tables."""
@@ -172,26 +169,16 @@ def _write_crops(prepared: PreprocessedInstances, case: str) -> None:
     largest = tuple(int(size * LARGEST_PART) for size in prepared.configuration.patch_size)
     spacing_mm = tuple(prepared.configuration.spacing)
     crops = list(crops_of_case(image, labels, instances, table[:, 0].astype(int), spacing_mm, largest))
-    write_crops(crops, lesion_sizes(instances), crops_file(prepared.folder, case), _origin(prepared, case))
+    n_lesions = len(np.unique(instances[instances > 0]))
+    write_crops(crops, n_lesions, crops_file(prepared.folder, case), _origin(prepared, case))
 
 
-def lesion_sizes(instances: np.ndarray) -> np.ndarray:
-    """Voxels of each lesion of a case, (N,); each component of what is unknown counts as one.
-
-    >>> lesion_sizes(np.array([[[3, 3, 0, 32767, 0, 32767, 32767]]])).tolist()
-    [2, 1, 2]
-    """
-    parts = [instances * (instances != UNKNOWN), cc3d.connected_components(instances == UNKNOWN)]
-    sizes = np.concatenate([np.bincount(part.ravel())[1:] for part in parts])
-    return sizes[sizes > 0]
-
-
-def write_crops(crops: list[LesionCrop], sizes: np.ndarray, path: Path, made_from: str = "") -> None:
+def write_crops(crops: list[LesionCrop], n_lesions: int, path: Path, made_from: str = "") -> None:
     """Write the lesions of a case for :class:`CaseCrops`, completely or not at all.
 
     Args:
         crops: the lesions.
-        sizes: voxels of all lesions of the case (:func:`lesion_sizes`).
+        n_lesions: number of all lesions of the case.
         path: the file.
         made_from: what the crops were made from, kept in the file.
     """
@@ -200,8 +187,7 @@ def write_crops(crops: list[LesionCrop], sizes: np.ndarray, path: Path, made_fro
         "label": np.array([crop.label for crop in crops], int),
         "level": np.array([values.mean(axis=1) for values in around]),
         "spread": np.array([values.std(axis=1) for values in around]),
-        "n_lesions": np.array(len(sizes)),
-        "largest": np.array(sizes.max(initial=0)),
+        "n_lesions": np.array(n_lesions),
         MADE_FROM: np.array(made_from),
     }
     voxels: dict[str, Any] = {str(i): np.concatenate([crop.image, crop.weight[None]]) for i, crop in enumerate(crops)}

@@ -4,18 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import cc3d
 import numpy as np
-from scipy.ndimage import zoom
 
-from nnunetv2_conflunet.preprocessing.lesion_crops import (
-    LESION,
-    NEITHER,
-    SURROUNDINGS,
-    CaseCrops,
-    crops_file,
-    prepare_lesion_crops,
-)
+from nnunetv2_conflunet.preprocessing.lesion_crops import LESION, CaseCrops, crops_file, prepare_lesion_crops
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 
 # Surroundings must have intensities like those of the dataset's own lesions, within these quantiles, and are not
@@ -60,7 +51,6 @@ class LesionStore:
     Attributes:
         n_lesions: number of lesions that can be pasted.
         most_lesions: greatest number of lesions in one of the cases.
-        largest: voxels of the largest lesion of the cases.
     """
 
     def __init__(self, files: Sequence[CaseCrops], spacing_mm: tuple[float, ...]):
@@ -69,7 +59,6 @@ class LesionStore:
         self.places = [(file, number) for file in files for number in range(len(file.label))]
         self.n_lesions = len(self.places)
         self.most_lesions = max((file.n_lesions for file in files), default=0)
-        self.largest = max((file.largest for file in files), default=0)
         if self.n_lesions:
             self.level, self.spread = (
                 np.concatenate([getattr(file, name) for file in files if len(file.label)])
@@ -84,21 +73,15 @@ class LesionStore:
             return f"{self.n_lesions} lesions of {self.n_cases} cases can be pasted"
         return f"but none of the {self.n_cases} cases has a known lesion that touches no other: nothing is pasted"
 
-    def draw(self, dim: int, rng: np.random.Generator, factor: float = 1.0) -> Lesion:
-        """A random lesion, or with `dim` 2 a random slice of one, mirrored at random.
-
-        With a `factor` above 1 it is enlarged along each axis by it, but to no more voxels than the largest lesion has.
-        """
+    def draw(self, dim: int, rng: np.random.Generator) -> Lesion:
+        """A random lesion, or with `dim` 2 a random slice of one, mirrored at random."""
         row = rng.integers(self.n_lesions)
         file, number = self.places[row]
         crop = file.read(number)
         pixels, weight = crop.image, crop.weight
-        factor = min(factor, (self.largest / np.count_nonzero(weight == LESION)) ** (1 / 3))
         if dim == 2:
             x = any_row(np.argwhere(weight == LESION), rng)[0]
             pixels, weight = pixels[:, x], weight[x]
-        if factor > 1:
-            pixels, weight = enlarged(pixels, weight, factor)
         flip = tuple(slice(None, None, side) for side in rng.choice([1, -1], dim))
         return Lesion(pixels[(slice(None), *flip)], weight[flip], crop.label, self.level[row])
 
@@ -109,30 +92,6 @@ class LesionStore:
         level = values.mean(axis=1)
         within = (self.lowest_level <= level) & (level <= self.highest_level)
         return bool((within & (values.std(axis=1) <= self.highest_spread)).all())
-
-
-def enlarged(pixels: np.ndarray, weight: np.ndarray, factor: float) -> tuple[np.ndarray, np.ndarray]:
-    """A lesion with its surroundings, (C, ...) and (...), larger along each axis by a factor.
-
-    Linear interpolation; the lesion is where it has the highest part, in `factor` ** dim as many voxels. The seam
-    becomes wider, too. A lesion that would fall apart, since its parts share no face, is returned as it is.
-    """
-    inside = weight == LESION
-    stacked = np.concatenate([pixels, [inside, np.clip(weight, SURROUNDINGS, LESION)]]).astype(np.float32)
-    *larger, part, seam = (zoom(array, factor, order=1, mode="nearest", grid_mode=True) for array in stacked)
-    n_voxels = round(np.count_nonzero(inside) * factor**inside.ndim)
-    lesion = np.zeros(part.shape, bool)
-    lesion.flat[np.argpartition(part, -n_voxels, axis=None)[-n_voxels:]] = True
-    if _n_components(lesion) > _n_components(inside):
-        return pixels, weight
-    neither = zoom(weight == NEITHER, factor, order=0, mode="nearest", grid_mode=True)
-    below = np.nextafter(np.float32(LESION), np.float32(SURROUNDINGS))
-    seam = np.where(neither, NEITHER, np.minimum(seam, below))
-    return np.stack(larger), np.where(lesion, LESION, seam).astype(np.float32)
-
-
-def _n_components(mask: np.ndarray) -> int:
-    return int(cc3d.connected_components(mask).max())
 
 
 def stored_lesions(prepared: PreprocessedInstances, cases: Iterable[str], num_processes: int) -> LesionStore:

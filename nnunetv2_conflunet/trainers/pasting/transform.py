@@ -33,10 +33,6 @@ class PastingSettings:
         probability: that lesions are pasted into a patch.
         max_number: of lesions in a patch; the number is drawn from 1 to it.
         touching: probability that a pasted lesion touches one that is there.
-        enlarging: probability that a pasted lesion is enlarged. Large lesions are rarely known where nobody separated
-            lesions that touch.
-        largest_factor: by which a lesion is enlarged along each axis, drawn log-uniformly from 1 to it. No lesion
-            becomes larger than the largest of the dataset.
 
     Raises:
         InputError: a value is out of range.
@@ -48,17 +44,13 @@ class PastingSettings:
     probability: float = 0.6
     max_number: int = 3
     touching: float = 0.7
-    enlarging: float = 0.5
-    largest_factor: float = 3.0
 
     def __post_init__(self):
-        for name in ("probability", "touching", "enlarging"):
+        for name in ("probability", "touching"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"Pasting: {name} is {getattr(self, name)}; give a value between 0 and 1.")
         if not (isinstance(self.max_number, int) and self.max_number >= 1):
             raise InputError(f"Pasting: max_number is {self.max_number}; give a whole number from 1.")
-        if not 1 <= self.largest_factor < np.inf:
-            raise InputError(f"Pasting: largest_factor is {self.largest_factor}; give a number from 1.")
 
 
 class PasteLesions(BasicTransform):
@@ -97,11 +89,8 @@ class PasteLesions(BasicTransform):
 
     def _paste_one(self, patch: Patch, rng: np.random.Generator) -> None:
         """Paste a random lesion at the first of a number of random places where it fits."""
-        options = self.settings
-        enlarges = rng.random() < options.enlarging
-        factor = options.largest_factor ** rng.random() if enlarges else 1.0
-        lesion = self.store.draw(patch.instances.ndim, rng, factor)
-        touching, near = rng.random() < options.touching, rng.random() < NEAR
+        lesion = self.store.draw(patch.instances.ndim, rng)
+        touching, near = rng.random() < self.settings.touching, rng.random() < NEAR
         for _ in range(ATTEMPTS):
             if patch.anchors and (touching or near):
                 shift = self._place_beside(patch, lesion, 0.0 if touching else rng.uniform(0, NEAR_MM), rng)
