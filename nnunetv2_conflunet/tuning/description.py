@@ -18,8 +18,7 @@ def describe(record: dict[str, Any]) -> list[str]:
         f"best:    {_values(best['settings'], shown)}: mean {_metrics(best)}",
         f"Cases held out from the choice: mean {metric} {record['held_out']:.4f}.",
     ]
-    low, high = record["interval_95"]
-    found = f"{metric} {record['difference']:+.4f} (95 % interval {low:+.4f} to {high:+.4f} over cases)"
+    found = _difference(record, metric)
     lines.append(
         {
             "default is best": "No point of the grid is better than the default, which stays.",
@@ -44,14 +43,14 @@ def describe_merging(merging: dict[str, Any] | None, metric: str) -> list[str]:
     )
     if merging["decision"] == "too few pairs":
         return [f"{pairs}: too few to learn when to merge them."]
-    best, (low, high) = merging["best"], merging["interval_95"]
+    best = merging["best"]
     what = f"pieces by {best.get('pieces', 'offsets')}"
     if best["rule"]:
         what += f" merged above {best['rule']['threshold']:g}"
     means = [f"without it {_metrics(merging['without'])}"]
     if "connected_components" in merging:
         means.append(f"connected components {_metrics(merging['connected_components'])}")
-    found = f"{metric} {merging['difference']:+.4f} (95 % interval {low:+.4f} to {high:+.4f} over cases)"
+    found = _difference(merging, metric)
     decision = {
         "no merging is best": "The trainer's rule stays" if merging.get("rule_without") else "Nothing is merged",
         "no merging within the noise": f"{found}: as good within the noise, nothing is merged",
@@ -72,10 +71,14 @@ def _describe_confidence(confidence: dict[str, Any] | None, metric: str) -> list
         return [f"min_confidence was not tuned: {len(lacking)} cases have no probabilities ({list_some(lacking, 3)})."]
     if confidence["best"] == confidence["trainers"]:
         return [f"min_confidence {confidence['best']:g}, the trainer's, is best and stays."]
-    low, high = confidence["interval_95"]
-    found = f"{metric} {confidence['difference']:+.4f} (95 % interval {low:+.4f} to {high:+.4f} over cases)"
+    found = _difference(confidence, metric)
     what = "the choice" if confidence["chosen"] == confidence["best"] else "as good as the trainer's within the noise"
     return [f"min_confidence {confidence['best']:g}: {found}: {what}."]
+
+
+def _difference(record: dict[str, Any], metric: str) -> str:
+    low, high = record["interval_95"]
+    return f"{metric} {record['difference']:+.4f} (95 % interval {low:+.4f} to {high:+.4f} over cases)"
 
 
 def _values(settings: dict[str, Any], names: list[str]) -> str:

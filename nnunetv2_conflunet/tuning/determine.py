@@ -18,7 +18,7 @@ from nnunetv2_conflunet.tuning.cases import ValidationCase, of_cases, pieces_of_
 from nnunetv2_conflunet.tuning.choice import N_RESAMPLES, Choice, choose, means
 from nnunetv2_conflunet.tuning.merging import TriedPieces, choose_merging, pieces_to_try
 from nnunetv2_conflunet.tuning.model_folder import ModelFolder
-from nnunetv2_conflunet.tuning.scoring import METRICS, GridScores
+from nnunetv2_conflunet.tuning.scoring import METRICS, GridScores, by_name
 from nnunetv2_conflunet.tuning.search import Grid, order_of_preference
 from nnunetv2_conflunet.utilities.array_checks import check_share
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -194,9 +194,8 @@ def _choose_confidence(
     points = [replace(chosen, min_confidence=value) for value in values]
     found = score_cases(cases, points, settings.scoring, num_processes, dim)
     choice = choose(found.of_metric(settings.metric), 0, list(range(len(points))), settings.seed)
-    means_of = [dict(zip(METRICS, map(float, of_point), strict=True)) for of_point in means(found.scores)]
     record = {
-        "tried": {f"{value:g}": of_point for value, of_point in zip(values, means_of, strict=True)},
+        "tried": {f"{value:g}": by_name(of_point) for value, of_point in zip(values, means(found.scores), strict=True)},
         "trainers": trainers,
         "best": values[choice.best],
         "chosen": values[choice.chosen],

@@ -14,7 +14,7 @@ from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.merging import FEATURES, MergeRule
 from nnunetv2_conflunet.tuning.case_pieces import CasePieces
 from nnunetv2_conflunet.tuning.choice import ROUNDING, choose, means
-from nnunetv2_conflunet.tuning.scoring import METRICS
+from nnunetv2_conflunet.tuning.scoring import METRICS, by_name
 
 # What is tried; 0 merges all that touch, as connected components do.
 THRESHOLDS = (0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -135,14 +135,14 @@ def best_of_scored(
         best = replace(pieces.settings, merge=learn_rule(pieces.cases, threshold))
     record = record_of_pairs(tried)
     for (pieces, threshold), point in zip(candidates, mean[1:], strict=True):
-        record["tried"][pieces.settings.pieces]["by_threshold"][str(threshold)] = _by_name(point)
+        record["tried"][pieces.settings.pieces]["by_threshold"][str(threshold)] = by_name(point)
     return best, {
         **record,
-        "without": _by_name(mean[0]),
+        "without": by_name(mean[0]),
         "rule_without": None if chosen.merge is None else asdict(chosen.merge),
-        "connected_components": _by_name(components),
+        "connected_components": by_name(components),
         "best": {
-            **_by_name(mean[choice.best]),
+            **by_name(mean[choice.best]),
             "pieces": best.pieces,
             "rule": None if best.merge is None else asdict(best.merge),
         },
@@ -169,7 +169,3 @@ def record_of_pairs(tried: Sequence[TriedPieces]) -> dict[str, Any]:
 def _candidates(tried: Sequence[TriedPieces]) -> list[tuple[TriedPieces, float]]:
     """Pieces and thresholds to score, of the pieces that have enough pairs."""
     return [(pieces, threshold) for pieces in tried if pieces.rules for threshold in THRESHOLDS]
-
-
-def _by_name(point: np.ndarray) -> dict[str, float]:
-    return dict(zip(METRICS, map(float, point), strict=True))

@@ -77,6 +77,11 @@ class ScoredInstances:
         return [metrics[name] for name in METRICS]
 
 
+def by_name(values: np.ndarray) -> dict[str, float]:
+    """Values in the order of :data:`METRICS`, by their names, as records hold them."""
+    return dict(zip(METRICS, map(float, values), strict=True))
+
+
 @dataclass(frozen=True, eq=False)
 class GridScores:
     """The metrics of every case at every point of a grid.
@@ -95,8 +100,7 @@ class GridScores:
 
     def of_point(self, position: int) -> dict[str, Any]:
         """The settings of a point and the means of its metrics."""
-        metrics = map(float, means(self.scores[:, position]))
-        return {"settings": self.points[position].to_dict(), **dict(zip(METRICS, metrics, strict=True))}
+        return {"settings": self.points[position].to_dict(), **by_name(means(self.scores[:, position]))}
 
     def table(self) -> pd.DataFrame:
         """One row a point: its settings and, of each metric, mean, standard deviation and number of cases."""

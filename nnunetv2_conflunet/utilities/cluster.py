@@ -132,7 +132,7 @@ def _dask(address: str, paths: list[str]) -> Iterator[int]:
             for worker, fault in sorted(answers.items())
             if fault
         }:
-            raise InputError(f"Workers of the Dask cluster: {join_faults(faults).replace('cases:', 'workers:', 1)}")
+            raise InputError(f"Workers of the Dask cluster: {join_faults(faults, 'workers')}")
         try:
             with joblib.parallel_config(backend=_backend(client)):
                 # With 1, joblib would call the function itself instead of sending it.

@@ -32,8 +32,12 @@ def list_lines(items: list[str], limit: int = 20) -> str:
     return "\n".join(f"  {item}" for item in shown)
 
 
-def join_faults(faults: Mapping[str, str]) -> str:
+def join_faults(faults: Mapping[str, str], noun: str = "cases") -> str:
     """What is wrong with each case, in one line; cases with the same fault are listed together.
+
+    Args:
+        faults: by case.
+        noun: what they are called in the plural.
 
     >>> join_faults({"a": "is broken", "b": "is short", "c": "is broken"})
     '3 cases: a, c: is broken | b: is short'
@@ -42,4 +46,4 @@ def join_faults(faults: Mapping[str, str]) -> str:
     for case, text in faults.items():
         cases.setdefault(text, []).append(case)
     joined = " | ".join(f"{list_some(names)}: {text}" for text, names in cases.items())
-    return joined if len(faults) == 1 else f"{len(faults)} cases: {joined}"
+    return joined if len(faults) == 1 else f"{len(faults)} {noun}: {joined}"
