@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         f"{known['min_confidence'].metadata['help']}; tried last (default: {as_text(TuningSettings().min_confidence)})"
     )
     tried.add_argument("--min_confidence", type=float, nargs="*", metavar="X", default=argparse.SUPPRESS, help=text)
-    evaluation = parser.add_argument_group("evaluation of each point, with its own size filter")
+    evaluation = parser.add_argument_group("evaluation of each combination, with its own size filter")
     add_options(evaluation, EvaluationSettings, ["iou_threshold"])
     add_options(evaluation, EvaluationSettings, LIMITS, prefix="score_")
     add("--ignore_stock_postprocessing", action="store_true", help="tune on the masks as predicted")

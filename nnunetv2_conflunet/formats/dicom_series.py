@@ -82,7 +82,7 @@ def read_series(folder: Path) -> Series:
         geometry = _Planes(*(np.array(values, float) for values in zip(*planes, strict=True)))
         sizes = {(int(image.Rows), int(image.Columns)) for image in images}
     if len(images) > 1 and len(planes) > len(images):
-        raise InputError(f"{folder} holds several multi-frame images; leave the one that was segmented.")
+        raise InputError(f"{folder} holds several multi-frame images; keep only the one that was segmented.")
     cosines, spacing = geometry.cosines[0], geometry.spacings[0]
     if (
         len(sizes) > 1

@@ -4,7 +4,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader
 
 from nnunetv2_conflunet.pictures.sections import Section
 
-HOVER = "Point at a picture to hide the lines. "
+HOVER = "Hover over a picture to hide the outlines. "
 RADIOLOGICAL = (
     "Planes are shown in radiological convention: the patient's right side (R) is on the left of axial and coronal "
     "planes, the front (A) on the left of sagittal ones. "

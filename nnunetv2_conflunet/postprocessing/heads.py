@@ -61,7 +61,7 @@ class HeadMaps:
         if offsets_mm.shape[1:] != heatmap.shape or offsets_mm.shape[0] not in (dim, ndim):
             raise InputError(
                 f"offsets_mm has shape {offsets_mm.shape}; with heatmap {heatmap.shape} it must be "
-                f"{(dim, *heatmap.shape)}: one component an axis first."
+                f"{(dim, *heatmap.shape)}: the first axis has one component per image axis."
             )
         check_finite(heatmap, "heatmap")
         for axis, component in enumerate(offsets_mm):
@@ -71,7 +71,9 @@ class HeadMaps:
             box.shape != (ndim, 2)
             or not ((box[:, 0] >= 0) & (box[:, 0] < box[:, 1]) & (box[:, 1] <= image_shape)).all()
         ):
-            raise InputError(f"heads_box {box.tolist()} must hold one half-open range inside {image_shape} an axis.")
+            raise InputError(
+                f"heads_box {box.tolist()} must have one half-open range for each axis, inside {image_shape}."
+            )
         if flat:
             # Offsets across a single slice point nowhere.
             heatmap, offsets_mm, box = heatmap[0], offsets_mm[-dim:, 0], box[1:]

@@ -55,20 +55,22 @@ class InstantiationSettings:
 
     method: str = option("center_offset", "how instances are made", flag="-m", choices=METHODS)
     pieces: str = option(
-        "offsets", "what leads a voxel to its center: its offset, or climbing the heatmap", choices=PIECES
+        "offsets", "how a voxel finds its center: by its offset, or by climbing the heatmap", choices=PIECES
     )
     heatmap_threshold: float = option(0.1, "lowest heatmap value of a center")
     window_mm: float = option(3.0, "full width of the window in which a center is the highest voxel")
     min_prominence: float = option(
-        0.0, "smallest share of its height by which the heatmap falls between a center and a higher one"
+        0.0, "least drop of the heatmap between a center and a higher one, as a share of its height"
     )
     min_consistency: float = option(
-        0.0, "how many times farther from other centers than from itself a center's own offset must end"
+        0.0, "a center's own offset must end this many times closer to it than to any other center"
     )
     top_k: int | None = option(None, "keep only this many of the highest centers of a case")
     acls_preset: str = option("lou2021", "the published form of ACLS to use", choices=tuple(PRESETS))
-    h_maxima_mm: float = option(0.5, "fall in mm of the distance transform that divides two instances")
-    connectivity: int = option(26, "neighbors that make voxels connected: 6, 18 or 26; in planes 4, 8 or 8")
+    h_maxima_mm: float = option(
+        0.5, "two maxima of the distance transform are two instances if it drops by more mm between them"
+    )
+    connectivity: int = option(26, "neighborhood that connects voxels: 6, 18 or 26; in 2D these mean 4, 8 and 8")
     min_volume_mm3: float = limit_option("min_volume_mm3")
     min_extent_mm: float = limit_option("min_extent_mm")
     min_area_mm2: float = limit_option("min_area_mm2")

@@ -216,7 +216,9 @@ def _refuse_loss(cropped: np.ndarray, resampled: np.ndarray) -> None:
         inside = cropped[place] == instance
         if binary_erosion(inside, np.ones(box, bool)).any():
             size = f"{np.count_nonzero(inside)} voxels"
-            raise InputError(f"the preprocessed segmentation lacks instance {instance}, of {size}. {CHANGED_LABEL}")
+            raise InputError(
+                f"instance {instance} ({size}) is missing in the preprocessed segmentation. {CHANGED_LABEL}"
+            )
 
 
 def _refuse_gap(gap_mm: float, max_gap_mm: float) -> None:

@@ -19,7 +19,7 @@ def refuse_unsupported(plans: PlansManager, configuration: str, dataset_json: di
     manager = plans.get_configuration(configuration)
     if manager.previous_stage_name is not None:
         raise InputError(
-            f"{configuration} is the second stage of a cascade, whose slot in nnU-Net is used for the instance maps; "
+            f"{configuration} is the second stage of a cascade, whose input the plugin uses for the instance maps; "
             "train 3d_fullres or 3d_lowres instead."
         )
     n_slices = plans.original_median_shape_after_transp[0]

@@ -62,7 +62,7 @@ def refuse_to_replace(kind: type[nnUNetTrainer]) -> None:
             for other in classes[:position]:
                 if name in vars(other) and not issubclass(other, ours) and not _calls_super(vars(other)[name]):
                     raise InputError(
-                        f"{other.__name__}.{name} would replace that of {ours.__name__} in {kind.__name__}; name "
+                        f"{other.__name__}.{name} would replace {ours.__name__}'s in {kind.__name__}; name "
                         f"ConfLUNet's trainer first: {_other_order(kind, other)}."
                     )
 

@@ -68,7 +68,7 @@ class PiecesOfValidation:
         try:
             pieces.references.prepare(default_num_processes)
         except (InputError, OSError) as error:
-            trainer.print_to_log_file(f"The model does not learn when to merge touching pieces. {error}")
+            trainer.print_to_log_file(f"The model cannot learn when to merge touching pieces. {error}")
             return None
         # What these cases have taught must not make their own instances.
         ModelSettings.from_plans(trainer.plans_manager.plans).unlearned().put_into(trainer.plans_manager.plans)
@@ -106,7 +106,7 @@ class PiecesOfValidation:
             save_pieces(self.file(case), tried, pieces)
         # The validation itself is complete and must not fail for what it may teach.
         except Exception as error:
-            print(f"{case} teaches nothing about merging: {error}")
+            print(f"{case} is not used to learn merging: {error}")
 
     def case_arrays(self, case: str, output: np.ndarray) -> CaseArrays:
         """A case on the network's grid, without the voxels that nobody labeled.

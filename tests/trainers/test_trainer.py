@@ -189,7 +189,7 @@ def test_validation_needs_no_instance_maps(base, device):
         (base / folder).rename(base / "elsewhere" if "raw" in folder else base / "elsewhere2")
     again.perform_actual_validation()
     assert os.path.isfile(os.path.join(again.output_folder, "validation", "instances", "case0.nii.gz"))
-    assert "does not learn when to merge touching pieces." in Path(again.log_file).read_text()
+    assert "cannot learn when to merge touching pieces." in Path(again.log_file).read_text()
 
 
 def test_a_stock_checkpoint_gives_its_weights_but_cannot_be_continued(base, device):

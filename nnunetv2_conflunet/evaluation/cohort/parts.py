@@ -68,7 +68,7 @@ def merge_parts(folder: Path, num_parts: int, settings: EvaluationSettings, expe
     found = [case.case for case in cases]
     if found != expected:
         changed = sorted(set(expected) ^ set(found))
-        raise InputError(f"The parts do not hold the cases of the folders: {list_some(changed)}. Repeat the parts.")
+        raise InputError(f"The parts and the folders contain different cases: {list_some(changed)}. Repeat the parts.")
     return cases
 
 

@@ -38,7 +38,11 @@ class EvaluationSettings(CaseSettings):
     0.5
     """
 
-    missing: str = option("error", "references without a prediction: stop, or score them", choices=MISSING_POLICIES[:2])
+    missing: str = option(
+        "error",
+        "references without a prediction: stop with an error, or count all their lesions as missed",
+        choices=MISSING_POLICIES[:2],
+    )
     min_volume_mm3: float = limit_option("min_volume_mm3")
     min_extent_mm: float = limit_option("min_extent_mm")
     min_area_mm2: float = limit_option("min_area_mm2")

@@ -31,10 +31,10 @@ CONVENTION = {
 FAINT = "Faint lines show where a lesion lies in other slices."
 EXPLAINED = {
     "reused_id": f"Probably two lesions that share an id. {FAINT}",
-    "pieces": f"Allowed, and learned as one lesion, whose center may lie outside; or a slip of the brush. {FAINT}",
-    "contact": f"Lesions that barely touch count as confluent; one voxel may be a slip. The second id is blue. {FAINT}",
+    "pieces": f"Allowed, and learned as one lesion, whose center may lie outside; or a stray brush stroke. {FAINT}",
+    "contact": f"Lesions that barely touch count as confluent; this may be an error. The second id is blue. {FAINT}",
     "single_voxel": "The evaluation leaves out lesions of one voxel by its size filter.",
-    "small": "The evaluation leaves them out by its size filter, if its limits are these.",
+    "small": "With the same limits, the size filter of the evaluation removes them.",
     "border": "A lesion that continues outside the image has its center elsewhere.",
 }
 

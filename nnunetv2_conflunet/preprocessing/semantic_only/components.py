@@ -33,7 +33,9 @@ class ComponentSettings:
 
     max_diameter_mm: float = option(10.0, "larger components, by the diameter of a ball of their volume, are unknown")
     min_solidity: float = option(0.9, "components that fill less than this share of their convex hull are unknown")
-    h_maxima_mm: float = option(0.5, "fall in mm of the distance transform between its maxima that makes them two")
+    h_maxima_mm: float = option(
+        0.5, "two maxima of the distance transform are two lesions if it drops by more mm between them"
+    )
 
     def __post_init__(self):
         check_positive(self.max_diameter_mm, "max_diameter_mm")

@@ -432,7 +432,7 @@ def test_parts_merge_to_the_files_of_a_single_run(dataset, tmp_path):
     with pytest.raises(InputError, match="was made with a different iou_threshold"):
         evaluate(*dataset, "-o", tmp_path / "parts", "-num_parts", 2, "--merge", "--iou_threshold", "0.2")
     (dataset[0] / "MS_2.nii.gz").unlink()
-    with pytest.raises(InputError, match="do not hold the cases of the folders: MS_2"):
+    with pytest.raises(InputError, match="the folders contain different cases: MS_2"):
         evaluate(*dataset, "-o", tmp_path / "parts", "-num_parts", 2, "--merge")
 
 
