@@ -13,7 +13,6 @@ import numpy as np
 
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.evaluation.metrics.overlap import OverlapTable
-from nnunetv2_conflunet.evaluation.metrics.unknown import lies_on_unknown
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.merging import merge_pieces
 from nnunetv2_conflunet.postprocessing.piece_graph import PieceGraph, components_of, contacts_of
@@ -117,10 +116,10 @@ class CasePieces:
 
     @cached_property
     def teaching(self) -> np.ndarray:
-        """(U, 2) the pairs that touch and tell something, as neither piece lies on unknown instances."""
-        on_unknown = lies_on_unknown(
-            self._overlaps_of(np.arange(len(self.n_voxels)), self.n_voxels), self.unknown_voxels
-        )
+        """(U, 2) the pairs that touch and tell something: of neither piece most lesion voxels may be unknown ones."""
+        largest = np.zeros(len(self.n_voxels), np.int64)
+        np.maximum.at(largest, self.overlap[:, 0], self.overlap[:, 2])
+        on_unknown = (self.unknown_voxels > 0) & (self.unknown_voxels >= largest)
         return self.touching[~on_unknown[self.touching].any(axis=1)]
 
     @cached_property

@@ -9,9 +9,8 @@ import pandas as pd
 
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.evaluation.metrics.formulas import detection_metrics
-from nnunetv2_conflunet.evaluation.metrics.matching import match
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground, OverlapTable, with_predictions
-from nnunetv2_conflunet.evaluation.metrics.unknown import lies_on_unknown
+from nnunetv2_conflunet.evaluation.metrics.unknown import match_known
 from nnunetv2_conflunet.imageio.unknown import without_unknown
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, filter_small_instances
 from nnunetv2_conflunet.postprocessing.assignment import Assigner
@@ -68,12 +67,12 @@ class ScoredInstances:
         self, settings: InstantiationSettings, scoring: EvaluationSettings, spacing_mm: np.ndarray
     ) -> list[float]:
         """The metrics of what the size filters of both settings and `min_confidence` leave, ordered as METRICS."""
-        counts = ~lies_on_unknown(self.table, self.unknown_voxels)
-        counts &= ~(self.confidence < settings.min_confidence)
+        counts = ~(self.confidence < settings.min_confidence)
         for limits in (settings.limits, scoring.limits):
             counts &= limits.reached(self.n_voxels, self.extent_voxels, spacing_mm)
-        table = with_predictions(self.table, counts)
-        metrics = detection_metrics(table, match(table, scoring.matching, scoring.iou_threshold))
+        table, unknown_voxels = with_predictions(self.table, counts), self.unknown_voxels[counts]
+        _, table, matches = match_known(table, unknown_voxels, scoring.matching, scoring.iou_threshold)
+        metrics = detection_metrics(table, matches)
         return [metrics[name] for name in METRICS]
 
 

@@ -21,14 +21,15 @@ def detection_of_case(pair: Pair, evaluation: CaseEvaluation) -> dict[str, Any]:
         ``steps``: for each IoU threshold of :func:`.thresholds_of` its ``iou_threshold`` and what
         :meth:`.CaseSteps.to_json` gives. Or ``left_out``: why the case has no confidences.
     """
-    table, settings = evaluation.table, evaluation.settings
+    settings = evaluation.settings
     try:
-        confidence = confidences_of(pair, table.prediction_ids)
+        confidence = confidences_of(pair, evaluation.known.table.prediction_ids)
     except InputError as error:
         return {LEFT_OUT: str(error)}
     steps = []
     for threshold in thresholds_of(settings.iou_threshold):
-        of_case = steps_of_case(table, evaluation.confluent, confidence, settings.matching, threshold)
+        kept, table, _ = evaluation.matched(threshold)
+        of_case = steps_of_case(table, evaluation.confluent, confidence[kept], settings.matching, threshold)
         steps.append({"iou_threshold": threshold, **of_case.to_json()})
     return {"steps": steps}
 

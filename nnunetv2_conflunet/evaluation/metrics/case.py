@@ -7,11 +7,11 @@ import numpy as np
 from nnunetv2_conflunet.evaluation.metrics import formulas
 from nnunetv2_conflunet.evaluation.metrics.accuracy import accuracy_metrics
 from nnunetv2_conflunet.evaluation.metrics.confluence import confluent_among
-from nnunetv2_conflunet.evaluation.metrics.matching import Matches, match
+from nnunetv2_conflunet.evaluation.metrics.matching import Matches
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground, OverlapTable
 from nnunetv2_conflunet.evaluation.metrics.published import NOT_PUBLISHED, published_metrics
 from nnunetv2_conflunet.evaluation.metrics.settings import CaseSettings
-from nnunetv2_conflunet.evaluation.metrics.unknown import Counted
+from nnunetv2_conflunet.evaluation.metrics.unknown import Known, match_known
 from nnunetv2_conflunet.utilities.array_checks import check_spacing
 
 SWEEP_THRESHOLDS = tuple(tenths / 10 for tenths in range(1, 10))
@@ -30,7 +30,8 @@ class CaseEvaluation:
         matches: the matched pairs.
         confluent: (R,) bool, which references are confluent lesion units.
         metrics: names and values, with undefined ratios replaced according to the policy.
-        whole: voxels of both maps, also of the instances that do not count (see :class:`.unknown.Counted`).
+        known: all predictions and the known lesions, of which it is chosen what counts (see
+            :func:`.unknown.match_known`).
     """
 
     foreground: Foreground
@@ -40,18 +41,23 @@ class CaseEvaluation:
     matches: Matches
     confluent: np.ndarray
     metrics: dict[str, float]
-    whole: Foreground
+    known: Known
 
     def confluent_predictions(self) -> np.ndarray:
         """(P,) bool, which predictions share a component of the predicted mask with another prediction."""
-        return _confluent(self.table.prediction_ids, self.whole.coordinates, self.whole.prediction, self.settings)
+        whole = self.known.foreground
+        return _confluent(self.table.prediction_ids, whole.coordinates, whole.prediction, self.settings)
+
+    def matched(self, iou_threshold: float) -> tuple[np.ndarray, OverlapTable, Matches]:
+        """What counts at another IoU threshold, as :func:`.unknown.match_known` gives it."""
+        return match_known(self.known.table, self.known.unknown_voxels, self.settings.matching, iou_threshold)
 
     def sweep(self) -> list[dict[str, float]]:
         """Counts and detection metrics at each of the :data:`SWEEP_THRESHOLDS`, from the same overlap table."""
         rows = []
         for threshold in SWEEP_THRESHOLDS:
-            matches = match(self.table, self.settings.matching, threshold)
-            metrics = formulas.detection_metrics(self.table, matches)
+            _, table, matches = self.matched(threshold)
+            metrics = formulas.detection_metrics(table, matches)
             metrics = formulas.apply_undefined_policy(metrics, self.settings.undefined)
             rows.append({"iou_threshold": threshold, **{name: metrics[name] for name in SWEPT}})
         return rows
@@ -87,7 +93,7 @@ def evaluate_case(
         undefined: ``"nan"``, ``"worst"`` or ``"authors"`` (see :func:`.formulas.apply_undefined_policy`).
         beta: adds F_beta and F_beta_CLU (see :func:`.formulas.f_beta_metrics`); None does not.
         unknown: the reference's id of lesion voxels of unknown instances, which do not count as lesions, like the
-            predictions that lie on them (see :class:`.unknown.Counted`); None if there are none.
+            predictions that lie on them (see :func:`.unknown.match_known`); None if there are none.
 
     Returns:
         Counts (TP, FP, FN, n_prediction, n_reference, n_CLU, TP_CLU, ...), ratios in [0, 1] (Precision, Recall, F1,
@@ -117,18 +123,17 @@ def assess(foreground: Foreground, spacing_mm: tuple[float, ...], settings: Case
     """
     spacing = check_spacing(spacing_mm, len(foreground.shape))
     voxel_mm3 = float(np.prod(spacing))
-    counted = Counted.of(foreground, settings.unknown, voxel_mm3)
-    table = counted.table
-    matches = match(table, settings.matching, settings.iou_threshold)
+    known = Known.of(foreground, settings.unknown)
+    kept, table, matches = match_known(known.table, known.unknown_voxels, settings.matching, settings.iou_threshold)
     confluent = _confluent(table.reference_ids, foreground.coordinates, foreground.reference, settings)
     metrics = {
         **formulas.detection_metrics(table, matches),
-        **formulas.semantic_metrics(counted.whole_table, int(np.prod(foreground.shape)), voxel_mm3),
+        **formulas.semantic_metrics(known.whole_table, int(np.prod(foreground.shape)), voxel_mm3),
         **formulas.unmatched_volumes(table, matches, voxel_mm3),
         **formulas.confluence_metrics(table, matches, confluent),
         **formulas.merge_metrics(table),
         **accuracy_metrics(table),
-        **counted.unknown_metrics,
+        **known.metrics(kept, voxel_mm3),
     }
     if settings.beta is not None:
         metrics |= formulas.f_beta_metrics(metrics, settings.beta)
@@ -137,7 +142,7 @@ def assess(foreground: Foreground, spacing_mm: tuple[float, ...], settings: Case
         # That code has conventions of its own for undefined ratios.
         metrics = {name: metrics[name] for name in metrics if name not in NOT_PUBLISHED}
         metrics |= published_metrics(table, foreground, settings.iou_threshold)
-    return CaseEvaluation(counted.foreground, spacing, settings, table, matches, confluent, metrics, foreground)
+    return CaseEvaluation(known.counted(kept), spacing, settings, table, matches, confluent, metrics, known)
 
 
 def _confluent(counted: np.ndarray, coordinates: np.ndarray, ids: np.ndarray, settings: CaseSettings) -> np.ndarray:

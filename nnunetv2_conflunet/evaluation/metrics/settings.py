@@ -29,7 +29,7 @@ class CaseSettings:
         undefined: policy of :func:`.formulas.apply_undefined_policy`.
         beta: adds F_beta, see :func:`.formulas.f_beta_metrics`; None does not.
         unknown: the id by which references mark lesion voxels of unknown instances, as dataset.json declares it; None
-            if there are none. They and the predictions that lie on them do not count, see :class:`.unknown.Counted`.
+            if there are none. They and the predictions that lie on them do not count, see :func:`.unknown.match_known`.
 
     Raises:
         InputError: a value out of range.

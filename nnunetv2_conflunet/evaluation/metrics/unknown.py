@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from nnunetv2_conflunet.evaluation.metrics.matching import Matches, match
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground, OverlapTable, with_predictions
 
 # The metrics that are given where an id of unknown instances is declared.
@@ -11,74 +12,89 @@ OF_UNKNOWN = ("n_unknown_voxels", "unknown_mm3", "n_predictions_left_out")
 
 
 @dataclass(frozen=True, eq=False)
-class Counted:
-    """The lesions of a case that count: neither unknown instances of the reference nor predictions that lie on them.
+class Known:
+    """All predictions of a case, and the lesions of the reference that are known.
 
     Attributes:
-        foreground: both maps without the others.
-        table: overlaps of these lesions.
-        whole_table: overlaps of everything; unknown instances are one reference there.
-        unknown_metrics: size of the unknown instances, and number of predictions left out; empty if none are declared.
+        foreground: of both maps, also of unknown instances.
+        whole_table: its overlaps; unknown instances are one reference there.
+        table: overlaps with the known lesions only.
+        unknown: the reference's id of unknown instances, or None.
+        unknown_voxels: (P,) int64, voxels of each prediction that are of unknown instances.
     """
 
     foreground: Foreground
-    table: OverlapTable
     whole_table: OverlapTable
-    unknown_metrics: dict[str, float]
+    table: OverlapTable
+    unknown: int | None
+    unknown_voxels: np.ndarray
 
     @classmethod
-    def of(cls, foreground: Foreground, unknown: int | None, voxel_mm3: float) -> "Counted":
-        """Find what counts.
+    def of(cls, foreground: Foreground, unknown: int | None) -> "Known":
+        """Tell the known lesions from the unknown ones.
 
-        Args:
-            foreground: of both maps.
-            unknown: the reference's id of unknown instances, or None.
-            voxel_mm3: volume of a voxel (in 2D, the area of a pixel in mm2).
-
-        >>> counted = Counted.of(Foreground.of(np.array([[1, 1, 0, 2]]), np.array([[9, 9, 0, 5]])), 9, voxel_mm3=0.5)
-        >>> counted.table.prediction_ids.tolist(), counted.table.reference_ids.tolist()
-        ([2], [5])
-        >>> counted.unknown_metrics
-        {'n_unknown_voxels': 2, 'unknown_mm3': 1.0, 'n_predictions_left_out': 1}
+        >>> known = Known.of(Foreground.of(np.array([[1, 1, 0, 2]]), np.array([[9, 9, 0, 5]])), 9)
+        >>> known.table.reference_ids.tolist(), known.unknown_voxels.tolist()
+        ([5], [2, 0])
         """
         whole = OverlapTable.of(foreground)
-        if unknown is None:
-            return cls(foreground, whole, whole, {})
         is_unknown = whole.reference_ids == unknown
-        known = whole.of_references(~is_unknown)
         on_unknown = is_unknown[whole.pair_reference]
-        n_predictions = len(whole.prediction_ids)
-        shared = np.bincount(whole.pair_prediction[on_unknown], whole.pair_voxels[on_unknown], n_predictions)
-        left_out = lies_on_unknown(known, shared)
-        n_voxels = int(whole.reference_voxels[is_unknown].sum())
-        sizes = n_voxels, n_voxels * voxel_mm3, int(np.count_nonzero(left_out))
-        counted = replace(
-            foreground,
-            prediction=_without(foreground.prediction, whole.prediction_ids[left_out]),
-            reference=_without(foreground.reference, np.array([unknown])),
+        shared = whole.pair_prediction[on_unknown], whole.pair_voxels[on_unknown]
+        unknown_voxels = np.bincount(*shared, len(whole.prediction_ids)).astype(np.int64)
+        return cls(foreground, whole, whole.of_references(~is_unknown), unknown, unknown_voxels)
+
+    def counted(self, kept: np.ndarray) -> Foreground:
+        """The foreground without unknown instances and without the predictions that do not count, `kept` being (P,)."""
+        left_out = self.table.prediction_ids[~kept]
+        unknown = [] if self.unknown is None else [self.unknown]
+        prediction, reference = self.foreground.prediction, self.foreground.reference
+        return replace(
+            self.foreground, prediction=_without(prediction, left_out), reference=_without(reference, unknown)
         )
-        metrics = dict(zip(OF_UNKNOWN, sizes, strict=True))
-        return cls(counted, with_predictions(known, ~left_out), whole, metrics)
+
+    def metrics(self, kept: np.ndarray, voxel_mm3: float) -> dict[str, float]:
+        """Size of the unknown instances, and number of predictions left out; empty if no unknown id is declared.
+
+        Args:
+            kept: (P,) bool, the predictions that count.
+            voxel_mm3: volume of a voxel (in 2D, the area of a pixel in mm2).
+        """
+        if self.unknown is None:
+            return {}
+        n_voxels = int(self.whole_table.reference_voxels.sum() - self.table.reference_voxels.sum())
+        return dict(zip(OF_UNKNOWN, (n_voxels, n_voxels * voxel_mm3, int(np.count_nonzero(~kept))), strict=True))
 
 
-def lies_on_unknown(known: OverlapTable, unknown_voxels: np.ndarray) -> np.ndarray:
-    """Which predictions share at least as many voxels with unknown instances as with any known lesion, and some.
+def match_known(
+    table: OverlapTable, unknown_voxels: np.ndarray, rule: str, iou_threshold: float
+) -> tuple[np.ndarray, OverlapTable, Matches]:
+    """Match predictions to known lesions, and leave out those that lie on unknown ones.
+
+    A prediction does not count if it has no match and more than half of its voxels are of unknown instances, as in the
+    panoptic quality of images with void pixels (Kirillov et al., CVPR 2019).
 
     Args:
-        known: overlaps with the known lesions of the reference.
+        table: overlaps of all predictions with the known lesions.
         unknown_voxels: (P,) voxels of each prediction that are of unknown instances.
+        rule: of :func:`.matching.match`.
+        iou_threshold: likewise.
 
     Returns:
-        (P,) bool.
+        (P,) bool, which predictions count; the overlaps of these; and their matches.
 
-    >>> known = OverlapTable.of(Foreground.of(np.array([[1, 1, 2, 2, 3]]), np.array([[5, 0, 5, 5, 0]])))
-    >>> lies_on_unknown(known, np.array([1, 0, 0])).tolist()
-    [True, False, False]
+    >>> table = OverlapTable.of(Foreground.of(np.array([[1, 1, 1, 2, 2]]), np.array([[5, 0, 0, 0, 0]])))
+    >>> [match_known(table, np.array([2, voxels]), "paper", 0.1)[0].tolist() for voxels in (1, 2)]
+    [[True, True], [True, False]]
     """
-    largest = np.zeros(len(known.prediction_ids), np.int64)
-    np.maximum.at(largest, known.pair_prediction, known.pair_voxels)
-    return (unknown_voxels > 0) & (unknown_voxels >= largest)
+    matches = match(table, rule, iou_threshold)
+    kept = 2 * unknown_voxels <= table.prediction_voxels
+    kept[matches.prediction] = True
+    if kept.all():
+        return kept, table, matches
+    renumbered = replace(matches, prediction=(np.cumsum(kept) - 1)[matches.prediction])
+    return kept, with_predictions(table, kept), renumbered
 
 
-def _without(ids: np.ndarray, others: np.ndarray) -> np.ndarray:
-    return np.where(np.isin(ids, others), 0, ids)
+def _without(ids: np.ndarray, others: np.ndarray | list[int]) -> np.ndarray:
+    return np.where(np.isin(ids, others), 0, ids) if len(others) else ids
