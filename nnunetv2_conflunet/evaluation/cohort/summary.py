@@ -4,6 +4,7 @@ import math
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from nnunetv2_conflunet import __version__
@@ -133,13 +134,14 @@ def strata_by_volume(lesions: pd.DataFrame, borders_mm3: tuple[float, ...], unit
     >>> [(row["stratum"], row["Recall"]) for row in strata_by_volume(lesions, (30.0,))]
     [('< 30 mm3', 1.0), ('>= 30 mm3', nan)]
     """
-    edges = [0.0, *borders_mm3, float("inf")]
-    between = [f"{a:g} to {b:g} {unit}" for a, b in pairwise(borders_mm3)]
+    # All digits, so that no two ranges have one name.
+    borders = [f"{border:.15g}" for border in borders_mm3]
+    between = [f"{a} to {b} {unit}" for a, b in pairwise(borders)]
     names = ["all areas" if unit == "mm2" else "all volumes"]
     if borders_mm3:
-        names = [f"< {borders_mm3[0]:g} {unit}", *between, f">= {borders_mm3[-1]:g} {unit}"]
-    stratum = pd.cut(lesions["volume_mm3"], edges, right=False, labels=names)
-    return [_of_stratum(name, lesions[stratum == name]) for name in names]
+        names = [f"< {borders[0]} {unit}", *between, f">= {borders[-1]} {unit}"]
+    stratum = np.searchsorted(borders_mm3, lesions["volume_mm3"].astype(float), side="right")
+    return [_of_stratum(name, lesions[stratum == i]) for i, name in enumerate(names)]
 
 
 def strata_by_confluence(lesions: pd.DataFrame) -> list[dict]:

@@ -42,3 +42,13 @@ def test_ranges_without_lesions_and_without_borders():
     assert np.isnan(middle["Recall"]) and np.isnan(middle["Precision"]) and np.isnan(middle["PQ"])
     (everything,) = strata_by_volume(LESIONS, ())
     assert everything["n_reference"] == everything["n_prediction"] == 3
+
+
+def test_borders_that_differ_in_late_digits_have_different_names():
+    borders = (1_000_000.0, 1_000_001.0, 1_000_002.0)
+    lesions = LESIONS.assign(volume_mm3=1_000_001.5)
+    rows = strata_by_volume(lesions, borders)
+    assert [row["stratum"] for row in rows] == [
+        "< 1000000 mm3", "1000000 to 1000001 mm3", "1000001 to 1000002 mm3", ">= 1000002 mm3",
+    ]  # fmt: skip
+    assert [row["n_reference"] for row in rows] == [0, 0, 3, 0]
