@@ -29,7 +29,7 @@ from nnunetv2_conflunet.evaluation.report.tables import (
     mean_and_std,
     percent,
 )
-from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.spreadsheets import read_csv
 
 STRATA_COUNTS, STRATA_RATIOS = ("n_reference", "n_prediction"), ("Recall", "Precision", "SQ", "PQ")
@@ -52,6 +52,7 @@ def make_report(methods: list[Method], *, images: Path | None = None, channel: i
         InputError: evaluations cannot be compared, the reader is unknown, or an image, reference or prediction is
             missing.
     """
+    _refuse_other_ranges(methods)
     notes, tests = [f"{method.name}: {note}" for method in methods for note in method.summary["notes"]], None
     comparison = None
     if len(methods) > 1:
@@ -75,6 +76,17 @@ def make_report(methods: list[Method], *, images: Path | None = None, channel: i
         key=[(name, STATUS_COLORS[name], text) for name, text in KEY],
         cases=[view for method in methods for view in _case_views(method, images, channel, n_cases, len(methods) > 1)],
     )
+
+
+def _refuse_other_ranges(methods: list[Method]) -> None:
+    """The figures have one axis for the strata of all methods."""
+    ranges = {method.name: [row["stratum"] for row in method.summary["strata"]["volume"]] for method in methods}
+    first, *others = ranges
+    if differing := [name for name in others if ranges[name] != ranges[first]]:
+        raise InputError(
+            f"{first} and {list_some(differing)} were evaluated with different ranges of volumes; evaluate them with "
+            "the same --volume_bins_mm3."
+        )
 
 
 def _describe(methods: list[Method]) -> str:

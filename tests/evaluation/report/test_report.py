@@ -87,6 +87,14 @@ def test_an_unknown_reader_is_named(evaluated):
         make_report([method], n_cases=1)
 
 
+def test_methods_with_other_ranges_of_volumes_are_not_drawn_side_by_side(evaluated):
+    args = evaluated / "instancesTs", evaluated / "half", "-o", evaluated / "other", "--volume_bins_mm3", 50, 70
+    command.evaluate(command._parser().parse_args([*map(str, args), "-np", "1"]))
+    with pytest.raises(InputError, match="exact and other were evaluated with different ranges of volumes"):
+        make_report(load_methods([evaluated / "exact", evaluated / "other"]))
+    assert "Detection by lesion volume" in make_report(load_methods([evaluated / "other"]), n_cases=0)
+
+
 def test_a_missing_image_is_named(evaluated):
     (evaluated / "imagesTs" / "p1_0000.nii.gz").unlink()
     with pytest.raises(InputError, match=r"p1_0000\.nii\.gz does not exist"):
