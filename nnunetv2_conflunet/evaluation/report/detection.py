@@ -15,7 +15,7 @@ from nnunetv2_conflunet.evaluation.cohort.cases import CaseResult
 from nnunetv2_conflunet.evaluation.cohort.detection import LEFT_OUT, cases_left_out, cohort_of
 from nnunetv2_conflunet.evaluation.detection.curves import FALSE_POSITIVE_RATES
 from nnunetv2_conflunet.evaluation.detection.metrics import NAMES, RATE_NAMES, Cohort, paired_differences
-from nnunetv2_conflunet.evaluation.report.figures import COLORS
+from nnunetv2_conflunet.evaluation.report.figures import COLORS, as_label
 from nnunetv2_conflunet.evaluation.report.tables import percent
 
 # What a comparison tests; the sensitivities at single rates are in the evaluations.
@@ -124,7 +124,7 @@ def detection_curves(cohorts: dict[str, Cohort]) -> Figure:
         curves = cohort.froc.curves(np.ones((1, cohort.n_patients)))
         for suffix, line in (("", "-"), ("_CLU", "--")):
             style = {"color": COLORS[position % len(COLORS)], "linestyle": line, "linewidth": 1.4}
-            label = f"{name}{', confluent lesions' if suffix else ''}"
+            label = as_label(name) + (", confluent lesions" if suffix else "")
             sensitivity = 100 * curves.sensitivity(suffix)[0]
             false = curves.false_positives()[0]
             # The curve starts without predictions; the last value holds up to the right end.

@@ -36,7 +36,7 @@ def box_plots(metrics: dict[str, pd.DataFrame]) -> Figure:
             values, positions=positions, widths=0.85 * width, showfliers=False, patch_artist=True,
             boxprops={"facecolor": color, "alpha": 0.35}, medianprops={"color": "black"},
         )  # fmt: skip
-        drawn["boxes"][0].set_label(name)
+        drawn["boxes"][0].set_label(as_label(name))
         # Dots are spread sideways, so that equal values stay visible.
         for position, column in zip(positions, values, strict=True):
             spread = np.linspace(-0.25, 0.25, len(column)) * width if len(column) > 1 else np.zeros(len(column))
@@ -64,7 +64,7 @@ def detection_by_volume(strata: dict[str, list[dict]]) -> Figure:
         for name, color, offset in _beside_each_other(strata):
             heights = [100 * np.nan_to_num(row[ratio]) for row in strata[name]]
             positions, width = np.arange(len(heights)) + offset, 0.9 * FILLED / len(strata)
-            bars = axes.bar(positions, heights, width, color=color, alpha=0.7, label=name)
+            bars = axes.bar(positions, heights, width, color=color, alpha=0.7, label=as_label(name))
             axes.bar_label(bars, [str(row[count]) for row in strata[name]], fontsize=7)
         axes.set_xticks(range(len(names)), names)
         # Keep the place of ranges without lesions.
@@ -90,7 +90,7 @@ def bland_altman(metrics: dict[str, pd.DataFrame], dim: int = 3) -> Figure:
             mean = (table[predicted] + table[referred]) / 2 / unit
             difference = (table[predicted] - table[referred]) / unit
             bias = difference.mean()
-            axes.plot(mean, difference, "o", color=color, markersize=4, alpha=0.8, label=name)
+            axes.plot(mean, difference, "o", color=color, markersize=4, alpha=0.8, label=as_label(name))
             axes.axhline(bias, color=color, linewidth=1.2)
             if len(difference) > 1:
                 for limit in (-1.96, 1.96):
@@ -100,6 +100,15 @@ def bland_altman(metrics: dict[str, pd.DataFrame], dim: int = 3) -> Figure:
         axes.grid(alpha=0.3)
     _name_methods(figure, len(metrics))
     return figure
+
+
+def as_label(name: str) -> str:
+    """A name as matplotlib shows it: dollars enclose no formula, and a leading underscore hides nothing.
+
+    >>> as_label("a$b$"), as_label("_c")
+    ('a\\\\$b\\\\$', ' _c')
+    """
+    return f"{' ' * name.startswith('_')}{name}".replace("$", r"\$")
 
 
 def as_data_uri(figure: Figure, dpi: int = 130) -> str:

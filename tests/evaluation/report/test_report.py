@@ -12,8 +12,12 @@ from nnunetv2_conflunet.commands import compare
 from nnunetv2_conflunet.commands import evaluate as command
 from nnunetv2_conflunet.commands import report as report_module
 from nnunetv2_conflunet.evaluation.cohort.results import load_methods
+from nnunetv2_conflunet.evaluation.detection.metrics import Cohort
+from nnunetv2_conflunet.evaluation.detection.steps import CaseSteps
 from nnunetv2_conflunet.evaluation.report import case_views
 from nnunetv2_conflunet.evaluation.report import report as report_page
+from nnunetv2_conflunet.evaluation.report.detection import detection_curves
+from nnunetv2_conflunet.evaluation.report.figures import bland_altman, box_plots, detection_by_volume
 from nnunetv2_conflunet.evaluation.report.report import make_report
 from nnunetv2_conflunet.imageio import Geometry
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -85,6 +89,23 @@ def test_an_unknown_reader_is_named(evaluated):
     method.summary["reader"] = "os.system"
     with pytest.raises(InputError, match=r"half was evaluated with os\.system, which is not a reader of nnU-Net"):
         make_report([method], n_cases=1)
+
+
+def test_names_of_methods_are_text_in_the_figures(evaluated):
+    names = [r"$\nonsense$", "_half"]
+    methods = load_methods([evaluated / "exact", evaluated / "half"], names)
+    assert "_half" in make_report(methods, n_cases=0)
+    cohort = Cohort({0.1: [CaseSteps(1, 1, np.array([0.9]), np.array([[1, 1, 0, 1, 1, 0]]))]})
+    drawn = (
+        box_plots({method.name: method.metrics for method in methods}),
+        detection_by_volume({method.name: method.summary["strata"]["volume"] for method in methods}),
+        bland_altman({method.name: method.metrics for method in methods}),
+        detection_curves(dict.fromkeys(names, cohort)),
+    )
+    for figure in drawn:
+        figure.canvas.draw()
+        shown = [text.get_text() for text in figure.legends[0].get_texts() if "confluent" not in text.get_text()]
+        assert [text.strip().replace(r"\$", "$") for text in shown] == names
 
 
 def test_methods_with_other_ranges_of_volumes_are_not_drawn_side_by_side(evaluated):
