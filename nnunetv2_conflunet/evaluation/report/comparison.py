@@ -90,6 +90,8 @@ def compare_methods(methods: list[Method], metrics: list[str], *, seed: int = 0)
     if unsuitable:
         raise InputError(f"{list_some(unsuitable)} is neither better when high nor when low; compare ratios or errors.")
     means, n, differences = {}, {}, []
+    # A metric named twice would count twice in Holm's correction.
+    metrics = list(dict.fromkeys(metrics))
     for metric in metrics:
         values = {method.name: method.metrics.loc[common, metric].to_numpy() for method in methods}
         defined = pd.DataFrame(values).dropna()
@@ -112,7 +114,7 @@ def compare_methods(methods: list[Method], metrics: list[str], *, seed: int = 0)
     cohorts = cohorts_of(methods, common)
     detection = compare_detection(cohorts, seed) if len(cohorts) == len(methods) else None
     names = [method.name for method in methods]
-    return Comparison(names, list(metrics), means, n, table, accuracies, notes, detection)
+    return Comparison(names, metrics, means, n, table, accuracies, notes, detection)
 
 
 def cohorts_of(methods: list[Method], cases: list[str] | None = None) -> dict[str, Cohort]:

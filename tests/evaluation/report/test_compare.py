@@ -164,6 +164,12 @@ def test_three_methods_share_one_family(tmp_path):
     assert differences["p_t_holm"].min() == pytest.approx(min(1, 6 * differences["p_t"].min()))
 
 
+def test_a_metric_named_twice_is_compared_once(methods):
+    once, twice = (compare_methods(load_methods(methods), names) for names in (["F1", "DiC"], ["F1", "DiC", "F1"]))
+    pd.testing.assert_frame_equal(once.differences, twice.differences)
+    assert markdown_tables(once) == markdown_tables(twice) and latex_table(once) == latex_table(twice)
+
+
 def compare(*arguments):
     compare_command.compare(compare_command._parser().parse_args([str(argument) for argument in arguments]))
 
