@@ -43,6 +43,11 @@ def case_view(case: CaseResult, lesions: pd.DataFrame, image: Path | None, reade
     prediction = np.zeros_like(reference)
     if case.prediction_file is not None:
         prediction, _ = read_instances(case.prediction_file, reader)
+    if prediction.shape != reference.shape:
+        raise InputError(
+            f"{case.prediction_file} has size {prediction.shape}, its reference {reference.shape}; a map has changed "
+            "since the evaluation. Run nnUNetv2_conflunet_evaluate again."
+        )
     background = np.zeros(reference.shape, np.float32) if image is None else _read_image(image, reader)
     if background.shape != reference.shape:
         raise InputError(
@@ -92,7 +97,8 @@ def _read_image(path: Path, reader: BaseReaderWriter) -> np.ndarray:
     if not path.is_file():
         raise InputError(f"{path} does not exist; name the folder of the images, or leave them out.")
     try:
-        return reader.read_images((str(path),))[0][0]
+        # What is no number, as outside of a masked brain, is black.
+        return np.nan_to_num(reader.read_images((str(path),))[0][0], posinf=0.0, neginf=0.0)
     except Exception as error:
         raise InputError(
             f"{path} cannot be read by {type(reader).__name__} ({type(error).__name__}: {error})."

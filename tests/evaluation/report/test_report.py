@@ -4,13 +4,16 @@ import re
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import SimpleITK as sitk
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from support import UNWRITABLE, files_of, said_of_a_full_disk, unwritable
 
 from nnunetv2_conflunet.commands import compare
 from nnunetv2_conflunet.commands import evaluate as command
 from nnunetv2_conflunet.commands import report as report_module
+from nnunetv2_conflunet.evaluation.cohort.cases import CaseResult
 from nnunetv2_conflunet.evaluation.cohort.results import load_methods
 from nnunetv2_conflunet.evaluation.detection.metrics import Cohort
 from nnunetv2_conflunet.evaluation.detection.steps import CaseSteps
@@ -126,6 +129,26 @@ def test_an_image_that_cannot_be_read_is_named(evaluated):
     (evaluated / "imagesTs" / "p1_0000.nii.gz").write_bytes(b"no image")
     with pytest.raises(InputError, match=r"p1_0000\.nii\.gz cannot be read by SimpleITKIO"):
         make_report(load_methods([evaluated / "half"]), images=evaluated / "imagesTs")
+
+
+def test_voxels_of_an_image_that_are_no_numbers_are_black(tmp_path):
+    image = np.random.default_rng(0).normal(100, 5, (4, 20, 20)).astype(np.float32)
+    image[:, :10], image[0, 15, 15] = np.nan, np.inf
+    save(tmp_path / "a_0000.nii.gz", image)
+    lesion = np.zeros(image.shape, np.uint16)
+    lesion[1:3, 12:15, 2:6] = 1
+    save(tmp_path / "a.nii.gz", lesion)
+    case = CaseResult("a", str(tmp_path / "a.nii.gz"), str(tmp_path / "a.nii.gz"))
+    lesions = pd.DataFrame({"side": ["reference", "prediction"], "status": ["TP", "TP"], "id": [1, 1]})
+    figure = case_views.case_view(case, lesions, tmp_path / "a_0000.nii.gz", SimpleITKIO())
+    panel = figure.axes[0].images[0].get_array()
+    assert np.isfinite(panel).all() and panel.min() == 0 and panel.std() > 0.1
+
+
+def test_a_map_that_has_changed_since_the_evaluation_is_named(evaluated):
+    save(evaluated / "half" / "instances" / "p1.nii.gz", np.zeros((3, 4, 5), np.uint16))
+    with pytest.raises(InputError, match=r"p1\.nii\.gz has size .* changed since the evaluation"):
+        make_report(load_methods([evaluated / "half"]))
 
 
 def test_the_command_writes_beside_the_evaluation(evaluated, capsys):
