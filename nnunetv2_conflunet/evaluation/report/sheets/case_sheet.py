@@ -18,7 +18,7 @@ from nnunetv2_conflunet.pictures.colors import touching_colors
 from nnunetv2_conflunet.pictures.images import read_background
 from nnunetv2_conflunet.pictures.sections import tilt_degrees
 from nnunetv2_conflunet.pictures.views import View
-from nnunetv2_conflunet.utilities.errors import list_some
+from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.spreadsheets import read_csv
 
 # Groups of touching lesions that get pictures.
@@ -116,8 +116,14 @@ def _with_scores(lesions: pd.DataFrame, table: Path | None) -> pd.DataFrame:
         return lesions
     written = read_csv(table)
     known = [column for column in (*FROM_TABLE, "label") if column in written]
+    if "id" not in written:
+        return lesions
     left = lesions.drop(columns=[column for column in known if column in lesions])
-    return left.merge(written[["id", *known]], on="id", how="left") if "id" in written else lesions
+    try:
+        numbers = written[["id", *known]].apply(pd.to_numeric)
+        return left.merge(numbers, on="id", how="left", validate="one_to_one")
+    except ValueError as error:
+        raise InputError(f"{table} is no lesion table ({error}); repair it, or move it away.") from error
 
 
 def _summary(lesions: pd.DataFrame, groups: list[Place], geometry: Geometry) -> str:

@@ -153,6 +153,16 @@ def test_what_cannot_be_shown_is_named_before_anything_is_written(prediction):
     assert {name: content for name, content in before.items() if "instances" not in name} == files_of(prediction)
 
 
+@pytest.mark.parametrize(
+    "content", ["id,confidence\nfour,0.5\n", "id,confidence\n2,high\n", "id,confidence\n2,0.5\n2,0.7\n"]
+)
+def test_a_table_of_texts_or_of_a_lesion_twice_is_named(prediction, content):
+    (prediction / "instances" / "a.csv").write_text(content)
+    with pytest.raises(InputError, match=r"a: .*a\.csv is no lesion table"):
+        report(prediction)
+    assert not (prediction / "report.html").exists()
+
+
 def test_evaluations_show_no_chosen_cases(tmp_path):
     (tmp_path / "summary_instances.json").write_text('{"settings": {}, "metric_per_case": []}')
     with pytest.raises(InputError, match="--cases is for a prediction"):
