@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
@@ -13,7 +14,8 @@ from nnunetv2_conflunet.pictures.sections import Section
 
 # Widths and sizes as shares of the picture's longer side, for pictures of about 300 pixels.
 LINE, TEXT, MARGIN = 0.006, 0.045, 0.012
-SCALE_BARS_MM = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+# Lengths of scale bars, times a power of ten.
+SCALE_BARS = (5, 2, 1)
 # Opacity of the lines of what lies in other slices.
 FAINT = 0.5
 # Where no color is given.
@@ -165,11 +167,12 @@ def _letters(section: Section, side: float) -> str:
 
 def _scale_bar(section: Section, side: float) -> str:
     height, width = section.size_mm
-    length = max((bar for bar in SCALE_BARS_MM if bar <= side / 4), default=SCALE_BARS_MM[0])
+    decade = 10.0 ** math.floor(math.log10(side / 4))
+    length = next((step * decade for step in SCALE_BARS if step * decade <= side / 4), decade)
     high, margin = TEXT * side, 2 * MARGIN * side
     x, y = width - margin - length, height - margin
-    bar = f'<rect x="{x:.5g}" y="{y:.5g}" width="{length}" height="{LINE * 1.5 * side:.3g}" fill="white"/>'
-    return bar + _text(f"{length} mm", width - margin, y - margin / 2, high * 0.8, "white", "end")
+    bar = f'<rect x="{x:.5g}" y="{y:.5g}" width="{length:g}" height="{LINE * 1.5 * side:.3g}" fill="white"/>'
+    return bar + _text(f"{length:g} mm", width - margin, y - margin / 2, high * 0.8, "white", "end")
 
 
 def _text(text: str, x: float, y: float, high: float, color: str, anchor: str) -> str:

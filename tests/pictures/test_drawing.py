@@ -94,6 +94,18 @@ def test_letters_stand_on_their_sides():
     assert [text.text for text in root.findall("text")] == ["5 mm"]
 
 
+@pytest.mark.parametrize(
+    "pixel_mm, expected", [(0.0005, "0.005 mm"), (0.01, "0.1 mm"), (0.1, "1 mm"), (1.0, "10 mm"), (900.0, "5000 mm")]
+)
+def test_the_scale_bar_fits_into_a_quarter_of_the_picture(pixel_mm, expected):
+    section = section_of((1, 40, 40), (1.0, pixel_mm, pixel_mm))
+    root = parsed(draw_section(section, np.zeros((40, 40), int), None, (0, 1), {}))
+    (text,) = root.findall("text")
+    assert text.text == expected
+    bar = root.find("rect").attrib
+    assert float(bar["width"]) == float(expected.split()[0]) and float(bar["x"]) > 0.7 * 40 * pixel_mm
+
+
 def test_the_image_is_between_black_and_white():
     image = np.array([[-5.0, 0.0, 5.0, 10.0, 99.0, np.nan, np.inf]])
     content = base64.b64decode(gray_png(image, (0.0, 10.0)).partition("base64,")[2])
