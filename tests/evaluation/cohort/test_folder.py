@@ -392,6 +392,15 @@ def test_semantic_masks_are_noted(tmp_path):
     assert any("Every prediction has 1 as its only id" in note for note in summary["notes"])
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", '{"metric_per_case": [{}]}', '{"metric_per_case": [3]}'])
+def test_the_summary_of_something_else_in_a_validation_folder_is_named(dataset, tmp_path, content):
+    validation = tmp_path / "validation"
+    save(validation / "MS_10.nii.gz", boxes((1, LARGE), (2, TOUCHING)))
+    (validation / "summary.json").write_text(content)
+    with pytest.raises(InputError, match=r"summary\.json does not name the cases of a validation by nnU-Net"):
+        evaluate(dataset[0], validation, "-np", 1)
+
+
 def test_the_cases_of_a_validation_folder_are_expected(dataset, tmp_path):
     model = tmp_path / "trainer__plans__3d_fullres"
     validation = model / "fold_0" / "validation"
