@@ -38,6 +38,12 @@ def case_view(case: CaseResult, lesions: pd.DataFrame, image: Path | None, reade
     Raises:
         InputError: a file is missing or unreadable, or image and reference differ in size.
     """
+    for file in filter(None, (case.reference_file, case.prediction_file)):
+        if not Path(file).is_file():
+            raise InputError(
+                f"{file}, which was evaluated, does not exist (seen from {Path.cwd()}). Run "
+                "nnUNetv2_conflunet_evaluate again, or show no cases with --n_cases 0."
+            )
     reference, properties = read_instances(case.reference_file, reader)
     geometry = Geometry.from_properties(reference.shape, properties)
     prediction = np.zeros_like(reference)

@@ -151,6 +151,12 @@ def test_a_map_that_has_changed_since_the_evaluation_is_named(evaluated):
         make_report(load_methods([evaluated / "half"]))
 
 
+def test_a_map_that_is_gone_since_the_evaluation_is_named(evaluated):
+    (evaluated / "half" / "instances" / "p1.nii.gz").unlink()
+    with pytest.raises(InputError, match=r"p1\.nii\.gz, which was evaluated, does not exist .* --n_cases 0"):
+        make_report(load_methods([evaluated / "half"]))
+
+
 def test_the_command_writes_beside_the_evaluation(evaluated, capsys):
     args = report_module._parser().parse_args([str(evaluated / "half")])
     report_module.report(args)
