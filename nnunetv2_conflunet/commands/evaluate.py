@@ -5,7 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from nnunetv2_conflunet.evaluation.cohort.cases import evaluate_pairs, expected_pairs, lesion_table
-from nnunetv2_conflunet.evaluation.cohort.confidences import check_tables, refuse_without_confidences
+from nnunetv2_conflunet.evaluation.cohort.confidences import (
+    check_tables,
+    refuse_places_of_tables,
+    refuse_without_confidences,
+)
 from nnunetv2_conflunet.evaluation.cohort.detection import cases_left_out
 from nnunetv2_conflunet.evaluation.cohort.pairing import pair_folders
 from nnunetv2_conflunet.evaluation.cohort.parts import check_part, merge_parts, part_file, write_part
@@ -39,6 +43,7 @@ def evaluate(args: argparse.Namespace) -> None:
     settings = replace(settings, unknown=pairing.unknown)
     output = args.o or args.prediction
     whole = args.merge or args.num_parts == 1
+    refuse_places_of_tables(result_files(output), pairing.pairs)
     require_writable(*(result_files(output) if whole else [part_file(output, args.part_id, args.num_parts)]))
     if args.froc:
         check_tables(expected_pairs(pairing, settings))

@@ -20,6 +20,16 @@ def table_of(pair: Pair) -> Path | None:
     return None if pair.prediction is None else pair.prediction.parent / f"{pair.case}.csv"
 
 
+def refuse_places_of_tables(files: list[Path], pairs: list[Pair]) -> None:
+    """Raise an InputError if results would replace the lesion table of a case, as of one that is called ``lesions``.
+
+    >>> refuse_places_of_tables([Path("out/lesions.csv")], [Pair("a", Path("a.nii.gz"), Path("out/a.nii.gz"))])
+    """
+    tables = {table.absolute() for table in map(table_of, pairs) if table is not None}
+    if taken := [str(file) for file in files if file.absolute() in tables]:
+        raise InputError(f"{list_some(taken)} is the place of a case's lesion table; name another folder with -o.")
+
+
 def read_confidences(table: Path) -> pd.Series:
     """The confidence of each lesion, by its id.
 

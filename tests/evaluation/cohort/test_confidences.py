@@ -61,6 +61,21 @@ def test_froc_and_average_precision_by_hand(folders, tmp_path, capsys):
     assert "Detection over confidence" in printed and "FROC: mean sensitivity at 1/8 to 8" in " ".join(printed.split())
 
 
+@pytest.mark.parametrize("parts", [(), ("-num_parts", 2)])
+def test_results_never_replace_the_lesion_table_of_a_case(folders, tmp_path, parts):
+    reference, prediction = folders
+    for folder in folders:
+        (folder / "a.nii.gz").rename(folder / "lesions.nii.gz")
+    (prediction / "a.csv").rename(prediction / "lesions.csv")
+    before = (prediction / "lesions.csv").read_bytes()
+    with pytest.raises(InputError, match=r"lesions\.csv is the place of a case's lesion table; .* with -o"):
+        evaluate(*folders, *parts)
+    assert (prediction / "lesions.csv").read_bytes() == before
+    # Beside the instances and elsewhere there is room.
+    assert "metrics" in evaluate(reference, prediction.parent)["detection"]
+    assert "metrics" in evaluate(*folders, "-o", tmp_path / "e")["detection"]
+
+
 def test_a_table_without_use_is_named_with_the_remedy(folders, tmp_path, capsys):
     _, prediction = folders
     (prediction / "a.csv").unlink()
