@@ -12,6 +12,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2_conflunet.evaluation.report.figures import as_data_uri
 from nnunetv2_conflunet.evaluation.report.sheets.histogram import size_histogram
 from nnunetv2_conflunet.evaluation.report.sheets.places import Place, largest_lesion, touching_groups
+from nnunetv2_conflunet.evaluation.report.tables import number
 from nnunetv2_conflunet.imageio import Geometry, read_instances
 from nnunetv2_conflunet.inference.lesion_table import lesion_table
 from nnunetv2_conflunet.pictures.colors import touching_colors
@@ -19,7 +20,6 @@ from nnunetv2_conflunet.pictures.images import read_background
 from nnunetv2_conflunet.pictures.sections import tilt_degrees
 from nnunetv2_conflunet.pictures.views import View
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
-from nnunetv2_conflunet.utilities.spreadsheets import read_csv
 
 # Groups of touching lesions that get pictures.
 MAX_GROUPS = 4
@@ -114,16 +114,16 @@ def _with_scores(lesions: pd.DataFrame, table: Path | None) -> pd.DataFrame:
     """The lesions with the scores that prediction wrote, which cannot be computed from the map."""
     if table is None:
         return lesions
-    written = read_csv(table)
-    known = [column for column in (*FROM_TABLE, "label") if column in written]
-    if "id" not in written:
-        return lesions
-    left = lesions.drop(columns=[column for column in known if column in lesions])
     try:
+        written = pd.read_csv(table)
+        if "id" not in written:
+            return lesions
+        known = [column for column in (*FROM_TABLE, "label") if column in written]
+        left = lesions.drop(columns=[column for column in known if column in lesions])
         numbers = written[["id", *known]].apply(pd.to_numeric)
         return left.merge(numbers, on="id", how="left", validate="one_to_one")
-    except ValueError as error:
-        raise InputError(f"{table} is no lesion table ({error}); repair it, or move it away.") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{table} cannot be read as a lesion table ({error}); repair it, or move it away.") from error
 
 
 def _summary(lesions: pd.DataFrame, groups: list[Place], geometry: Geometry) -> str:
@@ -163,6 +163,6 @@ def _rows(
         world = ", ".join(f"{row[f'centroid_world_{axis}_mm']:.1f}" for axis in "xyz")
         voxel = ", ".join(f"{row[f'centroid_voxel_{axis}']:.0f}" for axis in "ijk")
         cells = [row["id"], f"{row[size]:,.1f}", f"{row['largest_diameter_mm']:.1f}", world, voxel]
-        cells += [f"{row[column]:.2f}" for column in scores] + [row[column] for column in labels]
+        cells += [number(row[column], 2) for column in scores] + [row[column] for column in labels]
         rows.append([colors[row["id"]], *cells, list_some(touching.get(row["id"], []), 4)])
     return {"header": [*header, *(FROM_TABLE[column] for column in scores), *labels, "in a group with"], "rows": rows}

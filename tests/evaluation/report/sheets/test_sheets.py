@@ -11,6 +11,8 @@ from support import files_of, write_nifti
 
 from nnunetv2_conflunet.commands import report as command
 from nnunetv2_conflunet.evaluation.report.sheets.case_sheet import MAX_GROUPS
+from nnunetv2_conflunet.imageio import Geometry
+from nnunetv2_conflunet.inference.lesion_table import as_csv, lesion_table
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import write_json
 
@@ -83,6 +85,18 @@ def test_the_table_has_sizes_positions_and_scores(prediction):
         "label",
         "in a group with",
     ]
+
+
+def test_scores_that_a_prediction_left_empty_are_dashes_and_no_column_where_all_are(prediction):
+    geometry = Geometry.from_properties(SHAPE, {"spacing": (1.0, 1.0, 1.0)})
+    scores = np.full(300, np.nan)
+    scores[[1, 4, 7]] = 0.25, 0.5, 0.75
+    table = lesion_table(lesions(), geometry, center_scores=scores)
+    # As prediction writes it, with NaN for what is not known; no probabilities here.
+    (prediction / "instances" / "a.csv").write_text(as_csv(table))
+    page = page_of(prediction)
+    assert "<th>center score</th>" in page and "<th>probability</th>" not in page
+    assert [page.count(f"<td>{text}</td>") for text in ("0.25", "0.50", "0.75", "–", "nan")] == [1, 1, 1, 1, 0]
 
 
 def test_the_channel_that_is_asked_for_is_drawn(prediction):
@@ -158,7 +172,7 @@ def test_what_cannot_be_shown_is_named_before_anything_is_written(prediction):
 )
 def test_a_table_of_texts_or_of_a_lesion_twice_is_named(prediction, content):
     (prediction / "instances" / "a.csv").write_text(content)
-    with pytest.raises(InputError, match=r"a: .*a\.csv is no lesion table"):
+    with pytest.raises(InputError, match=r"a: .*a\.csv cannot be read as a lesion table"):
         report(prediction)
     assert not (prediction / "report.html").exists()
 
