@@ -1,6 +1,6 @@
 """Slices of a case with its lesions in color."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,9 @@ from scipy.ndimage import find_objects
 
 from nnunetv2_conflunet.evaluation.cohort.cases import CaseResult
 from nnunetv2_conflunet.imageio import Geometry, read_instances
+from nnunetv2_conflunet.pictures.colors import touching_colors
 from nnunetv2_conflunet.utilities.errors import InputError
 
-# Colors of neighboring lesions, distinct from each other and from the status colors.
-INSTANCE_COLORS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#A6D854", "#FB8072", "#9E9AC8")
 STATUS_COLORS = {"TP": "#009E73", "FP": "#D55E00", "FN": "#0072B2"}
 # Each status with the side that it belongs to, in drawing order: predictions are drawn over references.
 STATUSES = (("FN", "reference"), ("FP", "prediction"), ("TP", "prediction"))
@@ -72,6 +71,7 @@ def case_view(case: CaseResult, lesions: pd.DataFrame, image: Path | None, reade
 def _draw(maps: list[np.ndarray], spacing_mm: tuple[float, float]) -> Figure:
     background, reference, prediction, status = maps
     slices = _slices(status)
+    touching = touching_colors(reference), touching_colors(prediction)
     rows, columns = _frame(background if background.any() else status)
     low, high = np.percentile(background[background != 0], (1, 99.5)) if background.any() else (0, 1)
     shape = (rows.stop - rows.start) * spacing_mm[0], (columns.stop - columns.start) * spacing_mm[1]
@@ -81,10 +81,9 @@ def _draw(maps: list[np.ndarray], spacing_mm: tuple[float, float]) -> Figure:
         view = index, rows, columns
         gray = np.clip((background[view] - low) / max(high - low, 1e-6), 0, 1)[..., None].repeat(3, axis=2)
         instances = [
-            _overlay(gray, np.where(ids > 0, 1 + (ids - 1) % len(INSTANCE_COLORS), 0), INSTANCE_COLORS)
-            for ids in (reference[view], prediction[view])
+            _overlay(gray, ids[view], colors) for ids, colors in zip((reference, prediction), touching, strict=True)
         ]
-        statuses = _overlay(gray, status[view], [STATUS_COLORS[name] for name, _ in STATUSES])
+        statuses = _overlay(gray, status[view], {i: STATUS_COLORS[name] for i, (name, _) in enumerate(STATUSES, 1)})
         for axes, panel in zip(row, (gray, *instances, statuses), strict=True):
             axes.imshow(panel, aspect=spacing_mm[0] / spacing_mm[1], interpolation="nearest")
             axes.set_axis_off()
@@ -93,9 +92,9 @@ def _draw(maps: list[np.ndarray], spacing_mm: tuple[float, float]) -> Figure:
     return figure
 
 
-def _overlay(gray: np.ndarray, numbers: np.ndarray, colors: Sequence[str]) -> np.ndarray:
-    """The (X, Y, 3) image with number 1 in the first color, number 2 in the second, and so on."""
-    rgb = np.array([(0, 0, 0), *map(to_rgb, colors)])[numbers]
+def _overlay(gray: np.ndarray, numbers: np.ndarray, colors: Mapping[int, str]) -> np.ndarray:
+    """The (X, Y, 3) image with each number but 0 in its color; `colors` by ascending number."""
+    rgb = np.array([(0, 0, 0), *map(to_rgb, colors.values())])[np.searchsorted([0, *colors], numbers)]
     return np.where(numbers[..., None] > 0, 0.35 * gray + 0.65 * rgb, gray)
 
 

@@ -145,6 +145,20 @@ def test_voxels_of_an_image_that_are_no_numbers_are_black(tmp_path):
     assert np.isfinite(panel).all() and panel.min() == 0 and panel.std() > 0.1
 
 
+@pytest.mark.parametrize("shape", [(6, 12, 12), (1, 12, 12)])
+def test_lesions_that_touch_differ_in_color_whatever_their_ids(tmp_path, shape):
+    touching = np.zeros(shape, np.uint16)
+    touching[:3, 2:10, 2:5], touching[:3, 2:10, 5:8], touching[:3, 2:10, 8:10] = 1, 8, 15
+    save(tmp_path / "a.nii.gz", touching)
+    case = CaseResult("a", str(tmp_path / "a.nii.gz"), str(tmp_path / "a.nii.gz"))
+    lesions = pd.DataFrame({"side": ["prediction"] * 3 + ["reference"] * 3, "status": "TP", "id": [1, 8, 15] * 2})
+    figure = case_views.case_view(case, lesions, None, SimpleITKIO())
+    for axes in figure.axes[1:3]:
+        colors = np.unique(np.reshape(axes.images[0].get_array(), (-1, 3)), axis=0)
+        # Black, and three lesions.
+        assert len(colors) == 4
+
+
 def test_a_map_that_has_changed_since_the_evaluation_is_named(evaluated):
     save(evaluated / "half" / "instances" / "p1.nii.gz", np.zeros((3, 4, 5), np.uint16))
     with pytest.raises(InputError, match=r"p1\.nii\.gz has size .* changed since the evaluation"):
