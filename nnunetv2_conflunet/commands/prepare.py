@@ -110,14 +110,14 @@ def _convert(dataset: RawDataset, args: argparse.Namespace) -> None:
 
 
 def _sort_components(dataset: RawDataset, args: argparse.Namespace) -> None:
-    settings, declared = ComponentSettings(**chosen(ComponentSettings, args, OF_COMPONENT)), KEY in dataset.dataset_json
+    settings, declared = ComponentSettings(**chosen(ComponentSettings, args, OF_COMPONENT)), dataset.unknown
     found = write_sorted_components(dataset, settings, args.np, args.overwrite, args.connectivity)
     print(
         f"Instance maps written to {dataset.instances_folder}.\n{found.known} look like one lesion each and have an id."
     )
     print(f"{found.unknown} may be several lesions and have the id of unknown instances, {unknown_id_of(dataset)}.")
-    if not declared and KEY in dataset.dataset_json:
-        print(f'"{KEY}": {dataset.dataset_json[KEY]} was added to {dataset.folder / "dataset.json"}.'.replace("'", '"'))
+    if dataset.unknown != declared:
+        print(f'"{KEY}": {{"unknown": {dataset.unknown}}} was added to {dataset.folder / "dataset.json"}.')
     print(f"They are listed in {dataset.folder / WORK_LIST}, the largest first.")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_conflunet.imageio import declared_labels, read_instances, read_labels, write_instances
-from nnunetv2_conflunet.imageio.unknown import KEY
+from nnunetv2_conflunet.imageio.unknown import declaring
 from nnunetv2_conflunet.postprocessing.baselines.border_core import IGNORE, LABELS, BorderCore, BorderCoreSettings
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset, images_of_cases
 from nnunetv2_conflunet.utilities.errors import InputError, list_lines, list_some
@@ -90,7 +90,8 @@ def write_border_core_dataset(
         _refuse_too_thick(dataset.folder.name, counts, settings.thickness_mm)
         for name, found in images.items():
             _link_images(found, unfinished / name, dataset.file_ending)
-        content: dict[str, Any] = {k: v for k, v in dataset.dataset_json.items() if k not in ("dataset", KEY)}
+        content: dict[str, Any] = declaring(dataset.dataset_json, None)
+        content = {key: value for key, value in content.items() if key != "dataset"}
         content |= {
             "labels": LABELS if ignore is None else LABELS | {"ignore": IGNORE},
             "numTraining": len(cases),

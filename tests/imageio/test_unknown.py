@@ -21,8 +21,17 @@ def test_an_id_that_is_no_positive_integer_is_refused(value):
         unknown_id({"instances": {"unknown": value}})
 
 
-@pytest.mark.parametrize("value", [65535, [65535], {}, {"unknwon": 65535}, {"unknown": 5, "other": 6}])
-def test_an_entry_of_another_form_is_refused(value):
+@pytest.mark.parametrize("value", ["instancesTr", ["a", "b"], True, {}, {"folder": "instancesTr"}, {"known": 3}])
+def test_an_entry_of_someone_else_declares_nothing(value):
+    assert unknown_id({"instances": value}) is None
+
+
+def test_the_declaration_may_stand_beside_other_keys():
+    assert unknown_id({"instances": {"unknown": 5, "folder": "instancesTr"}}) == 5
+
+
+@pytest.mark.parametrize("value", [65535, 65535.0, {"unknwon": 65535}, {"Unknown": 65535}, {"unknown_id": 65535}])
+def test_an_entry_that_looks_like_a_slip_is_refused(value):
     with pytest.raises(InputError, match="the id of unknown instances is a positive integer"):
         unknown_id({"instances": value})
 

@@ -172,7 +172,7 @@ def test_several_labels_are_refused(raw):
 
 
 def test_unknown_instances_are_refused_and_a_mere_declaration_is_not(raw):
-    content = dataset_json(channels=2) | {"instances": {"unknown": 3}}
+    content = dataset_json(channels=2) | {"instances": {"unknown": 3, "drawn_by": "A"}}
     (raw / NAME / "dataset.json").write_text(json.dumps(content))
     n = np.count_nonzero(lesions(1) == 3)
     write_nifti(np.where(lesions(0) == 3, 4, lesions(0)), raw / NAME / "instancesTr/ms_1.nii.gz", SPACING, (1, 2, 3))
@@ -183,7 +183,7 @@ def test_unknown_instances_are_refused_and_a_mere_declaration_is_not(raw):
     assert [entry.name for entry in raw.iterdir()] == [NAME]
     write_nifti(np.where(lesions(1) == 3, 4, lesions(1)), raw / NAME / "instancesTr/ms_2.nii.gz", SPACING, (1, 2, 3))
     folder, _ = write(raw)
-    assert "instances" not in json.loads((folder / "dataset.json").read_text())
+    assert json.loads((folder / "dataset.json").read_text())["instances"] == {"drawn_by": "A"}
 
 
 def test_a_dataset_without_a_lesion_is_refused(raw):

@@ -8,7 +8,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_conflunet.imageio import Geometry, write_instances
 from nnunetv2_conflunet.imageio.instance_maps import LARGEST_ID
-from nnunetv2_conflunet.imageio.unknown import KEY, unknown_id
+from nnunetv2_conflunet.imageio.unknown import KEY, declaring
 from nnunetv2_conflunet.preprocessing.conversion import LabelSource, read_every, refuse_existing
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset
 from nnunetv2_conflunet.preprocessing.semantic_only.components import ComponentSettings
@@ -62,6 +62,7 @@ def write_sorted_components(
     require_writable(dataset.folder / "dataset.json", list_file, *(case.instances for case in source.cases))
     refuse_foreign(list_file, ",".join(FIRST_COLUMNS), "a list of unknown components by this command")
     reader, unknown = dataset.reader(), unknown_id_of(dataset)
+    declared = declaring(dataset.dataset_json, unknown)
     measured = {case.case: (source, case, reader, settings) for case in source.cases}
     tables = read_every(_measure, measured, num_processes, "Measuring components")
     table = joined(tables.values())
@@ -74,9 +75,9 @@ def write_sorted_components(
         )
     _refuse_taken(table, unknown)
     # First of all, so that no map holds an id that is not declared.
-    if found.n_unknown and dataset.dataset_json.get(KEY) is None:
-        dataset.dataset_json[KEY] = {"unknown": unknown}
-        write_json(dataset.dataset_json, dataset.folder / "dataset.json")
+    if found.n_unknown and dataset.unknown is None:
+        dataset.dataset_json = declared
+        write_json(declared, dataset.folder / "dataset.json")
     write = partial(_write, source, reader=reader, file_ending=dataset.file_ending, unknown=unknown)
     not_known = {case: of_case.loc[~of_case["known"], "component"].to_numpy() for case, of_case in tables.items()}
     calls = {case.case: (case, not_known[case.case]) for case in source.cases}
@@ -87,8 +88,7 @@ def write_sorted_components(
 
 def unknown_id_of(dataset: RawDataset) -> int:
     """The id of unknown components: the declared one, else 65535, or the largest that the dataset's files hold."""
-    declared = unknown_id(dataset.dataset_json)
-    return declared or min(USUAL_ID, LARGEST_ID.get(dataset.file_ending.lower(), USUAL_ID))
+    return dataset.unknown or min(USUAL_ID, LARGEST_ID.get(dataset.file_ending.lower(), USUAL_ID))
 
 
 def _refuse_taken(table: pd.DataFrame, unknown: int) -> None:

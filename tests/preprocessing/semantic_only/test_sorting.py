@@ -101,6 +101,21 @@ def test_a_declared_id_is_used_and_dataset_json_left_alone(folder):
     assert (folder / "dataset.json").read_bytes() == before
 
 
+def test_the_id_joins_an_entry_of_someone_else(folder):
+    declare(folder, instances={"folder": "instancesTr"})
+    sort(folder)
+    written = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    assert written["instances"] == {"folder": "instancesTr", "unknown": 65535}
+
+
+def test_an_entry_without_room_for_the_id_is_refused(folder):
+    declare(folder, instances="instancesTr")
+    before = files_of(folder)
+    with pytest.raises(InputError, match="dataset.json has .instances.: .instancesTr., .* another name"):
+        sort(folder)
+    assert files_of(folder) == before
+
+
 def test_an_id_that_a_component_has_is_refused(folder):
     declare(folder, instances={"unknown": 2})
     before = files_of(folder)
