@@ -1,7 +1,8 @@
 """Labels from instances, and instances from labels, for datasets that have only one of the two."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,8 @@ from nnunetv2_conflunet.imageio import declared_labels, read_instances, read_lab
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset
 from nnunetv2_conflunet.utilities.array_checks import Connectivity
 from nnunetv2_conflunet.utilities.errors import InputError, list_lines, list_some
-from nnunetv2_conflunet.utilities.parallel import run_cases, try_cases
+from nnunetv2_conflunet.utilities.files import moved_together
+from nnunetv2_conflunet.utilities.parallel import try_cases
 
 
 def write_labels_from_instances(dataset: RawDataset, num_processes: int, overwrite: bool) -> int:
@@ -146,17 +148,15 @@ def _convert_all(
     num_processes: int,
     overwrite: bool,
 ) -> int:
-    """Read the first file of every case, then write the second from it; returns the number of files written."""
+    """Write the second file of every case from the first; returns the number of files written."""
     refuse_existing([target for _, target in files.values()], overwrite)
     reader = dataset.reader()
-    read = partial(read, reader=reader)
-    sources = {case: (read, source) for case, (source, _) in files.items()}
-    read_every(_read_only, sources, num_processes, "Reading sources")
-    calls = {
-        case: (read, source, convert, target, reader, dataset.file_ending) for case, (source, target) in files.items()
-    }
-    run_cases(_write, calls, num_processes, description)
-    return len(files)
+    calls = {case: (partial(read, reader=reader), source, convert) for case, (source, _) in files.items()}
+    targets = {case: target for case, (_, target) in files.items()}
+    with writing_every(
+        partial(_write, reader=reader, file_ending=dataset.file_ending), calls, targets, num_processes, description
+    ):
+        return len(files)
 
 
 def refuse_existing(targets: list[Path], overwrite: bool) -> None:
@@ -169,28 +169,37 @@ def refuse_existing(targets: list[Path], overwrite: bool) -> None:
         )
 
 
-def read_every(
-    function: Callable, sources: Mapping[str, tuple], num_processes: int, description: str
-) -> dict[str, Any]:
-    """What a function that reads a file returns for each case.
+@contextmanager
+def writing_every(
+    function: Callable, calls: Mapping[str, tuple], targets: Mapping[str, Path], num_processes: int, description: str
+) -> Iterator[dict[str, Any]]:
+    """Let a function read and write the files of each case; all written files appear when the block ends.
+
+    Args:
+        function: takes the arguments of a case, and where to write its file for now.
+        calls: these arguments, by case.
+        targets: where the file of each case belongs.
+        num_processes: worker processes.
+        description: shown with the progress bar.
+
+    Yields:
+        What the function returned, by case. No file appears after an error in the block.
 
     Raises:
-        InputError: lists what is wrong with the files that it cannot use.
+        InputError: lists what is wrong with the files that cannot be used or written; nothing is written.
     """
-    found, faults = try_cases(function, sources, num_processes, description)
-    if faults:
-        listed = list_lines(list(faults.values()))
-        raise InputError(f"{len(faults)} of {len(sources)} files cannot be used:\n{listed}")
-    return found
-
-
-def _read_only(read: Callable, source: Path) -> None:
-    """Read without sending the array back to the calling process."""
-    read(source)
+    with moved_together(target.parent for target in targets.values()) as unfinished:
+        places = {case: unfinished[target.parent] / target.name for case, target in targets.items()}
+        arguments = {case: (*call, places[case]) for case, call in calls.items()}
+        found, faults = try_cases(function, arguments, num_processes, description)
+        if faults:
+            listed = list_lines(list(faults.values()))
+            raise InputError(f"{len(faults)} of {len(calls)} files cannot be used:\n{listed}")
+        yield found
 
 
 def _write(
-    read: Callable, source: Path, convert: Callable, target: Path, reader: BaseReaderWriter, file_ending: str
+    read: Callable, source: Path, convert: Callable, target: Path, *, reader: BaseReaderWriter, file_ending: str
 ) -> None:
     array, properties = read(source)
     write_instances(convert(array), target, reader, properties, file_ending)

@@ -3,9 +3,10 @@
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
@@ -60,6 +61,33 @@ def atomic_path(
                 written.unlink(missing_ok=True)
 
 
+@contextmanager
+def moved_together(folders: Iterable[Path]) -> Iterator[dict[Path, Path]]:
+    """For each folder a hidden one inside it, whose files move into the folder if the block ends without an error.
+
+    Otherwise nothing of them remains. Folders are created if needed.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as name:
+    ...     with moved_together([Path(name, "maps")]) as unfinished:
+    ...         _ = (unfinished[Path(name, "maps")] / "a.txt").write_text("first")
+    ...     [str(file.relative_to(name)) for file in Path(name).rglob("*")]
+    ['maps', 'maps/a.txt']
+    """
+    with ExitStack() as stack:
+        unfinished = {}
+        for folder in dict.fromkeys(folders):
+            if not folder.exists():
+                folder.mkdir(parents=True)
+                stack.callback(_remove_if_empty, folder)
+            unfinished[folder] = Path(stack.enter_context(TemporaryDirectory(prefix=".unfinished-", dir=folder)))
+        yield unfinished
+        for folder, hidden in unfinished.items():
+            for file in sorted(hidden.iterdir()):
+                with _explained(folder / file.name):
+                    os.replace(file, folder / file.name)
+
+
 def write_texts(texts: Mapping[Path, str]) -> None:
     """Write each text to its file as UTF-8: all of them or none, in order."""
     *others, last = texts
@@ -107,6 +135,11 @@ def _temporary_name(path: Path, ending: str) -> Path:
 def _write_text(path: Path, text: str) -> None:
     # Bytes, since tables have their line endings already.
     path.write_bytes(text.encode("utf-8"))
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 @contextmanager

@@ -5,10 +5,15 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from support import dataset_json, files_of, write_nifti
 
+from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.preprocessing.conversion import write_instances_from_labels, write_labels_from_instances
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
+from nnunetv2_conflunet.preprocessing.semantic_only.components import ComponentSettings
+from nnunetv2_conflunet.preprocessing.semantic_only.draft import write_draft
+from nnunetv2_conflunet.preprocessing.semantic_only.sorting import write_sorted_components
 from nnunetv2_conflunet.utilities.errors import InputError
 
 
@@ -100,3 +105,44 @@ def test_unknown_instances_are_lesion_in_the_labels(tmp_path):
     assert write_labels_from_instances(RawDataset(dataset.folder), num_processes=1, overwrite=True) == 2
     written = sitk.GetArrayFromImage(sitk.ReadImage(str(dataset.folder / "labelsTr" / "a.nii.gz")))
     np.testing.assert_array_equal(written, instances > 0)
+
+
+def split_labels(dataset):
+    write_instances_from_labels(dataset, num_processes=1, overwrite=True)
+
+
+def join_instances(dataset):
+    write_labels_from_instances(dataset, num_processes=1, overwrite=True)
+
+
+def sort_components(dataset):
+    write_sorted_components(dataset, ComponentSettings(), 1, overwrite=True)
+
+
+def draft(dataset):
+    settings = InstantiationSettings(method="watershed", min_volume_mm3=0, min_extent_mm=0)
+    write_draft(dataset, dataset.folder / "draft", settings, 1, overwrite=False)
+
+
+@pytest.mark.parametrize("write", [split_labels, join_instances, sort_components, draft])
+def test_each_file_is_read_once(tmp_path, monkeypatch, write):
+    dataset = dataset_of(tmp_path, lesion(1))
+    for case, value in (("a", 3), ("b", 9)):
+        (dataset.folder / "instancesTr").mkdir(exist_ok=True)
+        sitk.WriteImage(lesion(value), str(dataset.folder / "instancesTr" / f"{case}.nii.gz"))
+    (dataset.folder / "dataset.json").write_text(json.dumps(dataset_json() | {"instances": {"unknown": 9}}))
+    read, paths = SimpleITKIO.read_seg, []
+    monkeypatch.setattr(SimpleITKIO, "read_seg", lambda self, path: paths.append(path) or read(self, path))
+    write(RawDataset(dataset.folder))
+    assert [path.rpartition("/")[2] for path in paths] == ["a.nii.gz", "b.nii.gz"]
+    assert not list(dataset.folder.rglob(".*"))
+
+
+def test_good_cases_wait_for_those_that_cannot_be_used(tmp_path):
+    dataset = dataset_of(tmp_path, lesion(1))
+    (dataset.folder / "labelsTr" / "b.nii.gz").write_bytes(b"")
+    before = files_of(dataset.folder)
+    for write in (split_labels, sort_components):
+        with pytest.raises(InputError, match="1 of 2 files cannot be used"):
+            write(dataset)
+    assert files_of(dataset.folder) == before and not dataset.instances_folder.exists()

@@ -10,10 +10,9 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2_conflunet.imageio import read_instances, write_instances
 from nnunetv2_conflunet.imageio.unknown import unknown_id
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate
-from nnunetv2_conflunet.preprocessing.conversion import label_components, read_every, refuse_existing
+from nnunetv2_conflunet.preprocessing.conversion import label_components, refuse_existing, writing_every
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset
 from nnunetv2_conflunet.utilities.errors import InputError
-from nnunetv2_conflunet.utilities.parallel import run_cases
 from nnunetv2_conflunet.utilities.writable import require_writable
 
 DRAFT_METHODS = ("watershed", "acls")
@@ -60,18 +59,20 @@ def write_draft(
         )
     if folder.resolve() == dataset.instances_folder.resolve():
         raise InputError(f"{folder} holds the instance maps; a draft is to be corrected first. Name another folder.")
-    work = DraftOfCases(dataset.reader(), dataset.file_ending, unknown, settings, folder, probability_of)
     cases = dataset.require_instances(list(dataset.training_cases()))
-    require_writable(*(work.file(case) for case in cases))
-    has_unknown = read_every(work.has_unknown, {case.case: (case,) for case in cases}, num_processes, "Reading maps")
-    found = [case for case in cases if has_unknown[case.case]]
-    if not found:
-        raise InputError(f"No instance map of {dataset.folder.name} has voxels with the id {unknown} of unknown ones.")
-    refuse_existing([work.file(case) for case in found], overwrite)
-    if probability_of is not None:
-        read_every(work.check_probability, {case.case: (case,) for case in found}, num_processes, "Reading sources")
-    counts = run_cases(work.write, {case.case: (case,) for case in found}, num_processes, "Writing drafts")
-    return Draft(len(found), *(sum(column) for column in zip(*counts, strict=True)))
+    targets = {case.case: folder / case.instances.name for case in cases}
+    require_writable(*targets.values())
+    kept = frozenset() if overwrite else frozenset(case for case, target in targets.items() if target.exists())
+    work = DraftOfCases(dataset.reader(), dataset.file_ending, unknown, settings, kept, probability_of)
+    calls = {case.case: (case,) for case in cases}
+    with writing_every(work.write, calls, targets, num_processes, "Writing drafts") as made:
+        counts = {case: of_case for case, of_case in made.items() if of_case is not None}
+        if not counts:
+            raise InputError(
+                f"No instance map of {dataset.folder.name} has voxels with the id {unknown} of unknown ones."
+            )
+        refuse_existing([targets[case] for case in counts], overwrite)
+    return Draft(len(counts), *(sum(column) for column in zip(*counts.values(), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class DraftOfCases:
         file_ending: likewise.
         unknown: the id of unknown instances.
         settings: how they are divided.
-        folder: where the drafts go.
+        kept: cases whose existing draft is not replaced.
         probability_of: for ACLS.
     """
 
@@ -91,28 +92,26 @@ class DraftOfCases:
     file_ending: str
     unknown: int
     settings: InstantiationSettings
-    folder: Path
+    kept: frozenset[str]
     probability_of: ProbabilityOf | None
 
-    def file(self, case: RawCase) -> Path:
-        """The draft of a case."""
-        return self.folder / case.instances.name
+    def write(self, case: RawCase, target: Path) -> tuple[int, int] | None:
+        """Write the draft of a case, unless one is kept.
 
-    def has_unknown(self, case: RawCase) -> bool:
-        """Whether the map of a case has unknown instances."""
-        return bool((read_instances(case.instances, self.reader)[0] == self.unknown).any())
+        Returns:
+            Its numbers of unknown components and of instances proposed; None without unknown instances.
 
-    def check_probability(self, case: RawCase) -> None:
-        """Raise an InputError if the probability of a case cannot be used."""
-        instances, _ = read_instances(case.instances, self.reader)
-        self._probability(case, instances.shape)
-
-    def write(self, case: RawCase) -> tuple[int, int]:
-        """Write the draft of a case; returns its numbers of unknown components and of instances proposed."""
+        Raises:
+            InputError: the probability of the case cannot be used.
+        """
         instances, properties = read_instances(case.instances, self.reader)
+        if not (instances == self.unknown).any():
+            return None
+        if case.case in self.kept:
+            return 0, 0
         probability = self._probability(case, instances.shape)
         draft, *counts = divided(instances, self.unknown, properties["spacing"], self.settings, probability)
-        write_instances(draft, self.file(case), self.reader, properties, self.file_ending)
+        write_instances(draft, target, self.reader, properties, self.file_ending)
         return counts[0], counts[1]
 
     def _probability(self, case: RawCase, shape: tuple[int, ...]) -> np.ndarray | None:

@@ -1,6 +1,7 @@
 """Writing instance maps in which only the components that look like one lesion have an id of their own."""
 
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2_conflunet.imageio import Geometry, write_instances
 from nnunetv2_conflunet.imageio.instance_maps import LARGEST_ID
 from nnunetv2_conflunet.imageio.unknown import KEY, declaring
-from nnunetv2_conflunet.preprocessing.conversion import LabelSource, read_every, refuse_existing
+from nnunetv2_conflunet.preprocessing.conversion import LabelSource, refuse_existing, writing_every
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset
 from nnunetv2_conflunet.preprocessing.semantic_only.components import ComponentSettings
 from nnunetv2_conflunet.preprocessing.semantic_only.work_list import (
@@ -23,7 +24,6 @@ from nnunetv2_conflunet.preprocessing.semantic_only.work_list import (
 from nnunetv2_conflunet.utilities.array_checks import Connectivity
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import write_json, write_texts
-from nnunetv2_conflunet.utilities.parallel import run_cases
 from nnunetv2_conflunet.utilities.writable import refuse_foreign, require_writable
 
 # The id of unknown components, unless dataset.json declares another one or the format holds only smaller ones.
@@ -63,25 +63,24 @@ def write_sorted_components(
     refuse_foreign(list_file, ",".join(FIRST_COLUMNS), "a list of unknown components by this command")
     reader, unknown = dataset.reader(), unknown_id_of(dataset)
     declared = declaring(dataset.dataset_json, unknown)
-    measured = {case.case: (source, case, reader, settings) for case in source.cases}
-    tables = read_every(_measure, measured, num_processes, "Measuring components")
-    table = joined(tables.values())
-    found = Sorted.of(table)
-    if found.n_unknown and not found.n_known:
-        raise InputError(
-            f"No connected component of {dataset.folder.name} looks like one lesion: {found.unknown} in "
-            f"{len(source.cases)} cases are unknown, so there is nothing from which the heads could learn. Divide some "
-            "by hand, or relax --component_max_diameter_mm, --component_min_solidity or --component_h_maxima_mm."
-        )
-    _refuse_taken(table, unknown)
-    # First of all, so that no map holds an id that is not declared.
-    if found.n_unknown and dataset.unknown is None:
-        dataset.dataset_json = declared
-        write_json(declared, dataset.folder / "dataset.json")
-    write = partial(_write, source, reader=reader, file_ending=dataset.file_ending, unknown=unknown)
-    not_known = {case: of_case.loc[~of_case["known"], "component"].to_numpy() for case, of_case in tables.items()}
-    calls = {case.case: (case, not_known[case.case]) for case in source.cases}
-    run_cases(write, calls, num_processes, "Writing instances")
+    sort = partial(_sort_case, source, settings, reader, dataset.file_ending, unknown)
+    calls = {case.case: (case,) for case in source.cases}
+    targets = {case.case: case.instances for case in source.cases}
+    with writing_every(sort, calls, targets, num_processes, "Sorting components") as tables:
+        table = joined(tables.values())
+        found = Sorted.of(table)
+        if found.n_unknown and not found.n_known:
+            raise InputError(
+                f"No connected component of {dataset.folder.name} looks like one lesion: {found.unknown} in "
+                f"{len(source.cases)} cases are unknown, so there is nothing from which the heads could learn. Divide "
+                "some by hand, or relax --component_max_diameter_mm, --component_min_solidity or "
+                "--component_h_maxima_mm."
+            )
+        _refuse_taken(table, unknown)
+        # Before the maps appear, so that none holds an id that is not declared.
+        if found.n_unknown and dataset.unknown is None:
+            dataset.dataset_json = declared
+            write_json(declared, dataset.folder / "dataset.json")
     write_texts({list_file: work_list(table)})
     return found
 
@@ -100,22 +99,21 @@ def _refuse_taken(table: pd.DataFrame, unknown: int) -> None:
         )
 
 
-def _measure(source: LabelSource, case: RawCase, reader: BaseReaderWriter, settings: ComponentSettings) -> pd.DataFrame:
-    label, properties = source.read(case.label, reader)
-    geometry = Geometry.from_properties(label.shape, properties)
-    return component_table(case.case, source.components(label), geometry, settings)
-
-
-def _write(
+def _sort_case(
     source: LabelSource,
-    case: RawCase,
-    not_known: np.ndarray,
-    *,
+    settings: ComponentSettings,
     reader: BaseReaderWriter,
     file_ending: str,
     unknown: int,
-) -> None:
+    case: RawCase,
+    target: Path,
+) -> pd.DataFrame:
+    """Write the map of a case, unless a component has the id of the unknown ones; returns its table of components."""
     label, properties = source.read(case.label, reader)
     components = source.components(label)
-    instances = np.where(np.isin(components, not_known), unknown, components)
-    write_instances(instances, case.instances, reader, properties, file_ending)
+    table = component_table(case.case, components, Geometry.from_properties(label.shape, properties), settings)
+    if unknown not in set(table["component"]):
+        not_known = table.loc[~table["known"], "component"]
+        instances = np.where(np.isin(components, not_known), unknown, components)
+        write_instances(instances, target, reader, properties, file_ending)
+    return table

@@ -111,7 +111,7 @@ def test_the_id_joins_an_entry_of_someone_else(folder):
 def test_an_entry_without_room_for_the_id_is_refused(folder):
     declare(folder, instances="instancesTr")
     before = files_of(folder)
-    with pytest.raises(InputError, match="dataset.json has .instances.: .instancesTr., .* another name"):
+    with pytest.raises(InputError, match=r"dataset\.json has .instances.: .instancesTr., .* another name"):
         sort(folder)
     assert files_of(folder) == before
 
@@ -201,7 +201,7 @@ def test_a_broken_label_is_named_before_anything_is_written(folder):
 
 @pytest.mark.parametrize("kind", ["a file", "read-only", "full"])
 def test_an_unwritable_folder_is_named_before_the_work(folder, tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(sorting, "read_every", None)
+    monkeypatch.setattr(sorting, "writing_every", None)
     with unwritable(kind, tmp_path) as place:
         (folder / "instancesTr").symlink_to(place)
         before = (folder / "dataset.json").read_bytes()
