@@ -92,6 +92,9 @@ class RawDataset:
     def _listed(self) -> dict[str, dict]:
         """What dataset.json lists for each case: ``images`` and ``label``, as absolute paths."""
         try:
+            given = [entry["images"] for entry in self.dataset_json["dataset"].values()]
+            if not given or not all(images and isinstance(images, list) for images in given):
+                raise TypeError("a case without images, or no case")
             listed = get_filenames_of_train_images_and_targets(str(self.folder), self.dataset_json)
         except (AttributeError, KeyError, TypeError) as error:
             raise InputError(
@@ -124,6 +127,7 @@ class RawDataset:
             images = CaseFolder.of(self.images_folder, self.file_ending)
             images.require_cases("put the training images there, or correct file_ending in dataset.json.")
             images.refuse_lost()
+            self._refuse_unnumbered(images)
             notes += [images.note]
             folders = [self.labels_folder, *folders]
         for found in (CaseFolder.of(folder, self.file_ending) for folder in folders if folder.is_dir()):
@@ -132,6 +136,15 @@ class RawDataset:
             notes += [found.note]
             notes += [f"{found.folder} holds files of no training case: {list_some(extra)}."] if extra else []
         return [note for note in notes if note]
+
+    def _refuse_unnumbered(self, images: CaseFolder) -> None:
+        """Refuse images without the number of their channel, of whose names nnU-Net would cut off the end."""
+        numbered = {file for files in self.training_images().values() for file in files}
+        if unnumbered := [file.name for file in images.files.values() if file not in numbered]:
+            raise InputError(
+                f"{images.folder} holds images whose names do not end with the number of a channel: "
+                f"{list_some(unnumbered)}. nnU-Net expects names like case_0000{self.file_ending}."
+            )
 
     def label_manager(self) -> LabelManager:
         """The label manager of the dataset's own labels.

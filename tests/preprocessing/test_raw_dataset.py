@@ -173,7 +173,7 @@ def test_dataset_json_in_another_form_is_named(dataset, error_of, edit, message)
     "option, folder", [("--labels_from_instances", "labelsTr"), ("--instances_from_labels", "instancesTr")]
 )
 def test_an_unwritable_folder_is_named_before_the_work(dataset, tmp_path, error_of, monkeypatch, kind, option, folder):
-    monkeypatch.setattr(conversion, "run_cases", None)
+    monkeypatch.setattr(conversion, "try_cases", None)
     with unwritable(kind, tmp_path) as place:
         shutil.rmtree(dataset / folder)
         (dataset / folder).symlink_to(place)
@@ -240,10 +240,30 @@ def test_listed_cases_do_not_lead_to_other_folders(dataset, error_of, tmp_path, 
     assert files_of(tmp_path) == before
 
 
-@pytest.mark.parametrize("entry", [3, {}, {"images": []}, {"images": 3, "label": 4}, {"images": 3, "label": "a"}])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        3,
+        {},
+        {"images": []},
+        *({"images": of_case, "label": "a"} for of_case in (3, [], "imagesTr/case_Tr1_0000.nii.gz")),
+    ],
+)
 def test_a_list_of_another_form_is_named(dataset, error_of, entry):
     listed(dataset, case_Tr1=entry)
     assert "'dataset' is not in nnU-Net's format" in error_of()
+
+
+def test_a_list_without_a_case_is_named(dataset, error_of):
+    change_json(dataset, dataset={})
+    assert "'dataset' is not in nnU-Net's format" in error_of()
+
+
+@pytest.mark.parametrize("name", ["case_Tr0.nii.gz", "case_Tr0_t1ww.nii.gz", "_0000.nii.gz"])
+def test_an_image_without_the_number_of_its_channel_is_named(dataset, error_of, name):
+    (dataset / "imagesTr" / "case_Tr0_0000.nii.gz").rename(dataset / "imagesTr" / name)
+    error = error_of()
+    assert f"imagesTr holds images whose names do not end with the number of a channel: {name}. nnU-Net" in error
 
 
 def test_labels_that_are_listed_elsewhere_are_read_and_not_written(dataset, error_of, output_of, tmp_path):
