@@ -46,6 +46,9 @@ def prepare(args: argparse.Namespace) -> None:
     name, labels = dataset.folder.name, dataset.label_manager()
     for note in dataset.check_folders():
         print(note)
+    if args.draft is None and args.border_core is None:
+        # What cannot be prepared is refused before the work; the paper's configuration may be added after it.
+        preprocessed_configurations(name, args.p, None if args.paper_configuration else args.c)
     limits = SlipLimits(**chosen(SlipLimits, args))
     annotations = writable_annotations_folder(args.annotations, name, args.annotation_pictures)
     if args.paper_configuration:

@@ -43,7 +43,7 @@ def preprocessed_configurations(
             raise InputError(f"{dataset} has no plans {plans_name} in nnUNet_preprocessed; plan and preprocess first.")
         return [], []
     file = plans_file(dataset, plans_name)
-    plans = PlansManager(str(file))
+    plans = PlansManager(read_json(file))
     if plans.dataset_name != dataset:
         raise InputError(
             f"{file} belongs to {plans.dataset_name}, and nnU-Net looks for preprocessed data and models under that "

@@ -11,14 +11,10 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from nnunetv2.training.dataloading.nnunet_dataset import (
-    infer_dataset_class,
-    nnUNetDatasetBlosc2,
-    nnUNetDatasetNumpy,
-)
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_conflunet.imageio import Geometry, read_instances
+from nnunetv2_conflunet.imageio.preprocessed_cases import PreprocessedCases
 from nnunetv2_conflunet.preprocessing.annotation.cases import examine_case
 from nnunetv2_conflunet.preprocessing.annotation.kinds import count_slips
 from nnunetv2_conflunet.preprocessing.instance_centers import centers_file, centers_of_map, write_centers
@@ -36,8 +32,6 @@ from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json, write_json
 from nnunetv2_conflunet.utilities.nnunet_folders import PREPROCESSED, nnunet_folder
 from nnunetv2_conflunet.utilities.whole_files import is_whole
-
-DatasetClass = type[nnUNetDatasetBlosc2] | type[nnUNetDatasetNumpy]
 
 
 class PreprocessedInstances:
@@ -59,6 +53,7 @@ class PreprocessedInstances:
         self.labels = plans.get_label_manager(dataset_json)
         refuse_regions(self.labels, plans.dataset_name)
         self.source_folder = nnunet_folder(PREPROCESSED) / plans.dataset_name / self.configuration.data_identifier
+        self._source = PreprocessedCases(self.source_folder)
         self.folder = self.source_folder.with_name(f"{self.configuration.data_identifier}_instances")
 
     @contextmanager
@@ -109,7 +104,7 @@ class PreprocessedInstances:
             # Another process may have made them in the meantime.
             stale = [case for case in stale if not self._is_current(case)]
             for case in stale:
-                self._segmentation_file(case.case)
+                self._source.segmentation_file(case.case)
             check = InstanceCheck.of(self.plans.image_reader_writer_class, self.labels, self._unknown)
             with TemporaryDirectory(prefix=f".{self.folder.name}.", dir=self.folder.parent) as folder:
                 staged = Path(folder)
@@ -125,9 +120,9 @@ class PreprocessedInstances:
 
     def load(self, case: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Image (C, X, Y, Z), of which Blosc2 reads what is sliced, labels and instance map (X, Y, Z) of a case."""
-        stock = self._dataset_class(str(self.source_folder), [case], str(self.folder))
-        image, labels, instances, _ = stock.load_case(case)
-        return image, labels[:][0], instances[:]
+        image, labels, instances, _ = self._source.load(case, self.folder)
+        assert instances is not None
+        return image, labels, instances
 
     def record(self, case: str) -> dict[str, Any]:
         """See :meth:`.PreparedCase.record`; empty for a map without a record, such as one copied from elsewhere."""
@@ -154,17 +149,11 @@ class PreprocessedInstances:
             counts[case] = record["n_instances"], record["n_unknown"]
         refuse_only_unknown(list(counts.values()))
 
-    @cached_property
-    def _dataset_class(self) -> DatasetClass:
-        return infer_dataset_class(str(self.source_folder))
-
     def cases(self) -> list[str]:
         """The preprocessed cases, sorted."""
-        return sorted(self._dataset_class.get_identifiers(str(self.source_folder)))
+        return self._source.names()
 
     def _stale(self) -> list[RawCase]:
-        if not self.source_folder.is_dir():
-            raise InputError(f"{self.source_folder} does not exist. Run nnUNetv2_plan_and_preprocess first.")
         cases = self.cases()
         raw = RawDataset.find(self.plans.dataset_name)
         if raw is not None:
@@ -179,23 +168,13 @@ class PreprocessedInstances:
         return []
 
     def _map_file(self, case: str) -> Path:
-        return self.folder / f"{case}{'.b2nd' if self._dataset_class is nnUNetDatasetBlosc2 else '.npz'}"
+        return self.folder / f"{case}{self._source.ending}"
 
     def _record_file(self, case: str) -> Path:
         return self.folder / f"{case}.json"
 
     def _origin(self, case: RawCase) -> dict:
-        return made_from(case.instances, self._segmentation_file(case.case), self._unknown)
-
-    def _segmentation_file(self, case: str) -> Path:
-        files = (self.source_folder / f"{case}{ending}" for ending in ("_seg.b2nd", ".npz"))
-        found = next((file for file in files if file.is_file()), None)
-        if found is None or not (self.source_folder / f"{case}.pkl").is_file():
-            raise InputError(
-                f"{self.source_folder} has no {case}{'_seg.b2nd' if found is None else '.pkl'}, which nnU-Net wrote "
-                "next to the image. Repeat nnUNetv2_preprocess."
-            )
-        return found
+        return made_from(case.instances, self._source.segmentation_file(case.case), self._unknown)
 
     def _is_current(self, case: RawCase) -> bool:
         record = self._record_file(case.case)
@@ -213,9 +192,7 @@ class PreprocessedInstances:
         """Read the map of a case, check it unless `check` is None, and write it and its record to a folder."""
         # Before anything is read: whatever changes from here on makes the map stale next time.
         origin = self._origin(case)
-        stock = self._dataset_class(str(self.source_folder), [case.case])
-        _, segmentation, _, properties = stock.load_case(case.case)
-        segmentation = segmentation[:][0]
+        _, segmentation, _, properties = self._source.load(case.case)
         foreground = np.isin(segmentation, self.labels.foreground_labels)
         slips: dict[str, int] = {}
         if check is None:
@@ -241,7 +218,8 @@ class PreprocessedInstances:
         n_instances = int(prepared.max(initial=0, where=~is_unknown))
         n_lost = len(np.setdiff1d(instances, [0, self._unknown or 0])) - n_instances
         n_unknown = int(np.count_nonzero(is_unknown))
-        save_map(prepared, folder / self._map_file(case.case).name, type(stock), self.configuration.patch_size)
+        target = folder / self._map_file(case.case).name
+        save_map(prepared, target, self._source.dataset_class, self.configuration.patch_size)
         ignored = segmentation == self.labels.ignore_label if self.labels.has_ignore_label else None
         write_centers(centers_of_map(prepared, ignored, len(network_mm)), centers_file(folder, case.case))
         found = PreparedCase(case.case, n_instances, n_lost, n_unknown, slips)

@@ -18,6 +18,7 @@ from support import assert_whole_or_as_before, balls, dataset_json, small_plans,
 
 from nnunetv2_conflunet.commands import prepare
 from nnunetv2_conflunet.preprocessing import instance_map, preprocessed
+from nnunetv2_conflunet.preprocessing.configurations import preprocessed_configurations
 from nnunetv2_conflunet.preprocessing.instance_map import UNKNOWN, InstanceCheck, save_map
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -455,3 +456,21 @@ def test_current_maps_without_a_known_lesion_are_refused_too(dataset, tmp_path):
 
 def load_labels(dataset, case):
     return nnUNetDatasetBlosc2(str(dataset.source_folder), [case]).load_case(case)[1][:][0] == 1
+
+
+def test_broken_plans_are_named(dataset):
+    file = dataset.source_folder.with_name("nnUNetPlans.json")
+    file.write_text("{")
+    with pytest.raises(InputError, match=r"nnUNetPlans\.json is not valid JSON"):
+        preprocessed_configurations(file.parent.name, "nnUNetPlans")
+
+
+def test_a_configuration_that_does_not_exist_is_named_before_the_maps_are_read(dataset, monkeypatch, capsys):
+    file = dataset.source_folder.with_name("nnUNetPlans.json")
+    file.write_text(json.dumps(dataset.plans.plans))
+    file.with_name("dataset.json").write_text(json.dumps(dataset_json()))
+    monkeypatch.setattr(instance_map, "read_instances", None)
+    monkeypatch.setattr(sys, "argv", ["nnUNetv2_conflunet_prepare", "-d", "1", "-np", "1", "-c", "3d_lowres"])
+    with pytest.raises(SystemExit):
+        prepare.main()
+    assert "nnUNetPlans has no configuration 3d_lowres" in capsys.readouterr().err
