@@ -23,7 +23,7 @@ from nnunetv2_conflunet.utilities.whole_files import is_whole
 # A folder of its own, so that no file can be taken for the map of a case.
 FOLDER = "lesions"
 # Increased whenever a change of the code changes the content of the files.
-FORMAT = 1
+FORMAT = 2
 MADE_FROM = "made_from"
 # Width of the surroundings, and of the seam in which lesion and surroundings are blended when it is pasted.
 MARGIN_MM, SEAM_MM = 4.0, 2.0
@@ -32,8 +32,6 @@ FAR_MM = 1e6
 # Values of the weight of a voxel: lesion, surroundings outside the seam, and what is neither (other lesions, unlabeled
 # voxels, outside the image or its nonzero region).
 LESION, SURROUNDINGS, NEITHER = 1.0, 0.0, -1.0
-# Lesions are at most this fraction of the patch, so that there is room for them.
-LARGEST_PART = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,19 +42,19 @@ class LesionCrop:
         image: (C, X, Y, Z) float32, preprocessed intensities.
         weight: (X, Y, Z) float32: ``LESION``, ``SURROUNDINGS``, ``NEITHER``, or in the seam a value between 0 and 1
             that falls with the distance from the lesion.
-        label: its label in the semantic segmentation.
+        labels: (X, Y, Z) int, its labels in the semantic segmentation, 0 outside the lesion.
     """
 
     image: np.ndarray
     weight: np.ndarray
-    label: int
+    labels: np.ndarray
 
 
 class CaseCrops:
     """The lesions in the file of one case; their voxels are read one lesion at a time.
 
     Attributes:
-        label: (N,) label of each lesion.
+        size: (N, 3) number of voxels of each lesion along each axis.
         level: (N, C) mean intensity of its surroundings.
         spread: (N, C) their standard deviation.
         n_lesions: number of all lesions of the case, also of those that are not in the file.
@@ -65,14 +63,16 @@ class CaseCrops:
     def __init__(self, file: Path):
         self.file = file
         with np.load(file) as arrays:
-            self.label, self.level, self.spread = arrays["label"], arrays["level"], arrays["spread"]
+            self.size, self.level, self.spread = arrays["size"], arrays["level"], arrays["spread"]
             self.n_lesions = int(arrays["n_lesions"])
 
     def read(self, number: int) -> LesionCrop:
         """Read the lesion in row `number` of the tables."""
         with np.load(self.file) as arrays:
-            stacked = arrays[str(number)]
-        return LesionCrop(stacked[:-1], stacked[-1], int(self.label[number]))
+            stacked, of_voxels = arrays[str(number)], arrays[f"labels_{number}"]
+        labels = np.zeros(stacked.shape[1:], int)
+        labels[stacked[-1] == LESION] = of_voxels
+        return LesionCrop(stacked[:-1], stacked[-1], labels)
 
 
 def crops_file(folder: Path, case: str) -> Path:
@@ -116,7 +116,6 @@ def crops_of_case(
     instances: np.ndarray,
     ids: np.ndarray,
     spacing_mm: tuple[float, ...],
-    largest: tuple[int, ...],
 ) -> Iterator[LesionCrop]:
     """Cut out the lesions with the given ids that touch neither another lesion nor the border of the image.
 
@@ -126,7 +125,6 @@ def crops_of_case(
         instances: (X, Y, Z) ids, 0 background.
         ids: (N,) the lesions whose extent is known.
         spacing_mm: of the network, one value for each of its axes; lesions have no surroundings along further axes.
-        largest: greatest size of a lesion in voxels along the network's axes.
 
     Yields:
         The crops, in the order of the ids. A lesion without surroundings is left out.
@@ -134,7 +132,7 @@ def crops_of_case(
     >>> instances = np.zeros((1, 9, 9), int)
     >>> instances[0, 4, 4:6] = 3
     >>> image = np.where(instances > 0, 5.0, 1.0)[None]
-    >>> crop, = crops_of_case(image, (instances > 0).astype(int), instances, np.array([3]), (2.0, 2.0), (9, 9))
+    >>> crop, = crops_of_case(image, (instances > 0).astype(int), instances, np.array([3]), (2.0, 2.0))
     >>> crop.image.shape, crop.weight[0, 2].tolist()
     ((1, 1, 5, 6), [0.0, 0.0, 1.0, 1.0, 0.0, 0.0])
     """
@@ -148,7 +146,7 @@ def crops_of_case(
         place = places[number - 1]
         low, high = (np.array([getattr(side, end) for side in place]) for end in ("start", "stop"))
         at_border = (low[own] == 0) | (high[own] == instances.shape[own])
-        if at_border.any() or ((high - low)[own] > largest).any():
+        if at_border.any():
             continue
         box = tuple(slice(max(a, 0), b) for a, b in zip(low - margin, high + margin, strict=True))
         lesion = instances[box] == number
@@ -160,15 +158,14 @@ def crops_of_case(
         around = weight == SURROUNDINGS
         if around.any():
             pixels = np.asarray(image[(slice(None), *box)], np.float32)
-            yield LesionCrop(pixels, weight.astype(np.float32), int(labels[box][lesion][0]))
+            yield LesionCrop(pixels, weight.astype(np.float32), np.where(lesion, labels[box], 0))
 
 
 def _write_crops(prepared: PreprocessedInstances, case: str) -> None:
     image, labels, instances = prepared.load(case)
     table = np.load(centers_file(prepared.folder, case))
-    largest = tuple(int(size * LARGEST_PART) for size in prepared.configuration.patch_size)
     spacing_mm = tuple(prepared.configuration.spacing)
-    crops = list(crops_of_case(image, labels, instances, table[:, 0].astype(int), spacing_mm, largest))
+    crops = list(crops_of_case(image, labels, instances, table[:, 0].astype(int), spacing_mm))
     n_lesions = len(np.unique(instances[instances > 0]))
     write_crops(crops, n_lesions, crops_file(prepared.folder, case), _origin(prepared, case))
 
@@ -184,13 +181,14 @@ def write_crops(crops: list[LesionCrop], n_lesions: int, path: Path, made_from: 
     """
     around = [crop.image[:, crop.weight == SURROUNDINGS] for crop in crops]
     tables: dict[str, Any] = {
-        "label": np.array([crop.label for crop in crops], int),
+        "size": np.array([np.ptp(np.nonzero(crop.labels), axis=1) + 1 for crop in crops], int).reshape(-1, 3),
         "level": np.array([values.mean(axis=1) for values in around]),
         "spread": np.array([values.std(axis=1) for values in around]),
         "n_lesions": np.array(n_lesions),
         MADE_FROM: np.array(made_from),
     }
     voxels: dict[str, Any] = {str(i): np.concatenate([crop.image, crop.weight[None]]) for i, crop in enumerate(crops)}
+    voxels |= {f"labels_{i}": crop.labels[crop.weight == LESION] for i, crop in enumerate(crops)}
     with atomic_path(path) as temporary:
         np.savez(temporary, **tables, **voxels)
 

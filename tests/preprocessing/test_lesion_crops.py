@@ -22,7 +22,6 @@ from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.utilities.errors import InputError
 
 SHAPE = (16, 18, 20)
-PATCH = (16, 16, 16)
 
 
 def case_with(*lesions, shape=SHAPE):
@@ -34,10 +33,10 @@ def case_with(*lesions, shape=SHAPE):
     return image, (instances > 0).astype(np.int16), instances
 
 
-def cut(case, ids=None, spacing_mm=(1.0, 1.0, 1.0), largest=PATCH):
+def cut(case, ids=None, spacing_mm=(1.0, 1.0, 1.0)):
     image, labels, instances = case
     ids = np.unique(instances[instances > 0]) if ids is None else np.array(ids, int)
-    return list(crops_of_case(image, labels, instances, ids, spacing_mm, largest))
+    return list(crops_of_case(image, labels, instances, ids, spacing_mm))
 
 
 def test_the_weight_falls_with_the_distance_in_mm():
@@ -81,10 +80,12 @@ def test_a_lesion_at_the_border_of_the_image_is_left_out():
     assert cut(case_with((1, np.s_[5:8, 8:10, 17:20]))) == []
 
 
-def test_a_lesion_larger_than_the_limit_is_left_out():
-    case = case_with((1, np.s_[5:8, 8:10, 8:13]))
-    assert len(cut(case, largest=(3, 2, 5))) == 1
-    assert cut(case, largest=(3, 2, 4)) == []
+def test_each_voxel_of_a_lesion_keeps_its_label():
+    image, labels, instances = case_with((1, np.s_[6:9, 6:9, 6:9]), (2, np.s_[6:9, 6:9, 11]))
+    labels[7, 7, 7], labels[instances == 2] = 2, 3
+    first, second = cut((image, labels, instances))
+    assert first.labels[:, :, :7].tolist() == labels[2:13, 2:13, 2:9].tolist() and not first.labels[:, :, 7:].any()
+    assert np.unique(second.labels).tolist() == [0, 3]
 
 
 def test_lesions_without_an_id_among_the_known_are_left_out():
@@ -101,7 +102,7 @@ def test_a_lesion_without_surroundings_is_left_out():
 
 def test_in_two_dimensions_distances_are_within_the_slice():
     case = case_with((1, np.s_[0:2, 8, 8]), (2, np.s_[5, 4, 4]))
-    crops = cut(case, spacing_mm=(1.0, 1.0), largest=(8, 8))
+    crops = cut(case, spacing_mm=(1.0, 1.0))
     # The first lesion touches the border only along the axis that the network does not have.
     assert [crop.weight.shape for crop in crops] == [(2, 9, 9), (1, 9, 9)]
     np.testing.assert_allclose(crops[0].weight[1, 4, 3:7], [0.5, 1, 0.5, 0])
@@ -132,14 +133,17 @@ def test_a_file_has_what_was_cut_out(prepared):
     case = cases_of(prepared)[0]
     image, labels, instances = prepared.load(case)
     ids = np.unique(instances[instances > 0])
-    expected = list(crops_of_case(image, labels, instances, ids, (1.0, 1.0, 1.0), (8, 8, 8)))
+    expected = list(crops_of_case(image, labels, instances, ids, (1.0, 1.0, 1.0)))
     file = CaseCrops(crops_file(prepared.folder, case))
-    assert len(expected) == len(file.label) > 0
+    assert len(expected) == len(file.size) > 0
     assert file.n_lesions == len(ids)
     for number, crop in enumerate(expected):
         read = file.read(number)
         np.testing.assert_array_equal(read.image, crop.image)
         np.testing.assert_array_equal(read.weight, crop.weight)
+        np.testing.assert_array_equal(read.labels, crop.labels)
+        inside = np.argwhere(instances == ids[number])
+        assert file.size[number].tolist() == (inside.max(axis=0) - inside.min(axis=0) + 1).tolist()
         values = zip(crop.image[0].flat, crop.weight.flat, strict=True)
         around = [float(value) for value, weight in values if weight == 0]
         np.testing.assert_allclose(file.level[number, 0], statistics.mean(around), rtol=1e-5)

@@ -9,6 +9,8 @@ import numpy as np
 from nnunetv2_conflunet.preprocessing.lesion_crops import LESION, CaseCrops, crops_file, prepare_lesion_crops
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 
+# Lesions are at most this fraction of the patch, so that there is room for them.
+LARGEST_PART = 0.5
 # Surroundings must have intensities like those of the dataset's own lesions, within these quantiles, and are not
 # judged from fewer voxels.
 USUAL, FEWEST_VOXELS = (0.05, 0.95), 10
@@ -21,13 +23,13 @@ class Lesion:
     Attributes:
         pixels: (C, ...) intensities.
         weight: (...), as in :class:`.LesionCrop`.
-        label: in the semantic segmentation.
+        labels: (...), as in :class:`.LesionCrop`.
         level: (C,) mean intensity of its surroundings.
     """
 
     pixels: np.ndarray
     weight: np.ndarray
-    label: int
+    labels: np.ndarray
     level: np.ndarray
 
     @cached_property
@@ -47,23 +49,28 @@ class LesionStore:
     Args:
         files: one for each case.
         spacing_mm: of the network, one value for each of its axes.
+        patch_size: likewise.
 
     Attributes:
         n_lesions: number of lesions that can be pasted.
         most_lesions: greatest number of lesions in one of the cases.
     """
 
-    def __init__(self, files: Sequence[CaseCrops], spacing_mm: tuple[float, ...]):
+    def __init__(self, files: Sequence[CaseCrops], spacing_mm: tuple[float, ...], patch_size: Sequence[int]):
         self.spacing_mm = np.asarray(spacing_mm, float)
         self.n_cases = len(files)
-        self.places = [(file, number) for file in files for number in range(len(file.label))]
+        # Configurations with other patches may share the files.
+        largest = LARGEST_PART * np.asarray(patch_size)
+        self.places = [
+            (file, int(number))
+            for file in files
+            for number in np.flatnonzero((file.size[:, -len(largest) :] <= largest).all(axis=1))
+        ]
         self.n_lesions = len(self.places)
         self.most_lesions = max((file.n_lesions for file in files), default=0)
         if self.n_lesions:
-            self.level, self.spread = (
-                np.concatenate([getattr(file, name) for file in files if len(file.label)])
-                for name in ("level", "spread")
-            )
+            self.level = np.stack([file.level[number] for file, number in self.places])
+            self.spread = np.stack([file.spread[number] for file, number in self.places])
             self.lowest_level, self.highest_level = np.quantile(self.level, USUAL, axis=0)
             self.highest_spread = np.quantile(self.spread, USUAL[1], axis=0)
 
@@ -78,12 +85,12 @@ class LesionStore:
         row = rng.integers(self.n_lesions)
         file, number = self.places[row]
         crop = file.read(number)
-        pixels, weight = crop.image, crop.weight
+        pixels, weight, labels = crop.image, crop.weight, crop.labels
         if dim == 2:
             x = any_row(np.argwhere(weight == LESION), rng)[0]
-            pixels, weight = pixels[:, x], weight[x]
+            pixels, weight, labels = pixels[:, x], weight[x], labels[x]
         flip = tuple(slice(None, None, side) for side in rng.choice([1, -1], dim))
-        return Lesion(pixels[(slice(None), *flip)], weight[flip], crop.label, self.level[row])
+        return Lesion(pixels[(slice(None), *flip)], weight[flip], labels[flip], self.level[row])
 
     def is_usual(self, values: np.ndarray) -> bool:
         """Whether intensities, (C, N), are like those around the lesions."""
@@ -102,7 +109,7 @@ def stored_lesions(prepared: PreprocessedInstances, cases: Iterable[str], num_pr
     """
     prepare_lesion_crops(prepared, num_processes)
     files = [CaseCrops(crops_file(prepared.folder, case)) for case in cases]
-    return LesionStore(files, tuple(prepared.configuration.spacing))
+    return LesionStore(files, tuple(prepared.configuration.spacing), prepared.configuration.patch_size)
 
 
 def any_row(rows: np.ndarray | Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:

@@ -76,12 +76,12 @@ class Patch:
             return False
         brighter = (around.mean(axis=1) - lesion.level).reshape(-1, *[1] * len(shape))
         pixels += np.clip(weight, 0, 1) * (lesion.pixels[(slice(None), *source)] + brighter - pixels)
-        self._label(voxels[free], lesion.label)
+        self._label(voxels[free], lesion.labels[lesion.inside][free])
         return True
 
-    def _label(self, voxels: np.ndarray, label: int) -> None:
+    def _label(self, voxels: np.ndarray, labels: np.ndarray) -> None:
         """Make these voxels a lesion."""
-        self.semantic[tuple(voxels.T)], self.instances[tuple(voxels.T)] = label, self.next_id
+        self.semantic[tuple(voxels.T)], self.instances[tuple(voxels.T)] = labels, self.next_id
         positions = np.concatenate([self.centers.voxels, [voxels.mean(axis=0)]])
         self.centers = InstanceCenters(np.append(self.centers.ids, self.next_id), positions)
         self.anchors.append(voxels)

@@ -18,6 +18,16 @@ def test_a_store_without_lesions_says_so(make_store):
     assert "nothing is pasted" in store.describe()
 
 
+def test_lesions_larger_than_half_of_the_patch_are_not_pasted(make_store):
+    # Lesions of 3 x 3 x 3 and of 1 x 1 x 4 voxels.
+    assert make_store(patch_size=(6, 6, 8)).n_lesions == 2
+    store = make_store(patch_size=(6, 6, 7))
+    assert store.n_lesions == 1 and {len(store.draw(3, np.random.default_rng(i)).voxels) for i in range(9)} == {27}
+    assert make_store(patch_size=(5, 6, 7)).n_lesions == 0
+    # A network of planes does not care how many slices a lesion has.
+    assert make_store(spacing_mm=(1.0, 1.0), patch_size=(6, 6)).n_lesions == 1
+
+
 def test_every_lesion_is_drawn_in_every_orientation(make_store):
     instances = np.zeros((20, 20, 20), int)
     instances[8, 8, 8:12] = instances[9, 8, 8] = 1

@@ -19,7 +19,7 @@ def first_lesion(store):
     """The lesion of 3 x 3 x 3 voxels; its crop has 4 voxels around it."""
     file, number = store.places[0]
     crop = file.read(number)
-    return Lesion(crop.image, crop.weight, crop.label, store.level[0])
+    return Lesion(crop.image, crop.weight, crop.labels, store.level[0])
 
 
 def bar(lesion=5, place=np.s_[10:13, 10:13, 4:10]):
@@ -73,6 +73,22 @@ def test_the_lesion_gets_its_label_a_new_id_and_a_center(make_store):
     np.testing.assert_allclose(data[CENTERS].voxels[1], center_of_mass(instances == 9))
 
 
+@pytest.mark.parametrize("dim", [2, 3])
+def test_a_lesion_of_several_labels_keeps_each_where_it_is(make_store, dim):
+    instances = np.zeros((20, 20, 20), int)
+    instances[8:11, 8:11, 8:11] = 1
+    label = np.ones(instances.shape, int)
+    label[:, :, 8] = 2
+    store = make_store(instances, label=label, spacing_mm=(1.0,) * dim)
+    patch = PatchOfSize(patch_data(np.zeros(SHAPE[:dim], np.int16)), SHAPE[:dim])
+    assert patch.paste(store.draw(dim, np.random.default_rng(0)), np.array([2, 3, 4][:dim]), store)
+    start, *_ = np.argwhere(patch.semantic)
+    pasted = patch.semantic[tuple(slice(i, i + 3) for i in start)]
+    along_last = pasted.reshape(-1, 3)
+    assert (along_last[0].tolist() in ([2, 1, 1], [1, 1, 2])) and (along_last == along_last[0]).all()
+    assert np.count_nonzero(patch.semantic) == 3**dim
+
+
 def test_ids_of_lesions_outside_the_crop_are_not_used_again():
     data = patch_data(bar(lesion=5))
     data[CENTERS] = type(data[CENTERS])(np.array([5, 40]), np.zeros((2, 3)))
@@ -101,7 +117,7 @@ def test_a_lesion_that_would_fall_apart_is_refused(make_store):
     store = make_store(instances)
     file, number = store.places[0]
     crop = file.read(number)
-    lesion = Lesion(crop.image, crop.weight, crop.label, store.level[0])
+    lesion = Lesion(crop.image, crop.weight, crop.labels, store.level[0])
     across = patch_data(bar(place=np.s_[4:20, 10, 12]))
     assert not Patch(across).paste(lesion, np.array([6, 6, 4]), store)
     at_the_end = patch_data(bar(place=np.s_[4:20, 10, 17]))
