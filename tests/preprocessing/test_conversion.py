@@ -12,6 +12,7 @@ from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.preprocessing.conversion import write_instances_from_labels, write_labels_from_instances
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
 from nnunetv2_conflunet.preprocessing.semantic_only.components import ComponentSettings
+from nnunetv2_conflunet.preprocessing.semantic_only.conversions import Conversion
 from nnunetv2_conflunet.preprocessing.semantic_only.draft import write_draft
 from nnunetv2_conflunet.preprocessing.semantic_only.sorting import write_sorted_components
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -146,3 +147,9 @@ def test_good_cases_wait_for_those_that_cannot_be_used(tmp_path):
         with pytest.raises(InputError, match="1 of 2 files cannot be used"):
             write(dataset)
     assert files_of(dataset.folder) == before and not dataset.instances_folder.exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_maps_are_not_replaced_by_the_components_of_labels_made_from_them(overwrite):
+    with pytest.raises(InputError, match="--labels_from_instances reads the instance maps that"):
+        Conversion(labels_from_instances=True, instances_from_labels=True, overwrite=overwrite)

@@ -29,7 +29,8 @@ class Conversion:
         overwrite: replace existing files.
 
     Raises:
-        InputError: unknown components without instance maps from labels.
+        InputError: unknown components without instance maps from labels, or both conversions, of which the second
+            would replace what the first has read.
     """
 
     labels_from_instances: bool = option(False, "first write labelsTr: the foreground of instancesTr")
@@ -46,6 +47,11 @@ class Conversion:
     )
 
     def __post_init__(self):
+        if self.labels_from_instances and self.instances_from_labels:
+            raise InputError(
+                "--labels_from_instances reads the instance maps that --instances_from_labels would replace; give one "
+                "of the two."
+            )
         if self.unknown_components and not self.instances_from_labels:
             raise InputError("--unknown_components says how --instances_from_labels makes the maps; give both.")
 
