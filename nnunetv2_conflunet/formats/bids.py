@@ -29,7 +29,7 @@ Label maps by nnunetv2_conflunet: each lesion has a number of its own, on the gr
 The table beside each map has a row for each lesion; the JSON file explains its columns.
 """
 LABEL = r"[0-9A-Za-z]+"
-NAMED_AS_IN_BIDS = rf"sub-(?P<subject>{LABEL})(_ses-(?P<session>{LABEL}))?(_.*)?"
+NAMED_AS_IN_BIDS = rf"sub-(?P<subject>{LABEL})(_ses-(?P<session>{LABEL}))?(?!.*_ses-)(_.*)?"
 MISSING = "n/a"
 # How the lesion table and BIDS write the same.
 VALUES = {"": MISSING, "NaN": MISSING, "True": "true", "False": "false"}
@@ -74,7 +74,7 @@ class Bids:
         return [folder / f"{stem}_space-orig_desc-lesions_dseg{ending}" for ending in (".nii.gz", ".tsv", ".json")]
 
     def prepare(self, output: Path) -> None:
-        """Describe the dataset.
+        """Describe the dataset, unless it is described already.
 
         Raises:
             InputError: the folder holds a dataset that another program made.
@@ -88,7 +88,10 @@ class Bids:
                     f"{file} was not written by this command; give a folder of its own, such as "
                     f"derivatives/{PACKAGE} in that dataset."
                 )
-        write_texts({output / "README.md": README, file: json_text(DESCRIPTION)})
+        texts = {output / "README.md": README, file: json_text(DESCRIPTION)}
+        # A user may have added to them.
+        if missing := {path: text for path, text in texts.items() if not path.exists()}:
+            write_texts(missing)
 
     def write(self, lesions: CaseLesions, output: Path) -> str | None:
         """Write map, table and sidecar."""

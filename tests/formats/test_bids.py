@@ -110,6 +110,8 @@ def test_a_table_names_the_cases(tmp_path, name, separator):
         (["ms_1", "x"], {"pattern": PATTERN}, "x do not match --pattern"),
         (["ms_1_a_b"], {"pattern": PATTERN}, "ms_1_a_b: a_b is no label of BIDS, which has letters and digits only"),
         (["ms_1_a", "ms_1_b"], {"pattern": r"ms_(?P<subject>\d).*"}, r"the same name: sub-1 \(ms_1_a, ms_1_b\)"),
+        (["sub-1_ses-pre-op"], {}, "sub-1_ses-pre-op are not named"),
+        (["sub-1_run-1_ses-2"], {}, "sub-1_run-1_ses-2 are not named"),
         (["a"], {"pattern": "(a"}, "is not a regular expression"),
         (["a"], {"pattern": "(a)"}, r"has no group \(\?P<subject>"),
         (["a"], {"pattern": "a(?P<subject>b)?"}, "a do not match --pattern"),
@@ -160,3 +162,16 @@ def test_further_cases_join_the_dataset(tmp_path):
     exported(write_prediction(tmp_path / "p", {"sub-1": three_lesions()}), tmp_path / "out")
     exported(write_prediction(tmp_path / "q", {"sub-2": three_lesions()}), tmp_path / "out")
     assert len(list((tmp_path / "out").rglob("*.nii.gz"))) == 2
+
+
+def test_what_a_user_wrote_about_the_dataset_stays(tmp_path):
+    exported(write_prediction(tmp_path / "p", {"sub-1": three_lesions()}), tmp_path / "out")
+    description, readme = tmp_path / "out" / "dataset_description.json", tmp_path / "out" / "README.md"
+    described = json.dumps(json.loads(description.read_text()) | {"Authors": ["Doe"]})
+    description.write_text(described)
+    readme.write_text("mine")
+    exported(write_prediction(tmp_path / "q", {"sub-2": three_lesions()}), tmp_path / "out")
+    assert (description.read_text(), readme.read_text()) == (described, "mine")
+    description.unlink()
+    exported(write_prediction(tmp_path / "r", {"sub-3": three_lesions()}), tmp_path / "out")
+    assert description.is_file() and readme.read_text() == "mine"
