@@ -1,5 +1,6 @@
 """Segmentations for 3D Slicer: ``.seg.nrrd`` with a segment for each lesion."""
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +71,13 @@ def segmentation_header(lesions: CaseLesions) -> dict:
             "Layer": 0,
             "Tags": "".join(f"{tag}:{value}|" for tag, value in _tags(lesions, i).items()),
         }
-        header |= {f"Segment{i}_{name}": str(value) for name, value in fields.items()}
+        header |= {f"Segment{i}_{name}": _ascii(str(value)) for name, value in fields.items()}
     return header
+
+
+def _ascii(text: str) -> str:
+    """The text without accents and without letters that have no ASCII form, since headers of NRRD are ASCII."""
+    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().strip()
 
 
 def _tags(lesions: CaseLesions, i: int) -> dict[str, str]:

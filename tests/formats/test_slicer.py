@@ -95,3 +95,14 @@ def test_a_plane_has_three_axes(tmp_path):
     ids, affine, _ = exported(folder, tmp_path / "out")
     assert ids.shape == (10, 9, 1)
     assert in_world(ids, affine) == in_world(three_lesions()[:, :, 3:4], RAS)
+
+
+def test_letters_that_the_header_cannot_hold_are_left_out(tmp_path):
+    """The header of an NRRD file is ASCII."""
+    table = "id,label,médecin\n3,1,Zoë\n7,2,日本\n12,1,\n"
+    labels = {"background": 0, "Läsion": 1, "病変": 2}
+    folder = write_prediction(tmp_path / "p", {"ms_1": three_lesions()}, tables={"ms_1": table}, labels=labels)
+    _, _, header = exported(folder, tmp_path / "out")
+    found = segments(header)
+    assert [found[i]["Name"] for i in range(3)] == ["Lasion 3", "7", "Lasion 12"]
+    assert "|Lesion.medecin:Zoe|" in found[0]["Tags"] and "|Lesion.medecin:|" in found[1]["Tags"]
