@@ -15,8 +15,10 @@ from nnunetv2_conflunet.utilities.errors import InputError, list_some
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-# Above the rounding of positions and cosines in headers: distances as a fraction of that of slices, and cosines.
+# Above the rounding of spacings and cosines in headers: a fraction, and cosines.
 EVEN_TOLERANCE, COSINE_TOLERANCE = 1e-2, 1e-3
+# As a fraction of the distance of slices: above the rounding of positions, and far below a missing slice, one half.
+OFF_TOLERANCE = 0.1
 # The distance of slices where there is only one.
 SINGLE_SLICE_MM = 1.0
 
@@ -81,6 +83,8 @@ def read_series(folder: Path) -> Series:
         planes = [plane for image in images for plane in _planes(image)]
         geometry = _Planes(*(np.array(values, float) for values in zip(*planes, strict=True)))
         sizes = {(int(image.Rows), int(image.Columns)) for image in images}
+        if geometry.spacings.shape[1:] != (2,) or not (geometry.spacings > 0).all():
+            raise ValueError("PixelSpacing must be two positive numbers")
     if len(images) > 1 and len(planes) > len(images):
         raise InputError(f"{folder} holds several multi-frame images; keep only the one that was segmented.")
     cosines, spacing = geometry.cosines[0], geometry.spacings[0]
@@ -168,7 +172,7 @@ def _steps(folder: Path, positions: np.ndarray, normal: np.ndarray) -> tuple[np.
             "segmented."
         )
     off_mm = np.linalg.norm(positions - positions[0] - np.arange(len(positions))[:, None] * step, axis=1).max()
-    if off_mm > EVEN_TOLERANCE * distance_mm * len(positions):
+    if off_mm > OFF_TOLERANCE * distance_mm:
         raise InputError(f"The slices in {folder} are not evenly spaced: they are up to {off_mm:.3g} mm off.")
     if step @ normal < (1 - COSINE_TOLERANCE) * distance_mm:
         raise InputError(f"The slices in {folder} are not stacked at right angles, as with a tilted gantry.")

@@ -53,6 +53,7 @@ def test_what_is_no_volume_is_refused(tmp_path):
         ({"ImagePositionPatient": [-20, 10, 9]}, r"slices in .*s are not evenly spaced: they are up to 1 mm off"),
         ({"ImageOrientationPatient": [1, 0, 0, 0, 0.8, 0.6]}, "differ in size, spacing or orientation"),
         ({"PixelSpacing": [1, 3]}, "differ in size, spacing or orientation"),
+        ({"PixelSpacing": [0, 2]}, r"s cannot be used .*PixelSpacing must be two positive numbers"),
         ({"Rows": 8}, "differ in size, spacing or orientation"),
         ({"SeriesInstanceUID": "1.2.3"}, r"holds several series: .*FLAIR 1\.2\.3 \(1 images\).*Leave the one"),
     ]
@@ -62,6 +63,22 @@ def test_what_is_no_volume_is_refused(tmp_path):
         edit(folder, "IM0001", **attributes)
         with pytest.raises(InputError, match=message):
             read_series(folder)
+
+
+def test_one_missing_slice_of_many_is_noticed(tmp_path):
+    write_series(tmp_path / "s", (150, 2, 2), grid_lps(), shuffled=False)
+    (tmp_path / "s" / "IM0075").unlink()
+    with pytest.raises(InputError, match=r"are not evenly spaced: they are up to 1\.5 mm off"):
+        read_series(tmp_path / "s")
+
+
+def test_rounded_positions_are_even(tmp_path):
+    affine = grid_lps(spacing_mm=(0.977, 1.0, 1.0), turned_degrees=20)
+    write_series(tmp_path / "s", (40, 2, 2), affine)
+    for file in (tmp_path / "s").iterdir():
+        position = [round(float(value), 2) for value in dcmread(file).ImagePositionPatient]
+        edit(tmp_path / "s", file.name, ImagePositionPatient=position)
+    np.testing.assert_allclose(read_series(tmp_path / "s").affine, affine, atol=0.01)
 
 
 def test_a_tilted_gantry_is_refused(tmp_path):
