@@ -68,7 +68,8 @@ def export_folder(
     if isinstance(chosen, Bids):
         chosen.prepare(output)
     calls = {case: (prediction, case, chosen, output) for case in files}
-    return try_cases(_export, calls, num_processes, "Export")
+    # One broken case must not stop the others.
+    return try_cases(_export, calls, num_processes, "Export", survived=Exception)
 
 
 def _format(settings: ExportSettings, cases: list[str]) -> Format:

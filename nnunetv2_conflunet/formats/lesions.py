@@ -127,7 +127,7 @@ def _table(files: InstanceFiles, instances: np.ndarray, geometry: Geometry) -> p
         return pd.read_csv(text, dtype=str, keep_default_na=False)
     table = read_texts(files.table)
     remedy = "Make the instances again, or remove the table; it is computed then."
-    if "id" not in table or not table["id"].str.fullmatch(r"\d+").all():
+    if "id" not in table or not table["id"].str.fullmatch("[0-9]{1,18}").all():
         raise InputError(f"{files.table} has no column id with a whole number in each row. {remedy}")
     table = table.sort_values("id", key=lambda ids: ids.astype(int), ignore_index=True)
     found, listed = np.unique(instances[instances != 0]).tolist(), table["id"].astype(int).tolist()

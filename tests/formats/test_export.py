@@ -53,6 +53,19 @@ def test_a_case_that_fails_does_not_stop_the_others(prediction, tmp_path, name):
     assert not [file for file in (tmp_path / "out").rglob("*") if "sub-1" in file.name]
 
 
+def test_neither_does_one_that_fails_with_another_error(prediction, tmp_path, monkeypatch):
+    write = ItkSnap.write
+
+    def failing(self, lesions, output):
+        if lesions.case == "sub-1":
+            raise ZeroDivisionError("a bug")
+        return write(self, lesions, output)
+
+    monkeypatch.setattr(ItkSnap, "write", failing)
+    done, failed = export_folder(prediction, tmp_path / "out", ExportSettings())
+    assert list(done) == ["sub-2"] and failed == {"sub-1": "ZeroDivisionError: a bug"}
+
+
 @pytest.mark.parametrize("name", ["itksnap", "slicer", "bids"])
 @pytest.mark.parametrize("room", [0, 4096])
 def test_a_full_disk_leaves_all_files_of_a_case_or_none(disk, tmp_path, name, room):

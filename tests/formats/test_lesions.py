@@ -74,6 +74,7 @@ def test_an_empty_map(tmp_path, table):
         (TABLE + "12,2,5,0.5,False\n", r"they differ in 3, 7, 12, 12"),
         (TABLE.replace("id,", "number,"), "has no column id"),
         (TABLE.replace("12,2", "twelve,2"), "has no column id with a whole number in each row"),
+        (TABLE.replace("12,2", f"{10**20},2"), "has no column id with a whole number in each row"),
         ("", "cannot be read as a table"),
     ],
 )
