@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable, Mapping
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, NamedTuple
 
 from joblib import Parallel, delayed
@@ -22,14 +23,22 @@ def run_cases(function: Callable, cases: Mapping[str, tuple], num_processes: int
         num_processes: worker processes.
         description: shown with the progress bar.
 
+    Raises:
+        InputError: a worker process was killed.
+
     >>> run_cases(pow, {"a": (2, 3), "b": (3, 2)}, 1, "Powers")
     [8, 9]
     """
     jobs = max(1, min(num_processes, len(cases)))
     # No case waits in a worker, where another one may take it down.
-    with Parallel(n_jobs=jobs, pre_dispatch="n_jobs", return_as="generator") as parallel:
-        results = parallel(delayed(_call)(Task(case, function, arguments)) for case, arguments in cases.items())
-        return list(tqdm(results, total=len(cases), desc=description, disable=not cases))
+    try:
+        with Parallel(n_jobs=jobs, pre_dispatch="n_jobs", return_as="generator") as parallel:
+            results = parallel(delayed(_call)(Task(case, function, arguments)) for case, arguments in cases.items())
+            return list(tqdm(results, total=len(cases), desc=description, disable=not cases))
+    except BrokenProcessPool as error:
+        raise InputError(
+            f"{description}: a worker process was killed, mostly for lack of memory; run fewer of them with -np."
+        ) from error
 
 
 def try_cases(

@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import signal
 
 import joblib
 import numpy as np
@@ -192,6 +193,17 @@ def test_no_cases():
 def test_an_error_in_a_case_is_raised():
     with pytest.raises(TypeError):
         run_cases(_power, {"a": (1, 2), "b": ("a", "b")}, 2, "test")
+
+
+def _die(number):
+    if number:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_one_sentence():
+    with pytest.raises(InputError, match="^test: a worker process was killed, mostly for lack of memory; run fewer"):
+        try_cases(_die, {"a": (0,), "b": (1,)}, 2, "test", survived=Exception)
 
 
 class _Unsendable(Exception):
