@@ -2,10 +2,13 @@
 
 import argparse
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import TimeoutError
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +59,9 @@ def on_cluster(
         What the command returns.
 
     Raises:
-        InputError: Dask is not installed, no cluster answers, or a worker has another version of the package or does
-            not see the folders; later, the scheduler is lost, or Dask gives up a case whose workers die every time.
+        InputError: Dask is not installed, no cluster answers, or a worker does not, has another version of the
+            package or does not see the folders; later, the scheduler is lost, or Dask gives up a case whose workers die
+            every time.
 
     >>> on_cluster(lambda args: args.np, argparse.Namespace(cluster=None, np=2))
     2
@@ -126,12 +130,8 @@ def _dask(address: str, paths: list[str]) -> Iterator[int]:
             client.wait_for_workers(1, timeout=SECONDS_TO_ANSWER)
         except distributed.TimeoutError as error:
             raise InputError(f"The Dask cluster {address} has no workers; start some with `dask worker`.") from error
-        answers = client.run(fault_of_worker, nnunetv2_conflunet.__version__, paths, on_error="return")
-        if faults := {
-            worker: fault if isinstance(fault, str) else f"cannot run nnunetv2_conflunet ({fault!r}); install it there"
-            for worker, fault in sorted(answers.items())
-            if fault
-        }:
+        answers = _answers(client, nnunetv2_conflunet.__version__, paths)
+        if faults := {worker: fault for worker, fault in answers.items() if fault}:
             raise InputError(f"Workers of the Dask cluster: {join_faults(faults, 'workers')}")
         try:
             with joblib.parallel_config(backend=_backend(client)):
@@ -139,6 +139,25 @@ def _dask(address: str, paths: list[str]) -> Iterator[int]:
                 yield max(2, sum(client.ncores().values()))
         except CancelledError as error:
             raise InputError(f"The Dask scheduler {address} was lost. Start it and the command again.") from error
+
+
+def _answers(client: Any, *asked: Any) -> dict[str, str]:
+    """What each worker lacks, see :func:`fault_of_worker`; each is asked in a thread, so that one may hang."""
+    workers, end = sorted(client.ncores()), time.monotonic() + SECONDS_TO_ANSWER
+    answers = {}
+    with ThreadPool(len(workers)) as pool:
+        runs = [
+            pool.apply_async(client.run, (fault_of_worker, *asked), {"workers": [worker], "on_error": "return"})
+            for worker in workers
+        ]
+        for worker, run in zip(workers, runs, strict=True):
+            try:
+                fault = run.get(max(0, end - time.monotonic()))[worker]
+                lacking = f"cannot run nnunetv2_conflunet ({fault!r}); install it there"
+                answers[worker] = fault if isinstance(fault, str) else lacking
+            except TimeoutError:
+                answers[worker] = f"does not answer within {SECONDS_TO_ANSWER} s; start it again"
+    return answers
 
 
 def _backend(client: Any) -> Any:

@@ -193,6 +193,22 @@ def test_without_workers_and_with_one_that_lacks_the_package(tmp_path, monkeypat
 
 
 @pytest.mark.slow
+def test_a_worker_that_hangs_is_named(tmp_path):
+    code = """
+import distributed
+with distributed.Client(scheduler_file=sys.argv[1]) as client:
+    client.wait_for_workers(1)
+    ((worker, pid),) = client.run(os.getpid).items()
+os.kill(pid, signal.SIGSTOP)
+print(worker)
+refused(lambda args: print("called"))
+"""
+    with dask_cluster(tmp_path, "--no-nanny") as (file, _):
+        worker, refused = printed(code, file, seconds_to_answer=20).splitlines()
+    assert refused == f"refused: Workers of the Dask cluster: {worker}: does not answer within 20 s; start it again"
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("workers", "settings"),
     [

@@ -202,7 +202,7 @@ def _die(number):
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_is_one_sentence():
-    with pytest.raises(InputError, match="^test: a worker process was killed, mostly for lack of memory; run fewer"):
+    with pytest.raises(InputError, match=r"^test: a worker process was killed, mostly for lack of memory; run fewer"):
         try_cases(_die, {"a": (0,), "b": (1,)}, 2, "test", survived=Exception)
 
 
