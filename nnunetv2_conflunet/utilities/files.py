@@ -34,7 +34,8 @@ def atomic_path(
         A hidden path in the same folder, unique to this process, with the same ending. Removed after an error.
 
     Raises:
-        InputError: a file cannot be written completely. Existing files are left as they were.
+        InputError: a file cannot be written completely, or the block cannot read another one. Existing files are left
+            as they were.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -158,11 +159,18 @@ def _finished(path: Path, temporary: Path) -> Iterator[None]:
 
 @contextmanager
 def _explained(path: Path) -> Iterator[None]:
-    """Turn what writers raise into an InputError that names the file; SimpleITK and Blosc2 only raise RuntimeError."""
+    """Turn what writers raise into an InputError that names the file, or another one that could not be read.
+
+    SimpleITK and Blosc2 only raise RuntimeError.
+    """
     try:
         yield
     except (OSError, RuntimeError) as error:
         what = getattr(error, "strerror", None) or (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        named = [getattr(error, name, None) for name in ("filename", "filename2")]
+        files = [Path(os.fsdecode(name)) for name in named if isinstance(name, (str, bytes, os.PathLike))]
+        if files and not any(path.is_relative_to(file) or file.name.startswith(f".{path.name}.") for file in files):
+            raise InputError(f"{files[0]} cannot be used ({what}). Check that it is there and can be read.") from error
         if getattr(error, "errno", None) in WRONG_PLACE:
             raise InputError(f"{path} cannot be written ({what}). Choose a location where you may write.") from error
         raise InputError(

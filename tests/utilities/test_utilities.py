@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 
 import joblib
@@ -132,6 +133,27 @@ def test_a_place_that_is_none_is_named(tmp_path):
     with pytest.raises(InputError, match=r"folder\.json cannot be written \(Is a directory\)"):
         write_json([1], tmp_path / "folder.json")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "folder.json"]
+
+
+def test_a_file_that_the_block_cannot_read_is_named_and_not_the_one_it_writes(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for source, reason in (("missing.nii", "No such file or directory"), ("folder", "Is a directory")):
+        with (
+            pytest.raises(InputError, match=rf"^\S*/{source} cannot be used \({reason}\)\. Check that it is there"),
+            atomic_path(tmp_path / "a.nii") as temporary,
+        ):
+            shutil.copyfile(tmp_path / source, temporary)
+    assert [file.name for file in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_copy_on_a_full_disk_blames_the_copy(disk, tmp_path):
+    (tmp_path / "a.bin").write_bytes(bytes(10_000))
+    with (
+        disk.room(4096),
+        pytest.raises(InputError, match=r"b\.bin cannot be written completely"),
+        atomic_path(disk.folder / "b.bin") as temporary,
+    ):
+        shutil.copyfile(tmp_path / "a.bin", temporary)
 
 
 def _raise():
