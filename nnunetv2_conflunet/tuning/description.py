@@ -69,7 +69,7 @@ def _describe_confidence(confidence: dict[str, Any] | None, metric: str) -> list
         return []
     if lacking := confidence.get("cases_without_probabilities"):
         return [f"min_confidence was not tuned: {len(lacking)} cases have no probabilities ({list_some(lacking, 3)})."]
-    if confidence["best"] == confidence["trainers"]:
+    if confidence["best"] == confidence["default"]:
         return [f"min_confidence {confidence['best']:g}, the trainer's, is best and stays."]
     found = _difference(confidence, metric)
     what = "the choice" if confidence["chosen"] == confidence["best"] else "as good as the trainer's within the noise"

@@ -178,14 +178,14 @@ def _learn_merging(
 def _choose_confidence(
     cases: list[ValidationCase],
     chosen: InstantiationSettings,
-    trainers: float,
+    default: float,
     settings: TuningSettings,
     num_processes: int,
     dim: int,
 ) -> tuple[InstantiationSettings, dict[str, Any] | None]:
     """The chosen settings with the least confidence of an instance, by the same rule as the grid; and the record."""
-    kept = replace(chosen, min_confidence=trainers)
-    values = [trainers, *sorted({0.0, *map(float, settings.min_confidence)} - {trainers})]
+    kept = replace(chosen, min_confidence=default)
+    values = [default, *sorted({0.0, *map(float, settings.min_confidence)} - {default})]
     if not settings.min_confidence:
         return kept, None
     lacking = [case.case for case in cases if not case.prediction.probability_file(case.case).is_file()]
@@ -196,7 +196,7 @@ def _choose_confidence(
     choice = choose(found.of_metric(settings.metric), 0, list(range(len(points))), settings.seed)
     record = {
         "tried": {f"{value:g}": by_name(of_point) for value, of_point in zip(values, means(found.scores), strict=True)},
-        "trainers": trainers,
+        "default": default,
         "best": values[choice.best],
         "chosen": values[choice.chosen],
         "difference": choice.difference,

@@ -557,6 +557,7 @@ def test_a_least_confidence_within_the_noise_is_not_taken(tmp_path, toys, refere
     # 8/9 becomes 1 three times; once a ball of confidence 0.75 is lost, which costs a seventh.
     assert record["confidence"]["difference"] == pytest.approx((3 * (1 - 8 / 9) - (1 - 6 / 7)) / 4)
     assert record["confidence"]["interval_95"][0] <= 0 and chosen(record).min_confidence == 0
+    assert [record["confidence"][name] for name in ("default", "best", "chosen")] == [0, 0.8, 0]
     assert "as good as the trainer's within the noise" in "\n".join(describe(record))
 
 
