@@ -7,6 +7,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from nnunetv2_conflunet.postprocessing.voxels import Voxels, first_voxels, in_scan_order
+from nnunetv2_conflunet.utilities.array_checks import check_probability
 
 # Sites whose distances differ by less are equally near: above the rounding of float64 positions in mm, far below a
 # voxel.
@@ -103,12 +104,17 @@ def instance_confidence(instance: np.ndarray, probability: np.ndarray | None) ->
     Returns:
         (M,) float32 in [0, 1].
 
+    Raises:
+        InputError: NaN, or values outside [0, 1].
+
     >>> instance_confidence(np.array([1, 1, 2]), np.array([0.5, 1.0, 0.75]))
     array([0.95, 0.75], dtype=float32)
     """
     size = np.bincount(instance, minlength=1)[1:]
     if probability is None:
         return np.full(len(size), np.nan, np.float32)
+    # As an image of one row.
+    probability = check_probability(probability[None])[0]
     ordered = probability[np.lexsort((probability, instance))]
     position = (size - 1) * CONFIDENCE_QUANTILE
     below = position.astype(np.int64)

@@ -68,3 +68,20 @@ def test_settings_of_an_earlier_version_keep_every_instance():
     for value in (-0.1, 1, np.nan):
         with pytest.raises(InputError, match="min_confidence is"):
             InstantiationSettings(min_confidence=value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.01, 1.01, 7.0])
+@pytest.mark.parametrize("settings", [{}, {"min_confidence": 0.5}])
+def test_what_is_no_probability_is_refused_by_every_method(value, settings):
+    probability = np.full((1, 2, 3), 0.5)
+    probability[0, 1, 1] = value
+    chosen = InstantiationSettings(method="cc", **settings)
+    with pytest.raises(InputError, match=r"probability ranges from .* it must lie in \[0, 1\]"):
+        instantiate(np.ones((1, 2, 3), bool), (1.0, 1.0, 1.0), chosen, probability=probability)
+
+
+def test_outside_the_foreground_it_does_not_matter():
+    probability, mask = np.full((2, 3), np.nan), np.array([[True, True, False]] * 2)
+    probability[mask] = 0.75
+    found = instantiate(mask, (1.0, 1.0), InstantiationSettings(method="cc", min_extent_mm=0), probability=probability)
+    assert found.confidence.tolist() == [0.75]
