@@ -5,9 +5,11 @@ they predict, they look up the model's trainer and thereby import this package. 
 network first; networks without heads are predicted by nnU-Net as before.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import wraps
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -29,6 +31,8 @@ ENTRIES = (
     "predict_logits_from_preprocessed_data",
     "predict_sliding_window_return_logits",
 )
+# The commands whose only work is the prediction.
+COMMANDS = ("nnUNetv2_predict", "nnUNetv2_predict_from_modelfolder")
 MARK = "hands_over_to_conflunet"
 
 
@@ -57,7 +61,13 @@ def _handing_over(method: Callable, predictor: type[nnUNetPredictor], heads_of: 
                 "nnunetv2_conflunet.inference.ConfLUNetPredictor."
             )
         self.__class__ = predictor
-        return getattr(self, method.__name__)(*args, **kwargs)
+        try:
+            return getattr(self, method.__name__)(*args, **kwargs)
+        except InputError as error:
+            if Path(sys.argv[0]).stem not in COMMANDS:
+                raise
+            # As by our own commands, without the traceback.
+            sys.exit(f"Error: {error}")
 
     setattr(entry, MARK, True)
     return entry

@@ -195,6 +195,7 @@ def test_a_full_disk_ends_the_stock_command_with_status_1(environment, model, tm
     result = run(command, variables, check=False, largest_file=size + 1024)
     assert result.returncode == 1
     assert "nnU-Net could not write" in result.stderr and "Is the disk full?" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("Error: ") and "Traceback" not in result.stderr
     assert all(file.suffix == ".json" for file in tmp_path.rglob("*") if file.is_file())
     assert "0 of 1 cases already have" in run([*command, "--continue_prediction"], variables).stdout
     assert (tmp_path / "instances" / "case_Ts0.nii.gz").is_file()

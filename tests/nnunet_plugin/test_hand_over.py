@@ -11,6 +11,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from nnunetv2_conflunet.nnunet_plugin import hand_over
 from nnunetv2_conflunet.nnunet_plugin.hand_over import replaced_exports
+from nnunetv2_conflunet.utilities.errors import InputError
 
 # Prints what differs in nnU-Net's modules and classes after the trainers were imported.
 WHAT_IMPORTING_CHANGES = """
@@ -51,6 +52,20 @@ def test_installing_twice_wraps_once(monkeypatch):
     once = [getattr(nnUNetPredictor, name) for name in hand_over.ENTRIES]
     hand_over.install(OfUser, lambda network: None)
     assert [getattr(nnUNetPredictor, name) for name in hand_over.ENTRIES] == once
+
+
+@pytest.mark.parametrize("program, ending", [("nnUNetv2_predict", SystemExit), ("mine.py", InputError)])
+def test_an_error_in_the_input_ends_nnunets_own_command_with_one_line(monkeypatch, program, ending):
+    class Ours(nnUNetPredictor):
+        def predict_from_files(self):
+            raise InputError("ms_1 holds NaN.")
+
+    entry = hand_over._handing_over(nnUNetPredictor.predict_from_files, Ours, lambda network: network)
+    stock = object.__new__(nnUNetPredictor)
+    stock.network = "with heads"
+    monkeypatch.setattr("sys.argv", [f"bin/{program}"])
+    with pytest.raises(ending, match=r"^(Error: )?ms_1 holds NaN\.$"):
+        entry(stock)
 
 
 def test_exports_are_nnunets_own_again_after_an_error():
