@@ -4,14 +4,12 @@ import argparse
 from pathlib import Path
 
 from nnunetv2_conflunet.inference.instantiate_folder import SETTINGS_FILE, instantiate_folder
-from nnunetv2_conflunet.inference.model_settings import ModelSettings
+from nnunetv2_conflunet.inference.model_settings import ModelPlans
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS
 from nnunetv2_conflunet.utilities.cluster import ClusterSettings, on_cluster
 from nnunetv2_conflunet.utilities.commands import add_num_processes, report_failures, run_command
-from nnunetv2_conflunet.utilities.errors import InputError
-from nnunetv2_conflunet.utilities.files import read_json
 from nnunetv2_conflunet.utilities.options import add_options, chosen, make_parser
 
 # Counts in each case's report that the command adds up and prints.
@@ -58,10 +56,7 @@ def _settings_of_model(prediction: PredictionFolder, settings_from: Path | None)
                 "default values; use --settings_from to take the settings of a model, or of one of its predictions."
             )
         return prediction.settings()
-    plans_file = settings_from / "plans.json"
-    if not plans_file.is_file():
-        raise InputError(f"{plans_file} does not exist; give a model folder, or the output of nnUNetv2_predict.")
-    return ModelSettings.from_plans(read_json(plans_file)).instantiation
+    return ModelPlans(settings_from).settings().instantiation
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -68,8 +68,15 @@ class ModelSettings:
 
     @classmethod
     def from_plans(cls, plans: dict[str, Any]) -> "ModelSettings":
-        """The settings in a model's plans; empty for plans of another trainer."""
-        return cls(plans.get(SETTINGS_KEY, {}))
+        """The settings in a model's plans; empty for plans of another trainer.
+
+        Raises:
+            InputError: the plans, or the entry, are no dictionary.
+        """
+        stored = plans.get(SETTINGS_KEY, {}) if isinstance(plans, dict) else plans
+        if not isinstance(stored, dict):
+            raise InputError(f"plans.json cannot be used: it, or its entry '{SETTINGS_KEY}', is no dictionary.")
+        return cls(stored)
 
     @classmethod
     def from_model(cls, plans_file: str | os.PathLike) -> "ModelSettings":
@@ -93,7 +100,7 @@ class ModelSettings:
         Raises:
             InputError: an unknown key or an invalid value.
         """
-        return InstantiationSettings.from_dict(self.stored.get(INSTANTIATION_KEY, {}))
+        return self._parsed(self.stored.get(INSTANTIATION_KEY, {}))
 
     @property
     def untuned(self) -> InstantiationSettings:
@@ -102,7 +109,7 @@ class ModelSettings:
         Raises:
             InputError: as for :attr:`instantiation`.
         """
-        return InstantiationSettings.from_dict(self.stored.get(UNTUNED_KEY, self.stored.get(INSTANTIATION_KEY, {})))
+        return self._parsed(self.stored.get(UNTUNED_KEY, self.stored.get(INSTANTIATION_KEY, {})))
 
     @property
     def is_tuned(self) -> bool:
@@ -150,6 +157,12 @@ class ModelSettings:
         # The weights of a rule would fill the line.
         words = {name: f"{name} {now[name]}, not {then[name]}" for name in differing} | {"merge": "another merge rule"}
         return [words[name] for name in differing]
+
+    def _parsed(self, stored: Any) -> InstantiationSettings:
+        try:
+            return InstantiationSettings.from_dict(stored)
+        except InputError as error:
+            raise InputError(f"plans.json, '{SETTINGS_KEY}': {error}") from error
 
     def _complete(self, key: str) -> dict[str, Any]:
         """A stored instantiation, completed with defaults for settings that an earlier version did not have."""

@@ -1,8 +1,8 @@
 """nnU-Net's predictor for networks with center and offset heads."""
 
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -20,6 +20,7 @@ from nnunetv2_conflunet.imageio.case_folder import refuse_macos_files
 from nnunetv2_conflunet.inference.case_files import OutputFiles, check_distinct
 from nnunetv2_conflunet.inference.export import export_or_explain, exporting_instances
 from nnunetv2_conflunet.inference.instances import instances_from_output
+from nnunetv2_conflunet.inference.model_settings import ModelSettings
 from nnunetv2_conflunet.networks import HeadChannels, heads_of, unwrapped
 from nnunetv2_conflunet.nnunet_plugin.search_path import ours_in_ext_trainer
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -112,7 +113,7 @@ class ConfLUNetPredictor(nnUNetPredictor):
         Raises:
             InputError: files of some cases could not be written completely; those of the others were written.
         """
-        with exporting_instances(export_or_explain):
+        with self._exporting(export_or_explain):
             results = super().predict_from_data_iterator(*args, **kwargs)
         failures = [str(result) for result in results if isinstance(result, InputError)]
         if failures:
@@ -122,14 +123,19 @@ class ConfLUNetPredictor(nnUNetPredictor):
     @wraps(nnUNetPredictor.predict_from_files_sequential)
     def predict_from_files_sequential(self, *args, **kwargs) -> list:
         """As in nnU-Net; a case with an output file also gets its instance map and lesion table."""
-        with exporting_instances():
+        with self._exporting():
             return super().predict_from_files_sequential(*args, **kwargs)
 
     @wraps(nnUNetPredictor.predict_single_npy_array)
     def predict_single_npy_array(self, *args, **kwargs) -> np.ndarray | tuple | None:
         """As in nnU-Net; with an output file it also writes the instance map and lesion table."""
-        with exporting_instances():
+        with self._exporting():
             return super().predict_single_npy_array(*args, **kwargs)
+
+    def _exporting(self, *export_case: Callable) -> AbstractContextManager[None]:
+        """See :func:`.exporting_instances`; settings that are not possible are refused before the network runs."""
+        _ = ModelSettings.from_plans(self.plans_manager.plans).instantiation
+        return exporting_instances(*export_case)
 
     def _manage_input_and_output_lists(
         self, source, outputs, folder_with_segs_from_prev_stage=None, overwrite=True, part_id=0, num_parts=1,

@@ -503,6 +503,9 @@ def test_an_ensemble_with_the_settings_of_a_model(monkeypatch, capsys, tmp_path,
     assert settings_of(tmp_path / "out") == InstantiationSettings(method="acls", min_volume_mm3=100.0, connectivity=6)
     assert run(monkeypatch, *options, tmp_path / "nothing") == 1
     assert "nothing/plans.json does not exist; give a model folder" in capsys.readouterr().err
+    (ours / "plans.json").write_text("{}")
+    assert run(monkeypatch, *options, ours) == 1
+    assert "plans.json has no 'conflunet'; only models of ConfLUNet trainers" in capsys.readouterr().err
 
 
 def test_an_ensemble_with_the_heads_of_a_prediction(monkeypatch, tmp_path, toys, ours, ensemble):

@@ -85,10 +85,16 @@ def test_what_an_earlier_version_stored_means_the_same(lacking):
 
 
 def test_settings_that_are_not_possible_are_named():
-    with pytest.raises(InputError, match="Unknown instantiation settings sigma; known are"):
+    with pytest.raises(InputError, match=r"plans\.json, 'conflunet': Unknown instantiation settings sigma; known"):
         assert of_plans({"instantiation": {"sigma": 2}}).instantiation
     with pytest.raises(InputError, match="window_mm is -1; it must be a positive number"):
         assert of_plans({"instantiation": {"window_mm": -1}}).untuned
+
+
+@pytest.mark.parametrize("plans", [{"conflunet": None}, {"conflunet": [1]}, []])
+def test_plans_of_another_form_are_named(plans):
+    with pytest.raises(InputError, match=r"plans\.json cannot be used: it, or its entry 'conflunet', is no dictionary"):
+        ModelSettings.from_plans(plans)
 
 
 def test_plans_that_stay_half_written_are_named(tmp_path, monkeypatch):

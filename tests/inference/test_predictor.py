@@ -402,6 +402,18 @@ def test_an_image_with_nan_is_named(files):
     assert not list((folder / "out").glob("instances/*"))
 
 
+@pytest.mark.parametrize("method", ["predict_from_files", "predict_from_files_sequential"])
+def test_settings_that_are_not_possible_are_named_before_the_network_runs(files, monkeypatch, method):
+    folder, _, _ = files
+    made = oblique_predictor("SimpleITKIO")
+    made.plans_manager.plans["conflunet"] = {"instantiation": {"window_mm": float("nan")}}
+    monkeypatch.setattr(Oracle, "forward", pytest.fail)
+    source = [[str(folder / f"oblique_{i:04d}.nii.gz") for i in range(8)]]
+    with pytest.raises(InputError, match=r"^plans\.json, 'conflunet': window_mm is nan; it must be a positive number"):
+        getattr(made, method)(source, [str(folder / "out" / "oblique")])
+    assert not list((folder / "out").glob("*.nii.gz"))
+
+
 def test_files_that_macos_wrote_beside_images_are_named(files):
     folder, _, _ = files
     (folder / "._oblique_0000.nii.gz").write_bytes(bytes.fromhex("00051607"))
