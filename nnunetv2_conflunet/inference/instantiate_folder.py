@@ -86,7 +86,7 @@ def _prepare_output(
         raise InputError(f"-o {output} is the input folder; give another one, since maps are named like the masks.")
     require_writable(output / SETTINGS_FILE)
     sources = {"input": str(prediction.folder.resolve()), "heads": str(prediction.heads_folder.resolve())}
-    record = {**sources, "settings": settings.to_dict(), "cases": [case_files.case for case_files in cases]}
+    record = {**sources, "settings": settings.to_dict()}
     path = output / SETTINGS_FILE
     before = _read_record(path) if path.is_file() else {}
     foreign = [] if before else [case_files.case for case_files in cases if case_files.map.exists()]
@@ -97,11 +97,15 @@ def _prepare_output(
         )
     # An earlier version may have stored fewer settings.
     before |= {"settings": InstantiationSettings().to_dict() | before.get("settings", {})}
+    is_other = overwrite or any(before.get(key) != value for key, value in record.items())
+    now = [case_files.case for case_files in cases]
+    # Maps of cases that have left the input stay.
+    known = sorted({*before.get("cases", []), *now})
     with atomic_path(path) as temporary:
         # Before anything is removed, so that a full disk causes no loss.
-        temporary.write_text(json_text(record), encoding="utf-8")
-        if overwrite or any(before.get(key) != record[key] for key in (*sources, "settings")):
-            for case in {*before.get("cases", []), *record["cases"]}:
+        temporary.write_text(json_text(record | {"cases": now if is_other else known}), encoding="utf-8")
+        if is_other:
+            for case in known:
                 InstanceFiles(output, case, prediction.file_ending).remove()
 
 
