@@ -152,7 +152,7 @@ class PredictionFolder:
         """The probability of any foreground label, as saved by --save_probabilities, of a segmentation's `shape`.
 
         Raises:
-            InputError: the file is missing, broken or of another shape.
+            InputError: the file is missing or broken, or of another shape or number of channels.
         """
         file = self.probability_file(case)
         (channels,) = _read_npz(file, ["probabilities"])
@@ -160,6 +160,12 @@ class PredictionFolder:
             raise InputError(
                 f"{file} holds probabilities of shape {channels.shape[1:]} but the segmentation has {shape}; both must "
                 "come from the same prediction."
+            )
+        declared = len(self.labels.keys() - {"ignore", "background" if _has_regions(self.labels) else ""})
+        if len(channels) != (declared or max(len(channels), 2)):
+            raise InputError(
+                f"{file} holds {len(channels)} channels, not {declared or 'two or more'}: one of each label in "
+                "dataset.json, also of the background, or one of each region."
             )
         return foreground_probability(channels, self.labels)
 
@@ -190,9 +196,13 @@ def foreground_probability(probabilities: np.ndarray, labels: dict) -> np.ndarra
     >>> foreground_probability(softmax, {"background": 0, "edema": 1, "core": 2}).item()
     0.75
     """
-    if any(isinstance(label, (list, tuple)) and len(label) > 1 for label in labels.values()):
+    if _has_regions(labels):
         return probabilities.max(axis=0)
     return probabilities[1:].sum(axis=0)
+
+
+def _has_regions(labels: dict) -> bool:
+    return any(isinstance(label, (list, tuple)) and len(label) > 1 for label in labels.values())
 
 
 def _read_npz(path: Path, names: list[str]) -> list[np.ndarray]:

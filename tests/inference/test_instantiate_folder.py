@@ -262,6 +262,19 @@ def test_maps_of_other_settings_are_gone_before_new_ones_come(tmp_path, masks, m
     assert [file.name for file in out.iterdir()] == ["instantiation.json"]
 
 
+def test_maps_of_cases_that_left_the_input_go_with_their_settings(tmp_path, masks):
+    def made(connectivity):
+        instantiate_folder(masks, out, InstantiationSettings(method="cc", connectivity=connectivity), num_processes=1)
+        return sorted(file.name.partition(".")[0] for file in out.glob("*.nii.gz"))
+
+    out = tmp_path / "out"
+    made(26)
+    (masks / "ms_002.nii.gz").unlink()
+    assert made(26) == CASES
+    assert made(6) == ["ms_001", "ms_003"]
+    assert sorted(file.name for file in out.glob("*.csv")) == ["ms_001.csv", "ms_003.csv"]
+
+
 def test_a_broken_case_is_reported_and_the_others_are_done(monkeypatch, capsys, tmp_path, ours):
     out = tmp_path / "out"
     (ours / "ms_002.nii.gz").write_bytes(b"broken")
@@ -360,8 +373,8 @@ def truncate(name):
     return break_
 
 
-def other_probabilities(folder, toys):
-    np.savez(folder / "ms_001.npz", probabilities=np.zeros((2, 3, 4, 5)))
+def with_probabilities(*shape):
+    return lambda folder, toys: np.savez(folder / "ms_001.npz", probabilities=np.zeros(shape))
 
 
 @pytest.mark.parametrize(
@@ -372,7 +385,12 @@ def other_probabilities(folder, toys):
         (with_heads(offsets_mm=np.zeros((3, 2, 2, 2))), "offsets_mm has shape"),
         (truncate("instances/ms_001.npz"), r"instances/ms_001.npz cannot be read"),
         (truncate("ms_001.npz"), r"ms_001.npz cannot be read"),
-        (other_probabilities, "holds probabilities of shape"),
+        (with_probabilities(2, 3, 4, 5), "holds probabilities of shape"),
+        (
+            with_probabilities(1, *SHAPE),
+            "ms_001.npz holds 1 channels, not 2: one of each label in dataset.json, also of",
+        ),
+        (with_probabilities(3, *SHAPE), "ms_001.npz holds 3 channels, not 2"),
         (lambda folder, toys: (folder / "instances" / "ms_001.npz").unlink(), "does not exist; predict with"),
     ],
 )
@@ -552,6 +570,26 @@ def test_probability_of_any_foreground_label():
     assert foreground_probability(softmax, {"background": 0, "a": 1, "b": 2}).item() == pytest.approx(0.8)
     regions = np.array([0.7, 0.6]).reshape(2, 1, 1, 1)
     assert foreground_probability(regions, {"background": 0, "whole": [1, 2], "core": [2]}).item() == 0.7
+
+
+@pytest.mark.parametrize(
+    ("labels", "n_channels"),
+    [
+        (None, 2),
+        (None, 4),
+        ({"background": 0, "lesion": 1, "black hole": 2, "ignore": 3}, 3),
+        ({"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}, 2),
+    ],
+)
+def test_channels_that_belong_to_the_labels(stock, labels, n_channels):
+    (stock / "dataset.json").write_text(json.dumps(DATASET | {"labels": labels}))
+    if labels is None:
+        (stock / "dataset.json").unlink()
+    np.savez(stock / "ms_001.npz", probabilities=np.full((n_channels, *SHAPE), 0.25))
+    assert PredictionFolder.open(stock).read_probability("ms_001", SHAPE).shape == SHAPE
+    np.savez(stock / "ms_001.npz", probabilities=np.full((1, *SHAPE), 0.25))
+    with pytest.raises(InputError, match=f"holds 1 channels, not {n_channels if labels else 'two or more'}"):
+        PredictionFolder.open(stock).read_probability("ms_001", SHAPE)
 
 
 def test_unknown_settings_of_a_model_are_an_error(ours):
