@@ -78,10 +78,11 @@ def difference_interval(scores: np.ndarray, point: int, default: int, seed: int 
         seed: of the draws of patients.
 
     Returns:
-        Lower and upper end; NaN with fewer than two patients.
+        Lower and upper end; NaN with fewer than two patients that are defined at `point` or `default`.
     """
     n = len(scores)
-    if n < 2:
+    # Patients that are undefined at both do not make the others any surer.
+    if np.count_nonzero(np.isfinite(scores[:, [point, default]]).any(axis=1)) < 2:
         return np.nan, np.nan
     difference = float(means(scores)[point] - means(scores)[default])
     shares = _shares(scores) - _shares(scores[:, [default]])

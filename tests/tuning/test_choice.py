@@ -44,6 +44,14 @@ def test_one_patient_proves_nothing():
     assert choice.held_out == 0.3
 
 
+@pytest.mark.parametrize("others", [[[NAN, NAN, NAN]], [[NAN, NAN, 0.0]] * 5])
+def test_neither_does_one_patient_beside_others_that_are_undefined(others):
+    """Patients without lesions in which nothing is found."""
+    choice = choose(np.array([[0.3, 0.9, 0.1], *others]), 0, [0, 1, 2])
+    assert (choice.best, choice.chosen) == (1, 0)
+    assert np.isnan([choice.low, choice.high]).all()
+
+
 def test_equal_points_are_taken_in_the_order_of_preference():
     scores = np.array([[0.3, 0.6, 0.6], [0.1, 0.7, 0.7 + 1e-15]])
     assert choose(scores, 0, [0, 1, 2]).best == 1
