@@ -20,7 +20,7 @@ from nnunetv2_conflunet.tuning.merging import TriedPieces, choose_merging, piece
 from nnunetv2_conflunet.tuning.model_folder import ModelFolder
 from nnunetv2_conflunet.tuning.scoring import METRICS, GridScores, by_name
 from nnunetv2_conflunet.tuning.search import Grid, order_of_preference
-from nnunetv2_conflunet.utilities.array_checks import check_share
+from nnunetv2_conflunet.utilities.array_checks import check_not_negative, check_share
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import json_text, write_texts
 from nnunetv2_conflunet.utilities.writable import require_writable
@@ -46,7 +46,7 @@ class TuningSettings:
         seed: of the bootstrap.
 
     Raises:
-        InputError: an unknown metric, or a confidence that is not from 0 to 1.
+        InputError: an unknown metric, a negative seed, or a confidence that is not from 0 to 1.
 
     >>> TuningSettings(metric="F1", grid=Grid(window_mm=(3, 5))).metric
     'F1'
@@ -63,6 +63,7 @@ class TuningSettings:
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise InputError(f"There is no metric '{self.metric}' to tune for; use one of {', '.join(METRICS)}.")
+        check_not_negative(self.seed, "seed")
         for value in self.min_confidence:
             check_share(value, "min_confidence")
 

@@ -570,9 +570,11 @@ def test_without_probabilities_the_least_confidence_stays(tmp_path, toys, refere
     assert "min_confidence was not tuned: 1 cases have no probabilities (case1)." in describe(record)
 
 
-def test_a_least_confidence_out_of_range_is_refused_at_once():
+def test_a_least_confidence_out_of_range_and_a_negative_seed_are_refused_at_once():
     with pytest.raises(InputError, match=r"min_confidence is 1\.5"):
         TuningSettings(min_confidence=(0.1, 1.5))
+    with pytest.raises(InputError, match="seed is -1; it must be 0 or a positive number"):
+        TuningSettings(seed=-1)
 
 
 @pytest.mark.parametrize("beside", ["references", "model"])

@@ -11,6 +11,7 @@ from nnunetv2_conflunet.evaluation.detection.metrics import Cohort
 from nnunetv2_conflunet.evaluation.metrics.formulas import LOWER_IS_BETTER, RATIOS
 from nnunetv2_conflunet.evaluation.report.detection import cohort_of_cases, compare_detection
 from nnunetv2_conflunet.evaluation.report.differences import holm, paired_difference
+from nnunetv2_conflunet.utilities.array_checks import check_not_negative
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 
 # The paper's columns. RQ equals F1, which must not count twice in Holm's correction.
@@ -56,7 +57,8 @@ def compare_methods(methods: list[Method], metrics: list[str], *, seed: int = 0)
         seed: of the bootstrap.
 
     Raises:
-        InputError: there are fewer than two methods, settings differ, no case is in common, or a metric is unknown.
+        InputError: there are fewer than two methods, settings differ, no case is in common, a metric is unknown, or the
+            seed is negative.
 
     >>> from pathlib import Path
     >>> from nnunetv2_conflunet.evaluation.cohort.cases import CaseResult
@@ -68,6 +70,7 @@ def compare_methods(methods: list[Method], metrics: list[str], *, seed: int = 0)
     """
     if len(methods) < 2:
         raise InputError("A comparison needs at least two evaluations.")
+    check_not_negative(seed, "seed")
     first = methods[0]
     for method in methods[1:]:
         differing = [

@@ -214,6 +214,8 @@ def test_a_summary_that_cannot_be_read_is_named(methods, content, message):
 def test_faults(methods, tmp_path):
     with pytest.raises(InputError, match="at least two evaluations"):
         compare_methods(load_methods(methods[:1]), ["F1"])
+    with pytest.raises(InputError, match="seed is -1; it must be 0 or a positive number"):
+        compare_methods(load_methods(methods), ["F1"], seed=-1)
     with pytest.raises(InputError, match=r"absent.*summary_instances\.json|absent does not exist"):
         load_methods([methods[0], tmp_path / "absent"])
     with pytest.raises(InputError, match="as many different names, not x, x"):
