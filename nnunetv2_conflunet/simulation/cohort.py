@@ -70,7 +70,7 @@ class CohortSettings:
             "near-miss": self.statistics.near_miss_share,
             "lesion-free": self.lesion_free_share,
         }
-        spacing, crop, lesions = self.spacing_mm, self.crop_mm, self.lesions
+        spacing, crop, lesions, dispersion = self.spacing_mm, self.crop_mm, self.lesions, self.statistics.dispersion
         is_wrong = {
             "The numbers of cases must not be negative.": min(self.training_cases, self.test_cases) < 0,
             "There must be at least one case.": self.training_cases + self.test_cases < 1,
@@ -79,7 +79,7 @@ class CohortSettings:
             f"Mean number of lesions {lesions}: give a number between 1 and 1000.": (
                 lesions is not None and not 1 <= lesions <= 1000
             ),
-            "The dispersion must be above 0.": not self.statistics.dispersion > 0,
+            f"Dispersion {dispersion}: give a number between 0.01 and 1000000.": not 0.01 <= dispersion <= 1e6,
             **{
                 f"The {name} share {share} must lie between 0 and 1.": not 0 <= share <= 1
                 for name, share in shares.items()

@@ -189,7 +189,8 @@ def test_an_interrupted_run_leaves_no_dataset(tmp_path: Path, monkeypatch: pytes
         ({"lesion_free_share": 1.5}, "lesion-free share 1.5"),
         ({"statistics": LesionStatistics(confluent_share=-0.1)}, "confluent share -0.1"),
         ({"statistics": LesionStatistics(near_miss_share=2)}, "near-miss share 2"),
-        ({"statistics": LesionStatistics(dispersion=0)}, "dispersion"),
+        ({"statistics": LesionStatistics(dispersion=0)}, "Dispersion 0: give a number between"),
+        ({"statistics": LesionStatistics(dispersion=float("inf"))}, "Dispersion inf: give a number between 0.01 and"),
         ({"seed": -1}, "seed -1"),
     ],
 )
