@@ -43,7 +43,8 @@ def instantiate_folder(
         The report of each case made in this call (see :class:`Instantiation`), and the reason for each failed case.
 
     Raises:
-        InputError: there is no input for the method, or the output folder holds other files.
+        InputError: there is no input for the method, the output folder holds other files, or another call has replaced
+            the record in the meantime.
     """
     prediction = PredictionFolder.open(folder, heads)
     prediction.check_method(settings.method)
@@ -56,13 +57,19 @@ def instantiate_folder(
     if found.note:
         print(found.note)
     cases = [InstanceFiles(output, case, prediction.file_ending) for case in found.files]
-    _prepare_output(output, prediction, cases, settings, overwrite)
+    record = _prepare_output(output, prediction, cases, settings, overwrite)
     left = [case_files for case_files in cases if not _is_up_to_date(case_files, prediction)]
     if len(left) < len(cases):
         print(f"{len(cases) - len(left)} of {len(cases)} cases were already done.")
     # One broken case must not stop the others.
     calls = {case_files.case: (prediction, case_files, settings) for case_files in left}
-    return try_cases(_make_case, calls, num_processes, "Instances", survived=Exception)
+    made = try_cases(_make_case, calls, num_processes, "Instances", survived=Exception)
+    if not record.items() <= _read_record(output / SETTINGS_FILE).items():
+        raise InputError(
+            f"Another command has written to {output} meanwhile, by other settings or from another folder, so its maps "
+            "may be of both. Run one of them again with --overwrite."
+        )
+    return made
 
 
 def _make_case(prediction: PredictionFolder, files: InstanceFiles, settings: InstantiationSettings) -> dict:
@@ -80,8 +87,12 @@ def _prepare_output(
     cases: list[InstanceFiles],
     settings: InstantiationSettings,
     overwrite: bool,
-) -> None:
-    """Leave only maps made with these settings in the output folder, and record the settings there."""
+) -> dict:
+    """Leave only maps made with these settings in the output folder, and record the settings there.
+
+    Returns:
+        The record, without the cases.
+    """
     if output.resolve() in (prediction.folder.resolve(), prediction.heads_folder.resolve()):
         raise InputError(f"-o {output} is the input folder; give another one, since maps are named like the masks.")
     require_writable(output / SETTINGS_FILE)
@@ -107,6 +118,7 @@ def _prepare_output(
         if is_other:
             for case in known:
                 InstanceFiles(output, case, prediction.file_ending).remove()
+    return record
 
 
 def _read_record(path: Path) -> dict:

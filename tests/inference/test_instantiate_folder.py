@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -260,6 +261,24 @@ def test_maps_of_other_settings_are_gone_before_new_ones_come(tmp_path, masks, m
     with pytest.raises(KeyboardInterrupt):
         instantiate_folder(masks, out, InstantiationSettings(method="cc", connectivity=6), num_processes=1)
     assert [file.name for file in out.iterdir()] == ["instantiation.json"]
+
+
+def test_another_command_that_writes_to_the_same_folder_is_noticed(tmp_path, masks, monkeypatch):
+    out, make_case, settings = tmp_path / "out", command._make_case, InstantiationSettings(method="cc")
+
+    def meanwhile(connectivity):
+        def make(*arguments):
+            monkeypatch.setattr(command, "_make_case", make_case)
+            instantiate_folder(masks, out, replace(settings, connectivity=connectivity), num_processes=1)
+            return make_case(*arguments)
+
+        monkeypatch.setattr(command, "_make_case", make)
+        return instantiate_folder(masks, out, settings, num_processes=1)
+
+    with pytest.raises(InputError, match=r"out meanwhile, by other settings .* Run one of them again with --overwrite"):
+        meanwhile(connectivity=6)
+    # With the same settings nothing is mixed.
+    assert list(meanwhile(connectivity=26)[0]) == CASES
 
 
 def test_maps_of_cases_that_left_the_input_go_with_their_settings(tmp_path, masks):
