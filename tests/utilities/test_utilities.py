@@ -12,7 +12,14 @@ from support import assert_whole_or_as_before
 
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
-from nnunetv2_conflunet.utilities.files import atomic_path, is_file_name, read_json, write_json, write_texts
+from nnunetv2_conflunet.utilities.files import (
+    atomic_path,
+    is_file_name,
+    moved_together,
+    read_json,
+    write_json,
+    write_texts,
+)
 from nnunetv2_conflunet.utilities.parallel import run_cases, try_cases
 
 
@@ -22,6 +29,26 @@ def test_a_file_appears_whole(tmp_path):
         temporary.write_text("content")
         assert not (tmp_path / "new" / "a.part.txt").exists()
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["a.part.txt"]
+
+
+def test_files_of_several_folders_appear_together(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "deep" / "new"
+    old.mkdir()
+    (old / "a.txt").write_text("before")
+    for fails in (True, False):
+        try:
+            with moved_together([old, new, old]) as unfinished:
+                for folder, hidden in unfinished.items():
+                    assert hidden.parent == folder and hidden.name.startswith(".")
+                    (hidden / "a.txt").write_text("after")
+                assert (old / "a.txt").read_text() == "before" and not (new / "a.txt").exists()
+                if fails:
+                    raise InputError("one case is broken")
+        except InputError:
+            assert [path.name for path in old.iterdir()] == ["a.txt"] and not new.exists()
+            assert (old / "a.txt").read_text() == "before"
+    assert [[path.name for path in folder.iterdir()] for folder in (old, new)] == [["a.txt"], ["a.txt"]]
+    assert (old / "a.txt").read_text() == (new / "a.txt").read_text() == "after"
 
 
 def test_after_an_error_the_old_file_stands(tmp_path):
