@@ -18,8 +18,8 @@ from nnunetv2_conflunet.preprocessing.instance_map import InstanceCheck
 from nnunetv2_conflunet.preprocessing.lesion_crops import prepare_lesion_crops
 from nnunetv2_conflunet.preprocessing.paper_configuration import NAME, add_paper_configuration
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
+from nnunetv2_conflunet.preprocessing.requested_conversion import OVERWRITE, Conversion
 from nnunetv2_conflunet.preprocessing.semantic_only.components import ComponentSettings
-from nnunetv2_conflunet.preprocessing.semantic_only.conversions import OVERWRITE, Conversion
 from nnunetv2_conflunet.preprocessing.semantic_only.draft import DRAFT_METHODS, write_draft
 from nnunetv2_conflunet.preprocessing.semantic_only.sorting import unknown_id_of
 from nnunetv2_conflunet.utilities.cluster import ClusterSettings, on_cluster
@@ -40,8 +40,10 @@ def main() -> None:
 
 def prepare(args: argparse.Namespace) -> None:
     """Convert if asked, check every instance map, and resample the maps for every preprocessed configuration."""
+    if args.draft is not None and args.border_core is not None:
+        raise InputError("--draft and --border_core each write something of their own; give one of the two.")
     if args.draft is not None and (args.draft == "acls") != bool(args.draft_probabilities):
-        raise InputError("--draft acls divides by --draft_probabilities, and --draft watershed reads none.")
+        raise InputError("--draft acls needs --draft_probabilities; --draft watershed does not use them.")
     dataset = RawDataset(nnunet_folder(RAW) / dataset_name(args.d))
     name, labels = dataset.folder.name, dataset.label_manager()
     for note in dataset.check_folders():
@@ -83,7 +85,7 @@ def _resample(name: str, check: InstanceCheck, args: argparse.Namespace) -> None
         )
         if unknown := prepared.counted("n_unknown"):
             n_voxels = sum(unknown.values())
-            print(f"{n_voxels} voxels in {len(unknown)} cases are of unknown instances and train the mask only.")
+            print(f"{n_voxels} voxels in {len(unknown)} cases are of unknown instances and only train the mask.")
         if lost := prepared.counted("n_lost"):
             print(
                 f"Warning: {sum(lost.values())} instances in {len(lost)} cases have no voxel on this grid and are not "
@@ -101,7 +103,7 @@ def _write_draft(dataset: RawDataset, args: argparse.Namespace) -> None:
     made = write_draft(dataset, folder, settings, args.np, args.overwrite, probability_of)
     print(
         f"DRAFT of {made.n_cases} cases written to {folder}: {args.draft} divides {made.n_components} unknown "
-        f"components into {made.n_proposed} instances. Nobody has seen these: correct every one, give back the id "
+        f"components into {made.n_proposed} instances. Nobody has checked these: correct every one, give the id "
         f"{unknown_id_of(dataset)} to what you cannot tell, and only then copy the files to {dataset.instances_folder}."
     )
 
@@ -134,13 +136,13 @@ def _parser() -> argparse.ArgumentParser:
     add_options(parser, SlipLimits)
     text = f"also write the configuration {NAME}, with patch, batch and network of the paper, into the plans"
     add("--paper_configuration", action="store_true", help=text)
-    text = "also cut out the lesions that trainers with pasting paste, which training does if it has not been done"
+    text = "also cut out the lesions that trainers with pasting use; otherwise, training does it"
     add("--lesion_crops", action="store_true", help=text)
     add_options(parser, Conversion, [name for name in options_of(Conversion) if name != OVERWRITE])
     add_options(parser, ComponentSettings, prefix=OF_COMPONENT)
     add_options(parser, Conversion, [OVERWRITE])
-    draft = parser.add_argument_group("draft of a division of unknown instances, to be corrected by hand")
-    text = "instead write drafts of the maps with unknown instances, in which this method has divided them"
+    draft = parser.add_argument_group("draft: a proposed division of unknown instances, to be corrected by hand")
+    text = "instead write copies of the maps in which this method divides the unknown instances"
     draft.add_argument("--draft", choices=DRAFT_METHODS, help=text)
     text = f"where the drafts go (default: {DRAFT_FOLDER} in the dataset's raw folder)"
     draft.add_argument("--draft_folder", type=Path, metavar="FOLDER", help=text)

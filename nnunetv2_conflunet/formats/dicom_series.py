@@ -137,7 +137,7 @@ def _images(folder: Path) -> "list[Dataset]":
     series = Counter(f"{image.get('SeriesDescription', '')} {image.SeriesInstanceUID}".strip() for image in images)
     if len(series) > 1:
         named = list_some([f"{name} ({n} images)" for name, n in series.items()])
-        raise InputError(f"{folder} holds several series: {named}. Leave the one that was segmented.")
+        raise InputError(f"{folder} holds several series: {named}. Keep only the one that was segmented.")
     return images
 
 

@@ -11,8 +11,8 @@ from support import dataset_json, files_of, write_nifti
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.preprocessing.conversion import write_instances_from_labels, write_labels_from_instances
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
+from nnunetv2_conflunet.preprocessing.requested_conversion import Conversion
 from nnunetv2_conflunet.preprocessing.semantic_only.components import ComponentSettings
-from nnunetv2_conflunet.preprocessing.semantic_only.conversions import Conversion
 from nnunetv2_conflunet.preprocessing.semantic_only.draft import write_draft
 from nnunetv2_conflunet.preprocessing.semantic_only.sorting import write_sorted_components
 from nnunetv2_conflunet.utilities.errors import InputError

@@ -412,7 +412,7 @@ def test_the_command_says_what_is_unknown(dataset, tmp_path, monkeypatch, capsys
     with pytest.raises(SystemExit):
         prepare.main()
     n_voxels = np.count_nonzero(load(again(dataset), "a")[1] == UNKNOWN)
-    said = f"{n_voxels} voxels in 1 cases are of unknown instances and train the mask only."
+    said = f"{n_voxels} voxels in 1 cases are of unknown instances and only train the mask."
     assert n_voxels and said in capsys.readouterr().out
 
 

@@ -161,7 +161,9 @@ def test_probabilities_belong_to_acls(folder, command, options, monkeypatch):
     # Said before the maps are read.
     monkeypatch.setattr(prepare.InstanceCheck, "check", None)
     status, said = command("--draft", *options)
-    assert status == 1 and "--draft acls divides by --draft_probabilities" in said
+    assert status == 1 and "--draft acls needs --draft_probabilities" in said
+    status, said = command("--draft", "watershed", "--border_core", 7)
+    assert status == 1 and "give one of the two" in said
 
 
 @pytest.mark.parametrize(

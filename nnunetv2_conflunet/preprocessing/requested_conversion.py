@@ -53,7 +53,7 @@ class Conversion:
                 "of the two."
             )
         if self.unknown_components and not self.instances_from_labels:
-            raise InputError("--unknown_components says how --instances_from_labels makes the maps; give both.")
+            raise InputError("--unknown_components only works together with --instances_from_labels; give both.")
 
     def run(self, dataset: RawDataset, components: ComponentSettings, num_processes: int) -> Iterator[str]:
         """Write what is asked for; yields what is said about each step when it is done.
