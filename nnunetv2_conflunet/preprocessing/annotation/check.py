@@ -68,7 +68,7 @@ def writable_annotations_folder(folder: Path | None, dataset: str, pictures_per_
         folder = nnunet_folder(PREPROCESSED) / dataset / "annotation_check"
     if folder is None:
         print(
-            "nnUNet_preprocessed is not set, so annotation findings are not written; give a folder with --annotations."
+            "nnUNet_preprocessed is not set, so annotation findings are not written; give an --annotations folder."
         )
         return None
     require_writable(*annotation_files(folder))
