@@ -38,7 +38,11 @@ def read_plans(plans_file: str | os.PathLike) -> dict[str, Any]:
 
 
 def plans_lock(model_folder: str | os.PathLike) -> FileLock:
-    """The lock that is held while the plans.json of a model is read, changed and written."""
+    """The lock that is held while the plans.json of a model is read, changed and written.
+
+    Its empty file stays: if it were removed, a fold that waits for it and one that creates it anew would both hold it.
+    nnUNetv2_export_model_to_zip leaves it out.
+    """
     return FileLock(Path(model_folder) / ".plans.lock", mode=0o666)
 
 

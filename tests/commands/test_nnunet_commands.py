@@ -231,6 +231,25 @@ def test_prediction_from_a_model_folder_in_parts(environment, model, tmp_path):
     assert not (tmp_path / "part" / "instances").exists()
 
 
+def test_a_model_from_a_zip_predicts_as_the_original_and_brings_no_lock(environment, model, prediction, tmp_path):
+    base, variables = environment
+    assert (model / ".plans.lock").is_file()
+    command = f"nnUNetv2_export_model_to_zip -d 321 -c 3d_small -f 0 -tr {TRAINER} -o {tmp_path / 'model.zip'}"
+    run(command.split(), variables)
+    (tmp_path / "results").mkdir()
+    there = {**variables, "nnUNet_results": str(tmp_path / "results")}
+    run(["nnUNetv2_install_pretrained_model_from_zip", tmp_path / "model.zip"], there)
+    installed = tmp_path / "results" / DATASET / model.name
+    assert (installed / "plans.json").read_bytes() == (model / "plans.json").read_bytes()
+    assert not [file for file in installed.rglob("*") if file.name.endswith(".lock")]
+    predict((base, there), tmp_path / "out", "-npp", "0", "-nps", "0")
+    ours, theirs = (
+        np.asarray(nibabel.load(folder / "instances" / "case_Ts0.nii.gz").dataobj)
+        for folder in (tmp_path / "out", prediction)
+    )
+    np.testing.assert_array_equal(ours, theirs)
+
+
 def test_the_python_api_finds_the_trainer_by_itself(environment, model):
     """A script without nnUNet_extTrainer, as one writes it beside a shipped model."""
     base, variables = environment
