@@ -82,7 +82,8 @@ def difference_interval(scores: np.ndarray, point: int, default: int, seed: int 
     """
     n = len(scores)
     # Patients that are undefined at both do not make the others any surer.
-    if np.count_nonzero(np.isfinite(scores[:, [point, default]]).any(axis=1)) < 2:
+    n_defined = np.count_nonzero(np.isfinite(scores[:, [point, default]]).any(axis=1))
+    if n_defined < 2:
         return np.nan, np.nan
     difference = float(means(scores)[point] - means(scores)[default])
     shares = _shares(scores) - _shares(scores[:, [default]])
@@ -98,7 +99,7 @@ def difference_interval(scores: np.ndarray, point: int, default: int, seed: int 
     quantile = np.quantile(np.concatenate(largest), CONFIDENCE)
     two_sided = (1 + CONFIDENCE) / 2
     # The bootstrap's deviations have the variance of a population, not of a sample.
-    student = stats.t.ppf(two_sided, n - 1) / stats.norm.ppf(two_sided) * np.sqrt(n / (n - 1))
+    student = stats.t.ppf(two_sided, n_defined - 1) / stats.norm.ppf(two_sided) * np.sqrt(n_defined / (n_defined - 1))
     half = float(quantile * student * error[point])
     return difference - half, difference + half
 

@@ -159,6 +159,16 @@ def test_undefined_values_count_as_in_an_exact_bootstrap():
     assert high - low == pytest.approx(2 * 1.96 * differences.std(), rel=0.05)
 
 
+@pytest.mark.parametrize("n_undefined", [1, 5, 20])
+@pytest.mark.parametrize("n_defined", [2, 3, 5, 8])
+def test_patients_that_are_undefined_everywhere_make_the_others_no_surer(n_defined, n_undefined):
+    scores = np.random.default_rng(0).random((n_defined, 6))
+    alone = np.subtract(*difference_interval(scores, 1, 0))
+    among = np.subtract(*difference_interval(np.vstack([scores, np.full((n_undefined, 6), NAN)]), 1, 0))
+    # Both are negative; the draws differ.
+    assert among <= 0.97 * alone
+
+
 def test_noise_alone_is_seldom_taken_for_better():
     # Twelve patients, thirty points that differ from the default by chance only; 5 % of the choices may be tuned.
     rng = np.random.default_rng(0)
