@@ -67,9 +67,7 @@ def writable_annotations_folder(folder: Path | None, dataset: str, pictures_per_
     if folder is None and is_set(PREPROCESSED):
         folder = nnunet_folder(PREPROCESSED) / dataset / "annotation_check"
     if folder is None:
-        print(
-            "nnUNet_preprocessed is not set, so annotation findings are not written; give an --annotations folder."
-        )
+        print("nnUNet_preprocessed is not set, so annotation findings are not written; give an --annotations folder.")
         return None
     require_writable(*annotation_files(folder))
     for file, mark in zip(annotation_files(folder), MARKS, strict=True):
