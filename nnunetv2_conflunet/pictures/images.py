@@ -1,7 +1,7 @@
 """Images as the background of pictures."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,21 @@ def channel_files(folder: Path, case: str, file_ending: str) -> dict[int, Path]:
     pattern = re.compile(rf"{re.escape(case)}_(\d{{4}}){re.escape(file_ending)}")
     found = ((pattern.fullmatch(file.name), file) for file in folder.glob(f"*{file_ending}"))
     return dict(sorted((int(match[1]), file) for match, file in found if match))
+
+
+def images_of_cases(folder: Path, cases: Collection[str], file_ending: str) -> dict[str, dict[int, Path]]:
+    """For each of some cases its :func:`channel_files`.
+
+    Raises:
+        InputError: some have none.
+    """
+    found = {case: channel_files(folder, case, file_ending) for case in cases}
+    if lacking := [case for case, files in found.items() if not files]:
+        raise InputError(
+            f"{folder} has no images of {len(lacking)} of {len(found)} cases: {list_some(lacking)}. Expected names "
+            f"like {lacking[0]}_0000{file_ending}."
+        )
+    return found
 
 
 def read_background(

@@ -14,6 +14,7 @@ from scipy.ndimage import find_objects
 from nnunetv2_conflunet.evaluation.cohort.cases import CaseResult
 from nnunetv2_conflunet.imageio import Geometry, read_instances
 from nnunetv2_conflunet.pictures.colors import touching_colors
+from nnunetv2_conflunet.pictures.images import Window, read_background
 from nnunetv2_conflunet.utilities.errors import InputError
 
 STATUS_COLORS = {"TP": "#009E73", "FP": "#D55E00", "FN": "#0072B2"}
@@ -22,7 +23,12 @@ STATUSES = (("FN", "reference"), ("FP", "prediction"), ("TP", "prediction"))
 MARGIN_VOXELS = 8
 
 
-def case_view(case: CaseResult, lesions: pd.DataFrame, image: Path | None, reader: BaseReaderWriter) -> Figure:
+def case_view(
+    case: CaseResult,
+    lesions: pd.DataFrame,
+    background: tuple[Mapping[int, Path], int] | None,
+    reader: BaseReaderWriter,
+) -> Figure:
     """Up to three slices of a case, each with image, reference lesions, predicted lesions, and TP, FP and FN.
 
     Images with an orientation are shown as axial slices in radiological convention (the patient's right on the left);
@@ -31,11 +37,11 @@ def case_view(case: CaseResult, lesions: pd.DataFrame, image: Path | None, reade
     Args:
         case: from a summary.
         lesions: the rows of the case in ``lesions.csv``; lesions removed by the size filter are not drawn.
-        image: the image to draw on, None for a plain background.
+        background: the images of the case by channel, and the channel to draw on; None for a plain background.
         reader: of the dataset.
 
     Raises:
-        InputError: a file is missing or unreadable, or image and reference differ in size.
+        InputError: a file is missing or unreadable, or is not on the grid of the reference.
     """
     for file in filter(None, (case.reference_file, case.prediction_file)):
         if not Path(file).is_file():
@@ -53,11 +59,11 @@ def case_view(case: CaseResult, lesions: pd.DataFrame, image: Path | None, reade
             f"{case.prediction_file} has size {prediction.shape}, its reference {reference.shape}; a map has changed "
             "since the evaluation. Run nnUNetv2_conflunet_evaluate again."
         )
-    background = np.zeros(reference.shape, np.float32) if image is None else _read_image(image, reader)
-    if background.shape != reference.shape:
-        raise InputError(
-            f"{image} has size {background.shape}, its reference {reference.shape}; give the case's image."
-        )
+    image, window = np.zeros(reference.shape, np.float32), (0.0, 1.0)
+    if background is not None:
+        image, window = read_background(*background, reader, Path(case.reference_file), geometry)
+        # What is no number, as outside of a masked brain, is black.
+        image = np.nan_to_num(image, posinf=0.0, neginf=0.0)
     maps = {"reference": reference, "prediction": prediction}
     for side, instances in maps.items():
         maps[side] = np.where(np.isin(instances, lesions.loc[lesions["side"] == side, "id"]), instances, 0)
@@ -65,15 +71,15 @@ def case_view(case: CaseResult, lesions: pd.DataFrame, image: Path | None, reade
     for number, (name, side) in enumerate(STATUSES, start=1):
         chosen = (lesions["side"] == side) & (lesions["status"] == name)
         status[np.isin(maps[side], lesions.loc[chosen, "id"])] = number
-    return _draw(*_as_axial([background, maps["reference"], maps["prediction"], status], geometry))
+    return _draw(*_as_axial([image, maps["reference"], maps["prediction"], status], geometry), window)
 
 
-def _draw(maps: list[np.ndarray], spacing_mm: tuple[float, float]) -> Figure:
+def _draw(maps: list[np.ndarray], spacing_mm: tuple[float, float], window: Window) -> Figure:
     background, reference, prediction, status = maps
+    low, high = window
     slices = _slices(status)
     touching = touching_colors(reference), touching_colors(prediction)
     rows, columns = _frame(background if background.any() else status)
-    low, high = np.percentile(background[background != 0], (1, 99.5)) if background.any() else (0, 1)
     shape = (rows.stop - rows.start) * spacing_mm[0], (columns.stop - columns.start) * spacing_mm[1]
     figure = Figure(figsize=(10, 10 / 4 * len(slices) * shape[0] / shape[1] + 0.3), layout="constrained")
     grid = figure.subplots(len(slices), 4, squeeze=False)
@@ -96,18 +102,6 @@ def _overlay(gray: np.ndarray, numbers: np.ndarray, colors: Mapping[int, str]) -
     """The (X, Y, 3) image with each number but 0 in its color; `colors` by ascending number."""
     rgb = np.array([(0, 0, 0), *map(to_rgb, colors.values())])[np.searchsorted([0, *colors], numbers)]
     return np.where(numbers[..., None] > 0, 0.35 * gray + 0.65 * rgb, gray)
-
-
-def _read_image(path: Path, reader: BaseReaderWriter) -> np.ndarray:
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; name the folder of the images, or leave them out.")
-    try:
-        # What is no number, as outside of a masked brain, is black.
-        return np.nan_to_num(reader.read_images((str(path),))[0][0], posinf=0.0, neginf=0.0)
-    except Exception as error:
-        raise InputError(
-            f"{path} cannot be read by {type(reader).__name__} ({type(error).__name__}: {error})."
-        ) from error
 
 
 def _as_axial(maps: list[np.ndarray], geometry: Geometry) -> tuple[list[np.ndarray], tuple[float, float]]:

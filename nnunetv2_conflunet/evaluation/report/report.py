@@ -29,6 +29,7 @@ from nnunetv2_conflunet.evaluation.report.tables import (
     mean_and_std,
     percent,
 )
+from nnunetv2_conflunet.pictures.images import images_of_cases
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.spreadsheets import read_csv
 
@@ -191,8 +192,8 @@ def _case_views(method: Method, images: Path | None, channel: int, n_cases: int,
         ratios = ", ".join(f"{metric} {percent(case.metrics[metric])} %" for metric in SHOWN_RATIOS)
         counts = ", ".join(f"{metric} {case.metrics[metric]}" for metric in SHOWN_COUNTS)
         ending = Path(case.reference_file).name.removeprefix(name)
-        image = None if images is None else images / f"{name}_{channel:04d}{ending}"
-        figure = case_view(case, lesions[lesions["case"] == name], image, reader)
+        background = None if images is None else (images_of_cases(images, [name], ending)[name], channel)
+        figure = case_view(case, lesions[lesions["case"] == name], background, reader)
         title = f"{name} ({rank}{', ' + method.name if several else ''})"
         views.append({"title": title, "text": f"{ratios}; {counts}", "source": figures.as_data_uri(figure)})
     return views

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from support import UNWRITABLE, files_of, said_of_a_full_disk, unwritable
 
@@ -121,8 +122,22 @@ def test_methods_with_other_ranges_of_volumes_are_not_drawn_side_by_side(evaluat
 
 def test_a_missing_image_is_named(evaluated):
     (evaluated / "imagesTs" / "p1_0000.nii.gz").unlink()
-    with pytest.raises(InputError, match=r"p1_0000\.nii\.gz does not exist"):
+    with pytest.raises(InputError, match=r"no images of 1 of 1 cases: p1\. Expected names like p1_0000\.nii\.gz"):
         make_report(load_methods([evaluated / "half"]), images=evaluated / "imagesTs")
+
+
+def test_a_channel_of_a_file_with_several_is_shown(tmp_path):
+    # As RGB files have them: one file, three channels.
+    colors = np.zeros((16, 16, 3), np.uint8)
+    colors[4:8, 4:8] = 90, 160, 220
+    for name, array in (("a_0000.png", colors), ("a.png", (colors[..., 0] > 0).astype(np.uint8))):
+        sitk.WriteImage(sitk.GetImageFromArray(array, isVector=array.ndim == 3), str(tmp_path / name))
+    case = CaseResult("a", str(tmp_path / "a.png"), str(tmp_path / "a.png"))
+    lesions = pd.DataFrame({"side": ["reference", "prediction"], "status": ["TP", "TP"], "id": [1, 1]})
+    files = {0: tmp_path / "a_0000.png"}
+    assert case_views.case_view(case, lesions, (files, 2), NaturalImage2DIO()).axes
+    with pytest.raises(InputError, match="has no channel 3 of this case"):
+        case_views.case_view(case, lesions, (files, 3), NaturalImage2DIO())
 
 
 def test_an_image_that_cannot_be_read_is_named(evaluated):
@@ -140,7 +155,7 @@ def test_voxels_of_an_image_that_are_no_numbers_are_black(tmp_path):
     save(tmp_path / "a.nii.gz", lesion)
     case = CaseResult("a", str(tmp_path / "a.nii.gz"), str(tmp_path / "a.nii.gz"))
     lesions = pd.DataFrame({"side": ["reference", "prediction"], "status": ["TP", "TP"], "id": [1, 1]})
-    figure = case_views.case_view(case, lesions, tmp_path / "a_0000.nii.gz", SimpleITKIO())
+    figure = case_views.case_view(case, lesions, ({0: tmp_path / "a_0000.nii.gz"}, 0), SimpleITKIO())
     panel = figure.axes[0].images[0].get_array()
     assert np.isfinite(panel).all() and panel.min() == 0 and panel.std() > 0.1
 

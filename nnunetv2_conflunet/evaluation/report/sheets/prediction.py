@@ -11,7 +11,7 @@ from nnunetv2_conflunet.evaluation.cohort.pairing import PREDICTION_SUBFOLDERS, 
 from nnunetv2_conflunet.evaluation.report.sheets.case_sheet import SheetInput, case_sheet
 from nnunetv2_conflunet.inference.case_files import InstanceFiles
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
-from nnunetv2_conflunet.pictures.images import channel_files
+from nnunetv2_conflunet.pictures.images import images_of_cases
 from nnunetv2_conflunet.pictures.pages import explain_planes, render_page
 from nnunetv2_conflunet.pictures.sections import Section
 from nnunetv2_conflunet.utilities.errors import InputError, list_lines, list_some
@@ -57,17 +57,11 @@ def find_prediction(folder: Path, images: Path | None = None, cases: Sequence[st
     found = prediction.case_folder().files
     if unknown := sorted(set(cases or ()) - set(found)):
         raise InputError(f"{maps} has no instance maps of {list_some(unknown)}; it has {list_some(list(found))}.")
-    files = []
-    for case in cases or found:
+    shown, files = list(cases or found), []
+    backgrounds = {} if images is None else images_of_cases(images, shown, prediction.file_ending)
+    for case in shown:
         table = InstanceFiles(maps, case, prediction.file_ending).table
-        of_case = None if images is None else channel_files(images, case, prediction.file_ending)
-        files.append(SheetInput(case, found[case], table if table.is_file() else None, of_case))
-    lacking = [one.case for one in files if one.images == {}]
-    if lacking:
-        raise InputError(
-            f"{images} has no images of {len(lacking)} of {len(files)} cases: {list_some(lacking)}. Expected names "
-            f"like {lacking[0]}_0000{prediction.file_ending}."
-        )
+        files.append(SheetInput(case, found[case], table if table.is_file() else None, backgrounds.get(case)))
     return PredictedCases(folder, prediction.reader, files)
 
 
