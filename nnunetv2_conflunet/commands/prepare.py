@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nnunetv2.configuration import default_num_processes
 
-from nnunetv2_conflunet.inference.probabilities import Probabilities
+from nnunetv2_conflunet.inference.saved_outputs import SavedOutputs
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.baselines.border_core import BorderCoreSettings
 from nnunetv2_conflunet.postprocessing.pipeline import UNFILTERED
@@ -20,7 +20,7 @@ from nnunetv2_conflunet.preprocessing.paper_configuration import NAME, add_paper
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
 from nnunetv2_conflunet.preprocessing.requested_conversion import OVERWRITE, Conversion
 from nnunetv2_conflunet.preprocessing.semantic_only.components import ComponentSettings
-from nnunetv2_conflunet.preprocessing.semantic_only.draft import DRAFT_METHODS, write_draft
+from nnunetv2_conflunet.preprocessing.semantic_only.draft import DRAFT_METHODS, Division, write_draft
 from nnunetv2_conflunet.preprocessing.semantic_only.sorting import unknown_id_of
 from nnunetv2_conflunet.utilities.cluster import ClusterSettings, on_cluster
 from nnunetv2_conflunet.utilities.commands import run_command
@@ -42,8 +42,8 @@ def prepare(args: argparse.Namespace) -> None:
     """Convert if asked, check every instance map, and resample the maps for every preprocessed configuration."""
     if args.draft is not None and args.border_core is not None:
         raise InputError("--draft and --border_core each write something of their own; give one of the two.")
-    if args.draft is not None and (args.draft == "acls") != bool(args.draft_probabilities):
-        raise InputError("--draft acls needs --draft_probabilities; --draft watershed does not use them.")
+    if args.draft is not None and (args.draft == "watershed") == bool(args.draft_predictions):
+        raise InputError("--draft acls and center_offset need --draft_predictions, --draft watershed does not.")
     dataset = RawDataset(nnunet_folder(RAW) / dataset_name(args.d))
     name, labels = dataset.folder.name, dataset.label_manager()
     for note in dataset.check_folders():
@@ -98,14 +98,26 @@ def _resample(name: str, check: InstanceCheck, args: argparse.Namespace) -> None
 
 def _write_draft(dataset: RawDataset, args: argparse.Namespace) -> None:
     settings = replace(UNFILTERED, method=args.draft, **chosen(InstantiationSettings, args, OF_DRAFT))
+    division = Division(settings, single_only=args.draft_single_only)
+    if args.draft_predictions:
+        outputs = SavedOutputs.open(args.draft, args.draft_predictions)
+        settings = outputs.settings() if args.draft == "center_offset" else settings
+        division = replace(division, settings=settings, outputs_of=outputs.of_case)
     folder = args.draft_folder or dataset.folder / DRAFT_FOLDER
-    probability_of = Probabilities.open(args.draft_probabilities).of_case if args.draft_probabilities else None
-    made = write_draft(dataset, folder, settings, args.np, args.overwrite, probability_of)
-    print(
-        f"DRAFT of {made.n_cases} cases written to {folder}: {args.draft} divides {made.n_components} unknown "
-        f"components into {made.n_proposed} instances. Nobody has checked these: correct every one, give the id "
-        f"{unknown_id_of(dataset)} to what you cannot tell, and only then copy the files to {dataset.instances_folder}."
-    )
+    made, unknown = write_draft(dataset, folder, division, args.np, args.overwrite), unknown_id_of(dataset)
+    print(f"DRAFT of {made.n_cases} cases written to {folder}.")
+    if args.draft_single_only:
+        print(
+            f"{args.draft} leaves {made.n_proposed} of {made.n_components} unknown components undivided; each has an "
+            f"id now, the others still have {unknown}. Look at some, then copy the files to "
+            f"{dataset.instances_folder}."
+        )
+    else:
+        print(
+            f"{args.draft} divides {made.n_components} unknown components into {made.n_proposed} instances. Nobody has "
+            f"checked these: correct every one, give the id {unknown} to what you cannot tell, and only then copy the "
+            f"files to {dataset.instances_folder}."
+        )
 
 
 def _write_border_core(dataset: RawDataset, args: argparse.Namespace) -> None:
@@ -146,8 +158,10 @@ def _parser() -> argparse.ArgumentParser:
     draft.add_argument("--draft", choices=DRAFT_METHODS, help=text)
     text = f"where the drafts go (default: {DRAFT_FOLDER} in the dataset's raw folder)"
     draft.add_argument("--draft_folder", type=Path, metavar="FOLDER", help=text)
-    text = "for acls: predictions of the training cases with probabilities, such as the validation folders of all folds"
-    draft.add_argument("--draft_probabilities", type=Path, nargs="+", metavar="FOLDER", help=text)
+    text = "predictions of the training cases with --save_probabilities, or validation folders of folds with --npz"
+    draft.add_argument("--draft_predictions", type=Path, nargs="+", metavar="FOLDER", help=text)
+    text = "give an id only to unknown components that the method does not divide; the others stay unknown"
+    draft.add_argument("--draft_single_only", action="store_true", help=text)
     add_options(draft, InstantiationSettings, ["h_maxima_mm", "acls_preset"], prefix=OF_DRAFT)
     text = "instead write a dataset with this id, whose labels are cores and borders of the lesions, for stock nnU-Net"
     borders = parser.add_argument_group("border-core dataset")

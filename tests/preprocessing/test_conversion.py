@@ -13,7 +13,7 @@ from nnunetv2_conflunet.preprocessing.conversion import write_instances_from_lab
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
 from nnunetv2_conflunet.preprocessing.requested_conversion import Conversion
 from nnunetv2_conflunet.preprocessing.semantic_only.components import ComponentSettings
-from nnunetv2_conflunet.preprocessing.semantic_only.draft import write_draft
+from nnunetv2_conflunet.preprocessing.semantic_only.draft import Division, write_draft
 from nnunetv2_conflunet.preprocessing.semantic_only.sorting import write_sorted_components
 from nnunetv2_conflunet.utilities.errors import InputError
 
@@ -122,7 +122,7 @@ def sort_components(dataset):
 
 def draft(dataset):
     settings = InstantiationSettings(method="watershed", min_volume_mm3=0, min_extent_mm=0)
-    write_draft(dataset, dataset.folder / "draft", settings, 1, overwrite=False)
+    write_draft(dataset, dataset.folder / "draft", Division(settings), 1, overwrite=False)
 
 
 @pytest.mark.parametrize("write", [split_labels, join_instances, sort_components, draft])

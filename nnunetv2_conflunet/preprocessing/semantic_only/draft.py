@@ -1,7 +1,7 @@
 """A draft of instance maps: unknown instances divided by a method, to be corrected by hand."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,23 @@ from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.writable import require_writable
 
-DRAFT_METHODS = ("watershed", "acls")
-# What a method needs besides the map: the foreground probability of a case, by its name.
-ProbabilityOf = Callable[[str], np.ndarray]
+DRAFT_METHODS = ("watershed", "acls", "center_offset")
+
+
+@dataclass(frozen=True)
+class Division:
+    """How unknown instances are divided.
+
+    Attributes:
+        settings: the method.
+        outputs_of: from the name of a case and the shape of its map to what the method needs besides the map, as
+            arguments of :func:`.instantiate`.
+        single_only: components that the method divides stay unknown.
+    """
+
+    settings: InstantiationSettings
+    outputs_of: Callable[[str, tuple[int, ...]], dict[str, np.ndarray]] = field(default=lambda case, shape: {})
+    single_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -32,24 +46,22 @@ class Draft:
 def write_draft(
     dataset: RawDataset,
     folder: Path,
-    settings: InstantiationSettings,
+    division: Division,
     num_processes: int,
     overwrite: bool,
-    probability_of: ProbabilityOf | None = None,
 ) -> Draft:
     """Write a draft of the map of every training case with unknown instances into another folder.
 
     Args:
         dataset: a dataset whose instance maps are valid; they are left as they are.
         folder: where the drafts go.
-        settings: how unknown instances are divided.
+        division: how unknown instances are divided.
         num_processes: worker processes.
         overwrite: replace existing files.
-        probability_of: for ACLS.
 
     Raises:
         InputError: dataset.json declares no unknown instances, no map holds any, the folder is that of the instance
-            maps or cannot be written to, files in it exist and `overwrite` is False, or a probability is missing.
+            maps or cannot be written to, files in it exist and `overwrite` is False, or an output is missing.
     """
     unknown = unknown_id(dataset.dataset_json)
     if unknown is None:
@@ -63,7 +75,7 @@ def write_draft(
     targets = {case.case: folder / case.instances.name for case in cases}
     require_writable(*targets.values())
     kept = frozenset() if overwrite else frozenset(case for case, target in targets.items() if target.exists())
-    work = DraftOfCases(dataset.reader(), dataset.file_ending, unknown, settings, kept, probability_of)
+    work = DraftOfCases(dataset.reader(), dataset.file_ending, unknown, division, kept)
     calls = {case.case: (case,) for case in cases}
     with writing_every(work.write, calls, targets, num_processes, "Writing drafts") as made:
         counts = {case: of_case for case, of_case in made.items() if of_case is not None}
@@ -83,17 +95,15 @@ class DraftOfCases:
         reader: of the dataset.
         file_ending: likewise.
         unknown: the id of unknown instances.
-        settings: how they are divided.
+        division: how they are divided.
         kept: cases whose existing draft is not replaced.
-        probability_of: for ACLS.
     """
 
     reader: BaseReaderWriter
     file_ending: str
     unknown: int
-    settings: InstantiationSettings
+    division: Division
     kept: frozenset[str]
-    probability_of: ProbabilityOf | None
 
     def write(self, case: RawCase, target: Path) -> tuple[int, int] | None:
         """Write the draft of a case, unless one is kept.
@@ -102,36 +112,25 @@ class DraftOfCases:
             Its numbers of unknown components and of instances proposed; None without unknown instances.
 
         Raises:
-            InputError: the probability of the case cannot be used.
+            InputError: the output of the network for the case cannot be used.
         """
         instances, properties = read_instances(case.instances, self.reader)
         if not (instances == self.unknown).any():
             return None
         if case.case in self.kept:
             return 0, 0
-        probability = self._probability(case, instances.shape)
-        draft, *counts = divided(instances, self.unknown, properties["spacing"], self.settings, probability)
+        outputs = self.division.outputs_of(case.case, instances.shape)
+        draft, *counts = divided(instances, self.unknown, properties["spacing"], self.division, outputs)
         write_instances(draft, target, self.reader, properties, self.file_ending)
         return counts[0], counts[1]
-
-    def _probability(self, case: RawCase, shape: tuple[int, ...]) -> np.ndarray | None:
-        if self.probability_of is None:
-            return None
-        probability = self.probability_of(case.case)
-        if probability.shape != shape:
-            raise InputError(
-                f"The probability of {case.case} has shape {probability.shape} but its instance map has {shape}; both "
-                "must be of the same image."
-            )
-        return probability
 
 
 def divided(
     instances: np.ndarray,
     unknown: int,
     spacing_mm: tuple[float, ...],
-    settings: InstantiationSettings,
-    probability: np.ndarray | None = None,
+    division: Division,
+    outputs: dict[str, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, int, int]:
     """Divide the unknown instances of a map.
 
@@ -139,23 +138,33 @@ def divided(
         instances: (X, Y, Z) ids, 0 is background.
         unknown: the id of unknown instances.
         spacing_mm: voxel size along each axis.
-        settings: the method.
-        probability: of the foreground, for ACLS.
+        division: how they are divided.
+        outputs: of the network, as arguments of :func:`.instantiate`.
 
     Returns:
-        The map, in which known instances keep their ids and proposed ones have the next higher ids, without `unknown`;
-        the number of unknown components; and the number of proposed instances.
+        The map, in which known instances keep their ids and proposed ones have the next higher ids, without `unknown`,
+        which only the components have that stay unknown; the number of unknown components; and the number of proposed
+        instances.
 
     >>> hourglass = np.array([[[9, 9, 9, 0, 9, 9, 9], [9, 9, 9, 9, 9, 9, 9], [9, 9, 9, 0, 9, 9, 9], [0] * 7, [3] * 7]])
     >>> settings = InstantiationSettings(method="watershed", min_volume_mm3=0, min_extent_mm=0)
-    >>> divided(hourglass, 9, (1.0, 1.0, 1.0), settings)[0][0, 0].tolist()
+    >>> divided(hourglass, 9, (1.0, 1.0, 1.0), Division(settings))[0][0, 0].tolist()
     [4, 4, 4, 0, 5, 5, 5]
+    >>> divided(hourglass, 9, (1.0, 1.0, 1.0), Division(settings, single_only=True))[0][0, 0].tolist()
+    [9, 9, 9, 0, 9, 9, 9]
     """
     is_unknown = instances == unknown
-    found = instantiate(is_unknown, spacing_mm, settings, probability=probability)
-    n_components = int(label_components(is_unknown.astype(np.uint8), (1,)).max())
-    n_proposed = int(found.instances.max(initial=0))
+    found = instantiate(is_unknown, spacing_mm, division.settings, **(outputs or {})).instances
+    component = label_components(is_unknown.astype(np.uint8), (1,))
+    n_found, n_components = int(found.max(initial=0)), int(component.max())
+    proposed = np.arange(n_found + 1) > 0
+    if division.single_only:
+        of_instance = np.zeros(n_found + 1, np.int64)
+        of_instance[found] = component
+        proposed &= np.bincount(of_instance[1:], minlength=n_components + 1)[of_instance] == 1
     highest = int(instances[~is_unknown].max(initial=0))
+    n_proposed = int(np.count_nonzero(proposed))
     free = np.arange(highest + 1, highest + n_proposed + 2)
-    new_ids = np.append(0, free[free != unknown][:n_proposed])
-    return np.where(is_unknown, new_ids[found.instances], instances), n_components, n_proposed
+    new_ids = np.full(n_found + 1, unknown)
+    new_ids[proposed] = free[free != unknown][:n_proposed]
+    return np.where(is_unknown, new_ids[found], instances), n_components, n_proposed

@@ -10,8 +10,9 @@ import SimpleITK as sitk
 from support import balls, dataset_json, files_of, unwritable, write_nifti
 
 from nnunetv2_conflunet.commands import prepare
+from nnunetv2_conflunet.inference.instances import CaseHeads
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
-from nnunetv2_conflunet.preprocessing.semantic_only.draft import divided
+from nnunetv2_conflunet.preprocessing.semantic_only.draft import Division, divided
 
 NAME, UNKNOWN = "Dataset001_Small", 12
 SHAPE = (16, 24, 30)
@@ -69,7 +70,7 @@ def write_probabilities(folder, cases, dips=True):
 
 def test_known_instances_keep_their_ids_and_proposed_ones_leave_out_the_unknown_id():
     instances, pair = scene()
-    draft, n_components, n_proposed = divided(instances, UNKNOWN, (1.0, 1.0, 1.0), SETTINGS)
+    draft, n_components, n_proposed = divided(instances, UNKNOWN, (1.0, 1.0, 1.0), Division(SETTINGS))
     assert (n_components, n_proposed) == (1, 2)
     # 11 is known and 12 is unknown.
     np.testing.assert_array_equal(draft[instances != UNKNOWN], instances[instances != UNKNOWN])
@@ -82,13 +83,13 @@ def test_known_instances_keep_their_ids_and_proposed_ones_leave_out_the_unknown_
 def test_specks_are_kept():
     instances = np.zeros((4, 5, 6), int)
     instances[1, 1, 1] = instances[3, 4, 5] = UNKNOWN
-    draft, n_components, n_proposed = divided(instances, UNKNOWN, (1.0, 1.0, 1.0), SETTINGS)
+    draft, n_components, n_proposed = divided(instances, UNKNOWN, (1.0, 1.0, 1.0), Division(SETTINGS))
     assert (n_components, n_proposed) == (2, 2) and sorted(draft[draft > 0]) == [1, 2]
 
 
 def test_planes_are_divided():
     disks = balls((24, 30), [(10, 10), (10, 17)], 4.0)[None]
-    draft, *counts = divided(np.where(disks, UNKNOWN, 0), UNKNOWN, (999.0, 1.0, 1.0), SETTINGS)
+    draft, *counts = divided(np.where(disks, UNKNOWN, 0), UNKNOWN, (999.0, 1.0, 1.0), Division(SETTINGS))
     assert counts == [1, 2] and np.array_equal(draft > 0, disks > 0)
 
 
@@ -100,7 +101,7 @@ def test_drafts_of_cases_with_unknown_instances_are_written_beside_the_maps(fold
     after = files_of(folder)
     assert set(after) - set(before) == {"instancesTr_draft/a.nii.gz"}
     assert {name: after[name] for name in before} == before
-    expected, *_ = divided(scene()[0], UNKNOWN, (1.0, 1.0, 1.0), SETTINGS)
+    expected, *_ = divided(scene()[0], UNKNOWN, (1.0, 1.0, 1.0), Division(SETTINGS))
     np.testing.assert_array_equal(read(folder / "instancesTr_draft" / "a.nii.gz"), expected)
 
 
@@ -131,17 +132,60 @@ def test_acls_divides_by_the_probabilities_of_several_folds(folder, command, tmp
     for fold, cases, dips in (("fold_0", "b", False), ("fold_1", "a", True)):
         write_probabilities(tmp_path / fold, cases, dips)
     folds = [tmp_path / "fold_0", tmp_path / "fold_1"]
-    status, said = command("--draft", "acls", "--draft_probabilities", *folds)
+    status, said = command("--draft", "acls", "--draft_predictions", *folds)
     assert status == 0, said
     written, (instances, pair) = read(folder / "instancesTr_draft" / "a.nii.gz"), scene()
     assert np.unique(written[pair == 1]).tolist() != np.unique(written[pair == 2]).tolist()
     assert written[8, 16, 12] != written[8, 16, 19] and np.array_equal(written > 0, instances > 0)
 
 
+def write_heads(folder, case):
+    """A prediction with heads: a peak in the middle of each lesion, and offsets that lead there."""
+    grid, middles = np.moveaxis(np.indices(SHAPE), 0, -1), np.array([*ALONE, *PAIR])
+    distances = np.linalg.norm(grid[..., None, :] - middles, axis=-1)
+    offsets_mm = np.moveaxis(middles[distances.argmin(axis=-1)] - grid, -1, 0)
+    heads = CaseHeads(np.exp(-(distances.min(axis=-1) ** 2) / 8), offsets_mm, np.array([(0, n) for n in SHAPE]))
+    write_nifti((scene()[0] > 0).astype(np.uint8), folder / f"{case}.nii.gz")
+    (folder / "instances").mkdir()
+    heads.save(folder / "instances" / f"{case}.npz")
+    (folder / "dataset.json").write_text(json.dumps(dataset_json()))
+
+
+def test_what_a_model_does_not_divide_gets_an_id_and_the_rest_stays_unknown(folder, command, tmp_path):
+    _, pair = scene()
+    alone = balls(SHAPE, ALONE, 4.0) > 0
+    write_nifti(np.where(alone | (pair > 0), UNKNOWN, 0).astype(np.uint16), folder / "instancesTr" / "a.nii.gz")
+    write_heads(tmp_path / "prediction", "a")
+    options = "--draft", "center_offset", "--draft_predictions", tmp_path / "prediction"
+    status, said = command(*options, "--draft_single_only")
+    assert status == 0 and "center_offset leaves 1 of 2 unknown components undivided" in said
+    draft = folder / "instancesTr_draft" / "a.nii.gz"
+    np.testing.assert_array_equal(read(draft), np.where(pair, UNKNOWN, alone))
+    status, said = command(*options, "--overwrite")
+    assert status == 0 and "divides 2 unknown components into 3 instances" in said
+    np.testing.assert_array_equal(np.unique(read(draft)[pair > 0], return_counts=True)[1], [(pair == 1).sum()] * 2)
+
+
+def test_without_heads_center_offset_makes_no_draft(folder, command, tmp_path):
+    write_probabilities(tmp_path / "fold_0", "a")
+    status, said = command("--draft", "center_offset", "--draft_predictions", tmp_path / "fold_0")
+    assert status == 1 and "holds no heads" in said
+
+
+def test_single_components_alone_get_ids_above_the_known_ones():
+    hourglass = np.array(
+        [[[12] * 3 + [0] + [12] * 3, [12] * 7, [12] * 3 + [0] + [12] * 3, [0] * 7, [3, 3, 0, 12, 12, 0, 13]]]
+    )
+    draft, n_components, n_proposed = divided(hourglass, 12, (1.0, 1.0, 1.0), Division(SETTINGS, single_only=True))
+    assert (n_components, n_proposed) == (2, 1)
+    assert draft[0, 4].tolist() == [3, 3, 0, 14, 14, 0, 13]
+    np.testing.assert_array_equal(draft[0, :4], hourglass[0, :4])
+
+
 def test_missing_probabilities_are_named_before_anything_is_written(folder, command, tmp_path):
     write_probabilities(tmp_path / "fold_0", "b")
     before = files_of(folder)
-    status, said = command("--draft", "acls", "--draft_probabilities", tmp_path / "fold_0")
+    status, said = command("--draft", "acls", "--draft_predictions", tmp_path / "fold_0")
     assert status == 1 and f"a has no probabilities in {tmp_path / 'fold_0'}" in said
     assert files_of(folder) == before
 
@@ -151,17 +195,17 @@ def test_probabilities_of_another_image_are_refused(folder, command, tmp_path):
     small = np.zeros((2, 3, 3, 3), np.float32)
     np.savez_compressed(tmp_path / "fold_0" / "a.npz", probabilities=small)
     write_nifti(np.zeros((3, 3, 3), np.uint8), tmp_path / "fold_0" / "a.nii.gz")
-    status, said = command("--draft", "acls", "--draft_probabilities", tmp_path / "fold_0")
-    assert status == 1 and "shape (3, 3, 3) but its instance map has (16, 24, 30)" in said
+    status, said = command("--draft", "acls", "--draft_predictions", tmp_path / "fold_0")
+    assert status == 1 and "shape (3, 3, 3) but the instance map of a has (16, 24, 30)" in said
     assert not (folder / "instancesTr_draft").exists()
 
 
-@pytest.mark.parametrize("options", [("acls",), ("watershed", "--draft_probabilities", "x")])
-def test_probabilities_belong_to_acls(folder, command, options, monkeypatch):
+@pytest.mark.parametrize("options", [("acls",), ("center_offset",), ("watershed", "--draft_predictions", "x")])
+def test_predictions_belong_to_acls_and_center_offset(folder, command, options, monkeypatch):
     # Said before the maps are read.
     monkeypatch.setattr(prepare.InstanceCheck, "check", None)
     status, said = command("--draft", *options)
-    assert status == 1 and "--draft acls needs --draft_probabilities" in said
+    assert status == 1 and "need --draft_predictions" in said
     status, said = command("--draft", "watershed", "--border_core", 7)
     assert status == 1 and "give one of the two" in said
 

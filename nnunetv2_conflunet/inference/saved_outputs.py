@@ -1,0 +1,82 @@
+"""Saved outputs of networks for cases that are spread over several predictions, such as those of all folds."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from nnunetv2_conflunet.inference.model_settings import ModelSettings
+from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
+from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.postprocessing.pipeline import UNFILTERED
+from nnunetv2_conflunet.utilities.errors import InputError, list_some
+
+
+@dataclass(frozen=True)
+class SavedOutputs:
+    """Predictions with what a method needs: probabilities for ``acls``, heads for ``center_offset``.
+
+    Attributes:
+        method: the method.
+        predictions: the first one that has a case counts.
+    """
+
+    method: str
+    predictions: tuple[PredictionFolder, ...]
+
+    @classmethod
+    def open(cls, method: str, folders: Sequence[Path]) -> "SavedOutputs":
+        """Predictions in these folders.
+
+        Raises:
+            InputError: a folder holds no prediction with what the method needs.
+        """
+        predictions = tuple(map(PredictionFolder.open, folders))
+        for prediction in predictions:
+            prediction.check_method(method)
+        return cls(method, predictions)
+
+    def settings(self) -> InstantiationSettings:
+        """How the trainer of the model makes instances, without size filter and without what validation cases taught.
+
+        Raises:
+            InputError: the predictions are of models whose trainers make instances in different ways.
+        """
+        first, *others = [ModelSettings.from_plans(prediction.plans).untuned for prediction in self.predictions]
+        if any(other != first for other in others):
+            folders = list_some([str(prediction.folder) for prediction in self.predictions], 3)
+            raise InputError(f"{folders} are of models with different settings; give predictions of one model.")
+        return replace(first, method=self.method, **asdict(UNFILTERED.limits), min_confidence=0.0)
+
+    def of_case(self, case: str, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+        """What the method needs of a case, as arguments of :func:`.instantiate`.
+
+        Args:
+            case: its name.
+            shape: (X, Y, Z) of its image.
+
+        Raises:
+            InputError: no prediction has it, its file is broken, or it is of another image.
+        """
+        found = (prediction for prediction in self.predictions if self._file(prediction, case).is_file())
+        if (prediction := next(found, None)) is None:
+            folders = list_some([str(prediction.folder) for prediction in self.predictions], 3)
+            what = "probabilities" if self.method == "acls" else "heads"
+            raise InputError(
+                f"{case} has no {what} in {folders}. Predict it with --save_probabilities, or validate its fold with "
+                "nnUNetv2_train ... --val --npz."
+            )
+        output = prediction.read_case(case, self.method)
+        if output.foreground.shape != shape:
+            raise InputError(
+                f"{prediction.segmentation_file(case)} has shape {output.foreground.shape} but the instance map of "
+                f"{case} has {shape}; both must be of the same image."
+            )
+        if self.method == "center_offset":
+            return vars(output.heads)
+        assert output.probability is not None
+        return {"probability": output.probability}
+
+    def _file(self, prediction: PredictionFolder, case: str) -> Path:
+        return prediction.probability_file(case) if self.method == "acls" else prediction.heads_file(case)
