@@ -55,7 +55,7 @@ def test_what_is_no_volume_is_refused(tmp_path):
         ({"PixelSpacing": [1, 3]}, "differ in size, spacing or orientation"),
         ({"PixelSpacing": [0, 2]}, r"s cannot be used .*PixelSpacing must be two positive numbers"),
         ({"Rows": 8}, "differ in size, spacing or orientation"),
-        ({"SeriesInstanceUID": "1.2.3"}, r"holds several series: .*FLAIR 1\.2\.3 \(1 images\).*Leave the one"),
+        ({"SeriesInstanceUID": "1.2.3"}, r"holds several series: .*FLAIR 1\.2\.3 \(1 images\).*Keep only the one"),
     ]
     for attributes, message in cases:
         # File names are those of slices here, and the second one lies at 8 mm.
