@@ -197,7 +197,8 @@ def split_output(
 def foreground_probability_at(mask: np.ndarray, logits: np.ndarray, heads_box: np.ndarray) -> np.ndarray:
     """1 minus the softmax probability of background, at the voxels of a mask only.
 
-    Logits are interpolated linearly, as nnU-Net's default resampling of them does.
+    Logits are interpolated linearly, as nnU-Net's default resampling of them does; across slices that are more than
+    three times as thick as a voxel is wide, nnU-Net takes the nearest slice instead.
 
     Args:
         mask: (X, Y, Z) bool on the image's grid.
