@@ -223,7 +223,8 @@ def _pairs_of_components(touching: np.ndarray, n: int) -> np.ndarray:
     n_pairs = sum(k * (k - 1) // 2 for k in np.bincount(component).tolist())
     if n_pairs > MOST_PAIRS:
         raise InputError(
-            f"{n} pieces of touching lesions are too many to learn from ({n_pairs:,} pairs); is the network trained?"
+            f"{n} pieces of touching lesions are too many to learn from ({n_pairs:,} pairs); is the network trained? "
+            "nnUNetv2_conflunet_determine_postprocessing leaves merging out with --no_merging."
         )
     groups = np.split(order, np.flatnonzero(np.diff(component[order])) + 1)
     pairs = [group[np.stack(np.triu_indices(len(group), 1), axis=1)] for group in groups]
