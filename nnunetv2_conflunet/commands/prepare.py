@@ -30,7 +30,7 @@ from nnunetv2_conflunet.utilities.options import add_options, chosen, make_parse
 from nnunetv2_conflunet.utilities.writable import require_writable
 
 OF_BORDER, OF_COMPONENT, OF_DRAFT = "border_", "component_", "draft_"
-DRAFT_FOLDER = "instancesTr_draft"
+DRAFT_FOLDER, SINGLE_FOLDER = "instancesTr_draft", "instancesTr_single"
 
 
 def main() -> None:
@@ -42,6 +42,8 @@ def prepare(args: argparse.Namespace) -> None:
     """Convert if asked, check every instance map, and resample the maps for every preprocessed configuration."""
     if args.draft is not None and args.border_core is not None:
         raise InputError("--draft and --border_core each write something of their own; give one of the two.")
+    if args.draft is None and (args.draft_predictions or args.draft_single_only):
+        raise InputError("--draft_predictions and --draft_single_only belong to --draft; give a method.")
     if args.draft is not None and (args.draft == "watershed") == bool(args.draft_predictions):
         raise InputError("--draft acls and center_offset need --draft_predictions, --draft watershed does not.")
     dataset = RawDataset(nnunet_folder(RAW) / dataset_name(args.d))
@@ -98,19 +100,21 @@ def _resample(name: str, check: InstanceCheck, args: argparse.Namespace) -> None
 
 def _write_draft(dataset: RawDataset, args: argparse.Namespace) -> None:
     settings = replace(UNFILTERED, method=args.draft, **chosen(InstantiationSettings, args, OF_DRAFT))
-    division = Division(settings, single_only=args.draft_single_only)
+    division = Division(settings, single_only=args.draft_single_only, connectivity=args.connectivity)
+    folder = args.draft_folder or dataset.folder / (SINGLE_FOLDER if args.draft_single_only else DRAFT_FOLDER)
     if args.draft_predictions:
         outputs = SavedOutputs.open(args.draft, args.draft_predictions)
         settings = outputs.settings() if args.draft == "center_offset" else settings
         division = replace(division, settings=settings, outputs_of=outputs.of_case)
-    folder = args.draft_folder or dataset.folder / DRAFT_FOLDER
+        if folder.resolve() in [prediction.resolve() for prediction in args.draft_predictions]:
+            raise InputError(f"{folder} holds a prediction, which drafts would replace. Name another --draft_folder.")
     made, unknown = write_draft(dataset, folder, division, args.np, args.overwrite), unknown_id_of(dataset)
     print(f"DRAFT of {made.n_cases} cases written to {folder}.")
     if args.draft_single_only:
         print(
-            f"{args.draft} leaves {made.n_proposed} of {made.n_components} unknown components undivided; each has an "
-            f"id now, the others still have {unknown}. Look at some, then copy the files to "
-            f"{dataset.instances_folder}."
+            f"{args.draft} leaves {made.n_proposed} of {made.n_components} unknown components undivided. These have an "
+            f"id of their own now, the others still have {unknown}. Look at the largest of them, then copy the files "
+            f"to {dataset.instances_folder}."
         )
     else:
         print(
@@ -156,11 +160,11 @@ def _parser() -> argparse.ArgumentParser:
     draft = parser.add_argument_group("draft: a proposed division of unknown instances, to be corrected by hand")
     text = "instead write copies of the maps in which this method divides the unknown instances"
     draft.add_argument("--draft", choices=DRAFT_METHODS, help=text)
-    text = f"where the drafts go (default: {DRAFT_FOLDER} in the dataset's raw folder)"
+    text = f"where the drafts go (default: {DRAFT_FOLDER}, or {SINGLE_FOLDER}, in the dataset's raw folder)"
     draft.add_argument("--draft_folder", type=Path, metavar="FOLDER", help=text)
     text = "predictions of the training cases with --save_probabilities, or validation folders of folds with --npz"
     draft.add_argument("--draft_predictions", type=Path, nargs="+", metavar="FOLDER", help=text)
-    text = "give an id only to unknown components that the method does not divide; the others stay unknown"
+    text = "give an id only to whole components that the method does not divide; the others stay unknown"
     draft.add_argument("--draft_single_only", action="store_true", help=text)
     add_options(draft, InstantiationSettings, ["h_maxima_mm", "acls_preset"], prefix=OF_DRAFT)
     text = "instead write a dataset with this id, whose labels are cores and borders of the lesions, for stock nnU-Net"

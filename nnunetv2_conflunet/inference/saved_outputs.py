@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_conflunet.inference.model_settings import ModelSettings
+from nnunetv2_conflunet.inference.model_settings import SETTINGS_KEY, ModelSettings
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.pipeline import UNFILTERED
@@ -32,22 +32,33 @@ class SavedOutputs:
         Raises:
             InputError: a folder holds no prediction with what the method needs.
         """
-        predictions = tuple(map(PredictionFolder.open, folders))
-        for prediction in predictions:
-            prediction.check_method(method)
-        return cls(method, predictions)
+        opened = cls(method, tuple(map(PredictionFolder.open, folders)))
+        for prediction in opened.predictions:
+            if not any(opened._file(prediction, case).is_file() for case in prediction.cases()):
+                trainer = "" if method == "acls" else " and a ConfLUNet trainer"
+                raise InputError(
+                    f"{prediction.folder} holds no {opened._what}; predict with --save_probabilities{trainer}, or give "
+                    "the original prediction if this one was postprocessed or ensembled."
+                )
+        return opened
 
     def settings(self) -> InstantiationSettings:
         """How the trainer of the model makes instances, without size filter and without what validation cases taught.
 
         Raises:
-            InputError: the predictions are of models whose trainers make instances in different ways.
+            InputError: a prediction has no settings of a model, or they are of models with different ones.
         """
+        for prediction in self.predictions:
+            if SETTINGS_KEY not in prediction.plans:
+                raise InputError(
+                    f"{prediction.folder} has no plans.json of a ConfLUNet model, which says how its trainer makes "
+                    "instances. Give the output of nnUNetv2_predict, or the validation folder of a fold where it is."
+                )
         first, *others = [ModelSettings.from_plans(prediction.plans).untuned for prediction in self.predictions]
         if any(other != first for other in others):
             folders = list_some([str(prediction.folder) for prediction in self.predictions], 3)
             raise InputError(f"{folders} are of models with different settings; give predictions of one model.")
-        return replace(first, method=self.method, **asdict(UNFILTERED.limits), min_confidence=0.0)
+        return replace(first, method=self.method, **asdict(UNFILTERED.limits), min_confidence=0.0, top_k=None)
 
     def of_case(self, case: str, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
         """What the method needs of a case, as arguments of :func:`.instantiate`.
@@ -62,21 +73,23 @@ class SavedOutputs:
         found = (prediction for prediction in self.predictions if self._file(prediction, case).is_file())
         if (prediction := next(found, None)) is None:
             folders = list_some([str(prediction.folder) for prediction in self.predictions], 3)
-            what = "probabilities" if self.method == "acls" else "heads"
             raise InputError(
-                f"{case} has no {what} in {folders}. Predict it with --save_probabilities, or validate its fold with "
-                "nnUNetv2_train ... --val --npz."
+                f"{case} has no {self._what} in {folders}. Predict it with --save_probabilities, or validate its "
+                "fold with nnUNetv2_train ... --val --npz."
             )
-        output = prediction.read_case(case, self.method)
-        if output.foreground.shape != shape:
+        segmentation, _ = prediction.read_segmentation(case)
+        if segmentation.shape != shape:
             raise InputError(
-                f"{prediction.segmentation_file(case)} has shape {output.foreground.shape} but the instance map of "
-                f"{case} has {shape}; both must be of the same image."
+                f"{prediction.segmentation_file(case)} has shape {segmentation.shape} but the instance map of {case} "
+                f"has {shape}; both must be of the same image."
             )
         if self.method == "center_offset":
-            return vars(output.heads)
-        assert output.probability is not None
-        return {"probability": output.probability}
+            return vars(prediction.read_heads(case))
+        return {"probability": prediction.read_probability(case, shape)}
+
+    @property
+    def _what(self) -> str:
+        return "probabilities" if self.method == "acls" else "heads"
 
     def _file(self, prediction: PredictionFolder, case: str) -> Path:
         return prediction.probability_file(case) if self.method == "acls" else prediction.heads_file(case)

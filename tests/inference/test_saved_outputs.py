@@ -55,11 +55,13 @@ def write_model(folder, trainers, learned):
 
 
 def test_settings_are_the_trainers_without_what_was_learned_and_without_filters(tmp_path):
-    trainers = InstantiationSettings(heatmap_threshold=0.3, merge=DEFAULT_RULE)
+    trainers = InstantiationSettings(heatmap_threshold=0.3, merge=DEFAULT_RULE, min_confidence=0.5, top_k=3)
     merges_all = replace(trainers, merge=replace(DEFAULT_RULE, threshold=0.0))
     folder = write_model(tmp_path / "fold_0", trainers, merges_all)
     found = SavedOutputs.open("center_offset", [folder]).settings()
-    assert found == replace(trainers, min_volume_mm3=0.0, min_extent_mm=0.0)
+    assert found == InstantiationSettings(
+        heatmap_threshold=0.3, merge=DEFAULT_RULE, min_volume_mm3=0.0, min_extent_mm=0.0, min_confidence=0.0
+    )
     other = write_model(tmp_path / "other", replace(trainers, window_mm=5.0), merges_all)
     with pytest.raises(InputError, match="models with different settings; give predictions of one model"):
         SavedOutputs.open("center_offset", [folder, other]).settings()

@@ -9,10 +9,11 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_conflunet.imageio import read_instances, write_instances
 from nnunetv2_conflunet.imageio.unknown import unknown_id
-from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate
-from nnunetv2_conflunet.preprocessing.conversion import label_components, refuse_existing, writing_every
+from nnunetv2_conflunet.postprocessing import Instantiation, InstantiationSettings, instantiate
+from nnunetv2_conflunet.preprocessing.conversion import LabelSource, refuse_existing, writing_every
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset
-from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.array_checks import Connectivity
+from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.writable import require_writable
 
 DRAFT_METHODS = ("watershed", "acls", "center_offset")
@@ -26,12 +27,14 @@ class Division:
         settings: the method.
         outputs_of: from the name of a case and the shape of its map to what the method needs besides the map, as
             arguments of :func:`.instantiate`.
-        single_only: components that the method divides stay unknown.
+        single_only: only whole components that the method leaves undivided become known.
+        connectivity: of the components, see :func:`.label_components`.
     """
 
     settings: InstantiationSettings
     outputs_of: Callable[[str, tuple[int, ...]], dict[str, np.ndarray]] = field(default=lambda case, shape: {})
     single_only: bool = False
+    connectivity: Connectivity = 26
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,8 @@ def write_draft(
 
     Raises:
         InputError: dataset.json declares no unknown instances, no map holds any, the folder is that of the instance
-            maps or cannot be written to, files in it exist and `overwrite` is False, or an output is missing.
+            maps or cannot be written to, files in it exist and `overwrite` is False, files in it are drafts of cases
+            without unknown instances, or an output is missing.
     """
     unknown = unknown_id(dataset.dataset_json)
     if unknown is None:
@@ -75,7 +79,9 @@ def write_draft(
     targets = {case.case: folder / case.instances.name for case in cases}
     require_writable(*targets.values())
     kept = frozenset() if overwrite else frozenset(case for case, target in targets.items() if target.exists())
-    work = DraftOfCases(dataset.reader(), dataset.file_ending, unknown, division, kept)
+    work = DraftOfCases(
+        LabelSource.of(dataset, division.connectivity), dataset.reader(), dataset.file_ending, unknown, division, kept
+    )
     calls = {case.case: (case,) for case in cases}
     with writing_every(work.write, calls, targets, num_processes, "Writing drafts") as made:
         counts = {case: of_case for case, of_case in made.items() if of_case is not None}
@@ -84,6 +90,11 @@ def write_draft(
                 f"No instance map of {dataset.folder.name} has voxels with the id {unknown} of unknown ones."
             )
         refuse_existing([targets[case] for case in counts], overwrite)
+        if stale := [target.name for case, target in targets.items() if case not in counts and target.exists()]:
+            raise InputError(
+                f"{folder} holds drafts of cases without unknown instances: {list_some(stale)}. Copied, they would "
+                "replace maps that were completed since. Remove them, or name another --draft_folder."
+            )
     return Draft(len(counts), *(sum(column) for column in zip(*counts.values(), strict=True)))
 
 
@@ -92,6 +103,7 @@ class DraftOfCases:
     """Writes the drafts of single cases.
 
     Attributes:
+        source: the labels and their components.
         reader: of the dataset.
         file_ending: likewise.
         unknown: the id of unknown instances.
@@ -99,6 +111,7 @@ class DraftOfCases:
         kept: cases whose existing draft is not replaced.
     """
 
+    source: LabelSource
     reader: BaseReaderWriter
     file_ending: str
     unknown: int
@@ -120,13 +133,15 @@ class DraftOfCases:
         if case.case in self.kept:
             return 0, 0
         outputs = self.division.outputs_of(case.case, instances.shape)
-        draft, *counts = divided(instances, self.unknown, properties["spacing"], self.division, outputs)
+        components = self.source.components(self.source.read(case.label, self.reader)[0])
+        draft, *counts = divided(instances, components, self.unknown, properties["spacing"], self.division, outputs)
         write_instances(draft, target, self.reader, properties, self.file_ending)
         return counts[0], counts[1]
 
 
 def divided(
     instances: np.ndarray,
+    components: np.ndarray,
     unknown: int,
     spacing_mm: tuple[float, ...],
     division: Division,
@@ -136,35 +151,48 @@ def divided(
 
     Args:
         instances: (X, Y, Z) ids, 0 is background.
+        components: (X, Y, Z) the connected components of the labels, 1..N.
         unknown: the id of unknown instances.
         spacing_mm: voxel size along each axis.
         division: how they are divided.
         outputs: of the network, as arguments of :func:`.instantiate`.
 
     Returns:
-        The map, in which known instances keep their ids and proposed ones have the next higher ids, without `unknown`,
-        which only the components have that stay unknown; the number of unknown components; and the number of proposed
-        instances.
+        The map, in which known instances keep their ids, proposed ones have the lowest free ids, and what stays unknown
+        has `unknown`; the number of components with unknown voxels; and the number of proposed instances.
 
-    >>> hourglass = np.array([[[9, 9, 9, 0, 9, 9, 9], [9, 9, 9, 9, 9, 9, 9], [9, 9, 9, 0, 9, 9, 9], [0] * 7, [3] * 7]])
+    >>> hourglass = np.array([[[9, 9, 9, 0, 9, 9, 9], [9, 9, 9, 9, 9, 9, 9], [9, 9, 9, 0, 9, 9, 9], [0] * 7, [1] * 7]])
     >>> settings = InstantiationSettings(method="watershed", min_volume_mm3=0, min_extent_mm=0)
-    >>> divided(hourglass, 9, (1.0, 1.0, 1.0), Division(settings))[0][0, 0].tolist()
-    [4, 4, 4, 0, 5, 5, 5]
-    >>> divided(hourglass, 9, (1.0, 1.0, 1.0), Division(settings, single_only=True))[0][0, 0].tolist()
+    >>> components = np.where(hourglass == 1, 2, hourglass > 0)
+    >>> divided(hourglass, components, 9, (1.0, 1.0, 1.0), Division(settings))[0][0, 0].tolist()
+    [2, 2, 2, 0, 3, 3, 3]
+    >>> divided(hourglass, components, 9, (1.0, 1.0, 1.0), Division(settings, single_only=True))[0][0, 0].tolist()
     [9, 9, 9, 0, 9, 9, 9]
     """
     is_unknown = instances == unknown
-    found = instantiate(is_unknown, spacing_mm, division.settings, **(outputs or {})).instances
-    component = label_components(is_unknown.astype(np.uint8), (1,))
-    n_found, n_components = int(found.max(initial=0)), int(component.max())
-    proposed = np.arange(n_found + 1) > 0
+    found = instantiate(is_unknown, spacing_mm, division.settings, **(outputs or {}))
+    n_found = int(found.instances.max(initial=0))
+    proposed = np.arange(1, n_found + 1)
     if division.single_only:
-        of_instance = np.zeros(n_found + 1, np.int64)
-        of_instance[found] = component
-        proposed &= np.bincount(of_instance[1:], minlength=n_components + 1)[of_instance] == 1
-    highest = int(instances[~is_unknown].max(initial=0))
-    n_proposed = int(np.count_nonzero(proposed))
-    free = np.arange(highest + 1, highest + n_proposed + 2)
+        proposed = _undivided(found, components, is_unknown, (instances > 0) & ~is_unknown, division.settings.method)
+    taken = np.append(np.unique(instances), unknown)
     new_ids = np.full(n_found + 1, unknown)
-    new_ids[proposed] = free[free != unknown][:n_proposed]
-    return np.where(is_unknown, new_ids[found], instances), n_components, n_proposed
+    new_ids[proposed] = np.setdiff1d(np.arange(1, len(taken) + len(proposed) + 1), taken)[: len(proposed)]
+    return (
+        np.where(is_unknown, new_ids[found.instances], instances),
+        len(np.unique(components[is_unknown])),
+        len(proposed),
+    )
+
+
+def _undivided(
+    found: Instantiation, components: np.ndarray, is_unknown: np.ndarray, is_known: np.ndarray, method: str
+) -> np.ndarray:
+    """The instances that are a whole component; by center-offset only those in which there is a center."""
+    pairs = np.unique(np.stack([found.instances[is_unknown], components[is_unknown]], axis=1), axis=0)
+    instance, component = pairs.T
+    single = (np.bincount(instance)[instance] == 1) & (np.bincount(component)[component] == 1)
+    single &= ~np.isin(component, components[is_known])
+    if method == "center_offset":
+        single &= np.isfinite(found.center_score[instance - 1])
+    return instance[single]

@@ -90,8 +90,8 @@ class Patch:
 
 
 def _filled(voxels: np.ndarray) -> np.ndarray:
-    """The smallest array that holds these voxels, (N, dim), as bool."""
+    """The smallest array that holds these voxels, (N, dim), as uint8: cc3d 4.1 may fail on bool."""
     low = voxels.min(axis=0)
-    array = np.zeros(voxels.max(axis=0) - low + 1, bool)
-    array[tuple((voxels - low).T)] = True
+    array = np.zeros(voxels.max(axis=0) - low + 1, np.uint8)
+    array[tuple((voxels - low).T)] = 1
     return array

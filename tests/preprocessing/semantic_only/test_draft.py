@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,10 @@ from support import balls, dataset_json, files_of, unwritable, write_nifti
 
 from nnunetv2_conflunet.commands import prepare
 from nnunetv2_conflunet.inference.instances import CaseHeads
+from nnunetv2_conflunet.inference.model_settings import ModelSettings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.postprocessing.merging import DEFAULT_RULE
+from nnunetv2_conflunet.preprocessing.conversion import label_components
 from nnunetv2_conflunet.preprocessing.semantic_only.draft import Division, divided
 
 NAME, UNKNOWN = "Dataset001_Small", 12
@@ -68,28 +72,41 @@ def write_probabilities(folder, cases, dips=True):
     (folder / "dataset.json").write_text(json.dumps(dataset_json()))
 
 
-def test_known_instances_keep_their_ids_and_proposed_ones_leave_out_the_unknown_id():
+def divide(instances, spacing_mm=(1.0, 1.0, 1.0), components=None, outputs=None, **division):
+    """By watershed, unless another method is given; components have 26 neighbors, unless others are given."""
+    components = label_components(np.sign(instances), (1,)) if components is None else components
+    return divided(instances, components, UNKNOWN, spacing_mm, Division(**{"settings": SETTINGS, **division}), outputs)
+
+
+def test_known_instances_keep_their_ids_and_proposed_ones_take_free_ones():
     instances, pair = scene()
-    draft, n_components, n_proposed = divided(instances, UNKNOWN, (1.0, 1.0, 1.0), Division(SETTINGS))
+    draft, n_components, n_proposed = divide(instances)
     assert (n_components, n_proposed) == (1, 2)
-    # 11 is known and 12 is unknown.
     np.testing.assert_array_equal(draft[instances != UNKNOWN], instances[instances != UNKNOWN])
-    assert np.unique(draft[pair > 0]).tolist() == [13, 14]
+    assert np.unique(draft[pair > 0]).tolist() == [1, 2]
     # The plane between the two balls may go to either.
     clear = (pair > 0) & (np.abs(np.indices(SHAPE)[2] - 15.5) > 1)
-    np.testing.assert_array_equal(draft[clear], pair[clear] + 12)
+    np.testing.assert_array_equal(draft[clear], pair[clear])
+
+
+def test_free_ids_are_neither_those_of_known_lesions_nor_the_unknown_one():
+    lesions = np.array([[[1, 0, 3, 0, UNKNOWN, 0, UNKNOWN, 0, 65534]]])
+    assert divide(lesions)[0].tolist() == [[[1, 0, 3, 0, 2, 0, 4, 0, 65534]]]
+    many = np.zeros((1, 1, 40), int)
+    many[..., ::2] = UNKNOWN
+    assert np.unique(divide(many)[0]).tolist() == [0, *range(1, 12), *range(13, 22)]
 
 
 def test_specks_are_kept():
     instances = np.zeros((4, 5, 6), int)
     instances[1, 1, 1] = instances[3, 4, 5] = UNKNOWN
-    draft, n_components, n_proposed = divided(instances, UNKNOWN, (1.0, 1.0, 1.0), Division(SETTINGS))
+    draft, n_components, n_proposed = divide(instances)
     assert (n_components, n_proposed) == (2, 2) and sorted(draft[draft > 0]) == [1, 2]
 
 
 def test_planes_are_divided():
     disks = balls((24, 30), [(10, 10), (10, 17)], 4.0)[None]
-    draft, *counts = divided(np.where(disks, UNKNOWN, 0), UNKNOWN, (999.0, 1.0, 1.0), Division(SETTINGS))
+    draft, *counts = divide(np.where(disks, UNKNOWN, 0), (999.0, 1.0, 1.0))
     assert counts == [1, 2] and np.array_equal(draft > 0, disks > 0)
 
 
@@ -101,7 +118,7 @@ def test_drafts_of_cases_with_unknown_instances_are_written_beside_the_maps(fold
     after = files_of(folder)
     assert set(after) - set(before) == {"instancesTr_draft/a.nii.gz"}
     assert {name: after[name] for name in before} == before
-    expected, *_ = divided(scene()[0], UNKNOWN, (1.0, 1.0, 1.0), Division(SETTINGS))
+    expected, *_ = divide(scene()[0])
     np.testing.assert_array_equal(read(folder / "instancesTr_draft" / "a.nii.gz"), expected)
 
 
@@ -139,7 +156,7 @@ def test_acls_divides_by_the_probabilities_of_several_folds(folder, command, tmp
     assert written[8, 16, 12] != written[8, 16, 19] and np.array_equal(written > 0, instances > 0)
 
 
-def write_heads(folder, case):
+def write_heads(folder, case, window_mm=3.0):
     """A prediction with heads: a peak in the middle of each lesion, and offsets that lead there."""
     grid, middles = np.moveaxis(np.indices(SHAPE), 0, -1), np.array([*ALONE, *PAIR])
     distances = np.linalg.norm(grid[..., None, :] - middles, axis=-1)
@@ -149,6 +166,12 @@ def write_heads(folder, case):
     (folder / "instances").mkdir()
     heads.save(folder / "instances" / f"{case}.npz")
     (folder / "dataset.json").write_text(json.dumps(dataset_json()))
+    # The trainer's window, and what the model has learned: to merge all that touch.
+    trainers = InstantiationSettings(window_mm=window_mm)
+    merges_all = replace(trainers, merge=replace(DEFAULT_RULE, threshold=0.0))
+    plans: dict = {}
+    ModelSettings({"instantiation": trainers.to_dict()}).learned(merges_all, ["0"]).put_into(plans)
+    (folder / "plans.json").write_text(json.dumps(plans))
 
 
 def test_what_a_model_does_not_divide_gets_an_id_and_the_rest_stays_unknown(folder, command, tmp_path):
@@ -159,11 +182,23 @@ def test_what_a_model_does_not_divide_gets_an_id_and_the_rest_stays_unknown(fold
     options = "--draft", "center_offset", "--draft_predictions", tmp_path / "prediction"
     status, said = command(*options, "--draft_single_only")
     assert status == 0 and "center_offset leaves 1 of 2 unknown components undivided" in said
+    single = read(folder / "instancesTr_single" / "a.nii.gz")
+    np.testing.assert_array_equal(single, np.where(pair, UNKNOWN, alone))
+    status, said = command(*options)
     draft = folder / "instancesTr_draft" / "a.nii.gz"
-    np.testing.assert_array_equal(read(draft), np.where(pair, UNKNOWN, alone))
-    status, said = command(*options, "--overwrite")
     assert status == 0 and "divides 2 unknown components into 3 instances" in said
     np.testing.assert_array_equal(np.unique(read(draft)[pair > 0], return_counts=True)[1], [(pair == 1).sum()] * 2)
+
+
+def test_the_settings_are_those_of_the_models_trainer(folder, command, tmp_path):
+    # In a window of 31 mm there is only the highest of the two peaks of the pair, 7 mm apart.
+    write_heads(tmp_path / "prediction", "a", window_mm=31.0)
+    options = "--draft", "center_offset", "--draft_predictions", tmp_path / "prediction", "--draft_single_only"
+    status, said = command(*options)
+    assert status == 0 and "leaves 1 of 1 unknown components undivided" in said
+    (tmp_path / "prediction" / "plans.json").unlink()
+    status, said = command(*options, "--overwrite")
+    assert status == 1 and "prediction has no plans.json of a ConfLUNet model" in said
 
 
 def test_without_heads_center_offset_makes_no_draft(folder, command, tmp_path):
@@ -172,14 +207,65 @@ def test_without_heads_center_offset_makes_no_draft(folder, command, tmp_path):
     assert status == 1 and "holds no heads" in said
 
 
-def test_single_components_alone_get_ids_above_the_known_ones():
-    hourglass = np.array(
-        [[[12] * 3 + [0] + [12] * 3, [12] * 7, [12] * 3 + [0] + [12] * 3, [0] * 7, [3, 3, 0, 12, 12, 0, 13]]]
-    )
-    draft, n_components, n_proposed = divided(hourglass, 12, (1.0, 1.0, 1.0), Division(SETTINGS, single_only=True))
+def test_single_components_alone_get_ids():
+    disk = [12] * 3 + [0] + [12] * 3
+    hourglass = np.array([[disk, [12] * 7, disk, [0] * 7, [3, 3, 0, 12, 12, 0, 13]]])
+    draft, n_components, n_proposed = divide(hourglass, single_only=True)
     assert (n_components, n_proposed) == (2, 1)
-    assert draft[0, 4].tolist() == [3, 3, 0, 14, 14, 0, 13]
+    assert draft[0, 4].tolist() == [3, 3, 0, 1, 1, 0, 13]
     np.testing.assert_array_equal(draft[0, :4], hourglass[0, :4])
+
+
+def test_the_rest_of_a_component_of_which_lesions_are_known_stays_unknown():
+    line = np.array([[[5, 5, UNKNOWN, 6, 6, 0, UNKNOWN]]])
+    assert divide(line, single_only=True)[0].tolist() == [[[5, 5, UNKNOWN, 6, 6, 0, 1]]]
+
+
+@pytest.mark.parametrize("map_", [[[UNKNOWN, UNKNOWN, 0], [0, 0, 0]], [[UNKNOWN, 0, 0], [0, UNKNOWN, 0]]])
+def test_two_components_of_the_labels_are_not_one_lesion(map_):
+    # Two labels beside each other, and two voxels that share a corner where 6 neighbors count.
+    instances = np.array([map_])
+    components = np.zeros_like(instances)
+    components[instances > 0] = 1, 2
+    assert divide(instances, single_only=True)[2] == 1
+    np.testing.assert_array_equal(divide(instances, components=components, single_only=True)[0], instances)
+
+
+def test_what_has_no_center_is_not_called_undivided():
+    instances = np.zeros((1, 5, 12), int)
+    instances[0, 1:4, 1:4] = instances[0, 1:4, 7:10] = UNKNOWN
+    heatmap = np.zeros(instances.shape)
+    heatmap[0, 2, 2] = 1
+    heads = {"heatmap": heatmap, "offsets_mm": np.zeros((2, *instances.shape))}
+    settings = InstantiationSettings(min_volume_mm3=0, min_extent_mm=0)
+    draft, *counts = divide(instances, outputs=heads, settings=settings, single_only=True)
+    assert counts == [2, 1] and np.unique(draft[0, :, :5]).tolist() == [0, 1]
+    assert np.unique(draft[0, :, 6:]).tolist() == [0, UNKNOWN]
+
+
+def test_drafts_that_would_undo_corrections_are_named(folder, command):
+    assert command("--draft", "watershed")[0] == 0
+    corrected = read(folder / "instancesTr_draft" / "a.nii.gz")
+    write_nifti(corrected.astype(np.uint16), folder / "instancesTr" / "a.nii.gz")
+    write_nifti(np.where(scene()[1], UNKNOWN, 0).astype(np.uint16), folder / "instancesTr" / "b.nii.gz")
+    write_nifti((scene()[1] > 0).astype(np.uint8), folder / "labelsTr" / "b.nii.gz")
+    before = files_of(folder)
+    status, said = command("--draft", "watershed", "--overwrite")
+    assert status == 1 and "holds drafts of cases without unknown instances: a.nii.gz" in said
+    assert files_of(folder) == before
+
+
+def test_drafts_do_not_replace_the_prediction_that_they_are_made_of(folder, command, tmp_path):
+    write_probabilities(tmp_path / "fold_0", "a")
+    place = tmp_path / "fold_0"
+    status, said = command("--draft", "acls", "--draft_predictions", place, "--draft_folder", place, "--overwrite")
+    assert status == 1 and "holds a prediction, which drafts would replace" in said
+
+
+@pytest.mark.parametrize("options", [("--draft_single_only",), ("--draft_predictions", "x")])
+def test_options_of_drafts_alone_are_refused(folder, command, options):
+    status, said = command(*options)
+    assert status == 1 and "belong to --draft" in said
 
 
 def test_missing_probabilities_are_named_before_anything_is_written(folder, command, tmp_path):
