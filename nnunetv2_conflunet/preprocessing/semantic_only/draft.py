@@ -65,7 +65,7 @@ def write_draft(
     Raises:
         InputError: dataset.json declares no unknown instances, no map holds any, the folder is that of the instance
             maps or cannot be written to, files in it exist and `overwrite` is False, files in it are drafts of cases
-            without unknown instances, or an output is missing.
+            without unknown instances, an output is missing, or no instance is proposed.
     """
     unknown = unknown_id(dataset.dataset_json)
     if unknown is None:
@@ -95,7 +95,13 @@ def write_draft(
                 f"{folder} holds drafts of cases without unknown instances: {list_some(stale)}. Copied, they would "
                 "replace maps that were completed since. Remove them, or name another --draft_folder."
             )
-    return Draft(len(counts), *(sum(column) for column in zip(*counts.values(), strict=True)))
+        draft = Draft(len(counts), *(sum(column) for column in zip(*counts.values(), strict=True)))
+        if not draft.n_proposed:
+            raise InputError(
+                f"By {division.settings.method} none of {draft.n_components} unknown components of "
+                f"{dataset.folder.name} is one undivided lesion, so there is nothing to write. Is the network trained?"
+            )
+    return draft
 
 
 @dataclass(frozen=True)

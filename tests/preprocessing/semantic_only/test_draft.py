@@ -190,6 +190,14 @@ def test_what_a_model_does_not_divide_gets_an_id_and_the_rest_stays_unknown(fold
     np.testing.assert_array_equal(np.unique(read(draft)[pair > 0], return_counts=True)[1], [(pair == 1).sum()] * 2)
 
 
+def test_where_nothing_is_undivided_nothing_is_written(folder, command, tmp_path):
+    write_heads(tmp_path / "prediction", "a")
+    options = "--draft", "center_offset", "--draft_predictions", tmp_path / "prediction", "--draft_single_only"
+    status, said = command(*options)
+    assert status == 1 and "none of 1 unknown components" in said
+    assert not (folder / "instancesTr_single").exists()
+
+
 def test_the_settings_are_those_of_the_models_trainer(folder, command, tmp_path):
     # In a window of 31 mm there is only the highest of the two peaks of the pair, 7 mm apart.
     write_heads(tmp_path / "prediction", "a", window_mm=31.0)
