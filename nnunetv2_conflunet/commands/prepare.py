@@ -99,15 +99,16 @@ def _resample(name: str, check: InstanceCheck, args: argparse.Namespace) -> None
 
 
 def _write_draft(dataset: RawDataset, args: argparse.Namespace) -> None:
+    folder = args.draft_folder or dataset.folder / (SINGLE_FOLDER if args.draft_single_only else DRAFT_FOLDER)
+    if folder.resolve() in [prediction.resolve() for prediction in args.draft_predictions or ()]:
+        raise InputError(f"{folder} holds a prediction, which drafts would replace. Name another --draft_folder.")
     settings = replace(UNFILTERED, method=args.draft, **chosen(InstantiationSettings, args, OF_DRAFT))
     division = Division(settings, single_only=args.draft_single_only, connectivity=args.connectivity)
-    folder = args.draft_folder or dataset.folder / (SINGLE_FOLDER if args.draft_single_only else DRAFT_FOLDER)
     if args.draft_predictions:
         outputs = SavedOutputs.open(args.draft, args.draft_predictions)
-        settings = outputs.settings() if args.draft == "center_offset" else settings
-        division = replace(division, settings=settings, outputs_of=outputs.of_case)
-        if folder.resolve() in [prediction.resolve() for prediction in args.draft_predictions]:
-            raise InputError(f"{folder} holds a prediction, which drafts would replace. Name another --draft_folder.")
+        division = replace(division, outputs_of=outputs.of_case)
+        if args.draft == "center_offset":
+            division = replace(division, settings=outputs.settings())
     made, unknown = write_draft(dataset, folder, division, args.np, args.overwrite), unknown_id_of(dataset)
     print(f"DRAFT of {made.n_cases} cases written to {folder}.")
     if args.draft_single_only:
