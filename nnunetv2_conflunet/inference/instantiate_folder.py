@@ -48,7 +48,7 @@ def instantiate_folder(
     """
     prediction = PredictionFolder.open(folder, heads)
     prediction.check_method(settings.method)
-    if settings.min_confidence and not any(prediction.probability_file(case).is_file() for case in prediction.cases()):
+    if settings.min_confidence and not prediction.has_saved("acls"):
         raise InputError(
             f"{prediction.heads_folder} holds no probabilities, which min_confidence {settings.min_confidence:g} "
             "needs. Predict with --save_probabilities, or set it to 0."

@@ -108,12 +108,20 @@ class PredictionFolder:
         """Where --save_probabilities puts the heads of a case."""
         return InstanceFiles(self.heads_folder / INSTANCES_FOLDER, case, self.file_ending).heads
 
+    def saved_file(self, case: str, method: str) -> Path:
+        """What --save_probabilities keeps of a case for ``acls`` or ``center_offset``."""
+        return self.probability_file(case) if method == "acls" else self.heads_file(case)
+
+    def has_saved(self, method: str) -> bool:
+        """Whether any case has its :meth:`saved_file`."""
+        return any(self.saved_file(case, method).is_file() for case in self.cases())
+
     def check_method(self, method: str) -> None:
         """Raise an InputError if no case has the input for a method; it names the folder and the remedy."""
-        folder, cases = self.heads_folder, self.cases()
-        if method == "acls" and not any(self.probability_file(case).is_file() for case in cases):
+        folder = self.heads_folder
+        if method == "acls" and not self.has_saved(method):
             raise InputError(f"{folder} holds no probabilities; predict with --save_probabilities or use -m cc.")
-        if method == "center_offset" and not any(self.heads_file(case).is_file() for case in cases):
+        if method == "center_offset" and not self.has_saved(method):
             raise InputError(
                 f"{folder} holds no heads; predict with a ConfLUNet trainer and --save_probabilities, or use -m cc or "
                 "-m acls. If the masks were postprocessed or ensembled into another folder, give the "

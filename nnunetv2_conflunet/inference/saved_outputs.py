@@ -34,7 +34,7 @@ class SavedOutputs:
         """
         opened = cls(method, tuple(map(PredictionFolder.open, folders)))
         for prediction in opened.predictions:
-            if not any(opened._file(prediction, case).is_file() for case in prediction.cases()):
+            if not prediction.has_saved(method):
                 trainer = "" if method == "acls" else " and a ConfLUNet trainer"
                 raise InputError(
                     f"{prediction.folder} holds no {opened._what}; predict with --save_probabilities{trainer}, or give "
@@ -70,7 +70,7 @@ class SavedOutputs:
         Raises:
             InputError: no prediction has it, its file is broken, or it is of another image.
         """
-        found = (prediction for prediction in self.predictions if self._file(prediction, case).is_file())
+        found = (prediction for prediction in self.predictions if prediction.saved_file(case, self.method).is_file())
         if (prediction := next(found, None)) is None:
             folders = list_some([str(prediction.folder) for prediction in self.predictions], 3)
             raise InputError(
@@ -90,6 +90,3 @@ class SavedOutputs:
     @property
     def _what(self) -> str:
         return "probabilities" if self.method == "acls" else "heads"
-
-    def _file(self, prediction: PredictionFolder, case: str) -> Path:
-        return prediction.probability_file(case) if self.method == "acls" else prediction.heads_file(case)
