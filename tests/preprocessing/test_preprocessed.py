@@ -280,7 +280,9 @@ def _prepare_at_once(dataset, barrier, results):
 
 
 def test_five_processes_at_once(dataset):
-    context = multiprocessing.get_context("fork")
+    # A fork copies locks that another thread of this process may hold; the server of this context has one thread.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["nnunetv2_conflunet.preprocessing.preprocessed"])
     barrier, results = context.Barrier(5), context.Queue()
     processes = [context.Process(target=_prepare_at_once, args=(dataset, barrier, results)) for _ in range(5)]
     for process in processes:
