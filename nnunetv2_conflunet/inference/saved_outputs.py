@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunetv2_conflunet.imageio import Geometry, refuse_other_grid
 from nnunetv2_conflunet.inference.model_settings import SETTINGS_KEY, ModelSettings
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
@@ -60,15 +61,16 @@ class SavedOutputs:
             raise InputError(f"{folders} are of models with different settings; give predictions of one model.")
         return replace(first, method=self.method, **asdict(UNFILTERED.limits), min_confidence=0.0, top_k=None)
 
-    def of_case(self, case: str, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+    def of_case(self, case: str, map_file: Path, grid: Geometry) -> dict[str, np.ndarray]:
         """What the method needs of a case, as arguments of :func:`.instantiate`.
 
         Args:
             case: its name.
-            shape: (X, Y, Z) of its image.
+            map_file: its instance map.
+            grid: of that map.
 
         Raises:
-            InputError: no prediction has it, its file is broken, or it is of another image.
+            InputError: no prediction has it, its file is broken, or it is on another grid than the map.
         """
         found = (prediction for prediction in self.predictions if prediction.saved_file(case, self.method).is_file())
         if (prediction := next(found, None)) is None:
@@ -77,15 +79,12 @@ class SavedOutputs:
                 f"{case} has no {self._what} in {folders}. Predict it with --save_probabilities, or validate its "
                 "fold with nnUNetv2_train ... --val --npz."
             )
-        segmentation, _ = prediction.read_segmentation(case)
-        if segmentation.shape != shape:
-            raise InputError(
-                f"{prediction.segmentation_file(case)} has shape {segmentation.shape} but the instance map of {case} "
-                f"has {shape}; both must be of the same image."
-            )
+        segmentation, properties = prediction.read_segmentation(case)
+        predicted = Geometry.from_properties(segmentation.shape, properties)
+        refuse_other_grid(prediction.segmentation_file(case), predicted, map_file, grid, prediction.reader())
         if self.method == "center_offset":
             return vars(prediction.read_heads(case))
-        return {"probability": prediction.read_probability(case, shape)}
+        return {"probability": prediction.read_probability(case, grid.shape)}
 
     @property
     def _what(self) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunetv2_conflunet.imageio import read_instances, write_instances
+from nnunetv2_conflunet.imageio import Geometry, read_instances, write_instances
 from nnunetv2_conflunet.imageio.unknown import unknown_id
 from nnunetv2_conflunet.postprocessing import Instantiation, InstantiationSettings, instantiate
 from nnunetv2_conflunet.preprocessing.conversion import LabelSource, refuse_existing, writing_every
@@ -25,14 +25,14 @@ class Division:
 
     Attributes:
         settings: the method.
-        outputs_of: from the name of a case and the shape of its map to what the method needs besides the map, as
+        outputs_of: from the name of a case, its map's file and its grid to what the method needs besides the map, as
             arguments of :func:`.instantiate`.
         single_only: only whole components that the method leaves undivided become known.
         connectivity: of the components, see :func:`.label_components`.
     """
 
     settings: InstantiationSettings
-    outputs_of: Callable[[str, tuple[int, ...]], dict[str, np.ndarray]] = field(default=lambda case, shape: {})
+    outputs_of: Callable[[str, Path, Geometry], dict[str, np.ndarray]] = field(default=lambda *_: {})
     single_only: bool = False
     connectivity: Connectivity = 26
 
@@ -138,7 +138,8 @@ class DraftOfCases:
             return None
         if case.case in self.kept:
             return 0, 0
-        outputs = self.division.outputs_of(case.case, instances.shape)
+        grid = Geometry.from_properties(instances.shape, properties)
+        outputs = self.division.outputs_of(case.case, case.instances, grid)
         components = self.source.components(self.source.read(case.label, self.reader)[0])
         draft, *counts = divided(instances, components, self.unknown, properties["spacing"], self.division, outputs)
         write_instances(draft, target, self.reader, properties, self.file_ending)

@@ -290,7 +290,7 @@ def test_probabilities_of_another_image_are_refused(folder, command, tmp_path):
     np.savez_compressed(tmp_path / "fold_0" / "a.npz", probabilities=small)
     write_nifti(np.zeros((3, 3, 3), np.uint8), tmp_path / "fold_0" / "a.nii.gz")
     status, said = command("--draft", "acls", "--draft_predictions", tmp_path / "fold_0")
-    assert status == 1 and "shape (3, 3, 3) but the instance map of a has (16, 24, 30)" in said
+    assert status == 1 and "size (3, 3, 3) instead of (16, 24, 30)" in said
     assert not (folder / "instancesTr_draft").exists()
 
 
