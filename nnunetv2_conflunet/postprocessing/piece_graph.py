@@ -1,7 +1,7 @@
 """Pieces of the foreground that touch, and what tells whether two of them are one lesion."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 
 import numpy as np
@@ -16,9 +16,9 @@ from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups
 SMALLEST = 1e-3
 
 
-@dataclass(eq=False)
-class PieceGraph:
-    """Pieces and which of them touch, with what the features are made of; merging changes it in place.
+@dataclass(frozen=True, eq=False)
+class PieceMeasures:
+    """Measures of K pieces: those of a union of pieces follow from theirs.
 
     Attributes:
         spacing_mm: (dim,) voxel size of the image.
@@ -28,10 +28,6 @@ class PieceGraph:
         height: (K,) the heatmap at its highest voxel.
         peak_offset_mm: (K,) length of the offset there.
         depth_mm: (K,) distance of its deepest voxel from the background.
-        contacts: of each piece those that it touches: how many pairs of voxels do, the sum of their votes' distances in
-            mm, and the distance from the background of the deepest pair's voxel that is less deep, in mm.
-        lowest_between: (P, 2) pairs to (P,): the lowest heatmap at the voxels nearest to the line between the two
-            highest ones.
     """
 
     spacing_mm: np.ndarray
@@ -41,6 +37,23 @@ class PieceGraph:
     height: np.ndarray
     peak_offset_mm: np.ndarray
     depth_mm: np.ndarray
+
+    def measures(self) -> dict[str, np.ndarray]:
+        """Copies of these arrays by name."""
+        return {field.name: getattr(self, field.name).copy() for field in fields(PieceMeasures)}
+
+
+@dataclass(frozen=True, eq=False)
+class PieceGraph(PieceMeasures):
+    """Pieces and which of them touch, with what the features are made of; merging changes its arrays in place.
+
+    Attributes:
+        contacts: of each piece those that it touches: how many pairs of voxels do, the sum of their votes' distances in
+            mm, and the distance from the background of the deepest pair's voxel that is less deep, in mm.
+        lowest_between: (P, 2) pairs to (P,): the lowest heatmap at the voxels nearest to the line between the two
+            highest ones.
+    """
+
     contacts: list[dict[int, np.ndarray]]
     lowest_between: Callable[[np.ndarray], np.ndarray]
 

@@ -15,7 +15,7 @@ from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.evaluation.metrics.overlap import OverlapTable
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.merging import merge_pieces
-from nnunetv2_conflunet.postprocessing.piece_graph import PieceGraph, components_of, contacts_of
+from nnunetv2_conflunet.postprocessing.piece_graph import PieceGraph, PieceMeasures, components_of, contacts_of
 from nnunetv2_conflunet.postprocessing.voxels import sizes_and_boxes
 from nnunetv2_conflunet.tuning.scoring import CaseArrays, InstancesAtPoints, ScoredInstances
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -30,19 +30,12 @@ MOST_PAIRS = 5 * 10**6
 
 
 @dataclass(frozen=True, eq=False)
-class CasePieces:
+class CasePieces(PieceMeasures):
     """K pieces of one case: which of them touch, and what they share with the R lesions of its reference.
 
     A merged instance is a union of pieces, so that its size, its box and its overlaps follow from theirs.
 
     Attributes:
-        spacing_mm: (dim,) see :class:`.PieceGraph`; likewise the next six.
-        n_voxels: (K,).
-        votes_mm: (K, dim).
-        squared_mm2: (K,).
-        height: (K,).
-        peak_offset_mm: (K,).
-        depth_mm: (K,).
         first: (K, dim) lowest index of the voxels of each piece.
         last: (K, dim) highest index.
         touching: (T, 2) pairs that touch, the lower number first.
@@ -54,13 +47,6 @@ class CasePieces:
         unknown_voxels: (K,) voxels of each piece that are of unknown instances in the reference.
     """
 
-    spacing_mm: np.ndarray
-    n_voxels: np.ndarray
-    votes_mm: np.ndarray
-    squared_mm2: np.ndarray
-    height: np.ndarray
-    peak_offset_mm: np.ndarray
-    depth_mm: np.ndarray
     first: np.ndarray
     last: np.ndarray
     touching: np.ndarray
@@ -82,13 +68,7 @@ class CasePieces:
         parts = np.split(near, range(PAIRS_AT_ONCE, len(near), PAIRS_AT_ONCE))
         table = made.overlaps_of(piece + 1)
         return cls(
-            spacing_mm=graph.spacing_mm,
-            n_voxels=graph.n_voxels,
-            votes_mm=graph.votes_mm,
-            squared_mm2=graph.squared_mm2,
-            height=graph.height,
-            peak_offset_mm=graph.peak_offset_mm,
-            depth_mm=graph.depth_mm,
+            **graph.measures(),
             first=first,
             last=last,
             touching=touching,
@@ -102,17 +82,8 @@ class CasePieces:
 
     def graph(self) -> PieceGraph:
         """The graph of the pieces, anew each time, since merging changes it."""
-        return PieceGraph(
-            self.spacing_mm,
-            self.n_voxels.copy(),
-            self.votes_mm.copy(),
-            self.squared_mm2.copy(),
-            self.height,
-            self.peak_offset_mm,
-            self.depth_mm.copy(),
-            contacts_of(len(self.n_voxels), self.touching, self.contact),
-            self._lowest_between,
-        )
+        contacts = contacts_of(len(self.n_voxels), self.touching, self.contact)
+        return PieceGraph(**self.measures(), contacts=contacts, lowest_between=self._lowest_between)
 
     @cached_property
     def teaching(self) -> np.ndarray:
