@@ -5,14 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import maximum_filter
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
 from nnunetv2_conflunet.postprocessing.prominence import is_consistent, relative_prominence
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
-from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups, in_scan_order
+from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups, in_scan_order, joined_by_pairs
 
 # Above the rounding of spacings in mm, squared distances in mm2 and shares of a float32 height, far below a voxel.
 ROUNDING = 1e-6
@@ -202,9 +200,7 @@ def _plateaus(voxels: Voxels, half: np.ndarray, within: float) -> np.ndarray:
         return _joined_by_passes(voxels, touching, half)
     tree = cKDTree(voxels.coordinates[surface] / np.maximum(half, 1))
     pairs = touching[surface[tree.query_pairs(within, p=np.inf, output_type="ndarray")]]
-    n = touching.max() + 1
-    graph = coo_array((np.ones(len(pairs), bool), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
-    return connected_components(graph, directed=False)[1][touching]
+    return joined_by_pairs(touching.max() + 1, *pairs.T)[touching]
 
 
 def _joined_by_passes(voxels: Voxels, number: np.ndarray, half: np.ndarray) -> np.ndarray:
@@ -224,5 +220,4 @@ def _joined_by_passes(voxels: Voxels, number: np.ndarray, half: np.ndarray) -> n
         pairs = pairs[:, pairs[0] != pairs[1]]
         if not pairs.size:
             return number
-        graph = coo_array((np.ones(pairs.shape[1], bool), tuple(pairs)), shape=(n, n))
-        number = in_scan_order(connected_components(graph, directed=False)[1][number])
+        number = in_scan_order(joined_by_pairs(n, *pairs)[number])

@@ -5,12 +5,10 @@ from dataclasses import dataclass, fields
 from functools import partial
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from nnunetv2_conflunet.postprocessing.baselines.depth import DepthBox
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
-from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups
+from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups, joined_by_pairs
 
 # Heights and distances that are divided by are at least this: far below a peak, far below a voxel in mm.
 SMALLEST = 1e-3
@@ -84,7 +82,7 @@ class PieceGraph(PieceMeasures):
         pairs = np.stack(np.divmod(touching, n), axis=1)
         depth_mm, neck_mm = np.full(n, SMALLEST), np.zeros(len(touching))
         if with_necks:
-            voxel_depth_mm = depths_mm(voxels, components_of(pairs, n)[piece], piece, heads.image_spacing_mm)
+            voxel_depth_mm = depths_mm(voxels, joined_by_pairs(n, *pairs.T)[piece], piece, heads.image_spacing_mm)
             np.maximum.at(depth_mm, piece, voxel_depth_mm)
             np.maximum.at(neck_mm, inverse, np.minimum(voxel_depth_mm[one], voxel_depth_mm[other]))
         return cls(
@@ -149,12 +147,6 @@ def contacts_of(n: int, pairs: np.ndarray, values: np.ndarray) -> list[dict[int,
     for (one, other), contact in zip(pairs.tolist(), values, strict=True):
         contacts[one][other] = contacts[other][one] = contact
     return contacts
-
-
-def components_of(pairs: np.ndarray, n: int) -> np.ndarray:
-    """(n,) number of the component of each of n pieces, which the (P, 2) pairs that touch make."""
-    graph = coo_array((np.ones(len(pairs), bool), tuple(pairs.T)), shape=(n, n))
-    return connected_components(graph, directed=False)[1]
 
 
 def depths_mm(voxels: Voxels, component: np.ndarray, piece: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:

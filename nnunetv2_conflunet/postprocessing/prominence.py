@@ -4,12 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 from scipy.cluster.hierarchy import DisjointSet
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from nnunetv2_conflunet.postprocessing.pieces import TIE_MM
-from nnunetv2_conflunet.postprocessing.voxels import Voxels
+from nnunetv2_conflunet.postprocessing.voxels import Voxels, joined_by_pairs
 
 
 def relative_prominence(heatmap: np.ndarray, peaks: np.ndarray, largest: float) -> np.ndarray:
@@ -163,8 +161,7 @@ def _cross_level_ground(voxels: Voxels, value: np.ndarray, uphill: np.ndarray, l
         left = ~leads_up[one]
         one, other = one[left], other[left]
     if len(one):
-        graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(len(value), len(value)))
-        top = connected_components(graph, directed=False)[1]
+        top = joined_by_pairs(len(value), one, other)
         first = np.unique(top, return_index=True)[1]
         uphill[one] = first[top[one]]
 

@@ -8,6 +8,8 @@ from typing import Literal, TypeAlias, cast
 import cc3d
 import numpy as np
 from scipy.ndimage import binary_dilation, generate_binary_structure
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 Connectivity: TypeAlias = Literal[4, 6, 8, 18, 26]
 # Which of SciPy's structures has that many neighbors.
@@ -183,6 +185,12 @@ def touching_pairs(voxels: Voxels, labels: np.ndarray, connectivity: int) -> np.
     """(T, 2) the labels that touch, each pair once, the lower first, ascending; `labels` is (N,)."""
     one, other = voxels.contacts(labels, connectivity)
     return np.unique(np.sort(np.stack([labels[one], labels[other]], axis=1), axis=1), axis=0)
+
+
+def joined_by_pairs(n: int, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(n,) number of the group of each of n things; the (P,) pairs are in one, directly or through others."""
+    graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(n, n))
+    return connected_components(graph, directed=False)[1]
 
 
 def in_scan_order(labels: np.ndarray) -> np.ndarray:

@@ -15,8 +15,8 @@ from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.evaluation.metrics.overlap import OverlapTable
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.merging import merge_pieces
-from nnunetv2_conflunet.postprocessing.piece_graph import PieceGraph, PieceMeasures, components_of, contacts_of
-from nnunetv2_conflunet.postprocessing.voxels import sizes_and_boxes
+from nnunetv2_conflunet.postprocessing.piece_graph import PieceGraph, PieceMeasures, contacts_of
+from nnunetv2_conflunet.postprocessing.voxels import joined_by_pairs, sizes_and_boxes
 from nnunetv2_conflunet.tuning.scoring import CaseArrays, InstancesAtPoints, ScoredInstances
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import atomic_path
@@ -189,7 +189,7 @@ def _made_by(tried: Sequence[InstantiationSettings]) -> str:
 
 def _pairs_of_components(touching: np.ndarray, n: int) -> np.ndarray:
     """(S, 2) all pairs of n pieces that a chain of touching pieces joins, the lower number first, ascending."""
-    component = components_of(touching, n)
+    component = joined_by_pairs(n, *touching.T)
     order = np.argsort(component, kind="stable")
     n_pairs = sum(k * (k - 1) // 2 for k in np.bincount(component).tolist())
     if n_pairs > MOST_PAIRS:
