@@ -1,4 +1,4 @@
-"""Center-offset: which center each foreground voxel goes to, by its offset or by climbing the heatmap."""
+"""Center-offset: which peaks are centers, and to which each voxel goes: by its offset, or by climbing the heatmap."""
 
 from collections.abc import Iterable
 from functools import cached_property
@@ -6,16 +6,16 @@ from functools import cached_property
 import numpy as np
 from scipy.cluster.hierarchy import DisjointSet
 
-from nnunetv2_conflunet.postprocessing.centers import CenterFinder, Peaks
+from nnunetv2_conflunet.postprocessing.centers import ROUNDING, Peaks, find_peaks
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
 from nnunetv2_conflunet.postprocessing.pieces import Assignment, nearest_label
-from nnunetv2_conflunet.postprocessing.prominence import climb, passes
+from nnunetv2_conflunet.postprocessing.prominence import climb, is_consistent, passes, relative_prominence
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
 
 
 class Assigner:
-    """Divides the foreground of one image among its centers; what several settings share is made once.
+    """Finds the centers of one image and divides its foreground among them; what several settings share is made once.
 
     Args:
         voxels: the foreground.
@@ -30,20 +30,33 @@ class Assigner:
     """
 
     def __init__(self, voxels: Voxels, heads: HeadMaps, settings: Iterable[InstantiationSettings]):
+        settings = list(settings)
         self.voxels, self.heads = voxels, heads
-        self._finder = CenterFinder(heads, settings)
+        self._lowest_threshold = min(one.heatmap_threshold for one in settings)
+        self._largest_prominence = max(one.min_prominence for one in settings)
+        self._peaks: dict[float, tuple[Peaks, np.ndarray]] = {}
+        self._consistent: dict[tuple[bytes, float], Peaks] = {}
 
     def centers(self, settings: InstantiationSettings) -> Peaks:
         """The centers that `settings` ask for, before `top_k` of them are kept.
 
-        By offsets, voxels of the heatmap's grid (:class:`.CenterFinder`). By climbing, voxels of the image: the summits
-        to which its foreground climbs whose heatmap is at least the threshold; window, prominence and consistency do
-        not act on them.
+        By offsets, voxels of the heatmap's grid, inside the foreground or not: the center of a concave lesion lies
+        outside of it. By climbing, voxels of the image: the summits to which its foreground climbs whose heatmap is at
+        least the threshold; window, prominence and consistency do not act on them.
         """
-        if settings.pieces == "offsets":
-            return self._finder.centers(settings)
-        summits = self._summits(settings)
-        return Peaks(self.voxels.coordinates[summits], self._height[summits])
+        if settings.pieces == "climbing":
+            summits = self._summits(settings)
+            return Peaks(self.voxels.coordinates[summits], self._height[summits])
+        peaks, prominence = self._peaks_in_window(settings.window_mm)
+        # Neither whether a voxel is a peak nor its prominence depends on the threshold.
+        high = peaks.scores >= np.float32(settings.heatmap_threshold)
+        peaks = peaks[high & (prominence >= settings.min_prominence - ROUNDING)]
+        key = peaks.indices.tobytes(), settings.min_consistency
+        if key not in self._consistent:
+            offsets_mm = self.heads.offsets_mm[(slice(None), *peaks.indices.T)].T
+            centers_mm = self.heads.positions_mm(peaks.indices)
+            self._consistent[key] = peaks[is_consistent(centers_mm, offsets_mm, settings.min_consistency)]
+        return self._consistent[key]
 
     def assign(self, settings: InstantiationSettings) -> Assignment:
         """The center of each voxel; `top_k` acts."""
@@ -51,6 +64,17 @@ class Assigner:
             return assign_by_offsets(self.voxels, self.heads, self.centers(settings)[: settings.top_k])
         centers = self._summits(settings)[: settings.top_k]
         return assign_by_climbing(self.voxels, self.heads.image_spacing_mm, self._height, self._summit, centers)
+
+    def _peaks_in_window(self, window_mm: float) -> tuple[Peaks, np.ndarray]:
+        """The peaks from the lowest threshold on and, where any settings ask for it, their prominence; else 1."""
+        if window_mm not in self._peaks:
+            heatmap, largest = self.heads.heatmap, self._largest_prominence
+            peaks = find_peaks(heatmap, self.heads.spacing_mm, threshold=self._lowest_threshold, window_mm=window_mm)
+            prominence = np.ones(len(peaks.scores))
+            if largest > 0:
+                prominence = relative_prominence(heatmap, peaks.indices, largest)
+            self._peaks[window_mm] = peaks, prominence
+        return self._peaks[window_mm]
 
     def _summits(self, settings: InstantiationSettings) -> np.ndarray:
         """(K,) positions of the summits that are centers, the highest first, of equally high ones in C order."""

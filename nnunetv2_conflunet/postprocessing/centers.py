@@ -1,15 +1,11 @@
-"""Center-offset: the peaks of the heatmap that are centers."""
+"""Center-offset: the peaks of the heatmap."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import maximum_filter
 from scipy.spatial import cKDTree
 
-from nnunetv2_conflunet.postprocessing.heads import HeadMaps
-from nnunetv2_conflunet.postprocessing.prominence import is_consistent, relative_prominence
-from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.voxels import Voxels, groups, in_scan_order, joined_by_pairs
 
 # Above the rounding of spacings in mm, squared distances in mm2 and shares of a float32 height, far below a voxel.
@@ -37,56 +33,6 @@ class Peaks:
     def __getitem__(self, chosen: np.ndarray | slice) -> "Peaks":
         """Some of the peaks, in the same order."""
         return Peaks(self.indices[chosen], self.scores[chosen])
-
-
-class CenterFinder:
-    """The centers of one image by settings of center-offset; what several of them share is made once.
-
-    The heatmap is not masked by the foreground: the center of a concave lesion lies outside of it.
-
-    Args:
-        heads: heatmap and offsets.
-        settings: all settings that will be asked for.
-
-    >>> heatmap = np.array([[0.0, 0.9, 0.8, 0.85, 0.0]])
-    >>> heads = HeadMaps.of(heatmap, np.zeros((2, 1, 5)), (1, 5), np.ones(2))
-    >>> low, high = InstantiationSettings(), InstantiationSettings(min_prominence=0.1)
-    >>> finder = CenterFinder(heads, [low, high])
-    >>> finder.centers(low).indices.tolist(), finder.centers(high).indices.tolist()
-    ([[0, 1], [0, 3]], [[0, 1]])
-    """
-
-    def __init__(self, heads: HeadMaps, settings: Iterable[InstantiationSettings]):
-        settings = list(settings)
-        self.heads = heads
-        self._lowest_threshold = min(one.heatmap_threshold for one in settings)
-        self._largest_prominence = max(one.min_prominence for one in settings)
-        self._peaks: dict[float, tuple[Peaks, np.ndarray]] = {}
-        self._consistent: dict[tuple[bytes, float], Peaks] = {}
-
-    def centers(self, settings: InstantiationSettings) -> Peaks:
-        """The centers that `settings` ask for, before `top_k` of them are kept."""
-        peaks, prominence = self._peaks_in_window(settings.window_mm)
-        # Neither whether a voxel is a peak nor its prominence depends on the threshold.
-        high = peaks.scores >= np.float32(settings.heatmap_threshold)
-        peaks = peaks[high & (prominence >= settings.min_prominence - ROUNDING)]
-        key = peaks.indices.tobytes(), settings.min_consistency
-        if key not in self._consistent:
-            offsets_mm = self.heads.offsets_mm[(slice(None), *peaks.indices.T)].T
-            centers_mm = self.heads.positions_mm(peaks.indices)
-            self._consistent[key] = peaks[is_consistent(centers_mm, offsets_mm, settings.min_consistency)]
-        return self._consistent[key]
-
-    def _peaks_in_window(self, window_mm: float) -> tuple[Peaks, np.ndarray]:
-        """The peaks from the lowest threshold on and, where any settings ask for it, their prominence; else 1."""
-        if window_mm not in self._peaks:
-            heatmap, largest = self.heads.heatmap, self._largest_prominence
-            peaks = find_peaks(heatmap, self.heads.spacing_mm, threshold=self._lowest_threshold, window_mm=window_mm)
-            prominence = np.ones(len(peaks.scores))
-            if largest > 0:
-                prominence = relative_prominence(heatmap, peaks.indices, largest)
-            self._peaks[window_mm] = peaks, prominence
-        return self._peaks[window_mm]
 
 
 def window_voxels(window_mm: float, spacing_mm: np.ndarray) -> np.ndarray:

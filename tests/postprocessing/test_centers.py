@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
-from nnunetv2_conflunet.postprocessing.centers import CenterFinder, find_peaks, window_voxels
+from nnunetv2_conflunet.postprocessing.assignment import Assigner
+from nnunetv2_conflunet.postprocessing.centers import find_peaks, window_voxels
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
+from nnunetv2_conflunet.postprocessing.voxels import Voxels
 
 
 def peaks(heatmap, spacing_mm=None, *, threshold=0.1, window_mm=3.0):
@@ -208,10 +210,11 @@ def test_settings_together_have_the_centers_that_each_has_alone():
         InstantiationSettings(heatmap_threshold=t, window_mm=w, min_prominence=p, min_consistency=c)
         for t, w, p, c in product((0.2, 0.6), (3.0, 5.0), (0.0, 0.1, 0.4), (0.0, 1.25))
     ]
-    together = CenterFinder(heads, every)
+    voxels = Voxels.of(heatmap > 0)
+    together = Assigner(voxels, heads, every)
     found = {len(together.centers(one).scores) for one in every}
     assert len(found) > 5
     for one in every:
-        alone = CenterFinder(heads, [one]).centers(one)
+        alone = Assigner(voxels, heads, [one]).centers(one)
         np.testing.assert_array_equal(together.centers(one).indices, alone.indices)
         np.testing.assert_array_equal(together.centers(one).scores, alone.scores)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnunetv2_conflunet.postprocessing import instantiate_center_offset
-from nnunetv2_conflunet.postprocessing.centers import is_consistent
+from nnunetv2_conflunet.postprocessing.prominence import is_consistent
 
 
 def on_a_line(positions_mm, offsets_mm, least):

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate_center_offset
-from nnunetv2_conflunet.postprocessing.centers import CenterFinder
+from nnunetv2_conflunet.postprocessing.assignment import Assigner
 from nnunetv2_conflunet.postprocessing.heads import HeadMaps
 from nnunetv2_conflunet.postprocessing.prominence import relative_prominence
+from nnunetv2_conflunet.postprocessing.voxels import Voxels
 
 
 def ridge(*heights):
@@ -22,7 +23,7 @@ def ridge(*heights):
 def peaks_of(heatmap, threshold=0.1, window_mm=3.0, min_prominence=0.0):
     heads = HeadMaps.of(heatmap, np.zeros((heatmap.ndim, *heatmap.shape)), heatmap.shape, np.ones(heatmap.ndim))
     options = InstantiationSettings(heatmap_threshold=threshold, window_mm=window_mm, min_prominence=min_prominence)
-    return CenterFinder(heads, [options]).centers(options).indices
+    return Assigner(Voxels.of(heatmap > 0), heads, [options]).centers(options).indices
 
 
 def on_the_line(heatmap, **options):
