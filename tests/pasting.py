@@ -12,7 +12,7 @@ from nnunetv2_conflunet.trainers.pasting.lesions import LesionStore
 LEVEL, LESION_VALUE = (1.0, 10.0), (6.0, 8.0)
 
 
-def store_in(path, instances=None, spacing_mm=(1.0, 1.0, 1.0), n_lesions=50, label=1, patch_size=(30, 30, 30)):
+def store_in(path, instances=None, spacing_mm=(1.0, 1.0, 1.0), n_lesions=50, label=1, patch_size=(30, 32, 34)):
     """A store with the lesions of one case; by default one of 3 x 3 x 3 voxels and one of 1 x 1 x 4.
 
     `label` may also be an array with a label for each voxel.

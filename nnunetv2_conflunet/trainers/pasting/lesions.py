@@ -1,13 +1,12 @@
 """The lesions that can be pasted into training patches."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from nnunetv2_conflunet.preprocessing.lesion_crops import LESION, CaseCrops, crops_file, prepare_lesion_crops
-from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
+from nnunetv2_conflunet.preprocessing.lesion_crops import LESION, CaseCrops
 
 # Lesions are at most this fraction of the patch, so that there is room for them.
 LARGEST_PART = 0.5
@@ -56,11 +55,12 @@ class LesionStore:
         most_lesions: greatest number of lesions in one of the cases.
     """
 
-    def __init__(self, files: Sequence[CaseCrops], spacing_mm: tuple[float, ...], patch_size: Sequence[int]):
+    def __init__(self, files: Sequence[CaseCrops], spacing_mm: Sequence[float], patch_size: Sequence[int]):
         self.spacing_mm = np.asarray(spacing_mm, float)
+        self.patch_size = np.asarray(patch_size)
         self.n_cases = len(files)
         # Configurations with other patches may share the files.
-        largest = LARGEST_PART * np.asarray(patch_size)
+        largest = LARGEST_PART * self.patch_size
         self.places = [
             (file, int(number))
             for file in files
@@ -99,17 +99,6 @@ class LesionStore:
         level = values.mean(axis=1)
         within = (self.lowest_level <= level) & (level <= self.highest_level)
         return bool((within & (values.std(axis=1) <= self.highest_spread)).all())
-
-
-def stored_lesions(prepared: PreprocessedInstances, cases: Iterable[str], num_processes: int) -> LesionStore:
-    """The lesions of the given cases of a prepared configuration, cut out where that has not been done.
-
-    Raises:
-        InputError: they must be cut out, and the folder is read-only.
-    """
-    prepare_lesion_crops(prepared, num_processes)
-    files = [CaseCrops(crops_file(prepared.folder, case)) for case in cases]
-    return LesionStore(files, tuple(prepared.configuration.spacing), prepared.configuration.patch_size)
 
 
 def any_row(rows: np.ndarray | Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:

@@ -31,7 +31,7 @@ class Patch:
         anchors: voxels, (N, dim), of each lesion with a center that others may touch: those in the middle.
     """
 
-    def __init__(self, data: dict, patch_size: tuple[int, ...]):
+    def __init__(self, data: dict, patch_size: np.ndarray):
         # Copies, since the loader may have handed out a part of a file.
         self.image = data["image"].clone().numpy()
         self.segmentation = data["segmentation"].clone().numpy()

@@ -12,8 +12,9 @@ from itertools import product
 import numpy as np
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 
+from nnunetv2_conflunet.preprocessing.lesion_crops import CaseCrops, crops_file, prepare_lesion_crops
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
-from nnunetv2_conflunet.trainers.pasting.lesions import Lesion, LesionStore, any_row, stored_lesions
+from nnunetv2_conflunet.trainers.pasting.lesions import Lesion, LesionStore, any_row
 from nnunetv2_conflunet.trainers.pasting.patch import Patch
 from nnunetv2_conflunet.utilities.errors import InputError
 
@@ -63,14 +64,12 @@ class PasteLesions(BasicTransform):
     Args:
         store: the lesions.
         settings: how often, how many, and how many of them touch.
-        patch_size: of the network.
     """
 
-    def __init__(self, store: LesionStore, settings: PastingSettings, patch_size: tuple[int, ...]):
+    def __init__(self, store: LesionStore, settings: PastingSettings):
         super().__init__()
         self.store = store
         self.settings = settings
-        self.patch_size = tuple(patch_size)
 
     def get_parameters(self, **data_dict) -> dict:
         """Draw the seed of the patch, like nnU-Net's transforms, from NumPy's global generator."""
@@ -81,7 +80,7 @@ class PasteLesions(BasicTransform):
         rng = np.random.default_rng(params["seed"])
         if rng.random() >= self.settings.probability:
             return data_dict
-        patch = Patch(data_dict, self.patch_size)
+        patch = Patch(data_dict, self.store.patch_size)
         for _ in range(rng.integers(self.settings.max_number) + 1):
             if patch.n_lesions < self.store.most_lesions:
                 self._paste_one(patch, rng)
@@ -121,9 +120,10 @@ def prepare_pasting(
     Raises:
         InputError: lesions must be cut out, and the folder is read-only.
     """
-    store = stored_lesions(prepared, cases, num_processes)
-    patch_size = tuple(prepared.configuration.patch_size)
-    transforms = [PasteLesions(store, settings, patch_size)] if store.n_lesions else []
+    prepare_lesion_crops(prepared, num_processes)
+    files = [CaseCrops(crops_file(prepared.folder, case)) for case in cases]
+    store = LesionStore(files, prepared.configuration.spacing, prepared.configuration.patch_size)
+    transforms = [PasteLesions(store, settings)] if store.n_lesions else []
     return transforms, f"Pasting lesions: {settings}, {store.describe()}"
 
 

@@ -22,9 +22,9 @@ def one_lesion():
     return instances
 
 
-def pasted(store, data, seed, options=ALWAYS, patch_size=None):
+def pasted(store, data, seed, options=ALWAYS):
     np.random.seed(seed)
-    return PasteLesions(store, options, patch_size or data["image"].shape[1:])(**data)
+    return PasteLesions(store, options)(**data)
 
 
 def new_ids(before, after):
@@ -73,8 +73,8 @@ def test_the_first_lesion_of_a_patch_is_pasted_anywhere(make_store):
 
 
 def test_lesions_are_pasted_into_the_middle_of_the_crop(make_store):
-    store, data = make_store(), patch_data(np.zeros(SHAPE, np.int16))
-    places = np.array([pasted(store, data, seed, patch_size=(10, 10, 10))[CENTERS].voxels[0] for seed in range(20)])
+    store, data = make_store(patch_size=(10, 10, 10)), patch_data(np.zeros(SHAPE, np.int16))
+    places = np.array([pasted(store, data, seed)[CENTERS].voxels[0] for seed in range(20)])
     # A voxel of the lesion lies in the middle, its center at most two voxels outside.
     assert (np.abs(places - (np.array(SHAPE) - 1) / 2) <= 5 + 2).all()
 
