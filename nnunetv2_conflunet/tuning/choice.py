@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -33,6 +34,10 @@ class Choice:
     low: float
     high: float
     held_out: float
+
+    def record(self) -> dict[str, Any]:
+        """What a record says of how good the best point is."""
+        return {"difference": self.difference, "interval_95": [self.low, self.high], "held_out": self.held_out}
 
 
 def choose(scores: np.ndarray, default: int, preference: list[int], seed: int = 0) -> Choice:

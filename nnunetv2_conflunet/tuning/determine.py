@@ -200,9 +200,7 @@ def _choose_confidence(
         "default": default,
         "best": values[choice.best],
         "chosen": values[choice.chosen],
-        "difference": choice.difference,
-        "interval_95": [choice.low, choice.high],
-        "held_out": choice.held_out,
+        **choice.record(),
     }
     return points[choice.chosen], record
 
@@ -214,9 +212,7 @@ def _record_of_choice(choice: Choice, found: GridScores, default: int, chosen: I
         "default": found.of_point(default),
         "best": found.of_point(choice.best),
         "chosen": chosen.to_dict(),
-        "difference": choice.difference,
-        "interval_95": [choice.low, choice.high],
-        "held_out": choice.held_out,
+        **choice.record(),
         "decision": "default is best" if choice.best == default else tuned,
     }
 

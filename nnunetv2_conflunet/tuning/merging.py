@@ -146,9 +146,7 @@ def best_of_scored(
             "pieces": best.pieces,
             "rule": None if best.merge is None else asdict(best.merge),
         },
-        "difference": choice.difference,
-        "interval_95": [choice.low, choice.high],
-        "held_out": choice.held_out,
+        **choice.record(),
         "decision": "merging" if choice.best else "no merging is best",
     }
 
