@@ -91,7 +91,9 @@ class InstantiationSettings:
         check_positive(self.h_maxima_mm, "h_maxima_mm")
         check_share(self.min_prominence, "min_prominence")
         check_not_negative(self.min_consistency, "min_consistency")
-        check_top_k(self.top_k)
+        top_k = self.top_k
+        if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+            raise InputError(f"top_k is {top_k!r}; it must be a positive integer, or None to keep every center.")
         check_share(self.min_confidence, "min_confidence")
         for name in LIMITS:
             check_not_negative(getattr(self, name), name)
@@ -120,14 +122,3 @@ class InstantiationSettings:
             raise InputError(f"Unknown instantiation settings {', '.join(unknown)}; known are {', '.join(known)}.")
         merge = values.get("merge")
         return cls(**{**values, "merge": None if merge is None else MergeRule.from_dict(merge)})
-
-
-def check_top_k(top_k: int | None) -> int | None:
-    """`top_k`, None or a positive integer.
-
-    Raises:
-        InputError: it is neither.
-    """
-    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
-        raise InputError(f"top_k is {top_k!r}; it must be a positive integer, or None to keep every center.")
-    return top_k
