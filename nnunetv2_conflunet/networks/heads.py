@@ -27,8 +27,8 @@ class HeadChannels:
         dim: number of spatial axes, 2 or 3.
 
     >>> channels = HeadChannels(n_semantic=2, dim=3)
-    >>> channels.n_channels, channels.heatmap, channels.offset(axis=0)
-    (6, 2, 3)
+    >>> channels.n_channels, channels.offset(axis=0)
+    (6, 3)
     """
 
     n_semantic: int
@@ -38,11 +38,6 @@ class HeadChannels:
     def n_channels(self) -> int:
         """All output channels: semantic, heatmap, offsets."""
         return self.n_semantic + 1 + self.dim
-
-    @property
-    def heatmap(self) -> int:
-        """Index of the heatmap's channel."""
-        return self.n_semantic
 
     def offset(self, axis: int) -> int:
         """Index of the channel of the offsets along a spatial axis."""

@@ -30,7 +30,7 @@ def test_channels_and_names(dim, residual):
     heads = HeadChannels(3, dim)
     wide = widen_with_heads(network(heads.n_channels, dim, residual), heads)
     assert heads.n_channels == 3 + 1 + dim
-    assert (heads.heatmap, heads.offset(0), heads.offset(dim - 1)) == (3, 4, 3 + dim)
+    assert (heads.offset(0), heads.offset(dim - 1)) == (4, 3 + dim)
     assert list(wide.state_dict()) == list(network(3, dim, residual).state_dict())
     outputs = wide(torch.randn(1, 1, *[16] * dim))
     assert [tuple(o.shape[:2]) for o in outputs] == [(1, 3), (1, 3), (1, 1 + dim)]
