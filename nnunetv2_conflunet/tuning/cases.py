@@ -11,7 +11,6 @@ from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.imageio import Geometry, read_instances, refuse_other_grid
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
-from nnunetv2_conflunet.postprocessing.size_filter import REMEDY
 from nnunetv2_conflunet.tuning.case_pieces import CasePieces, pieces_of_case
 from nnunetv2_conflunet.tuning.scoring import CaseArrays, GridScores, score_grid
 from nnunetv2_conflunet.utilities.errors import InputError, join_faults
@@ -81,20 +80,15 @@ def score_cases(
     points: list[InstantiationSettings],
     scoring: EvaluationSettings,
     num_processes: int,
-    dim: int,
 ) -> GridScores:
     """Score every case at every point.
 
     Raises:
-        InputError: no reference has a lesion that is large enough, or files cannot be used.
+        InputError: files cannot be used.
     """
     results = of_cases(score_case, [(case, points, scoring) for case in cases], num_processes, "Scoring")
-    if not any(n_lesions for _, n_lesions in results):
-        raise InputError(
-            f"No reference in {cases[0].reference.parent} has a lesion of at least {scoring.limits.describe(dim)}; "
-            f"nothing can be tuned on them. Lower the limits of the scoring. {REMEDY}."
-        )
-    return GridScores(points, np.stack([of_case for of_case, _ in results]))
+    scores, n_lesions = zip(*results, strict=True)
+    return GridScores(points, np.stack(scores), sum(n_lesions))
 
 
 def pieces_of_validation_case(

@@ -13,7 +13,7 @@ from nnunetv2_conflunet import __version__
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.inference.model_settings import plans_lock
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
-from nnunetv2_conflunet.postprocessing.size_filter import LIMITS
+from nnunetv2_conflunet.postprocessing.size_filter import LIMITS, REMEDY
 from nnunetv2_conflunet.tuning.cases import ValidationCase, of_cases, pieces_of_validation_case, score_cases
 from nnunetv2_conflunet.tuning.choice import N_RESAMPLES, Choice, choose, means
 from nnunetv2_conflunet.tuning.merging import TriedPieces, choose_merging, pieces_to_try
@@ -128,13 +128,19 @@ def determine_postprocessing(
         )
 
     dim = len(folder.spacing_mm())
-    found = score_cases(cases, points, settings.scoring, num_processes, dim)
+    found = score_cases(cases, points, settings.scoring, num_processes)
+    if not found.n_lesions:
+        raise InputError(
+            f"No reference in {cases[0].reference.parent} has a lesion of at least "
+            f"{settings.scoring.limits.describe(dim)}; nothing can be tuned on them. Lower the limits of the scoring. "
+            f"{REMEDY}."
+        )
     position = points.index(default)
     choice = choose(found.of_metric(settings.metric), position, order_of_preference(points, default), settings.seed)
     chosen, merging = points[choice.chosen], None
     if settings.with_merging:
         chosen, merging = _learn_merging(cases, chosen, settings, num_processes)
-    chosen, confidence = _choose_confidence(cases, chosen, untuned.min_confidence, settings, num_processes, dim)
+    chosen, confidence = _choose_confidence(cases, chosen, untuned.min_confidence, settings, num_processes)
     record = {
         "metric": settings.metric,
         "dim": dim,
@@ -182,7 +188,6 @@ def _choose_confidence(
     default: float,
     settings: TuningSettings,
     num_processes: int,
-    dim: int,
 ) -> tuple[InstantiationSettings, dict[str, Any] | None]:
     """The chosen settings with the least confidence of an instance, by the same rule as the grid; and the record."""
     kept = replace(chosen, min_confidence=default)
@@ -193,7 +198,7 @@ def _choose_confidence(
     if lacking:
         return kept, {"cases_without_probabilities": lacking}
     points = [replace(chosen, min_confidence=value) for value in values]
-    found = score_cases(cases, points, settings.scoring, num_processes, dim)
+    found = score_cases(cases, points, settings.scoring, num_processes)
     choice = choose(found.of_metric(settings.metric), 0, list(range(len(points))), settings.seed)
     record = {
         "tried": {f"{value:g}": by_name(of_point) for value, of_point in zip(values, means(found.scores), strict=True)},

@@ -88,10 +88,12 @@ class GridScores:
     Attributes:
         points: of the grid.
         scores: (cases, points, metrics) float64, NaN where undefined.
+        n_lesions: lesions in all references that the size filter leaves.
     """
 
     points: list[InstantiationSettings]
     scores: np.ndarray
+    n_lesions: int
 
     def of_metric(self, name: str) -> np.ndarray:
         """(cases, points) of one metric."""
