@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,9 +49,11 @@ def write_labels_from_instances(dataset: RawDataset, num_processes: int, overwri
             f"dataset.json of {dataset.folder.name} lists labels outside its folder: {list_some(elsewhere, 3)}. Only "
             "labels within the folder are written; write the others yourself."
         )
-    files = {case.case: (case.instances, case.label) for case in cases}
-    convert = partial(_support, label=int(labels.foreground_labels[0]))
-    return _convert_all(dataset, files, read_instances, convert, "Writing labels", num_processes, overwrite)
+    targets = {case.case: case.label for case in cases}
+    refuse_existing(list(targets.values()), overwrite)
+    write = partial(_write_label, dataset, dataset.reader(), int(labels.foreground_labels[0]))
+    with writing_every(write, cases, targets, num_processes, "Writing labels"):
+        return len(cases)
 
 
 def write_instances_from_labels(
@@ -72,48 +73,21 @@ def write_instances_from_labels(
         InputError: a label is missing, cannot be read, or holds values that dataset.json does not declare; or instance
             maps exist and `overwrite` is False.
     """
-    source = LabelSource.of(dataset, connectivity)
-    files = {case.case: (case.label, case.instances) for case in source.cases}
-    return _convert_all(dataset, files, source.read, source.components, "Writing instances", num_processes, overwrite)
+    cases = dataset.require_labels()
+    targets = {case.case: case.instances for case in cases}
+    refuse_existing(list(targets.values()), overwrite)
+    write = partial(_write_components, dataset, dataset.reader(), connectivity)
+    with writing_every(write, cases, targets, num_processes, "Writing instances"):
+        return len(cases)
 
 
-@dataclass(frozen=True)
-class LabelSource:
-    """The labels of a dataset as a source of connected components.
-
-    Attributes:
-        cases: every training case; all have a label.
-        declared: every value that a label may hold.
-        foreground_labels: the labels whose components are taken.
-        connectivity: see :func:`label_components`.
-    """
-
-    cases: list[RawCase]
-    declared: tuple[int, ...]
-    foreground_labels: tuple[int, ...]
-    connectivity: Connectivity
-
-    @classmethod
-    def of(cls, dataset: RawDataset, connectivity: Connectivity) -> "LabelSource":
-        """The labels of the training cases.
-
-        Raises:
-            InputError: a label is missing.
-        """
-        labels = dataset.label_manager()
-        cases = list(dataset.training_cases().values())
-        missing = sorted(case.case for case in cases if not case.label.is_file())
-        if missing:
-            raise InputError(f"{len(missing)} training cases of {dataset.folder} have no label: {list_some(missing)}.")
-        return cls(cases, declared_labels(labels.label_dict), tuple(labels.foreground_labels), connectivity)
-
-    def read(self, path: Path, reader: BaseReaderWriter) -> tuple[np.ndarray, dict]:
-        """See :func:`read_labels`."""
-        return read_labels(path, reader, self.declared)
-
-    def components(self, label: np.ndarray) -> np.ndarray:
-        """See :func:`label_components`."""
-        return label_components(label, self.foreground_labels, self.connectivity)
+def read_components(
+    case: RawCase, dataset: RawDataset, reader: BaseReaderWriter, connectivity: Connectivity
+) -> tuple[np.ndarray, dict]:
+    """The connected components of a case's label, see :func:`label_components`, and the reader's properties."""
+    labels = dataset.label_manager()
+    label, properties = read_labels(case.label, reader, declared_labels(labels.label_dict))
+    return label_components(label, tuple(labels.foreground_labels), connectivity), properties
 
 
 def label_components(
@@ -135,30 +109,6 @@ def label_components(
     return cc3d.connected_components(np.where(np.isin(label, foreground_labels), label, 0), connectivity=connectivity)
 
 
-def _support(instances: np.ndarray, label: int) -> np.ndarray:
-    return np.where(instances > 0, label, 0)
-
-
-def _convert_all(
-    dataset: RawDataset,
-    files: dict[str, tuple[Path, Path]],
-    read: Callable,
-    convert: Callable[[np.ndarray], np.ndarray],
-    description: str,
-    num_processes: int,
-    overwrite: bool,
-) -> int:
-    """Write the second file of every case from the first; returns the number of files written."""
-    refuse_existing([target for _, target in files.values()], overwrite)
-    reader = dataset.reader()
-    calls = {case: (partial(read, reader=reader), source, convert) for case, (source, _) in files.items()}
-    targets = {case: target for case, (_, target) in files.items()}
-    with writing_every(
-        partial(_write, reader=reader, file_ending=dataset.file_ending), calls, targets, num_processes, description
-    ):
-        return len(files)
-
-
 def refuse_existing(targets: list[Path], overwrite: bool) -> None:
     """Raise an InputError if files that would be written exist and `overwrite` is False."""
     existing = [target for target in targets if target.exists()]
@@ -171,13 +121,13 @@ def refuse_existing(targets: list[Path], overwrite: bool) -> None:
 
 @contextmanager
 def writing_every(
-    function: Callable, calls: Mapping[str, tuple], targets: Mapping[str, Path], num_processes: int, description: str
+    function: Callable, cases: list[RawCase], targets: Mapping[str, Path], num_processes: int, description: str
 ) -> Iterator[dict[str, Any]]:
     """Let a function read and write the files of each case; all written files appear when the block ends.
 
     Args:
-        function: takes the arguments of a case, and where to write its file for now.
-        calls: these arguments, by case.
+        function: takes a case, and where to write its file for now.
+        cases: the cases.
         targets: where the file of each case belongs.
         num_processes: worker processes.
         description: shown with the progress bar.
@@ -190,16 +140,21 @@ def writing_every(
     """
     with moved_together(target.parent for target in targets.values()) as unfinished:
         places = {case: unfinished[target.parent] / target.name for case, target in targets.items()}
-        arguments = {case: (*call, places[case]) for case, call in calls.items()}
-        found, faults = try_cases(function, arguments, num_processes, description)
+        calls = {case.case: (case, places[case.case]) for case in cases}
+        found, faults = try_cases(function, calls, num_processes, description)
         if faults:
             listed = list_lines(list(faults.values()))
-            raise InputError(f"{len(faults)} of {len(calls)} files cannot be used:\n{listed}")
+            raise InputError(f"{len(faults)} of {len(cases)} files cannot be used:\n{listed}")
         yield found
 
 
-def _write(
-    read: Callable, source: Path, convert: Callable, target: Path, *, reader: BaseReaderWriter, file_ending: str
+def _write_label(dataset: RawDataset, reader: BaseReaderWriter, value: int, case: RawCase, target: Path) -> None:
+    instances, properties = read_instances(case.instances, reader)
+    write_instances(np.where(instances > 0, value, 0), target, reader, properties, dataset.file_ending)
+
+
+def _write_components(
+    dataset: RawDataset, reader: BaseReaderWriter, connectivity: Connectivity, case: RawCase, target: Path
 ) -> None:
-    array, properties = read(source)
-    write_instances(convert(array), target, reader, properties, file_ending)
+    components, properties = read_components(case, dataset, reader, connectivity)
+    write_instances(components, target, reader, properties, dataset.file_ending)

@@ -171,6 +171,18 @@ class RawDataset:
         examples = [*images, *(case.label for case in cases), *(case.instances for case in cases)]
         return find_reader(self.dataset_json, examples)()
 
+    def require_labels(self) -> list[RawCase]:
+        """The training cases, each with a label.
+
+        Raises:
+            InputError: one has none.
+        """
+        cases = list(self.training_cases().values())
+        missing = sorted(case.case for case in cases if not case.label.is_file())
+        if missing:
+            raise InputError(f"{len(missing)} training cases of {self.folder} have no label: {list_some(missing)}.")
+        return cases
+
     def require_instances(self, cases: list[str]) -> list[RawCase]:
         """The given cases, each with an instance map.
 

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_conflunet.imageio import Geometry, read_instances, write_instances
-from nnunetv2_conflunet.imageio.unknown import unknown_id
 from nnunetv2_conflunet.postprocessing import Instantiation, InstantiationSettings, instantiate
-from nnunetv2_conflunet.preprocessing.conversion import LabelSource, refuse_existing, writing_every
+from nnunetv2_conflunet.preprocessing.conversion import read_components, refuse_existing, writing_every
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset
 from nnunetv2_conflunet.utilities.array_checks import Connectivity
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
@@ -67,7 +67,7 @@ def write_draft(
             maps or cannot be written to, files in it exist and `overwrite` is False, files in it are drafts of cases
             without unknown instances, an output is missing, or no instance is proposed.
     """
-    unknown = unknown_id(dataset.dataset_json)
+    unknown = dataset.unknown
     if unknown is None:
         raise InputError(
             f"dataset.json of {dataset.folder.name} declares no unknown instances, so there is nothing to divide. Let "
@@ -79,11 +79,9 @@ def write_draft(
     targets = {case.case: folder / case.instances.name for case in cases}
     require_writable(*targets.values())
     kept = frozenset() if overwrite else frozenset(case for case, target in targets.items() if target.exists())
-    work = DraftOfCases(
-        LabelSource.of(dataset, division.connectivity), dataset.reader(), dataset.file_ending, unknown, division, kept
-    )
-    calls = {case.case: (case,) for case in cases}
-    with writing_every(work.write, calls, targets, num_processes, "Writing drafts") as made:
+    dataset.require_labels()
+    write = partial(_write_case, dataset, dataset.reader(), unknown, division, kept)
+    with writing_every(write, cases, targets, num_processes, "Writing drafts") as made:
         counts = {case: of_case for case, of_case in made.items() if of_case is not None}
         if not counts:
             raise InputError(
@@ -104,46 +102,30 @@ def write_draft(
     return draft
 
 
-@dataclass(frozen=True)
-class DraftOfCases:
-    """Writes the drafts of single cases.
+def _write_case(
+    dataset: RawDataset,
+    reader: BaseReaderWriter,
+    unknown: int,
+    division: Division,
+    kept: frozenset[str],
+    case: RawCase,
+    target: Path,
+) -> tuple[int, int] | None:
+    """Write the draft of a case, unless its existing one is kept.
 
-    Attributes:
-        source: the labels and their components.
-        reader: of the dataset.
-        file_ending: likewise.
-        unknown: the id of unknown instances.
-        division: how they are divided.
-        kept: cases whose existing draft is not replaced.
+    Returns:
+        Its numbers of unknown components and of instances proposed; None without unknown instances.
     """
-
-    source: LabelSource
-    reader: BaseReaderWriter
-    file_ending: str
-    unknown: int
-    division: Division
-    kept: frozenset[str]
-
-    def write(self, case: RawCase, target: Path) -> tuple[int, int] | None:
-        """Write the draft of a case, unless one is kept.
-
-        Returns:
-            Its numbers of unknown components and of instances proposed; None without unknown instances.
-
-        Raises:
-            InputError: the output of the network for the case cannot be used.
-        """
-        instances, properties = read_instances(case.instances, self.reader)
-        if not (instances == self.unknown).any():
-            return None
-        if case.case in self.kept:
-            return 0, 0
-        grid = Geometry.from_properties(instances.shape, properties)
-        outputs = self.division.outputs_of(case.case, case.instances, grid)
-        components = self.source.components(self.source.read(case.label, self.reader)[0])
-        draft, *counts = divided(instances, components, self.unknown, properties["spacing"], self.division, outputs)
-        write_instances(draft, target, self.reader, properties, self.file_ending)
-        return counts[0], counts[1]
+    instances, properties = read_instances(case.instances, reader)
+    if not (instances == unknown).any():
+        return None
+    if case.case in kept:
+        return 0, 0
+    outputs = division.outputs_of(case.case, case.instances, Geometry.from_properties(instances.shape, properties))
+    components, _ = read_components(case, dataset, reader, division.connectivity)
+    draft, *counts = divided(instances, components, unknown, properties["spacing"], division, outputs)
+    write_instances(draft, target, reader, properties, dataset.file_ending)
+    return counts[0], counts[1]
 
 
 def divided(

@@ -10,7 +10,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2_conflunet.imageio import Geometry, write_instances
 from nnunetv2_conflunet.imageio.instance_maps import LARGEST_ID
 from nnunetv2_conflunet.imageio.unknown import KEY, declaring
-from nnunetv2_conflunet.preprocessing.conversion import LabelSource, refuse_existing, writing_every
+from nnunetv2_conflunet.preprocessing.conversion import read_components, refuse_existing, writing_every
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset
 from nnunetv2_conflunet.preprocessing.semantic_only.components import ComponentSettings
 from nnunetv2_conflunet.preprocessing.semantic_only.work_list import (
@@ -57,22 +57,21 @@ def write_sorted_components(
             maps exist and `overwrite` is False; a folder cannot be written to; every component is unknown; or a case
             has so many components that one would have the id of the unknown ones.
     """
-    source, list_file = LabelSource.of(dataset, connectivity), dataset.folder / WORK_LIST
-    refuse_existing([case.instances for case in source.cases], overwrite)
-    require_writable(dataset.folder / "dataset.json", list_file, *(case.instances for case in source.cases))
+    cases, list_file = dataset.require_labels(), dataset.folder / WORK_LIST
+    targets = {case.case: case.instances for case in cases}
+    refuse_existing(list(targets.values()), overwrite)
+    require_writable(dataset.folder / "dataset.json", list_file, *targets.values())
     refuse_foreign(list_file, ",".join(FIRST_COLUMNS), "a list of unknown components by this command")
-    reader, unknown = dataset.reader(), unknown_id_of(dataset)
+    unknown = unknown_id_of(dataset)
     declared = declaring(dataset.dataset_json, unknown)
-    sort = partial(_sort_case, source, settings, reader, dataset.file_ending, unknown)
-    calls = {case.case: (case,) for case in source.cases}
-    targets = {case.case: case.instances for case in source.cases}
-    with writing_every(sort, calls, targets, num_processes, "Sorting components") as tables:
+    sort = partial(_sort_case, dataset, dataset.reader(), connectivity, settings, unknown)
+    with writing_every(sort, cases, targets, num_processes, "Sorting components") as tables:
         table = joined(tables.values())
         found = Sorted.of(table)
         if found.n_unknown and not found.n_known:
             raise InputError(
                 f"No connected component of {dataset.folder.name} looks like one lesion: {found.unknown} in "
-                f"{len(source.cases)} cases are unknown, so there is nothing from which the heads could learn. Divide "
+                f"{len(cases)} cases are unknown, so there is nothing from which the heads could learn. Divide "
                 "some by hand, or relax --component_max_diameter_mm, --component_min_solidity or "
                 "--component_h_maxima_mm."
             )
@@ -100,20 +99,19 @@ def _refuse_taken(table: pd.DataFrame, unknown: int) -> None:
 
 
 def _sort_case(
-    source: LabelSource,
-    settings: ComponentSettings,
+    dataset: RawDataset,
     reader: BaseReaderWriter,
-    file_ending: str,
+    connectivity: Connectivity,
+    settings: ComponentSettings,
     unknown: int,
     case: RawCase,
     target: Path,
 ) -> pd.DataFrame:
     """Write the map of a case, unless a component has the id of the unknown ones; returns its table of components."""
-    label, properties = source.read(case.label, reader)
-    components = source.components(label)
-    table = component_table(case.case, components, Geometry.from_properties(label.shape, properties), settings)
+    components, properties = read_components(case, dataset, reader, connectivity)
+    table = component_table(case.case, components, Geometry.from_properties(components.shape, properties), settings)
     if unknown not in set(table["component"]):
         not_known = table.loc[~table["known"], "component"]
         instances = np.where(np.isin(components, not_known), unknown, components)
-        write_instances(instances, target, reader, properties, file_ending)
+        write_instances(instances, target, reader, properties, dataset.file_ending)
     return table
