@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -71,18 +72,10 @@ def write_border_core_dataset(
     }
     _require_images(images["imagesTr"])
     require_writable(folder.with_name(".probe"))
-    ignore = int(labels.ignore_label) if labels.has_ignore_label else None
     with _appears_whole(folder) as unfinished:
-        work = BorderCoreLabels(
-            dataset.reader(),
-            declared_labels(labels.label_dict),
-            ignore,
-            settings,
-            unfinished / "labelsTr",
-            dataset.unknown,
-        )
+        write = partial(_write_label, dataset, dataset.reader(), settings, unfinished / "labelsTr")
         calls = {case.case: (case,) for case in cases}
-        counted, faults = try_cases(work.write, calls, num_processes, "Writing cores and borders")
+        counted, faults = try_cases(write, calls, num_processes, "Writing cores and borders")
         if faults:
             listed = list_lines([f"{case}: {fault}" for case, fault in faults.items()])
             raise InputError(f"{len(faults)} of {len(cases)} cases cannot be converted:\n{listed}")
@@ -93,7 +86,7 @@ def write_border_core_dataset(
         content: dict[str, Any] = declaring(dataset.dataset_json, None)
         content = {key: value for key, value in content.items() if key != "dataset"}
         content |= {
-            "labels": LABELS if ignore is None else LABELS | {"ignore": IGNORE},
+            "labels": LABELS | ({"ignore": IGNORE} if labels.has_ignore_label else {}),
             "numTraining": len(cases),
             "border_core": {"source": dataset.folder.name, **asdict(settings)},
         }
@@ -101,45 +94,22 @@ def write_border_core_dataset(
     return folder, counts
 
 
-@dataclass(frozen=True)
-class BorderCoreLabels:
-    """Writes the labels of single cases.
-
-    Attributes:
-        reader: of the source.
-        declared: every value that labels of the source may hold.
-        ignore: its ignore label, or None.
-        settings: thickness of the borders.
-        folder: where the new labels go.
-        unknown: the source's id of unknown instances, or None.
-    """
-
-    reader: BaseReaderWriter
-    declared: tuple[int, ...]
-    ignore: int | None
-    settings: BorderCoreSettings
-    folder: Path
-    unknown: int | None = None
-
-    def write(self, case: RawCase) -> BorderCoreCounts:
-        """Write the label of a case; returns what was counted.
-
-        Raises:
-            InputError: it has unknown instances.
-        """
-        instances, properties = read_instances(case.instances, self.reader)
-        if self.unknown is not None and (n_unknown := np.count_nonzero(instances == self.unknown)):
-            raise InputError(
-                f"{n_unknown} voxels are of unknown instances (id {self.unknown}), which have no cores. Give their "
-                "lesions ids of their own, or leave the case out."
-            )
-        made = BorderCore.of(instances, properties["spacing"], self.settings)
-        labels = made.labels
-        if self.ignore is not None:
-            labels[read_labels(case.label, self.reader, self.declared)[0] == self.ignore] = IGNORE
-        ending = case.instances.name.removeprefix(case.case)
-        write_instances(labels, self.folder / case.instances.name, self.reader, properties, ending)
-        return BorderCoreCounts(made.n_lesions, made.n_thin, made.n_split, made.deepest_mm)
+def _write_label(
+    dataset: RawDataset, reader: BaseReaderWriter, settings: BorderCoreSettings, folder: Path, case: RawCase
+) -> BorderCoreCounts:
+    """Write the label of a case into a folder; returns what was counted."""
+    instances, properties = read_instances(case.instances, reader)
+    if dataset.unknown is not None and (n_unknown := np.count_nonzero(instances == dataset.unknown)):
+        raise InputError(
+            f"{n_unknown} voxels are of unknown instances (id {dataset.unknown}), which have no cores. Give their "
+            "lesions ids of their own, or leave the case out."
+        )
+    made, given = BorderCore.of(instances, properties["spacing"], settings), dataset.label_manager()
+    if given.has_ignore_label:
+        label, _ = read_labels(case.label, reader, declared_labels(given.label_dict))
+        made.labels[label == given.ignore_label] = IGNORE
+    write_instances(made.labels, folder / case.instances.name, reader, properties, dataset.file_ending)
+    return BorderCoreCounts(made.n_lesions, made.n_thin, made.n_split, made.deepest_mm)
 
 
 def _new_folder(dataset: RawDataset, new_id: int) -> Path:
