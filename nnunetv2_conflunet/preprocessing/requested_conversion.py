@@ -8,7 +8,7 @@ from nnunetv2_conflunet.preprocessing.conversion import write_instances_from_lab
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
 from nnunetv2_conflunet.preprocessing.semantic_only.components import ComponentSettings
 from nnunetv2_conflunet.preprocessing.semantic_only.sorting import unknown_id_of, write_sorted_components
-from nnunetv2_conflunet.preprocessing.semantic_only.work_list import WORK_LIST
+from nnunetv2_conflunet.preprocessing.semantic_only.work_list import WORK_LIST, how_many
 from nnunetv2_conflunet.utilities.array_checks import CONNECTIVITIES, Connectivity
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.options import option
@@ -78,12 +78,12 @@ class Conversion:
 
     def _sort(self, dataset: RawDataset, components: ComponentSettings, num_processes: int) -> str:
         declared = dataset.unknown
-        found = write_sorted_components(dataset, components, num_processes, self.overwrite, self.connectivity)
+        table = write_sorted_components(dataset, components, num_processes, self.overwrite, self.connectivity)
         unknown = unknown_id_of(dataset)
         lines = [
             f"Instance maps written to {dataset.instances_folder}.",
-            f"{found.known} look like one lesion each and have an id.",
-            f"{found.unknown} may be several lesions and have the id of unknown instances, {unknown}.",
+            f"{how_many(table, True)} look like one lesion each and have an id.",
+            f"{how_many(table, False)} may be several lesions and have the id of unknown instances, {unknown}.",
         ]
         if dataset.unknown != declared:
             lines.append(f'"{KEY}": {{"unknown": {unknown}}} was added to {dataset.folder / "dataset.json"}.')

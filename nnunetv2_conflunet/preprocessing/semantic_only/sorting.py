@@ -16,8 +16,8 @@ from nnunetv2_conflunet.preprocessing.semantic_only.components import ComponentS
 from nnunetv2_conflunet.preprocessing.semantic_only.work_list import (
     FIRST_COLUMNS,
     WORK_LIST,
-    Sorted,
     component_table,
+    how_many,
     joined,
     work_list,
 )
@@ -36,7 +36,7 @@ def write_sorted_components(
     num_processes: int,
     overwrite: bool,
     connectivity: Connectivity = 26,
-) -> Sorted:
+) -> pd.DataFrame:
     """Write ``instancesTr``: connected components that look like one lesion keep their id, the others are unknown.
 
     The id of unknown components is declared in dataset.json if it is not yet, and ``unknown_components.csv`` beside it
@@ -50,7 +50,7 @@ def write_sorted_components(
         connectivity: 6, 18 or 26 in three dimensions; 4 or 8 in two.
 
     Returns:
-        How many components, and how much of them, are known and unknown.
+        The components of all cases, see :func:`component_table`.
 
     Raises:
         InputError: a label is missing, cannot be read, or holds values that dataset.json does not declare; instance
@@ -67,21 +67,20 @@ def write_sorted_components(
     sort = partial(_sort_case, dataset, dataset.reader(), connectivity, settings, unknown)
     with writing_every(sort, cases, targets, num_processes, "Sorting components") as tables:
         table = joined(tables.values())
-        found = Sorted.of(table)
-        if found.n_unknown and not found.n_known:
+        if len(table) and not table["known"].any():
             raise InputError(
-                f"No connected component of {dataset.folder.name} looks like one lesion: {found.unknown} in "
+                f"No connected component of {dataset.folder.name} looks like one lesion: {how_many(table, False)} in "
                 f"{len(cases)} cases are unknown, so there is nothing from which the heads could learn. Divide "
                 "some by hand, or relax --component_max_diameter_mm, --component_min_solidity or "
                 "--component_h_maxima_mm."
             )
         _refuse_taken(table, unknown)
         # Before the maps appear, so that none holds an id that is not declared.
-        if found.n_unknown and dataset.unknown is None:
+        if not table["known"].all() and dataset.unknown is None:
             dataset.dataset_json = declared
             write_json(declared, dataset.folder / "dataset.json")
     write_texts({list_file: work_list(table)})
-    return found
+    return table
 
 
 def unknown_id_of(dataset: RawDataset) -> int:

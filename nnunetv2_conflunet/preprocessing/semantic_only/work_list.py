@@ -1,7 +1,6 @@
 """The work list: unknown components of all cases, the largest first, with a position to look at."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -14,48 +13,6 @@ from nnunetv2_conflunet.utilities.spreadsheets import without_formulas
 WORK_LIST = "unknown_components.csv"
 # The first columns, by which a file is recognized as a work list.
 FIRST_COLUMNS = ("case", "component", "n_voxels", "volume_mm3", "area_mm2")
-
-
-@dataclass(frozen=True)
-class Sorted:
-    """How much of some components is known and unknown.
-
-    Attributes:
-        n_known, n_unknown: numbers of components.
-        size_known, size_unknown: their volumes in mm3, or areas in mm2.
-        is_plane: whether these are areas.
-    """
-
-    n_known: int
-    n_unknown: int
-    size_known: float
-    size_unknown: float
-    is_plane: bool
-
-    @classmethod
-    def of(cls, table: pd.DataFrame) -> "Sorted":
-        """Counted in a table of components, see :func:`component_table`."""
-        size, known = table["volume_mm3"].fillna(table["area_mm2"]), table["known"]
-        return cls(
-            int(known.sum()),
-            int((~known).sum()),
-            float(size[known].sum()),
-            float(size[~known].sum()),
-            bool(table["area_mm2"].notna().any()),
-        )
-
-    @property
-    def known(self) -> str:
-        """Number and size of the known components, in words."""
-        return f"{self.n_known} components ({self._size(self.size_known)})"
-
-    @property
-    def unknown(self) -> str:
-        """Number and size of the unknown components, in words."""
-        return f"{self.n_unknown} components ({self._size(self.size_unknown)})"
-
-    def _size(self, size: float) -> str:
-        return f"{size:.0f} mm2" if self.is_plane else f"{size / 1000:.1f} mL"
 
 
 def component_table(case: str, components: np.ndarray, geometry: Geometry, settings: ComponentSettings) -> pd.DataFrame:
@@ -105,6 +62,19 @@ def joined(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     tables = list(tables)
     # Columns of empty tables have no types.
     return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+
+
+def how_many(table: pd.DataFrame, known: bool) -> str:
+    """Number and volume, in planes area, of the known or the unknown components in a table, in words.
+
+    >>> table = pd.DataFrame({"volume_mm3": [900.0, 350.0], "area_mm2": np.nan, "known": [True, False]})
+    >>> how_many(table, known=True)
+    '1 components (0.9 mL)'
+    """
+    chosen = table[table["known"] == known]
+    is_plane = table["area_mm2"].notna().any()
+    size = f"{chosen['area_mm2'].sum():.0f} mm2" if is_plane else f"{chosen['volume_mm3'].sum() / 1000:.1f} mL"
+    return f"{len(chosen)} components ({size})"
 
 
 def work_list(table: pd.DataFrame) -> str:

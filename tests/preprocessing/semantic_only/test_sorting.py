@@ -15,6 +15,7 @@ from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
 from nnunetv2_conflunet.preprocessing.semantic_only import sorting
 from nnunetv2_conflunet.preprocessing.semantic_only.components import ComponentSettings
 from nnunetv2_conflunet.preprocessing.semantic_only.sorting import write_sorted_components
+from nnunetv2_conflunet.preprocessing.semantic_only.work_list import how_many
 from nnunetv2_conflunet.utilities.errors import InputError
 
 NAME = "Dataset001_Small"
@@ -65,8 +66,8 @@ def test_only_the_lesion_alone_keeps_an_id(folder):
     others = read(folder / "labelsTr" / "=b.nii.gz")
     np.testing.assert_array_equal(read(folder / "instancesTr" / "=b.nii.gz"), np.where(others, 65535, 0))
     assert not read(folder / "instancesTr" / "c.nii.gz").any()
-    assert (found.n_known, found.n_unknown) == (1, 3) and found.size_known == 2 * single.sum()
-    assert found.size_unknown == 2 * (pair.sum() + others.sum())
+    assert found["known"].sum() == 1 and found.loc[found["known"], "volume_mm3"].sum() == 2 * single.sum()
+    assert len(found) == 4 and found["volume_mm3"].sum() == 2 * (single.sum() + pair.sum() + others.sum())
     image = sitk.ReadImage(str(folder / "instancesTr" / "a.nii.gz"))
     assert image.GetDirection() == tuple(np.ravel(TURNED).astype(float)) and image.GetOrigin() == (5, 6, 7)
 
@@ -140,7 +141,7 @@ def test_planes_get_an_id_that_their_format_holds(tmp_path, ending, unknown):
     assert json.loads((folder / "dataset.json").read_text())["instances"] == {"unknown": unknown}
     listed = pd.read_csv(folder / "unknown_components.csv")
     assert listed["area_mm2"].tolist() == [two.sum()] and listed["volume_mm3"].isna().all()
-    assert found.known == f"1 components ({disk.sum()} mm2)"
+    assert how_many(found, known=True) == f"1 components ({disk.sum()} mm2)"
 
 
 def test_touching_lesions_of_two_labels_are_two_components(folder):
@@ -156,7 +157,7 @@ def test_without_any_unknown_component_nothing_is_declared(folder):
     for case in ("a", "=b"):
         write_case(folder, case, mask(ALONE))
     before = (folder / "dataset.json").read_bytes()
-    assert sort(folder).n_unknown == 0
+    assert sort(folder)["known"].all()
     assert (folder / "dataset.json").read_bytes() == before
     assert pd.read_csv(folder / "unknown_components.csv").empty
 
@@ -165,7 +166,8 @@ def test_a_dataset_without_lesions_is_no_error(folder):
     for case in ("a", "=b"):
         write_case(folder, case, mask())
     found = sort(folder)
-    assert (found.n_known, found.n_unknown) == (0, 0) and not read(folder / "instancesTr" / "a.nii.gz").any()
+    assert [how_many(found, known) for known in (True, False)] == ["0 components (0.0 mL)"] * 2
+    assert not read(folder / "instancesTr" / "a.nii.gz").any()
 
 
 def test_a_dataset_of_unknown_components_only_is_refused_with_the_counts(folder):
