@@ -20,7 +20,7 @@ from nnunetv2_conflunet.tuning.determine import (
 from nnunetv2_conflunet.tuning.model_folder import ModelFolder
 from nnunetv2_conflunet.tuning.scoring import METRICS
 from nnunetv2_conflunet.tuning.search import AREAS_PIXELS, SEARCHED, Grid
-from nnunetv2_conflunet.utilities.cluster import ClusterSettings, on_cluster
+from nnunetv2_conflunet.utilities.cluster import add_cluster, on_cluster
 from nnunetv2_conflunet.utilities.commands import add_num_processes, run_command
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.nnunet_folders import RAW, RESULTS, dataset_name, nnunet_folder
@@ -97,6 +97,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--no_merging", action="store_true", help="do not learn when touching pieces are one lesion")
     add("--seed", type=int, default=0, help="seed of the bootstrap over cases")
     add_num_processes(parser)
-    add_options(parser, ClusterSettings)
+    add_cluster(parser)
     add("--dry_run", action="store_true", help="print the best settings and write nothing")
     return parser

@@ -19,7 +19,7 @@ from nnunetv2_conflunet.evaluation.cohort.summary import summarize
 from nnunetv2_conflunet.evaluation.report.detection import print_detection
 from nnunetv2_conflunet.evaluation.report.tables import print_summary
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS
-from nnunetv2_conflunet.utilities.cluster import ClusterSettings, on_cluster
+from nnunetv2_conflunet.utilities.cluster import add_cluster, on_cluster
 from nnunetv2_conflunet.utilities.commands import add_num_processes, run_command
 from nnunetv2_conflunet.utilities.options import add_options, chosen, make_parser
 from nnunetv2_conflunet.utilities.writable import require_writable
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-o", type=Path, metavar="FOLDER", help="output folder (default: the folder of the predictions)")
     add("-djfile", type=Path, metavar="FILE", help="dataset.json (default: the one found near either folder)")
     add_num_processes(parser)
-    add_options(parser, ClusterSettings)
+    add_cluster(parser)
     add_options(parser, EvaluationSettings, ("iou_threshold", "matching", "connectivity", "clu", "undefined", "beta"))
     add("--froc", action="store_true", help="end if predictions lack the lesion tables that FROC and AP need")
     missing = parser.add_mutually_exclusive_group()

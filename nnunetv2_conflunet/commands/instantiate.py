@@ -8,7 +8,7 @@ from nnunetv2_conflunet.inference.model_settings import ModelPlans
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.size_filter import LIMITS
-from nnunetv2_conflunet.utilities.cluster import ClusterSettings, on_cluster
+from nnunetv2_conflunet.utilities.cluster import add_cluster, on_cluster
 from nnunetv2_conflunet.utilities.commands import add_num_processes, report_failures, run_command
 from nnunetv2_conflunet.utilities.options import add_options, chosen, make_parser
 
@@ -83,6 +83,6 @@ def _parser() -> argparse.ArgumentParser:
     ):
         add_options(parser.add_argument_group(title), InstantiationSettings, names, instead="the model's")
     add_num_processes(parser)
-    add_options(parser, ClusterSettings)
+    add_cluster(parser)
     add("--overwrite", action="store_true", help="redo every case, and replace maps not written by this command")
     return parser

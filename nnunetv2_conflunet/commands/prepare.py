@@ -22,7 +22,7 @@ from nnunetv2_conflunet.preprocessing.requested_conversion import OVERWRITE, Con
 from nnunetv2_conflunet.preprocessing.semantic_only.components import ComponentSettings
 from nnunetv2_conflunet.preprocessing.semantic_only.draft import DRAFT_METHODS, Division, write_draft
 from nnunetv2_conflunet.preprocessing.semantic_only.sorting import unknown_id_of
-from nnunetv2_conflunet.utilities.cluster import ClusterSettings, on_cluster
+from nnunetv2_conflunet.utilities.cluster import add_cluster, on_cluster
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.nnunet_folders import PREPROCESSED, RAW, dataset_name, nnunet_folder
@@ -146,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-p", default="nnUNetPlans", help="name of the plans")
     add("-c", nargs="+", help="configurations (default: all that are preprocessed)")
     add("-np", type=int, default=default_num_processes, help="number of worker processes")
-    add_options(parser, ClusterSettings)
+    add_cluster(parser)
     text = "folder for the findings about annotations (default: annotation_check in the dataset's preprocessed folder)"
     add("--annotations", type=Path, metavar="FOLDER", help=text)
     add("--annotation_pictures", type=int, default=15, help="findings of each kind that are shown on the page")

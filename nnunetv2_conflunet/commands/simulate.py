@@ -6,7 +6,7 @@ from pathlib import Path
 from nnunetv2_conflunet.simulation.cohort import CohortSettings, write_cohort
 from nnunetv2_conflunet.simulation.lesions import LesionStatistics
 from nnunetv2_conflunet.simulation.statistics import measure_dataset, statistics_table
-from nnunetv2_conflunet.utilities.cluster import ClusterSettings, on_cluster
+from nnunetv2_conflunet.utilities.cluster import add_cluster, on_cluster
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.nnunet_folders import RAW, nnunet_folder
@@ -81,5 +81,5 @@ def _parser() -> argparse.ArgumentParser:
     add_options(lesions, LesionStatistics)
     add_options(lesions, CohortSettings, ["lesion_free_share"])
     parser.add_argument("-np", "--processes", dest="np", type=int, default=1, metavar="N", help="number of processes")
-    add_options(parser, ClusterSettings)
+    add_cluster(parser)
     return parser

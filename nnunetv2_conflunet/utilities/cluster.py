@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing import TimeoutError
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -18,26 +17,16 @@ import nnunetv2_conflunet
 from nnunetv2_conflunet.utilities.errors import InputError, join_faults
 from nnunetv2_conflunet.utilities.files import read_json
 from nnunetv2_conflunet.utilities.nnunet_folders import is_set, nnunet_folder
-from nnunetv2_conflunet.utilities.options import option
 
 SECONDS_TO_ANSWER = 30
 # So many entries of each folder are looked up on every worker.
 ENTRIES_LOOKED_UP = 20
 
 
-@dataclass(frozen=True)
-class ClusterSettings:
-    """Where the cases of a command are sent.
-
-    Attributes:
-        cluster: address of a Dask scheduler, or its scheduler file. None: processes of this machine.
-    """
-
-    cluster: str | None = option(
-        None,
-        "send the cases to a Dask cluster instead of -np processes: tcp://host:8786, or a scheduler file FILE.json",
-        metavar="ADDRESS",
-    )
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--cluster``, see :func:`on_cluster`."""
+    text = "send the cases to a Dask cluster instead of -np processes: tcp://host:8786, or a scheduler file FILE.json"
+    parser.add_argument("--cluster", metavar="ADDRESS", help=text)
 
 
 def on_cluster(
