@@ -6,7 +6,7 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
 from nnunetv2_conflunet.imageio import Geometry
-from nnunetv2_conflunet.postprocessing.voxels import Voxels, centers_of_mass, groups, sizes_and_boxes
+from nnunetv2_conflunet.postprocessing.voxels import Voxels, centers_of_mass, groups, line_ends, sizes_and_boxes
 from nnunetv2_conflunet.utilities.array_checks import check_connectivity, check_shape
 from nnunetv2_conflunet.utilities.errors import InputError
 
@@ -81,7 +81,7 @@ def lesion_table(
     component_of_id = component[np.unique(member, return_index=True)[1]]
     in_component = np.bincount(component_of_id)
 
-    corners = np.stack([_moved(first, geometry.file_index), _moved(last, geometry.file_index)])
+    corners = np.stack([geometry.to_file_index(first), geometry.to_file_index(last)])
     file_axis = np.abs(geometry.file_index[:3, :3])
     extent_mm = (last - first + 1) * spacing_mm
     if geometry.is_plane:
@@ -102,7 +102,7 @@ def lesion_table(
         "n_voxels": n_voxels,
         "volume_mm3": unknown if geometry.is_plane else size,
         "area_mm2": size if geometry.is_plane else unknown,
-        **_by_axis("centroid_voxel_{}", "ijk", _moved(centroid, geometry.file_index)),
+        **_by_axis("centroid_voxel_{}", "ijk", geometry.to_file_index(centroid)),
         **_by_axis("centroid_world_{}_mm", "xyz", geometry.to_world_mm(centroid)),
         "world_convention": np.full(n, geometry.world, dtype=object),
         **_by_axis("bbox_min_{}", "ijk", np.rint(corners.min(axis=0)).astype(np.int64)),
@@ -129,10 +129,6 @@ def _of_ids(values: np.ndarray, ids: np.ndarray, name: str) -> np.ndarray:
     return np.asarray(values, float)[ids - 1]
 
 
-def _moved(index: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    return index @ matrix[:3, :3].T + matrix[:3, 3]
-
-
 def _by_axis(name: str, axes: str, values: np.ndarray) -> dict[str, np.ndarray]:
     return {name.format(axis): values[:, i] for i, axis in enumerate(axes)}
 
@@ -148,16 +144,9 @@ def _diameters_mm(voxels: Voxels, member: np.ndarray, spacing_mm: np.ndarray) ->
     half = np.concatenate([np.diag(spacing_mm), -np.diag(spacing_mm)]) / 2
     found = []
     for _, mine in groups(member):
-        ends = _line_ends(voxels.coordinates[mine]) * spacing_mm
+        ends = line_ends(voxels.coordinates[mine]) * spacing_mm
         points = (ends[:, None] + half).reshape(-1, voxels.dim)
         if len(points) > FEW_POINTS:
             points = points[ConvexHull(points).vertices]
         found.append(pdist(points).max())
     return np.array(found, float)
-
-
-def _line_ends(coordinates: np.ndarray) -> np.ndarray:
-    """The first and last voxel of every line along the last axis; `coordinates` in C order."""
-    step = (coordinates[1:, :-1] != coordinates[:-1, :-1]).any(axis=1)
-    first, last = np.append(True, step), np.append(step, True)
-    return coordinates[first | last]

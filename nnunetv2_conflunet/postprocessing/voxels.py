@@ -206,6 +206,12 @@ def first_voxels(labels: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.diff(np.maximum.accumulate(labels), prepend=0))
 
 
+def line_ends(coordinates: np.ndarray) -> np.ndarray:
+    """The ends of every line of voxels along the last axis; no others can be corners of a hull. (N, dim) in C order."""
+    step = (coordinates[1:, :-1] != coordinates[:-1, :-1]).any(axis=1)
+    return coordinates[np.append(True, step) | np.append(step, True)]
+
+
 def groups(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Each label with the positions where it stands, labels ascending, positions ascending."""
     order, starts = _sorted_groups(labels)

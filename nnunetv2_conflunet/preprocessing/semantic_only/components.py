@@ -7,7 +7,7 @@ import numpy as np
 from scipy.spatial import ConvexHull
 
 from nnunetv2_conflunet.postprocessing.baselines.depth import DepthBox
-from nnunetv2_conflunet.postprocessing.voxels import groups, lesion_voxels
+from nnunetv2_conflunet.postprocessing.voxels import groups, lesion_voxels, line_ends
 from nnunetv2_conflunet.utilities.array_checks import check_positive, check_share, check_spacing, flat_axes
 from nnunetv2_conflunet.utilities.options import option
 
@@ -133,11 +133,8 @@ def voxels_in_hull(coordinates: np.ndarray) -> int:
     """
     dim = coordinates.shape[1]
     at = coordinates - coordinates.min(axis=0)
-    # Only the ends of lines can be corners.
-    step = (at[1:, :-1] != at[:-1, :-1]).any(axis=1)
-    ends = at[np.append(True, step) | np.append(step, True)]
     around = THICKNESS * np.concatenate([np.eye(dim), -np.eye(dim)])
-    planes = ConvexHull((ends[:, None] + around).reshape(-1, dim)).equations
+    planes = ConvexHull((line_ends(at)[:, None] + around).reshape(-1, dim)).equations
     # Line by line along the last axis: each plane bounds it above or below, or leaves it out.
     lines = np.stack(np.meshgrid(*map(np.arange, at.max(axis=0)[:-1] + 1), indexing="ij"), axis=-1).reshape(-1, dim - 1)
     lowest, highest = np.full(len(lines), -np.inf), np.full(len(lines), np.inf)
