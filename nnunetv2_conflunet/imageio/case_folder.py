@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -113,6 +114,24 @@ def image_ending(name: str) -> str | None:
     # The longest match, in case one ending ends with another.
     found = max((ending for ending in ENDINGS if name.lower().endswith(ending)), key=len, default="")
     return name[-len(found) :] if found else None
+
+
+def channels_of_cases(folder: Path, file_ending: str) -> dict[str, dict[int, Path]]:
+    """The images ``<case>_0000<file_ending>`` and further channels in a folder, by case and channel, sorted by name.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as name:
+    ...     for file in ("a_0000.nii.gz", "a_0002.nii.gz", "a_b_0000.nii.gz"):
+    ...         (Path(name) / file).touch()
+    ...     [(case, list(files)) for case, files in channels_of_cases(Path(name), ".nii.gz").items()]
+    [('a', [0, 2]), ('a_b', [0])]
+    """
+    pattern = re.compile(r"(.+)_(\d{4})" + re.escape(file_ending))
+    images: dict[str, dict[int, Path]] = {}
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if named := pattern.fullmatch(file.name):
+            images.setdefault(named[1], {})[int(named[2])] = file
+    return images
 
 
 def endings_of(*folders: Path) -> list[str]:

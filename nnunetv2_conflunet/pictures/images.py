@@ -1,6 +1,5 @@
 """Images as the background of pictures."""
 
-import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_conflunet.imageio import Geometry, refuse_other_grid
+from nnunetv2_conflunet.imageio.case_folder import channels_of_cases
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 
 Window = tuple[float, float]
@@ -17,28 +17,14 @@ WINDOW_PERCENT = 0.5, 99.9
 SAMPLE_VOXELS = 200_000
 
 
-def channel_files(folder: Path, case: str, file_ending: str) -> dict[int, Path]:
-    """The images of a case, named as in nnU-Net, by channel.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as name:
-    ...     for file in ("a_0000.nii.gz", "a_0002.nii.gz", "a_b_0000.nii.gz"):
-    ...         (Path(name) / file).touch()
-    ...     list(channel_files(Path(name), "a", ".nii.gz"))
-    [0, 2]
-    """
-    pattern = re.compile(rf"{re.escape(case)}_(\d{{4}}){re.escape(file_ending)}")
-    found = ((pattern.fullmatch(file.name), file) for file in folder.glob(f"*{file_ending}"))
-    return dict(sorted((int(match[1]), file) for match, file in found if match))
-
-
 def images_of_cases(folder: Path, cases: Collection[str], file_ending: str) -> dict[str, dict[int, Path]]:
-    """For each of some cases its :func:`channel_files`.
+    """The images of some cases, see :func:`.channels_of_cases`.
 
     Raises:
         InputError: some have none.
     """
-    found = {case: channel_files(folder, case, file_ending) for case in cases}
+    images = channels_of_cases(folder, file_ending)
+    found = {case: images.get(case, {}) for case in cases}
     if lacking := [case for case, files in found.items() if not files]:
         raise InputError(
             f"{folder} has no images of {len(lacking)} of {len(found)} cases: {list_some(lacking)}. Expected names "
@@ -53,7 +39,7 @@ def read_background(
     """Read one channel of a case, to draw an instance map on it.
 
     Args:
-        files: by channel, at least one, see :func:`channel_files`; one file may hold several channels, as RGB does.
+        files: by channel, at least one; one file may hold several channels, as RGB does.
         channel: its number, from 0.
         reader: of the dataset.
         map_file: the instance map.

@@ -16,7 +16,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2_conflunet.imageio import declared_labels, read_instances, read_labels, write_instances
 from nnunetv2_conflunet.imageio.unknown import declaring
 from nnunetv2_conflunet.postprocessing.baselines.border_core import IGNORE, LABELS, BorderCore, BorderCoreSettings
-from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset, images_of_cases
+from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset
 from nnunetv2_conflunet.utilities.errors import InputError, list_lines, list_some
 from nnunetv2_conflunet.utilities.files import atomic_path, write_json
 from nnunetv2_conflunet.utilities.nnunet_folders import PREPROCESSED, RAW, RESULTS, is_set, nnunet_folder
@@ -66,10 +66,7 @@ def write_border_core_dataset(
             "say which label a lesion has. Write one dataset for each label."
         )
     cases = dataset.require_instances(list(dataset.training_cases()))
-    images = {
-        "imagesTr": dataset.training_images(),
-        "imagesTs": images_of_cases(dataset.folder / "imagesTs", dataset.file_ending),
-    }
+    images = {"imagesTr": dataset.training_images(), "imagesTs": dataset.images_in("imagesTs")}
     _require_images(images["imagesTr"])
     require_writable(folder.with_name(".probe"))
     with _appears_whole(folder) as unfinished:

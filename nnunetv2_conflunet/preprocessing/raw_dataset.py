@@ -1,6 +1,5 @@
 """The labels and instance maps of a raw nnU-Net dataset."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,13 @@ from nnunetv2.utilities.utils import (
     get_identifiers_from_splitted_dataset_folder,
 )
 
-from nnunetv2_conflunet.imageio.case_folder import CaseFolder, find_reader, read_dataset_json, refuse_macos_files
+from nnunetv2_conflunet.imageio.case_folder import (
+    CaseFolder,
+    channels_of_cases,
+    find_reader,
+    read_dataset_json,
+    refuse_macos_files,
+)
 from nnunetv2_conflunet.imageio.unknown import unknown_id
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import is_file_name
@@ -87,7 +92,12 @@ class RawDataset:
         """The images of every training case, one for each channel, in the order of the channels."""
         if "dataset" in self.dataset_json:
             return {case: [Path(image) for image in entry["images"]] for case, entry in self._listed().items()}
-        return images_of_cases(self.images_folder, self.file_ending)
+        return self.images_in(self.images_folder.name)
+
+    def images_in(self, name: str) -> dict[str, list[Path]]:
+        """The images in a folder of the dataset such as ``imagesTs``, by case; empty without the folder."""
+        found = channels_of_cases(self.folder / name, self.file_ending)
+        return {case: list(channels.values()) for case, channels in found.items()}
 
     def _listed(self) -> dict[str, dict]:
         """What dataset.json lists for each case: ``images`` and ``label``, as absolute paths."""
@@ -209,16 +219,6 @@ class RawDataset:
                 f"{list_some(missing)}. Expected names like {missing[0]}{self.file_ending}."
             )
         return [known[case] for case in sorted(cases)]
-
-
-def images_of_cases(folder: Path, file_ending: str) -> dict[str, list[Path]]:
-    """The images ``<case>_0000<file_ending>`` and further channels in a folder, by case; empty without the folder."""
-    channel = re.compile(r"(.+)_\d{4}" + re.escape(file_ending))
-    images: dict[str, list[Path]] = {}
-    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if named := channel.fullmatch(file.name):
-            images.setdefault(named[1], []).append(file)
-    return images
 
 
 def refuse_regions(manager: LabelManager, dataset_name: str) -> None:

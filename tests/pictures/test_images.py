@@ -8,7 +8,8 @@ from skimage import io
 from support import write_nifti
 
 from nnunetv2_conflunet.imageio import Geometry, read_instances
-from nnunetv2_conflunet.pictures.images import channel_files, gray_window, read_background
+from nnunetv2_conflunet.imageio.case_folder import channels_of_cases
+from nnunetv2_conflunet.pictures.images import gray_window, read_background
 from nnunetv2_conflunet.utilities.errors import InputError
 
 SHAPE = (3, 4, 5)
@@ -30,7 +31,7 @@ def read(case, channel, reader=None, ending=".nii.gz"):
     file = case / "maps" / f"a{ending}"
     instances, properties = read_instances(file, reader)
     geometry = Geometry.from_properties(instances.shape, properties)
-    return read_background(channel_files(case, "a", ending), channel, reader, file, geometry)
+    return read_background(channels_of_cases(case, ending)["a"], channel, reader, file, geometry)
 
 
 @pytest.mark.parametrize("channel, value", [(0, 10), (1, 20)])
