@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeAlias, cast
+from typing import cast
 
 import cc3d
 import numpy as np
@@ -11,7 +11,8 @@ from scipy.ndimage import binary_dilation, generate_binary_structure
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-Connectivity: TypeAlias = Literal[4, 6, 8, 18, 26]
+from nnunetv2_conflunet.utilities.array_checks import Connectivity
+
 # Which of SciPy's structures has that many neighbors.
 STRUCTURE = {4: 1, 8: 2, 6: 1, 18: 2, 26: 3}
 
