@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from nnunetv2_conflunet.postprocessing.size_filter import SizeLimits
-from nnunetv2_conflunet.postprocessing.voxels import Voxels, first_voxels, sizes_and_boxes
+from nnunetv2_conflunet.postprocessing.voxels import Voxels, first_voxels, groups, sizes_and_boxes
 from nnunetv2_conflunet.preprocessing.annotation.kinds import KINDS, Slip, SlipLimits
 from nnunetv2_conflunet.utilities.array_checks import check_spacing, flat_axes
 from nnunetv2_conflunet.utilities.errors import list_some
@@ -82,8 +83,7 @@ class _Map:
         _, self.member = np.unique(view[tuple(self.coordinates.T)], return_inverse=True)
         ids, self.size, self.first, self.last = sizes_and_boxes(self.coordinates, view[tuple(self.coordinates.T)])
         self.ids = ids.tolist()
-        self.order = np.argsort(self.member, kind="stable")
-        self.bounds = np.append(0, np.cumsum(self.size))
+        self.positions = [positions for _, positions in groups(self.member)]
         self.piece = self.voxels.components(self.connectivity, self.member)
         self.starts = first_voxels(self.piece)
         self.piece_size = np.bincount(self.piece)[1:]
@@ -95,14 +95,13 @@ class _Map:
             yield self._in_pieces(member, far_apart_mm, side)
 
     def _in_pieces(self, member: int, far_apart_mm: float, side: int | None) -> Slip:
-        mine = self._positions(member)
+        mine = self.positions[member]
         at_mm = self.coordinates[mine] * self.spacing_mm
         numbers, piece = np.unique(self.piece[mine], return_inverse=True)
         sizes = self.piece_size[numbers - 1]
         main = int(sizes.argmax())
         apart_mm, _ = cKDTree(at_mm[piece == main]).query(at_mm)
-        nearest_mm = np.full(len(numbers), np.inf)
-        np.minimum.at(nearest_mm, piece, apart_mm)
+        nearest_mm = ndimage.minimum(apart_mm, piece, np.arange(len(numbers)))
         farthest = int(nearest_mm.argmax())
         distance_mm = round(float(nearest_mm[farthest]), 2)
         text = f"{len(numbers)} pieces of {list_some(sorted(sizes.tolist(), reverse=True), 5)} voxels"
@@ -115,9 +114,7 @@ class _Map:
 
     def _on_both_sides(self, along_mm: np.ndarray, piece: np.ndarray, side: int) -> bool:
         middle_mm = (self.shape[side] - 1) / 2 * self.spacing_mm[side]
-        lowest, highest = np.full(piece.max() + 1, np.inf), np.full(piece.max() + 1, -np.inf)
-        np.minimum.at(lowest, piece, along_mm - middle_mm)
-        np.maximum.at(highest, piece, along_mm - middle_mm)
+        lowest, highest, *_ = ndimage.extrema(along_mm - middle_mm, piece, np.arange(piece.max() + 1))
         return bool((highest <= -MIDDLE_MARGIN_MM).any() and (lowest >= MIDDLE_MARGIN_MM).any())
 
     def contacts(self) -> Iterator[Slip]:
@@ -159,7 +156,7 @@ class _Map:
         for member in chosen.tolist():
             size = f"{self.size[member] * self.spacing_mm.prod():.4g} mm{dim}"
             lengths = " x ".join(f"{length:.3g}" for length in extent[member] * self.spacing_mm)
-            at = self._middle(self._positions(member))
+            at = self._middle(self.positions[member])
             yield self._slip("small", member, at, f"{size}, {lengths} mm; limits {limits.describe(dim)}")
 
     def at_border(self, faces: Sequence[Face]) -> Iterator[Slip]:
@@ -169,15 +166,11 @@ class _Map:
         for member in np.flatnonzero(ends.any(axis=(1, 2))).tolist():
             reached = [(int(axis), int(end)) for axis, end in np.argwhere(ends[member])]
             axis, end = reached[0]
-            mine = self._positions(member)
+            mine = self.positions[member]
             outermost = (self.last if end else self.first)[member, axis]
             at = self._middle(mine[self.coordinates[mine, axis] == outermost])
             text = f"reaches the {list_some([faces[axis][end] for axis, end in reached])}"
             yield self._slip("border", member, at, text)
-
-    def _positions(self, member: int) -> np.ndarray:
-        """The voxels of an instance."""
-        return self.order[self.bounds[member] : self.bounds[member + 1]]
 
     def _middle(self, positions: np.ndarray) -> int:
         """The voxel nearest to the center of mass of some."""
