@@ -102,8 +102,7 @@ class Voxels:
         self, labels: np.ndarray, connectivity: int, some: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """The pairs of :meth:`neighbors` whose labels differ, as two arrays of positions; `labels` is (N,)."""
-        none = np.zeros(0, np.int64)
-        pairs = [(none, none)]
+        pairs = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
         for one, other in self.neighbors(connectivity, some):
             apart = labels[one] != labels[other]
             pairs.append((one[apart], other[apart]))
