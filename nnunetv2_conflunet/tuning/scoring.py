@@ -9,7 +9,7 @@ import pandas as pd
 
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.evaluation.metrics.formulas import detection_metrics
-from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground, OverlapTable, with_predictions
+from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground, OverlapTable
 from nnunetv2_conflunet.evaluation.metrics.unknown import match_known
 from nnunetv2_conflunet.imageio.unknown import without_unknown
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, filter_small_instances
@@ -70,7 +70,7 @@ class ScoredInstances:
         counts = ~(self.confidence < settings.min_confidence)
         for limits in (settings.limits, scoring.limits):
             counts &= limits.reached(self.n_voxels, self.extent_voxels, spacing_mm)
-        table, unknown_voxels = with_predictions(self.table, counts), self.unknown_voxels[counts]
+        table, unknown_voxels = self.table.of_predictions(counts), self.unknown_voxels[counts]
         _, table, matches = match_known(table, unknown_voxels, scoring.matching, scoring.iou_threshold)
         metrics = detection_metrics(table, matches)
         return [metrics[name] for name in METRICS]

@@ -7,7 +7,7 @@ import numpy as np
 
 from nnunetv2_conflunet.evaluation.metrics.formulas import belongs_to_confluent
 from nnunetv2_conflunet.evaluation.metrics.matching import Matches, match, matching_groups
-from nnunetv2_conflunet.evaluation.metrics.overlap import OverlapTable, with_predictions
+from nnunetv2_conflunet.evaluation.metrics.overlap import OverlapTable
 from nnunetv2_conflunet.utilities.errors import InputError
 
 # What is counted: references with a match, predictions with and without one, and the same for confluent lesions.
@@ -136,7 +136,7 @@ def _add_group(
     for lowest in np.unique(level[members]):
         kept = np.zeros(len(level), bool)
         kept[members[level[members] <= lowest]] = True
-        part = with_predictions(table, kept)
+        part = table.of_predictions(kept)
         now = _counted(part, match(part, rule, iou_threshold), confluent)
         counts[lowest] += now - before
         before = now

@@ -1,6 +1,6 @@
 """All overlaps of two instance maps, in one pass over their voxels."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -142,6 +142,15 @@ class OverlapTable:
             self.pair_voxels[pairs],
         )
 
+    def of_predictions(self, chosen: np.ndarray) -> "OverlapTable":
+        """The table of some predictions, `chosen` by (P,) bool, and all references.
+
+        >>> table = OverlapTable.of(Foreground.of(np.array([[5, 6]]), np.array([[7, 7]])))
+        >>> table.of_predictions(np.array([False, True])).prediction_ids
+        array([6])
+        """
+        return self.swapped().of_references(chosen).swapped()
+
     @property
     def pair_iou(self) -> np.ndarray:
         """(K,) float64, intersection over union of each pair."""
@@ -155,28 +164,6 @@ class OverlapTable:
     @property
     def _pair_sizes(self) -> np.ndarray:
         return self.prediction_voxels[self.pair_prediction] + self.reference_voxels[self.pair_reference]
-
-
-def with_predictions(table: OverlapTable, kept: np.ndarray) -> OverlapTable:
-    """The table of the same maps without some of the predictions.
-
-    Args:
-        table: of all predictions.
-        kept: (P,) bool, which of them stay.
-
-    >>> table = OverlapTable.of(Foreground.of(np.array([[5, 6]]), np.array([[7, 7]])))
-    >>> with_predictions(table, np.array([False, True])).prediction_ids
-    array([6])
-    """
-    pairs = kept[table.pair_prediction]
-    return replace(
-        table,
-        prediction_ids=table.prediction_ids[kept],
-        prediction_voxels=table.prediction_voxels[kept],
-        pair_prediction=(np.cumsum(kept) - 1)[table.pair_prediction[pairs]],
-        pair_reference=table.pair_reference[pairs],
-        pair_voxels=table.pair_voxels[pairs],
-    )
 
 
 def _sizes(ids: np.ndarray, voxels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

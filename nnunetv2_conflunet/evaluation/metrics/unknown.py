@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nnunetv2_conflunet.evaluation.metrics.matching import Matches, match
-from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground, OverlapTable, with_predictions
+from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground, OverlapTable
 
 # The metrics that are given where an id of unknown instances is declared.
 OF_UNKNOWN = ("n_unknown_voxels", "unknown_mm3", "n_predictions_left_out")
@@ -93,7 +93,7 @@ def match_known(
     if kept.all():
         return kept, table, matches
     renumbered = replace(matches, prediction=(np.cumsum(kept) - 1)[matches.prediction])
-    return kept, with_predictions(table, kept), renumbered
+    return kept, table.of_predictions(kept), renumbered
 
 
 def _without(ids: np.ndarray, others: np.ndarray | list[int]) -> np.ndarray:
