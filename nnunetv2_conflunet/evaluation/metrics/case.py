@@ -6,7 +6,7 @@ import numpy as np
 
 from nnunetv2_conflunet.evaluation.metrics import formulas
 from nnunetv2_conflunet.evaluation.metrics.accuracy import accuracy_metrics
-from nnunetv2_conflunet.evaluation.metrics.confluence import confluent_among
+from nnunetv2_conflunet.evaluation.metrics.confluence import find_confluent
 from nnunetv2_conflunet.evaluation.metrics.matching import Matches
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground, OverlapTable
 from nnunetv2_conflunet.evaluation.metrics.published import NOT_PUBLISHED, published_metrics
@@ -146,5 +146,4 @@ def assess(foreground: Foreground, spacing_mm: tuple[float, ...], settings: Case
 
 
 def _confluent(counted: np.ndarray, coordinates: np.ndarray, ids: np.ndarray, settings: CaseSettings) -> np.ndarray:
-    options = {"connectivity": settings.clu_connectivity, "definition": settings.clu}
-    return confluent_among(counted, coordinates, ids, **options)
+    return find_confluent(counted, coordinates, ids, connectivity=settings.clu_connectivity, definition=settings.clu)

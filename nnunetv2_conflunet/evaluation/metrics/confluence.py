@@ -1,7 +1,5 @@
 """Confluent lesion units (CLU)."""
 
-from typing import Any
-
 import numpy as np
 
 from nnunetv2_conflunet.postprocessing.voxels import Voxels
@@ -11,6 +9,7 @@ CLU_DEFINITIONS = ("shared", "eq3", "published")
 
 
 def find_confluent(
+    counted: np.ndarray,
     coordinates: np.ndarray,
     ids: np.ndarray,
     *,
@@ -18,11 +17,12 @@ def find_confluent(
     definition: str = "shared",
     dilations: int = 0,
 ) -> np.ndarray:
-    """Find the confluent lesion units of a map.
+    """Which instances of a map are confluent lesion units.
 
     Args:
-        coordinates: (V, 2) or (V, 3) array indices of the map's foreground voxels.
-        ids: (V,) int64, instance of each of these voxels.
+        counted: (N,) ids of the instances to tell of, ascending; the map may also hold others, such as unknown ones.
+        coordinates: (V, 2) or (V, 3) array indices of voxels.
+        ids: (V,) int64, instance of each of these voxels, 0 is background.
         connectivity: of the components of the mask: 6, 18 or 26; in 2D 4 or 8 (6 means 4, 18 and 26 mean 8).
         definition: ``"shared"``: an instance is a CLU if one of the connected components that contain its voxels also
             contains another instance. ``"eq3"``: the formula of Wynen et al., ISBI 2024, eq. 3, taken
@@ -32,45 +32,26 @@ def find_confluent(
             close are then in one component.
 
     Returns:
-        (N,) bool, one value per instance by ascending id.
+        (N,) bool.
 
     Raises:
         InputError: the connectivity does not exist in this number of dimensions.
 
-    >>> find_confluent(np.array([[0, 0], [0, 1], [0, 5]]), np.array([1, 2, 3]))
-    array([ True,  True, False])
-    """
-    connectivity = check_connectivity(connectivity, coordinates.shape[1])
-    component = _components(coordinates, connectivity, dilations)
-    # One entry per pair of instance and component that share voxels.
-    base = int(component.max(initial=0)) + 1
-    instance, component = np.divmod(np.unique(ids * base + component), base)
-    _, instance = np.unique(instance, return_inverse=True)
-    is_shared = np.bincount(component)[component] > 1
-    confluent = np.bincount(instance, is_shared) > 0
-    return confluent | (np.bincount(instance) > 1) if definition == "eq3" else confluent
-
-
-def confluent_among(counted: np.ndarray, coordinates: np.ndarray, ids: np.ndarray, **options: Any) -> np.ndarray:
-    """Which of some instances are confluent, where the mask also holds others, such as unknown ones.
-
-    Args:
-        counted: (N,) ids of the instances to tell of, ascending.
-        coordinates: (V, 2) or (V, 3) array indices of voxels.
-        ids: (V,) int64, instance of each of them, 0 is background.
-        options: of :func:`find_confluent`.
-
-    Returns:
-        (N,) bool.
-
-    >>> confluent_among(np.array([1, 3]), np.array([[0, 0], [0, 1], [0, 5], [0, 7]]), np.array([1, 2, 3, 0]))
+    >>> find_confluent(np.array([1, 3]), np.array([[0, 0], [0, 1], [0, 5], [0, 7]]), np.array([1, 2, 3, 0]))
     array([ True, False])
     """
+    connectivity = check_connectivity(connectivity, coordinates.shape[1])
     within = np.flatnonzero(ids)
-    found = find_confluent(coordinates[within], ids[within], **options)
-    if len(found) == len(counted):
-        return found
-    return found[np.isin(np.unique(ids[within]), counted)]
+    component = _components(coordinates[within], connectivity, dilations)
+    # One entry per pair of instance and component that share voxels.
+    base = int(component.max(initial=0)) + 1
+    instance, component = np.divmod(np.unique(ids[within] * base + component), base)
+    present, instance = np.unique(instance, return_inverse=True)
+    is_shared = np.bincount(component)[component] > 1
+    confluent = np.bincount(instance, is_shared) > 0
+    if definition == "eq3":
+        confluent |= np.bincount(instance) > 1
+    return confluent[np.isin(present, counted)]
 
 
 def _components(coordinates: np.ndarray, connectivity: int, dilations: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import math
 
-from nnunetv2_conflunet.evaluation.metrics.confluence import confluent_among
+from nnunetv2_conflunet.evaluation.metrics.confluence import find_confluent
 from nnunetv2_conflunet.evaluation.metrics.matching import Matches, match
 from nnunetv2_conflunet.evaluation.metrics.overlap import Foreground, OverlapTable
 
@@ -53,7 +53,7 @@ def published_metrics(table: OverlapTable, foreground: Foreground, iou_threshold
     lesions = table.reference_ids, foreground.coordinates, foreground.reference
     metrics: dict[str, float] = {}
     for suffix, (tier, connectivity) in VARIANTS.items():
-        units = table.of_references(confluent_among(*lesions, connectivity=connectivity, dilations=tier))
+        units = table.of_references(find_confluent(*lesions, connectivity=connectivity, dilations=tier))
         found = _of_variant(units, match(units, PUBLISHED_MATCHING, iou_threshold), fp)
         metrics |= {f"{name}{suffix}": value for name, value in found.items()}
     return {**metrics, "FP_CLU": fp}
