@@ -70,8 +70,13 @@ class Cohort:
         return np.stack(columns, axis=1)
 
     def resampled(self, seed: int = 0, n_resamples: int = N_RESAMPLES) -> np.ndarray:
-        """(n_resamples, names) the metrics of cohorts drawn with replacement; the same draws for the same patients."""
+        """(n_resamples, names) the metrics of cohorts drawn with replacement; the same draws for the same patients.
+
+        A single row of NaN with fewer than two patients.
+        """
         n, rng = self.n_patients, np.random.default_rng(seed)
+        if n < 2:
+            return np.full((1, len(NAMES)), np.nan)
         size = max(1, CHUNK_VALUES // max(1, n, *(len(steps.patient) for steps in self.steps.values())))
         parts = []
         for start in range(0, n_resamples, size):
@@ -95,7 +100,7 @@ def with_intervals(cohort: Cohort, seed: int = 0) -> dict[str, dict[str, float]]
     >>> with_intervals(Cohort({0.1: [one, one], 0.5: [one, one]}))["FROC"]
     {'value': 1.0, 'low': 1.0, 'high': 1.0}
     """
-    low, high = _interval(cohort.resampled(seed) if cohort.n_patients > 1 else np.full((1, len(NAMES)), np.nan))
+    low, high = _interval(cohort.resampled(seed))
     rows = zip(NAMES, cohort.point().tolist(), low.tolist(), high.tolist(), strict=True)
     return {name: {"value": value, "low": a, "high": b} for name, value, a, b in rows}
 
@@ -104,26 +109,21 @@ def paired_differences(first: Cohort, second: Cohort, seed: int = 0) -> dict[str
     """The differences of two methods on the same patients, in the same order.
 
     Returns:
-        Name -> first, second, difference (first - second), low and high of its 95 % percentile bootstrap interval,
-        for which both methods are read on the same resamples of patients; NaN with fewer than two patients.
+        Name -> n (patients), mean_first and mean_second (the value of each cohort), difference (first - second), low
+        and high of its 95 % percentile bootstrap interval, for which both methods are read on the same resamples of
+        patients; NaN with fewer than two patients. The names are those of :func:`.differences.paired_difference`.
 
     >>> one = CaseSteps(1, 0, np.array([0.9]), np.array([[1, 1, 0, 0, 0, 0]]))
     >>> same = Cohort({0.1: [one, one], 0.5: [one, one]})
     >>> paired_differences(same, same)["FROC"]["difference"]
     0.0
     """
-    of_both, differences = (first.point(), second.point()), np.full((1, len(NAMES)), np.nan)
-    if first.n_patients > 1:
-        differences = first.resampled(seed) - second.resampled(seed)
-    low, high = _interval(differences)
-    columns = {
-        "first": of_both[0],
-        "second": of_both[1],
-        "difference": of_both[0] - of_both[1],
-        "low": low,
-        "high": high,
-    }
-    return {name: {key: float(values[i]) for key, values in columns.items()} for i, name in enumerate(NAMES)}
+    of_first, of_second = first.point(), second.point()
+    low, high = _interval(first.resampled(seed) - second.resampled(seed))
+    columns = ("mean_first", "mean_second", "difference", "low", "high")
+    rows = np.stack([of_first, of_second, of_first - of_second, low, high], axis=1).tolist()
+    n = {"n": first.n_patients}
+    return {name: n | dict(zip(columns, row, strict=True)) for name, row in zip(NAMES, rows, strict=True)}
 
 
 def _interval(resampled: np.ndarray) -> np.ndarray:

@@ -79,24 +79,13 @@ def compare_detection(cohorts: dict[str, Cohort], seed: int = 0) -> pd.DataFrame
         seed: of the bootstrap.
 
     Returns:
-        One row per metric of :data:`COMPARED` and pair of methods: metric, first, second, n (patients), mean_first,
-        mean_second (the value of each cohort), difference, low, high.
+        One row per metric of :data:`COMPARED` and pair of methods: metric, first, second, and the columns of
+        :func:`.paired_differences`.
     """
     rows = []
     for a, b in combinations(cohorts, 2):
         found = paired_differences(cohorts[a], cohorts[b], seed)
-        rows += [
-            {
-                "metric": name,
-                "first": a,
-                "second": b,
-                "n": cohorts[a].n_patients,
-                "mean_first": found[name]["first"],
-                "mean_second": found[name]["second"],
-                **{column: found[name][column] for column in ("difference", "low", "high")},
-            }
-            for name in COMPARED
-        ]
+        rows += [{"metric": name, "first": a, "second": b, **found[name]} for name in COMPARED]
     table = pd.DataFrame(rows)
     return table.sort_values("metric", key=lambda names: names.map(COMPARED.index), kind="stable", ignore_index=True)
 

@@ -254,7 +254,8 @@ def test_differences_are_paired():
     one = CaseSteps(2, 0, np.array([0.9]), np.array([[1, 1, 0, 0, 0, 0]]))
     first, second = (Cohort({0.1: [of] * 5, 0.5: [of] * 5}) for of in (both, one))
     found = paired_differences(first, second)
-    assert found["FROC"] == {"first": 1.0, "second": 0.5, "difference": 0.5, "low": 0.5, "high": 0.5}
+    ends = {"low": 0.5, "high": 0.5}
+    assert found["FROC"] == {"n": 5, "mean_first": 1.0, "mean_second": 0.5, "difference": 0.5, **ends}
     assert list(found) == list(NAMES)
 
 
