@@ -5,11 +5,12 @@ from itertools import combinations
 
 import pandas as pd
 
+from nnunetv2_conflunet.evaluation.cohort.detection import cases_left_out, cohort_of
 from nnunetv2_conflunet.evaluation.cohort.results import Method
 from nnunetv2_conflunet.evaluation.cohort.summary import pooled_accuracies
 from nnunetv2_conflunet.evaluation.detection.metrics import Cohort
 from nnunetv2_conflunet.evaluation.metrics.formulas import LOWER_IS_BETTER, RATIOS
-from nnunetv2_conflunet.evaluation.report.detection import cohort_of_cases, compare_detection
+from nnunetv2_conflunet.evaluation.report.detection import compare_detection
 from nnunetv2_conflunet.evaluation.report.differences import holm, paired_difference
 from nnunetv2_conflunet.utilities.array_checks import check_not_negative
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
@@ -122,5 +123,8 @@ def compare_methods(methods: list[Method], metrics: list[str], *, seed: int = 0)
 
 def cohorts_of(methods: list[Method], cases: list[str] | None = None) -> dict[str, Cohort]:
     """The cohorts of the methods that have the confidences of all these cases, or of all their own, by their names."""
-    found = {method.name: cohort_of_cases(method.cases, cases or sorted(method.cases)) for method in methods}
-    return {name: cohort for name, cohort in found.items() if cohort is not None}
+    stored = {
+        method.name: {case: method.cases[case].detection for case in cases or sorted(method.cases)}
+        for method in methods
+    }
+    return {name: cohort_of(list(of.values())) for name, of in stored.items() if of and not cases_left_out(of)}

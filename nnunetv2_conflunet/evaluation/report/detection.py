@@ -1,7 +1,6 @@
 """FROC and average precision in tables and figures, and their comparison between methods."""
 
 import math
-from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -11,8 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nnunetv2_conflunet.evaluation.cohort.cases import CaseResult
-from nnunetv2_conflunet.evaluation.cohort.detection import LEFT_OUT, cases_left_out, cohort_of
+from nnunetv2_conflunet.evaluation.cohort.detection import LEFT_OUT
 from nnunetv2_conflunet.evaluation.detection.curves import FALSE_POSITIVE_RATES
 from nnunetv2_conflunet.evaluation.detection.metrics import NAMES, RATE_NAMES, Cohort, paired_differences
 from nnunetv2_conflunet.evaluation.report.figures import COLORS, as_label
@@ -63,12 +61,6 @@ def print_detection(summary: dict) -> None:
         console.print(table)
     elif text:
         console.print(f"Note: {text}", highlight=False, markup=False)
-
-
-def cohort_of_cases(results: dict[str, CaseResult], cases: Sequence[str]) -> Cohort | None:
-    """The cohort of some of the cases of an evaluation, None where one of them has no confidences."""
-    stored = {case: results[case].detection for case in cases}
-    return None if cases_left_out(stored) or not stored else cohort_of(list(stored.values()))
 
 
 def compare_detection(cohorts: dict[str, Cohort], seed: int = 0) -> pd.DataFrame:
