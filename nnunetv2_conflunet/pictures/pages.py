@@ -13,7 +13,7 @@ AS_STORED = "The files state no orientation, so planes are shown as stored, with
 
 
 def render_page(package: str, template: str, **values: object) -> str:
-    """A page from a template that extends ``base.html.jinja``.
+    """A page from a template, which may use ``base.html.jinja``.
 
     Args:
         package: that holds the template.

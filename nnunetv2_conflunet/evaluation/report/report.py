@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 
 from nnunetv2_conflunet.evaluation.cohort.results import LESIONS_FILE, Method
@@ -30,6 +29,7 @@ from nnunetv2_conflunet.evaluation.report.tables import (
     percent,
 )
 from nnunetv2_conflunet.pictures.images import images_of_cases
+from nnunetv2_conflunet.pictures.pages import render_page
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.spreadsheets import read_csv
 
@@ -60,9 +60,9 @@ def make_report(methods: list[Method], *, images: Path | None = None, channel: i
         comparison = compare_methods(methods, list(PAPER_METRICS))
         notes += comparison.notes
         tests = dict(zip(("header", "rows"), difference_table(comparison), strict=True))
-    # All texts are escaped.
-    templates = Environment(loader=PackageLoader(__package__, "."), autoescape=True, trim_blocks=True)
-    return templates.get_template("page.html.jinja").render(
+    return render_page(
+        __package__,
+        "page.html.jinja",
         title=TITLE + ", ".join(method.name for method in methods),
         subtitle=f"nnunetv2_conflunet {methods[0].summary['version']}. {_describe(methods)}",
         notes=notes,
