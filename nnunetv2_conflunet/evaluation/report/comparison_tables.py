@@ -4,13 +4,14 @@ import math
 
 from nnunetv2_conflunet.evaluation.metrics.formulas import DISTANCES, LOWER_IS_BETTER, RATIOS
 from nnunetv2_conflunet.evaluation.report.comparison import Comparison
-from nnunetv2_conflunet.evaluation.report.detection import HEADING, comparison_rows
+from nnunetv2_conflunet.evaluation.report.detection import HEADING, comparison_table
 from nnunetv2_conflunet.evaluation.report.tables import ACCURACY_LABELS, ACCURACY_TITLE, heading, percent
 
 LATEX_ESCAPES = str.maketrans(
     {character: "\\" + character for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
+ACCURACIES = "Over the lesions of all cases in common, in %. For differences and tests: `--metrics accuracy_50`."
 DETECTION = (
     "In %, over the cases in every evaluation. The interval is a paired bootstrap over patients; there is no test, and "
     "Holm's correction leaves these rows out."
@@ -34,17 +35,18 @@ def markdown_tables(comparison: Comparison) -> str:
         _markdown(["metric", *comparison.methods, "cases"], rows),
         "## Paired differences",
         f"Over the cases for which the metric is defined for both methods. {FAMILY}",
-        _markdown(*difference_table(comparison)),
-        *_accuracies(comparison),
+        _markdown(**difference_table(comparison)),
     ]
+    if comparison.accuracies:
+        parts += [f"## {ACCURACY_TITLE}", ACCURACIES, _markdown(**accuracy_table(comparison.accuracies))]
     if comparison.detection is not None:
-        parts += [f"## {HEADING}", DETECTION, _markdown(*comparison_rows(comparison.detection))]
+        parts += [f"## {HEADING}", DETECTION, _markdown(**comparison_table(comparison.detection))]
     parts += comparison.notes
     return "\n\n".join(parts) + "\n"
 
 
-def difference_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the paired differences and their tests."""
+def difference_table(comparison: Comparison) -> dict[str, list]:
+    """``header`` and ``rows`` of the paired differences and their tests."""
     header = ["metric", "methods", "cases", "difference [95 % interval]", "t-test", "Holm", "Wilcoxon", "Holm"]
     rows = [
         [
@@ -56,23 +58,16 @@ def difference_table(comparison: Comparison) -> tuple[list[str], list[list[str]]
         ]
         for row in comparison.differences.to_dict("records")
     ]
-    return header, rows
+    return {"header": header, "rows": rows}
 
 
-def accuracy_table(accuracies: dict[str, dict[str, float]]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of AP without confidence, one column per method, from :attr:`.Comparison.accuracies`."""
+def accuracy_table(accuracies: dict[str, dict[str, float]]) -> dict[str, list]:
+    """``header`` and ``rows`` of AP without confidence, one column per method, from :attr:`.Comparison.accuracies`."""
     rows = [
         [label, *(percent(of_method[name]) for of_method in accuracies.values())]
         for name, label in ACCURACY_LABELS.items()
     ]
-    return ["IoU", *accuracies], rows
-
-
-def _accuracies(comparison: Comparison) -> list[str]:
-    if not comparison.accuracies:
-        return []
-    text = "Over the lesions of all cases in common, in %. For differences and tests: `--metrics accuracy_50`."
-    return [f"## {ACCURACY_TITLE}", text, _markdown(*accuracy_table(comparison.accuracies))]
+    return {"header": ["IoU", *accuracies], "rows": rows}
 
 
 def latex_table(comparison: Comparison) -> str:

@@ -82,15 +82,15 @@ def compare_detection(cohorts: dict[str, Cohort], seed: int = 0) -> pd.DataFrame
     return table.sort_values("metric", key=lambda names: names.map(COMPARED.index), kind="stable", ignore_index=True)
 
 
-def comparison_rows(detection: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of :func:`compare_detection`, in %."""
+def comparison_table(detection: pd.DataFrame) -> dict[str, list]:
+    """``header`` and ``rows`` of :func:`compare_detection`, in %."""
     header = ["metric", "methods", "patients", "first", "second", "difference [95 % interval]"]
     rows = []
     for row in detection.to_dict("records"):
         ends = "" if math.isnan(row["low"]) else f" [{percent(row['low'])}, {percent(row['high'])}]"
         values = percent(row["mean_first"]), percent(row["mean_second"]), percent(row["difference"]) + ends
         rows.append([row["metric"], f"{row['first']} - {row['second']}", str(row["n"]), *values])
-    return header, rows
+    return {"header": header, "rows": rows}
 
 
 def detection_curves(cohorts: dict[str, Cohort]) -> Figure:

@@ -13,7 +13,7 @@ from nnunetv2_conflunet.evaluation.report.case_views import STATUS_COLORS, case_
 from nnunetv2_conflunet.evaluation.report.comparison import PAPER_METRICS, Comparison, cohorts_of, compare_methods
 from nnunetv2_conflunet.evaluation.report.comparison_tables import FAMILY, accuracy_table, difference_table
 from nnunetv2_conflunet.evaluation.report.detection import (
-    comparison_rows,
+    comparison_table,
     detection_curves,
     detection_rows,
     detection_text,
@@ -59,7 +59,7 @@ def make_report(methods: list[Method], *, images: Path | None = None, channel: i
     if len(methods) > 1:
         comparison = compare_methods(methods, list(PAPER_METRICS))
         notes += comparison.notes
-        tests = dict(zip(("header", "rows"), difference_table(comparison), strict=True))
+        tests = difference_table(comparison)
     return render_page(
         __package__,
         "page.html.jinja",
@@ -115,9 +115,7 @@ def _metric_table(methods: list[Method]) -> dict[str, list]:
 
 def _accuracy_table(methods: list[Method]) -> dict[str, list] | None:
     accuracies = {method.name: pooled_accuracies(method.metrics) for method in methods}
-    if not all(accuracies.values()):
-        return None
-    return dict(zip(("header", "rows"), accuracy_table(accuracies), strict=True))
+    return accuracy_table(accuracies) if all(accuracies.values()) else None
 
 
 def _detection(methods: list[Method], comparison: Comparison | None) -> dict[str, Any]:
@@ -137,7 +135,7 @@ def _detection(methods: list[Method], comparison: Comparison | None) -> dict[str
     table = {"header": header, "rows": [[name, *(of[name] for of in rows.values() if of)] for name in NAMES]}
     tests = None
     if comparison is not None and comparison.detection is not None:
-        tests = dict(zip(("header", "rows"), comparison_rows(comparison.detection), strict=True))
+        tests = comparison_table(comparison.detection)
     source = figures.as_data_uri(detection_curves(cohorts))
     return {"texts": texts, "table": table, "tests": tests, "source": source}
 
