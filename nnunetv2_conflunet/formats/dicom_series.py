@@ -40,15 +40,6 @@ class Series:
     affine: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class _Planes:
-    """Where planes lie: (N, 3) positions in mm, (N, 6) cosines of rows and columns, (N, 2) spacings in mm."""
-
-    positions: np.ndarray
-    cosines: np.ndarray
-    spacings: np.ndarray
-
-
 def series_folders(cases: Iterable[str], place: Path) -> dict[str, Path]:
     """The folder of each case's series.
 
@@ -81,23 +72,23 @@ def read_series(folder: Path) -> Series:
     images = _images(folder)
     with unsuitable(folder):
         planes = [plane for image in images for plane in _planes(image)]
-        geometry = _Planes(*(np.array(values, float) for values in zip(*planes, strict=True)))
+        # (N, 3) positions in mm, (N, 6) cosines of rows and columns, (N, 2) spacings in mm.
+        positions, cosines, spacings = (np.array(values, float) for values in zip(*planes, strict=True))
         sizes = {(int(image.Rows), int(image.Columns)) for image in images}
-        if geometry.spacings.shape[1:] != (2,) or not (geometry.spacings > 0).all():
+        if spacings.shape[1:] != (2,) or not (spacings > 0).all():
             raise ValueError("PixelSpacing must be two positive numbers")
     if len(images) > 1 and len(planes) > len(images):
         raise InputError(f"{folder} holds several multi-frame images; keep only the one that was segmented.")
-    cosines, spacing = geometry.cosines[0], geometry.spacings[0]
     if (
         len(sizes) > 1
-        or np.abs(geometry.cosines - cosines).max() > COSINE_TOLERANCE
-        or not np.allclose(geometry.spacings, spacing, rtol=EVEN_TOLERANCE)
+        or np.abs(cosines - cosines[0]).max() > COSINE_TOLERANCE
+        or not np.allclose(spacings, spacings[0], rtol=EVEN_TOLERANCE)
     ):
         raise InputError(f"The images in {folder} differ in size, spacing or orientation; they form no volume.")
-    along_rows, along_columns = cosines[:3], cosines[3:]
+    along_rows, along_columns, spacing = cosines[0, :3], cosines[0, 3:], spacings[0]
     normal = np.cross(along_rows, along_columns)
-    order = np.argsort(geometry.positions @ normal, kind="stable")
-    first, step = _steps(folder, geometry.positions[order], normal)
+    order = np.argsort(positions @ normal, kind="stable")
+    first, step = _steps(folder, positions[order], normal)
     affine = np.eye(4)
     # Rows follow each other along the columns, and columns along the rows.
     affine[:3] = np.stack([step, along_columns * spacing[0], along_rows * spacing[1], first], axis=1)
