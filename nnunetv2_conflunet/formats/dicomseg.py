@@ -1,6 +1,6 @@
 """DICOM Segmentation objects (DICOM PS3.3, A.51), made by highdicom (Bridge et al. 2022)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnunetv2_conflunet import __version__
-from nnunetv2_conflunet.formats.dicom_series import Series, read_series, series_folders, unsuitable
+from nnunetv2_conflunet.formats.dicom_series import Series, read_series, unsuitable
 from nnunetv2_conflunet.formats.lesions import CaseLesions
 from nnunetv2_conflunet.formats.series_grid import on_series_grid
-from nnunetv2_conflunet.formats.settings import ExportSettings
 from nnunetv2_conflunet.formats.vocabulary import CATEGORY, LESION
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import atomic_path
@@ -36,17 +35,6 @@ class DicomSeg:
     """
 
     series: Mapping[str, Path]
-
-    @classmethod
-    def of(cls, cases: Iterable[str], settings: ExportSettings) -> "DicomSeg":
-        """Find the series of every case.
-
-        Raises:
-            InputError: the settings name no place, or a case has no series there.
-        """
-        if settings.series is None:
-            raise InputError("--format dicomseg needs the images that were segmented; name them with --series.")
-        return cls(series_folders(cases, settings.series))
 
     def files(self, case: str) -> list[Path]:
         """The segmentation."""

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from nnunetv2_conflunet.formats.bids import Bids
+from nnunetv2_conflunet.formats.dicom_series import series_folders
 from nnunetv2_conflunet.formats.dicomseg import DicomSeg
 from nnunetv2_conflunet.formats.itksnap import ItkSnap
 from nnunetv2_conflunet.formats.lesions import CaseLesions, open_instances, read_lesions
@@ -75,8 +76,9 @@ def export_folder(
 def _format(settings: ExportSettings, cases: list[str]) -> Format:
     if settings.format == "bids":
         return Bids.of(cases, settings)
-    if settings.format == "dicomseg":
-        return DicomSeg.of(cases, settings)
+    if settings.series is not None:
+        # The settings require it for DICOM SEG, and refuse it otherwise.
+        return DicomSeg(series_folders(cases, settings.series))
     return Slicer() if settings.format == "slicer" else ItkSnap()
 
 
