@@ -64,6 +64,7 @@ def _of_variant(units: OverlapTable, matches: Matches, fp: int) -> dict[str, flo
     fn = n_clu - tp
     recall = tp / (n_clu + EPSILON) if n_clu else 1.0
     precision = tp / (tp + fp + EPSILON) if n_clu or fp else 1.0
+    pq = math.fsum(matches.iou) / (tp + 0.5 * fp + 0.5 * fn) if tp else 0.0
     return {
         "n_CLU": n_clu,
         "TP_CLU": tp,
@@ -72,12 +73,5 @@ def _of_variant(units: OverlapTable, matches: Matches, fp: int) -> dict[str, flo
         "Precision_CLU": precision,
         "F1_CLU": 2 * recall * precision / (recall + precision + EPSILON),
         "DSC_TP_CLU": (math.fsum(matches.dice) / tp if tp else 0.0) if n_clu else math.nan,
-        "PQ_CLU": _panoptic_quality(matches, fp, fn, is_empty=not n_clu and not len(units.prediction_ids)),
+        "PQ_CLU": pq if n_clu or len(units.prediction_ids) else 1.0,
     }
-
-
-def _panoptic_quality(matches: Matches, fp: int, fn: int, *, is_empty: bool) -> float:
-    if is_empty:
-        return 1.0
-    tp = len(matches.prediction)
-    return math.fsum(matches.iou) / (tp + 0.5 * fp + 0.5 * fn) if tp else 0.0
