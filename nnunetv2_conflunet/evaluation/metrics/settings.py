@@ -18,18 +18,7 @@ from nnunetv2_conflunet.utilities.options import option
 
 @dataclass(frozen=True)
 class CaseSettings:
-    """How the instance maps of one case are compared.
-
-    Attributes:
-        iou_threshold: pairs match only strictly above it.
-        matching: rule of :func:`.matching.match`.
-        connectivity: of the components that make lesions confluent: 6, 18 or 26; in 2D also 4 or 8.
-        clu: definition of :func:`.confluence.find_confluent`; ``"published"`` also computes the metrics of the
-            confluent lesion units as the authors' code does (:func:`.published.published_metrics`).
-        undefined: policy of :func:`.formulas.apply_undefined_policy`.
-        beta: adds F_beta, see :func:`.formulas.f_beta_metrics`; None does not.
-        unknown: the id by which references mark lesion voxels of unknown instances, as dataset.json declares it; None
-            if there are none. They and the predictions that lie on them do not count, see :func:`.unknown.match_known`.
+    """How the instance maps of one case are compared: the options of :func:`.case.evaluate_case`, which explains them.
 
     Raises:
         InputError: a value out of range.
