@@ -9,18 +9,17 @@ from scipy import stats
 N_RESAMPLES = 10_000
 
 
-def paired_difference(first: np.ndarray, second: np.ndarray, *, confidence: float = 0.95, seed: int = 0) -> dict:
+def paired_difference(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> dict:
     """Compare a metric of two methods over the cases for which it is defined for both.
 
     Args:
         first: (N,) float, the metric of each case under the first method, NaN where undefined.
         second: (N,) float, of the same cases under the second method.
-        confidence: of the interval.
         seed: of the bootstrap.
 
     Returns:
         n, the number of cases compared; mean_first and mean_second over them; difference, the mean of first -
-        second; low and high, its percentile bootstrap interval over cases (:func:`scipy.stats.bootstrap`, 10,000
+        second; low and high, its 95 % percentile bootstrap interval over cases (:func:`scipy.stats.bootstrap`, 10,000
         resamples); p_t of the paired t-test (:func:`scipy.stats.ttest_rel`); p_wilcoxon of the signed-rank test
         (:func:`scipy.stats.wilcoxon`, without cases whose difference is 0). With fewer than two cases the
         interval and the p-values are NaN; without any difference between the methods both p-values are 1.
@@ -49,7 +48,7 @@ def paired_difference(first: np.ndarray, second: np.ndarray, *, confidence: floa
         (differences,),
         np.mean,
         n_resamples=N_RESAMPLES,
-        confidence_level=confidence,
+        confidence_level=0.95,
         method="percentile",
         random_state=np.random.default_rng(seed),
     ).confidence_interval
