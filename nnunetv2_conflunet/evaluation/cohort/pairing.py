@@ -43,7 +43,6 @@ class Pairing:
         file_ending: such as ``.nii.gz``.
         notes: entries that look like images and are skipped, one sentence per folder.
         unknown: the id of unknown instances in the references, if dataset.json declares one.
-        missing: cases without a prediction.
     """
 
     pairs: list[Pair]
@@ -52,10 +51,11 @@ class Pairing:
     file_ending: str
     notes: list[str] = field(default_factory=list)
     unknown: int | None = None
-    missing: list[str] = field(init=False)
 
-    def __post_init__(self):
-        object.__setattr__(self, "missing", [pair.case for pair in self.pairs if pair.prediction is None])
+    @property
+    def missing(self) -> list[str]:
+        """Cases without a prediction."""
+        return [pair.case for pair in self.pairs if pair.prediction is None]
 
 
 def pair_folders(reference: Path, prediction: Path, dataset_json: Path | None = None) -> Pairing:
