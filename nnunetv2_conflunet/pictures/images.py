@@ -60,12 +60,12 @@ def read_background(
         raise InputError(
             f"{path} cannot be read by {type(reader).__name__} ({type(error).__name__}: {error})."
         ) from error
-    within = 0 if len(files) > 1 and channel in files else channel
-    if within >= len(image) or (len(files) > 1 and channel not in files):
-        known = list(files) if len(files) > 1 else list(range(len(image)))
+    known = list(files) if len(files) > 1 else list(range(len(image)))
+    if channel not in known:
         raise InputError(f"{path.parent} has no channel {channel} of this case; its channels are {list_some(known)}.")
     refuse_other_grid(path, Geometry.from_properties(image.shape[1:], properties), map_file, geometry, reader)
-    return image[within], gray_window(image[within])
+    shown = image[0 if len(files) > 1 else channel]
+    return shown, gray_window(shown)
 
 
 def gray_window(image: np.ndarray) -> Window:
