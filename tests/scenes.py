@@ -1,5 +1,7 @@
 """Scenes whose right answer is known."""
 
+from itertools import product
+
 import numpy as np
 
 
@@ -48,3 +50,14 @@ def same_partition(a, b):
         and len(pairs[0]) == len(np.unique(pairs[0]))
         and len(pairs[1]) == len(np.unique(pairs[1]))
     )
+
+
+def touching_ids(instances):
+    """Pairs of different ids in neighboring voxels, the lower one first, one voxel after another."""
+    found = set()
+    for at in np.argwhere(instances):
+        for step in product((-1, 0, 1), repeat=instances.ndim):
+            other = at + step
+            if ((other >= 0) & (other < instances.shape)).all() and instances[tuple(other)]:
+                found.add(tuple(sorted((int(instances[tuple(at)]), int(instances[tuple(other)])))))
+    return {(one, two) for one, two in found if one != two}

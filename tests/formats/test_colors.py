@@ -1,28 +1,12 @@
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from scenes import touching_ids
 from skimage.color import rgb2lab
 
 from nnunetv2_conflunet.formats.colors import DARKER, PALETTE, lesion_colors
-
-ALL_STEPS = [step for step in itertools.product((-1, 0, 1), repeat=3) if any(step)]
-
-
-def touching_ids(instances):
-    """Pairs of ids with neighboring voxels, voxel by voxel."""
-    found = set()
-    for at in np.ndindex(instances.shape):
-        for step in ALL_STEPS:
-            other = tuple(np.add(at, step))
-            if all(0 <= i < n for i, n in zip(other, instances.shape, strict=True)):
-                one, two = int(instances[at]), int(instances[other])
-                if one and two and one != two:
-                    found.add((min(one, two), max(one, two)))
-    return found
 
 
 def by_id(instances):

@@ -1,22 +1,10 @@
 """Colors of lesions that touch."""
 
-from itertools import product
-
 import numpy as np
 import pytest
+from scenes import touching_ids
 
 from nnunetv2_conflunet.pictures.colors import PALETTE, touching_colors
-
-
-def touching_pairs(instances):
-    """All pairs of different ids in neighboring voxels, one voxel after another."""
-    pairs = set()
-    for at in np.argwhere(instances):
-        for step in product((-1, 0, 1), repeat=instances.ndim):
-            other = at + step
-            if ((other >= 0) & (other < instances.shape)).all() and instances[tuple(other)]:
-                pairs.add((int(instances[tuple(at)]), int(instances[tuple(other)])))
-    return {(a, b) for a, b in pairs if a != b}
 
 
 @pytest.mark.parametrize("shape", [(6, 7, 8), (1, 9, 9), (9, 9)])
@@ -31,7 +19,7 @@ def test_lesions_that_touch_differ_and_the_colors_are_the_same_each_time(shape, 
     colors = touching_colors(instances)
     assert set(colors) == set(np.unique(instances).tolist()) - {0}
     assert set(colors.values()) <= set(PALETTE)
-    assert all(colors[a] != colors[b] for a, b in touching_pairs(instances))
+    assert all(colors[a] != colors[b] for a, b in touching_ids(instances))
     assert touching_colors(instances.copy()) == colors
 
 
