@@ -47,8 +47,7 @@ def match(table: OverlapTable, rule: str = "paper", iou_threshold: float = 0.1) 
             - ``"isbi2024"``: the same without the second step, as in the paper's original code; several predictions may
               match one reference.
             - ``"greedy"``: pairs in order of decreasing IoU, at a tie by prediction id, then reference id; a pair
-            matches
-              if both sides are still free.
+              matches if both sides are still free.
             - ``"hungarian"``: the one-to-one set of pairs with the greatest sum of IoU
               (:func:`scipy.optimize.linear_sum_assignment`, which also decides between equal sums).
         iou_threshold: in [0, 1).
