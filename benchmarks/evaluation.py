@@ -22,7 +22,7 @@ from scipy import ndimage
 
 from nnunetv2_conflunet.evaluation import evaluate_case
 from nnunetv2_conflunet.evaluation.cohort.cases import evaluate_pairs
-from nnunetv2_conflunet.evaluation.cohort.pairing import Pair, Pairing, pair_folders
+from nnunetv2_conflunet.evaluation.cohort.pairing import Pair, pair_folders
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.imageio import read_instances
 from nnunetv2_conflunet.utilities.parallel import run_cases
@@ -114,14 +114,13 @@ def real_folder(data, n_cases, num_processes):
             Pair(f"{number:03d}", pair.reference, pair.prediction)
             for number, pair in enumerate(islice(cycle(once.pairs), n_cases))
         ]
-        pairing = Pairing(pairs, [], once.reader, once.file_ending)
-        calls = {pair.case: (pair, pairing.reader) for pair in pairs}
+        calls = {pair.case: (pair, once.reader) for pair in pairs}
         run_cases(_read_pair, dict(islice(calls.items(), num_processes)), num_processes, "Workers")
         start = time.perf_counter()
         run_cases(_read_pair, calls, num_processes, "Reading")
         reading = time.perf_counter() - start
         start = time.perf_counter()
-        results = evaluate_pairs(pairing, EvaluationSettings(), num_processes)
+        results = evaluate_pairs(pairs, once.reader, EvaluationSettings(), num_processes)
         whole = time.perf_counter() - start
     lesions = np.mean([len(result.lesions["id"]) for result in results])
     print(f"{n_cases} cases of {len(masks)} real masks, {lesions:.0f} lesions per case, {num_processes} processes")

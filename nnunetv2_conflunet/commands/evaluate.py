@@ -45,13 +45,13 @@ def evaluate(args: argparse.Namespace) -> None:
     whole = args.merge or args.num_parts == 1
     refuse_places_of_tables(result_files(output), pairing.pairs)
     require_writable(*(result_files(output) if whole else [part_file(output, args.part_id, args.num_parts)]))
+    pairs = expected_pairs(pairing, settings)
     if args.froc:
-        check_tables(expected_pairs(pairing, settings))
+        check_tables(pairs)
     if args.merge:
-        expected = [pair.case for pair in expected_pairs(pairing, settings)]
-        cases = merge_parts(output, args.num_parts, settings, expected)
+        cases = merge_parts(output, args.num_parts, settings, [pair.case for pair in pairs])
     else:
-        cases = evaluate_pairs(pairing, settings, args.np, slice(args.part_id, None, args.num_parts))
+        cases = evaluate_pairs(pairs[args.part_id :: args.num_parts], pairing.reader, settings, args.np)
     if args.froc:
         refuse_without_confidences(cases_left_out({case.case: case.detection for case in cases}))
     if not whole:

@@ -127,26 +127,25 @@ def expected_pairs(pairing: Pairing, settings: EvaluationSettings) -> list[Pair]
 
 
 def evaluate_pairs(
-    pairing: Pairing, settings: EvaluationSettings, num_processes: int, part: slice = slice(None)
+    pairs: list[Pair], reader: type[BaseReaderWriter], settings: EvaluationSettings, num_processes: int
 ) -> list[CaseResult]:
     """Evaluate cases in parallel through joblib.
 
     Args:
-        pairing: the cases.
+        pairs: the cases, of the :func:`expected_pairs`.
+        reader: class of the reader for all files.
         settings: how to evaluate.
         num_processes: worker processes; `joblib.parallel_config` can choose another backend.
-        part: selects from the :func:`expected_pairs`.
 
     Returns:
         The result of each case.
 
     Raises:
-        InputError: predictions are missing, or some pairs cannot be read or are not on the same grid; it names all.
+        InputError: some pairs cannot be read or are not on the same grid; it names all.
     """
-    pairs = expected_pairs(pairing, settings)[part]
     if settings.surface:
         require_surface_distance()
-    cases = {pair.case: (pair, pairing.reader, settings) for pair in pairs}
+    cases = {pair.case: (pair, reader, settings) for pair in pairs}
     results, faults = try_cases(evaluate_pair, cases, num_processes, "Evaluating")
     if faults:
         raise InputError(join_faults(faults))
