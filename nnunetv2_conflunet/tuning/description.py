@@ -35,30 +35,24 @@ def describe_merging(merging: dict[str, Any] | None, metric: str) -> list[str]:
     """What was found about merging, in words, from the record of :func:`.choose_merging`; nothing for None."""
     if merging is None:
         return []
-    # Records of an earlier version know pieces by offsets only.
-    tried = merging.get("tried", {"offsets": merging})
     pairs = "; ".join(
         f"pieces by {pieces}: {of['n_pairs']} pairs that touch, {of['n_pairs_of_one_lesion']} of them of one lesion"
-        for pieces, of in tried.items()
+        for pieces, of in merging["tried"].items()
     )
     if merging["decision"] == "too few pairs":
         return [f"{pairs}: too few to learn when to merge them."]
     best = merging["best"]
-    what = f"pieces by {best.get('pieces', 'offsets')}"
+    what = f"pieces by {best['pieces']}"
     if best["rule"]:
         what += f" merged above {best['rule']['threshold']:g}"
-    means = [f"without it {_metrics(merging['without'])}"]
-    if "connected_components" in merging:
-        means.append(f"connected components {_metrics(merging['connected_components'])}")
-    found = _difference(merging, metric)
     decision = {
-        "no merging is best": "The trainer's rule stays" if merging.get("rule_without") else "Nothing is merged",
-        "no merging within the noise": f"{found}: as good within the noise, nothing is merged",
-        "merging": f"{found}: learned, and the choice",
+        "no merging is best": "The trainer's rule stays" if merging["rule_without"] else "Nothing is merged",
+        "merging": f"{_difference(merging, metric)}: learned, and the choice",
     }[merging["decision"]]
     return [
         f"Learning when to merge, scored on cases held out: {pairs}.",
-        f"{'; '.join(means)}; best, {what}, {_metrics(best)}.",
+        f"without it {_metrics(merging['without'])}; connected components "
+        f"{_metrics(merging['connected_components'])}; best, {what}, {_metrics(best)}.",
         f"{decision}.",
     ]
 

@@ -198,18 +198,6 @@ def test_pieces_with_few_pairs_are_not_tried():
     assert (found, record["decision"]) == (CHOSEN, "too few pairs")
 
 
-@pytest.mark.parametrize("decision", ["merging", "no merging within the noise", "too few pairs"])
-def test_a_record_of_an_earlier_version_can_be_described(tmp_path, toys, references, decision):
-    model = toys.write_model(tmp_path, [toys.scene() for _ in range(2)])
-    record = determine_postprocessing(model, ["0", "1"], references, SETTINGS, num_processes=1)
-    mean = {"PQ": 0.5, "F1": 0.6}
-    record["merging"] = {
-        **{"n_pairs": 30, "n_pairs_of_one_lesion": 10, "decision": decision, "without": mean},
-        **{"best": mean | {"rule": asdict(MergeRule(0.5, *[0.0] * 7))}, "difference": 0.1, "interval_95": [0.0, 0.2]},
-    }
-    assert "pieces by offsets: 30 pairs that touch, 10 of them of one lesion" in "\n".join(describe(record))
-
-
 def test_a_learned_rule_separates_what_can_be_separated():
     rng = np.random.default_rng(0)
     of_one_lesion = np.arange(200) % 2 == 0

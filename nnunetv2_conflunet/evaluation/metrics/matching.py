@@ -4,11 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from nnunetv2_conflunet.evaluation.metrics.overlap import OverlapTable
-from nnunetv2_conflunet.postprocessing.voxels import groups
+from nnunetv2_conflunet.postprocessing.voxels import groups, joined_by_pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +87,8 @@ def matching_groups(table: OverlapTable, iou_threshold: float = 0.1) -> list[np.
 def _connected_groups(table: OverlapTable, candidates: np.ndarray) -> np.ndarray:
     """(P + R,) the group of each prediction and then of each reference: those that a chain of pairs connects."""
     n_prediction = len(table.prediction_ids)
-    n = n_prediction + len(table.reference_ids)
     ends = table.pair_prediction[candidates], n_prediction + table.pair_reference[candidates]
-    return connected_components(coo_array((np.ones(len(candidates)), ends), shape=(n, n)), directed=False)[1]
+    return joined_by_pairs(n_prediction + len(table.reference_ids), *ends)
 
 
 def _best_pair_per(owner: np.ndarray, iou: np.ndarray, candidates: np.ndarray) -> np.ndarray:
