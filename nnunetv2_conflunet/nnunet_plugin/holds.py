@@ -153,7 +153,8 @@ HOLDS = (
          behavior="it takes further arrays, without axes too, from the steps"),
     Hold("log of a training", "nnunetv2.training.logging.nnunet_logger:MetaLogger",
          "the parts of the loss in the log, and the start of the heads by the pseudo Dice",
-         "trainers.progress trainers.warm_up", methods={"log": "self key value step", "get_value": "self key step"},
+         "nnunet_plugin.logger trainers.progress trainers.warm_up", methods={"log": "self key value step",
+         "get_value": "self key step"},
          behavior="local_logger.my_fantastic_logging holds a list by name, of mean_fg_dice among others, and takes "
          "more"),
     Hold("start of a training", f"{TRAINER}.on_train_start", "the settings of instances travel in plans.json",

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+from nnunetv2_conflunet.nnunet_plugin.logger import add_log_keys
 from nnunetv2_conflunet.trainers.loss import MEASURED, PARTS
 from nnunetv2_conflunet.utilities.files import atomic_path
 
@@ -47,9 +48,8 @@ def log_key(phase: str, part: str) -> str:
 
 
 def add_loss_parts(logger: MetaLogger) -> None:
-    """Let nnU-Net's logger, which accepts only its own keys, take the parts of the loss."""
-    for key in (log_key(phase, part) for phase in PHASES for part in PARTS):
-        logger.local_logger.my_fantastic_logging.setdefault(key, [])
+    """Let nnU-Net's logger accept the parts of the loss."""
+    add_log_keys(logger, [log_key(phase, part) for phase in PHASES for part in PARTS])
 
 
 def log_loss_parts(logger: MetaLogger, phase: str, steps: list[dict], epoch: int, is_ddp: bool) -> None:
