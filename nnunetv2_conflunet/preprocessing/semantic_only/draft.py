@@ -78,16 +78,15 @@ def write_draft(
     cases = dataset.require_instances(list(dataset.training_cases()))
     targets = {case.case: folder / case.instances.name for case in cases}
     require_writable(*targets.values())
-    kept = frozenset() if overwrite else frozenset(case for case, target in targets.items() if target.exists())
+    refuse_existing(list(targets.values()), overwrite)
     dataset.require_labels()
-    write = partial(_write_case, dataset, dataset.reader(), unknown, division, kept)
+    write = partial(_write_case, dataset, dataset.reader(), unknown, division)
     with writing_every(write, cases, targets, num_processes, "Writing drafts") as made:
         counts = {case: of_case for case, of_case in made.items() if of_case is not None}
         if not counts:
             raise InputError(
                 f"No instance map of {dataset.folder.name} has voxels with the id {unknown} of unknown ones."
             )
-        refuse_existing([targets[case] for case in counts], overwrite)
         if stale := [target.name for case, target in targets.items() if case not in counts and target.exists()]:
             raise InputError(
                 f"{folder} holds drafts of cases without unknown instances: {list_some(stale)}. Copied, they would "
@@ -107,20 +106,13 @@ def _write_case(
     reader: BaseReaderWriter,
     unknown: int,
     division: Division,
-    kept: frozenset[str],
     case: RawCase,
     target: Path,
 ) -> tuple[int, int] | None:
-    """Write the draft of a case, unless its existing one is kept.
-
-    Returns:
-        Its numbers of unknown components and of instances proposed; None without unknown instances.
-    """
+    """Write the draft of a case; its numbers of unknown components and of proposed instances, None without unknowns."""
     instances, properties = read_instances(case.instances, reader)
     if not (instances == unknown).any():
         return None
-    if case.case in kept:
-        return 0, 0
     outputs = division.outputs_of(case.case, case.instances, Geometry.from_properties(instances.shape, properties))
     components, _ = read_components(case, dataset, reader, division.connectivity)
     draft, *counts = divided(instances, components, unknown, properties["spacing"], division, outputs)

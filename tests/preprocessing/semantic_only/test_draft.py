@@ -16,6 +16,7 @@ from nnunetv2_conflunet.inference.model_settings import ModelSettings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.merging import DEFAULT_RULE
 from nnunetv2_conflunet.preprocessing.conversion import label_components
+from nnunetv2_conflunet.preprocessing.semantic_only import draft as draft_module
 from nnunetv2_conflunet.preprocessing.semantic_only.draft import Division, divided
 
 NAME, UNKNOWN = "Dataset001_Small", 12
@@ -122,11 +123,13 @@ def test_drafts_of_cases_with_unknown_instances_are_written_beside_the_maps(fold
     np.testing.assert_array_equal(read(folder / "instancesTr_draft" / "a.nii.gz"), expected)
 
 
-def test_a_corrected_draft_is_not_overwritten(folder, command, tmp_path):
+def test_a_corrected_draft_is_not_overwritten(folder, command, tmp_path, monkeypatch):
     chosen = ("--draft", "watershed", "--draft_folder", tmp_path / "mine")
     command(*chosen)
     (tmp_path / "mine" / "a.nii.gz").write_bytes(b"corrected")
-    status, said = command(*chosen)
+    with monkeypatch.context() as before_any_work:
+        before_any_work.setattr(draft_module, "writing_every", None)
+        status, said = command(*chosen)
     assert status == 1 and "1 files in" in said and "Use --overwrite" in said
     assert (tmp_path / "mine" / "a.nii.gz").read_bytes() == b"corrected"
     assert command(*chosen, "--overwrite")[0] == 0
