@@ -4,8 +4,6 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from nnunetv2.configuration import default_num_processes
-
 from nnunetv2_conflunet.inference.saved_outputs import SavedOutputs
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.baselines.border_core import BorderCoreSettings
@@ -23,7 +21,7 @@ from nnunetv2_conflunet.preprocessing.semantic_only.components import ComponentS
 from nnunetv2_conflunet.preprocessing.semantic_only.draft import DRAFT_METHODS, Division, write_draft
 from nnunetv2_conflunet.preprocessing.semantic_only.sorting import unknown_id_of
 from nnunetv2_conflunet.utilities.cluster import add_cluster, on_cluster
-from nnunetv2_conflunet.utilities.commands import run_command
+from nnunetv2_conflunet.utilities.commands import add_num_processes, run_command
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.nnunet_folders import PREPROCESSED, RAW, dataset_name, nnunet_folder
 from nnunetv2_conflunet.utilities.options import add_options, chosen, make_parser, options_of
@@ -145,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     add("-d", required=True, help="id or name of the dataset")
     add("-p", default="nnUNetPlans", help="name of the plans")
     add("-c", nargs="+", help="configurations (default: all that are preprocessed)")
-    add("-np", type=int, default=default_num_processes, help="number of worker processes")
+    add_num_processes(parser)
     add_cluster(parser)
     text = "folder for the findings about annotations (default: annotation_check in the dataset's preprocessed folder)"
     add("--annotations", type=Path, metavar="FOLDER", help=text)

@@ -7,7 +7,7 @@ from nnunetv2_conflunet.simulation.cohort import CohortSettings, write_cohort
 from nnunetv2_conflunet.simulation.lesions import LesionStatistics
 from nnunetv2_conflunet.simulation.statistics import measure_dataset, statistics_table
 from nnunetv2_conflunet.utilities.cluster import add_cluster, on_cluster
-from nnunetv2_conflunet.utilities.commands import run_command
+from nnunetv2_conflunet.utilities.commands import add_num_processes, run_command
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.nnunet_folders import RAW, nnunet_folder
 from nnunetv2_conflunet.utilities.options import add_options, chosen, make_parser
@@ -27,8 +27,6 @@ def simulate(args: argparse.Namespace) -> None:
         return
     values = chosen(CohortSettings, args) | ({"crop_mm": None} if args.whole_brain else {})
     settings = CohortSettings(**values, statistics=LesionStatistics(**chosen(LesionStatistics, args)))
-    if args.np < 1:
-        raise InputError(f"-np {args.np}: give at least one process.")
     require_writable(folder / "dataset.json")
     missed = write_cohort(folder, settings, overwrite=args.overwrite, processes=args.np)
     if missed:
@@ -80,6 +78,6 @@ def _parser() -> argparse.ArgumentParser:
     add_options(lesions, CohortSettings, ["lesions"])
     add_options(lesions, LesionStatistics)
     add_options(lesions, CohortSettings, ["lesion_free_share"])
-    parser.add_argument("-np", "--processes", dest="np", type=int, default=1, metavar="N", help="number of processes")
+    add_num_processes(parser, "--processes", default=1)
     add_cluster(parser)
     return parser

@@ -45,8 +45,30 @@ def report_failures(failures: Mapping[str, str], n_cases: int) -> int:
     return 1 if failures else 0
 
 
-def add_num_processes(parser: argparse.ArgumentParser) -> None:
-    """Add the option ``-np``: nnU-Net's default number of processes, but not more than there are cores."""
-    parser.add_argument(
-        "-np", type=int, default=min(default_num_processes, joblib.cpu_count()), help="number of worker processes"
-    )
+def add_num_processes(parser: argparse.ArgumentParser, *also: str, default: int | None = None) -> None:
+    """Add the option ``-np``; its default is nnU-Net's number of processes, but not more than there are cores.
+
+    Args:
+        parser: a parser.
+        also: other names of the option.
+        default: instead.
+
+    >>> parser = argparse.ArgumentParser()
+    >>> add_num_processes(parser, default=2)
+    >>> parser.parse_args([]).np, parser.parse_args(["-np", "4"]).np
+    (2, 4)
+    """
+    default = default or min(default_num_processes, joblib.cpu_count())
+    text = "number of worker processes"
+    parser.add_argument("-np", *also, dest="np", type=number_of_processes, metavar="N", default=default, help=text)
+
+
+def number_of_processes(text: str) -> int:
+    """The value of ``-np``, for argparse.
+
+    >>> number_of_processes("4")
+    4
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes; give 1 or more")
+    return int(text)

@@ -9,6 +9,7 @@ import joblib
 import pytest
 from nnunetv2.configuration import default_num_processes
 
+from nnunetv2_conflunet.utilities.commands import number_of_processes
 from nnunetv2_conflunet.utilities.options import add_options, as_text, chosen, make_parser, option, options_of
 
 PROCESSES = min(default_num_processes, joblib.cpu_count())
@@ -19,7 +20,7 @@ OPTIONS = {
         ("d", "-d", None),
         ("p", "-p", "nnUNetPlans"),
         ("c", "-c", None, None, None, "+"),
-        ("np", "-np", default_num_processes, int),
+        ("np", "-np", PROCESSES, number_of_processes),
         CLUSTER,
         ("paper_configuration", "--paper_configuration", False, None, None, 0),
         ("lesion_crops", "--lesion_crops", False, None, None, 0),
@@ -65,7 +66,7 @@ OPTIONS = {
         ("min_extent_mm", "--min_extent_mm", None, float),
         ("min_area_mm2", "--min_area_mm2", None, float),
         ("min_confidence", "--min_confidence", None, float),
-        ("np", "-np", PROCESSES, int),
+        ("np", "-np", PROCESSES, number_of_processes),
         CLUSTER,
         ("overwrite", "--overwrite", False, None, None, 0),
     ],
@@ -93,7 +94,7 @@ OPTIONS = {
         ("ignore_stock_postprocessing", "--ignore_stock_postprocessing", False, None, None, 0),
         ("no_merging", "--no_merging", False, None, None, 0),
         ("seed", "--seed", 0, int),
-        ("np", "-np", PROCESSES, int),
+        ("np", "-np", PROCESSES, number_of_processes),
         CLUSTER,
         ("dry_run", "--dry_run", False, None, None, 0),
     ],
@@ -102,7 +103,7 @@ OPTIONS = {
         ("prediction", "", None, Path),
         ("o", "-o", None, Path),
         ("djfile", "-djfile", None, Path),
-        ("np", "-np", PROCESSES, int),
+        ("np", "-np", PROCESSES, number_of_processes),
         CLUSTER,
         ("iou_threshold", "--iou_threshold", 0.1, float),
         ("matching", "--matching", "paper", None, ("paper", "isbi2024", "greedy", "hungarian")),
@@ -139,7 +140,7 @@ OPTIONS = {
         ("n_cases", "--n_cases", 2, int),
         ("cases", "--cases", None, None, None, "+"),
         ("o", "-o", None, Path),
-        ("np", "-np", PROCESSES, int),
+        ("np", "-np", PROCESSES, number_of_processes),
     ],
     "export": [
         ("i", "-i", None, Path),
@@ -148,7 +149,7 @@ OPTIONS = {
         ("names", "--names", None, Path),
         ("pattern", "--pattern", None),
         ("series", "--series", None, Path),
-        ("np", "-np", PROCESSES, int),
+        ("np", "-np", PROCESSES, number_of_processes),
         ("overwrite", "--overwrite", False, None, None, 0),
     ],
     "simulate": [
@@ -168,7 +169,7 @@ OPTIONS = {
         ("confluent_share", "--confluent_share", 0.2, float),
         ("near_miss_share", "--near_miss_share", 0.1, float),
         ("lesion_free_share", "--lesion_free_share", 0.0, float),
-        ("np", "-np/--processes", 1, int),
+        ("np", "-np/--processes", 1, number_of_processes),
         CLUSTER,
     ],
 }
@@ -271,3 +272,11 @@ def test_a_prefix_parts_two_uses_of_a_field():
     args = parser.parse_args(["--score_window_mm", "8"])
     assert chosen(Settings, args) == {"window_mm": 3.0}
     assert chosen(Settings, args, "score_") == {"window_mm": 8.0}
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "two", "1.5"])
+@pytest.mark.parametrize("command", [command for command, rows in OPTIONS.items() if "np" in {row[0] for row in rows}])
+def test_there_is_at_least_one_process(command, number, capsys):
+    with pytest.raises(SystemExit):
+        import_module(f"nnunetv2_conflunet.commands.{command}")._parser().parse_args([f"-np={number}"])
+    assert f"'{number}' is no number of processes; give 1 or more" in capsys.readouterr().err

@@ -73,7 +73,6 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(
     ("arguments", "message"),
     [
         ([], "nnUNet_raw"),
-        (["-o", "d", "-np", "0"], "at least one process"),
         (["-o", "d", "--crop", "5", "5", "5"], "between 32 and 256 mm"),
         (["-o", "d", "--confluent_share", "3"], "confluent share 3"),
         (["-o", "d", "--statistics"], "no instance maps"),
