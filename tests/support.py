@@ -84,8 +84,11 @@ def small_architecture(dim=3, n_stages=2, residual=False):
 
 
 def dataset_json(labels=None, channels=1, file_ending=".nii.gz"):
-    """The dataset.json of nnU-Net."""
+    """The dataset.json of nnU-Net; a list among the labels is a region, and regions get their order as class."""
+    regions = any(isinstance(value, list) for value in (labels or {}).values())
+    n_regions = len({*(labels or {})} - {"background", "ignore"})
     return {
+        **({"regions_class_order": list(range(1, n_regions + 1))} if regions else {}),
         "channel_names": {str(i): f"channel{i}" for i in range(channels)},
         "labels": labels or {"background": 0, "lesion": 1},
         "numTraining": 0,

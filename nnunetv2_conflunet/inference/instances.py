@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from scipy.special import softmax
+from scipy.special import expit, softmax
 
 from nnunetv2_conflunet.imageio import Geometry, write_instances
 from nnunetv2_conflunet.imageio.unknown import numbered_around, unknown_id
@@ -160,7 +160,7 @@ def instances_from_output(
     logits, heads = split_output(output, labels.num_segmentation_heads, properties, plans)
     foreground = np.isin(segmentation, labels.foreground_labels)
     needed = _where_looked_at(foreground, properties["spacing"], settings)
-    probability = foreground_probability_at(needed, logits, heads.heads_box)
+    probability = foreground_probability_at(needed, logits, heads.heads_box, labels.has_regions)
     core = core_mask(segmentation, dataset_json["labels"])
     unknown = unknown_id(dataset_json)
     case = CaseOutput(segmentation, foreground, properties, probability, heads, core, unknown)
@@ -194,8 +194,10 @@ def split_output(
     return output[:n_semantic], CaseHeads(output[n_semantic], output[components], box)
 
 
-def foreground_probability_at(mask: np.ndarray, logits: np.ndarray, heads_box: np.ndarray) -> np.ndarray:
-    """1 minus the softmax probability of background, at the voxels of a mask only.
+def foreground_probability_at(
+    mask: np.ndarray, logits: np.ndarray, heads_box: np.ndarray, has_regions: bool = False
+) -> np.ndarray:
+    """1 minus the softmax probability of background, or the highest one of a region, at the voxels of a mask only.
 
     Logits are interpolated linearly, as nnU-Net's default resampling of them does; across slices that are more than
     three times as thick as a voxel is wide, nnU-Net takes the nearest slice instead.
@@ -204,6 +206,7 @@ def foreground_probability_at(mask: np.ndarray, logits: np.ndarray, heads_box: n
         mask: (X, Y, Z) bool on the image's grid.
         logits: (C, X', Y', Z') on the network's grid, axes in the image's order.
         heads_box: (3, 2) half-open range of the image's voxels covered by this grid.
+        has_regions: each channel is a region, which has a sigmoid of its own.
 
     Returns:
         (X, Y, Z) float32, 0 outside the mask.
@@ -217,7 +220,8 @@ def foreground_probability_at(mask: np.ndarray, logits: np.ndarray, heads_box: n
     for x in np.flatnonzero(mask.any(axis=(1, 2))):
         voxels = np.argwhere(mask[x : x + 1])
         voxels[:, 0] = x
-        probability[tuple(voxels.T)] = 1 - softmax(sample_maps(logits, heads_box, voxels), axis=0)[0]
+        sampled = sample_maps(logits, heads_box, voxels)
+        probability[tuple(voxels.T)] = expit(sampled.max(axis=0)) if has_regions else 1 - softmax(sampled, axis=0)[0]
     return probability
 
 

@@ -58,7 +58,7 @@ def preprocessed_configurations(
     warnings = []
     for name in names or plans.available_configurations:
         try:
-            refuse_unsupported(plans, name, dataset_json)
+            refuse_unsupported(plans, name)
         except InputError:
             if names:
                 raise

@@ -84,10 +84,16 @@ def write_instances_from_labels(
 def read_components(
     case: RawCase, dataset: RawDataset, reader: BaseReaderWriter, connectivity: Connectivity
 ) -> tuple[np.ndarray, dict]:
-    """The connected components of a case's label, see :func:`label_components`, and the reader's properties."""
+    """The connected components of a case's label, see :func:`label_components`, and the reader's properties.
+
+    With regions, which are parts of a lesion, those of all labels together.
+    """
     labels = dataset.label_manager()
     label, properties = read_labels(case.label, reader, declared_labels(labels.label_dict))
-    return label_components(label, tuple(labels.foreground_labels), connectivity), properties
+    foreground = tuple(labels.foreground_labels)
+    if labels.has_regions:
+        label, foreground = np.isin(label, foreground).astype(np.uint8), (1,)
+    return label_components(label, foreground, connectivity), properties
 
 
 def label_components(

@@ -26,7 +26,7 @@ from nnunetv2_conflunet.preprocessing.instance_map import (
     to_preprocessed_grid,
 )
 from nnunetv2_conflunet.preprocessing.map_record import PreparedCase, made_from
-from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset, refuse_regions
+from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset
 from nnunetv2_conflunet.preprocessing.refusals import refuse_only_unknown
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json, write_json
@@ -51,7 +51,6 @@ class PreprocessedInstances:
         self.plans = plans
         self.configuration = plans.get_configuration(configuration)
         self.labels = plans.get_label_manager(dataset_json)
-        refuse_regions(self.labels, plans.dataset_name)
         self.source_folder = nnunet_folder(PREPROCESSED) / plans.dataset_name / self.configuration.data_identifier
         self._source = PreprocessedCases(self.source_folder)
         self.folder = self.source_folder.with_name(f"{self.configuration.data_identifier}_instances")

@@ -160,19 +160,17 @@ class RawDataset:
         """The label manager of the dataset's own labels.
 
         Raises:
-            InputError: dataset.json declares no labels, or not in nnU-Net's format; or the dataset has regions, whose
-                voxels belong to several classes at once.
+            InputError: dataset.json declares no labels, or not in nnU-Net's format.
         """
         labels = self.dataset_json.get("labels")
         try:
-            manager = LabelManager(dict(labels or ()), self.dataset_json.get("regions_class_order"))
+            return LabelManager(dict(labels or ()), self.dataset_json.get("regions_class_order"))
         except (RuntimeError, AssertionError, TypeError, ValueError) as error:
             raise InputError(
                 f"{self.folder / 'dataset.json'} declares {f'the labels {labels}' if labels else 'no labels'}; "
-                'nnU-Net maps names to numbers, as in "labels": {"background": 0, "lesion": 1}.'
+                'nnU-Net maps names to numbers, as in "labels": {"background": 0, "lesion": 1}, and needs '
+                '"regions_class_order" where a name has several numbers.'
             ) from error
-        refuse_regions(manager, self.folder.name)
-        return manager
 
     def reader(self) -> BaseReaderWriter:
         """An instance of the reader that nnU-Net chooses for the dataset."""
@@ -219,12 +217,3 @@ class RawDataset:
                 f"{list_some(missing)}. Expected names like {missing[0]}{self.file_ending}."
             )
         return [known[case] for case in sorted(cases)]
-
-
-def refuse_regions(manager: LabelManager, dataset_name: str) -> None:
-    """Raise an InputError for a dataset with regions."""
-    if manager.has_regions:
-        raise InputError(
-            f"{dataset_name} has region-based labels; ConfLUNet needs one label per voxel. Declare plain integer "
-            "labels in dataset.json."
-        )

@@ -6,16 +6,14 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.size_filter import REMEDY, refuse_limits
-from nnunetv2_conflunet.preprocessing.raw_dataset import refuse_regions
 from nnunetv2_conflunet.utilities.errors import InputError
 
 # nnU-Net's patches are hardly wider than such a Gaussian.
 MOST_VOXELS = 100
 
 
-def refuse_unsupported(plans: PlansManager, configuration: str, dataset_json: dict) -> None:
-    """Raise an InputError for regions, the second stage of a cascade, and two-dimensional patches of volumes."""
-    refuse_regions(plans.get_label_manager(dataset_json), plans.dataset_name)
+def refuse_unsupported(plans: PlansManager, configuration: str) -> None:
+    """Raise an InputError for the second stage of a cascade and two-dimensional patches of volumes."""
     manager = plans.get_configuration(configuration)
     if manager.previous_stage_name is not None:
         raise InputError(

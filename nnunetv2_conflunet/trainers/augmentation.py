@@ -19,6 +19,7 @@ from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import Dow
 from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
 
 from nnunetv2_conflunet.postprocessing.voxels import InstanceCenters
 from nnunetv2_conflunet.preprocessing.instance_map import UNKNOWN
@@ -58,20 +59,20 @@ def with_instance_targets(
         of the heads, see :func:`.targets.coded_targets`.
     """
     transforms: list[BasicTransform] = [FindInstanceCenters(ignore_label, unless_known=True), *first]
-    downsample = None
+    of_semantic: list[BasicTransform] = []
     for transform in stock.transforms:
         inner = transform.transform if isinstance(transform, RandomTransform) else transform
         if type(transform) is SpatialTransform:
             transforms.append(InstanceSpatialTransform(transform, ignore_label))
         elif type(transform) is MirrorTransform:
             transforms.append(InstanceMirrorTransform(transform.allowed_axes))
-        elif isinstance(transform, DownsampleSegForDSTransform):
-            downsample = transform
+        elif isinstance(transform, ConvertSegmentationToRegionsTransform | DownsampleSegForDSTransform):
+            of_semantic.append(transform)
         elif isinstance(inner, MOVES_NOTHING):
             transforms.append(transform)
         else:
             transforms += [transform, FindInstanceCenters(ignore_label)]
-    transforms.append(InstanceTargetTransform(downsample, spacing_mm, sigma_mm, ignore_label))
+    transforms.append(InstanceTargetTransform(of_semantic, spacing_mm, sigma_mm, ignore_label))
     return ComposeTransforms(transforms)
 
 
@@ -169,7 +170,8 @@ class InstanceTargetTransform(BasicTransform):
     """The last transform: it turns the instance channel into coded targets of the heads.
 
     Args:
-        downsample: nnU-Net's transform for the scales of deep supervision, or None without it.
+        of_semantic: nnU-Net's transforms of the semantic channel alone: into regions, and into the scales of deep
+            supervision, where there are any.
         spacing_mm: of the patch.
         sigma_mm: standard deviation of the heatmap's Gaussians.
         ignore_label: of the semantic labels, or None.
@@ -177,13 +179,13 @@ class InstanceTargetTransform(BasicTransform):
 
     def __init__(
         self,
-        downsample: DownsampleSegForDSTransform | None,
+        of_semantic: Sequence[BasicTransform],
         spacing_mm: tuple[float, ...],
         sigma_mm: float,
         ignore_label: int | None,
     ):
         super().__init__()
-        self.downsample = downsample
+        self.of_semantic = tuple(of_semantic)
         self.spacing_mm = tuple(spacing_mm)
         self.sigma_mm = sigma_mm
         self.ignore_label = ignore_label
@@ -193,6 +195,7 @@ class InstanceTargetTransform(BasicTransform):
         semantic, instances = data_dict["segmentation"][:1], data_dict["segmentation"][1].numpy()
         ignored = None if self.ignore_label is None else semantic[0].numpy() == self.ignore_label
         coded = coded_targets(instances, data_dict.pop(CENTERS), ignored, self.spacing_mm, self.sigma_mm)
-        scales = [semantic] if self.downsample is None else self.downsample(segmentation=semantic)["segmentation"]
+        scales = ComposeTransforms(self.of_semantic)(segmentation=semantic)["segmentation"]
+        scales = scales if isinstance(scales, list) else [scales]
         data_dict["segmentation"] = [*scales, *map(torch.from_numpy, coded)]
         return data_dict

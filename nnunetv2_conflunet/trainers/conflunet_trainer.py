@@ -88,7 +88,7 @@ class nnUNetTrainerConfLUNet(progress.LogsLossParts, BeginsWithLessMomentum):
     ):
         refuse_to_replace(type(self))
         manager = PlansManager(plans)
-        refuse_unsupported(manager, configuration, dataset_json)
+        refuse_unsupported(manager, configuration)
         refuse_other_unit(manager, configuration, self.instantiation, self.sigma_mm)
         super().__init__(plans, configuration, fold, dataset_json, device)
         set_epochs(self)

@@ -18,7 +18,6 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 from nnunetv2_conflunet.networks import output_layers
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.size_filter import PAPER_LIMITS
-from nnunetv2_conflunet.preprocessing.raw_dataset import refuse_regions
 from nnunetv2_conflunet.trainers.conflunet_trainer import nnUNetTrainerConfLUNet
 from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss, FocalLoss
 from nnunetv2_conflunet.trainers.mixing import (
@@ -29,6 +28,7 @@ from nnunetv2_conflunet.trainers.mixing import (
     set_unless_mixed_in,
 )
 from nnunetv2_conflunet.trainers.variants import PredictsWithoutMirroring
+from nnunetv2_conflunet.utilities.errors import InputError
 
 # Paper: L_seg = focal + 0.5 Dice. Code: the focal loss's exponent.
 DICE_WEIGHT = 0.5
@@ -63,7 +63,11 @@ class RecipeISBI2024(PredictsWithoutMirroring):
         device: torch.device = torch.device("cuda"),  # noqa: B008  (nnU-Net's signature)
     ):
         manager = PlansManager(plans)
-        refuse_regions(manager.get_label_manager(dataset_json), manager.dataset_name)
+        if manager.get_label_manager(dataset_json).has_regions:
+            raise InputError(
+                f"{manager.dataset_name} has region-based labels, but the paper's loss needs one label per voxel. "
+                "Train nnUNetTrainerConfLUNet, or declare plain integer labels in dataset.json."
+            )
         refuse_to_replace(type(self))
         super().__init__(plans, configuration, fold, dataset_json, device)
         set_epochs(self)

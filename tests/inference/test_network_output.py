@@ -43,6 +43,16 @@ def test_the_probability_is_that_of_resized_logits_inside_the_mask_and_0_outside
     np.testing.assert_array_equal(found[mask], foreground_probability_at(np.ones(SHAPE, bool), output[:2], BOX)[mask])
 
 
+@pytest.mark.parametrize("grid_shape", GRIDS)
+def test_with_regions_the_probability_is_the_highest_sigmoid_of_resized_logits(grid_shape):
+    logits = np.random.default_rng(0).normal(0, 2, (3, *grid_shape)).astype(np.float32)
+    mask = np.random.default_rng(1).random(SHAPE) < 0.3
+    found = foreground_probability_at(mask, logits, BOX, has_regions=True)
+    resized = [resize(channel, SHAPE, order=1, mode="edge", anti_aliasing=False) for channel in logits]
+    np.testing.assert_allclose(found[mask], np.max(1 / (1 + np.exp(-np.stack(resized))), axis=0)[mask], atol=1e-6)
+    assert not found[~mask].any()
+
+
 @pytest.mark.parametrize("preset", ["lou2021", "dworkin2018"])
 @pytest.mark.parametrize("grid_shape", GRIDS)
 def test_acls_finds_what_it_finds_with_the_probability_of_the_whole_image(grid_shape, preset):

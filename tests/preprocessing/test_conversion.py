@@ -56,6 +56,19 @@ def lesion(value):
     return sitk.GetImageFromArray(label)
 
 
+def test_the_parts_of_a_lesion_that_regions_name_are_one_component(tmp_path):
+    label = sitk.GetArrayFromImage(lesion(1))
+    label[1, 1], label[3, 4, 5] = 2, 2
+    dataset = dataset_of(tmp_path, sitk.GetImageFromArray(label))
+    regions = dataset_json({"background": 0, "whole": [1, 2], "core": 2})
+    (dataset.folder / "dataset.json").write_text(json.dumps(regions))
+    write_instances_from_labels(RawDataset(dataset.folder), num_processes=1, overwrite=False, connectivity=6)
+    found = sitk.GetArrayFromImage(sitk.ReadImage(str(dataset.folder / "instancesTr" / "a.nii.gz")))
+    expected = (label > 0).astype(int)
+    expected[3, 4, 5] = 2
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_labels_of_0_and_255_give_no_empty_instance_maps_but_the_remedy(tmp_path):
     dataset = dataset_of(tmp_path, lesion(255))
     with pytest.raises(InputError, match=r"2 of 2 files.*\n.*a\.nii\.gz holds 255 .* replace 255 with 1 in every"):

@@ -311,13 +311,6 @@ def test_a_folder_that_cannot_be_locked_is_named(dataset, monkeypatch):
         dataset.prepare(1)
 
 
-def test_regions_are_refused(dataset):
-    regions = dataset_json({"background": 0, "whole": [1, 2], "core": 2})
-    regions["regions_class_order"] = [1, 2]
-    with pytest.raises(InputError, match="region-based"):
-        PreprocessedInstances(dataset.plans, "3d_fullres", regions)
-
-
 @pytest.mark.parametrize("kind", [nnUNetDatasetBlosc2, nnUNetDatasetNumpy])
 @pytest.mark.parametrize("room", [0, 4096])
 def test_on_a_full_disk_the_old_map_stands(dataset, disk, room, kind):

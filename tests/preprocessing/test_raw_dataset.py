@@ -146,6 +146,11 @@ def test_no_labels(dataset, error_of, output_of):
         ({"background": 1, "lesion": 0}, "declares the labels {'background': 1, 'lesion': 0}"),
         ({"background": 0, "lesion": "one"}, "declares the labels"),
         ({"background": 0, "ignore": 1, "lesion": 2}, "declares the labels"),
+        (
+            {"background": 0, "whole": [1, 2], "core": 2},
+            "declares the labels {'background': 0, 'whole': [1, 2], 'core': 2}; nnU-Net maps names to numbers, as in "
+            '"labels": {"background": 0, "lesion": 1}, and needs "regions_class_order" where a name has several ',
+        ),
     ],
 )
 def test_labels_in_another_form_are_named(dataset, error_of, labels, message):

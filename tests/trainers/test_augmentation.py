@@ -192,6 +192,33 @@ def test_through_all_of_nnunets_augmentation_offsets_lead_to_peaks(seed, dummy_2
     np.testing.assert_allclose(packed[HEATMAP][valid], np.exp(-(distance**2) / 8), atol=0.06)
 
 
+@pytest.mark.parametrize("ignore_label", [None, 3])
+@pytest.mark.parametrize("scales", [None, ((1, 1, 1), (0.5, 0.5, 0.5))], ids=["full", "deep_supervision"])
+@pytest.mark.parametrize("kind", ["training", "validation"])
+def test_regions_are_those_of_nnunet(kind, scales, ignore_label):
+    regions, patch = ((1, 2), 2), (40, 40, 40)
+    if kind == "training":
+        stock = nnUNetTrainer.get_training_transforms(
+            patch, (-0.5, 0.5), scales, (0, 1, 2), False, [True], regions=regions, ignore_label=ignore_label
+        )
+    else:
+        stock = nnUNetTrainer.get_validation_transforms(scales, regions=regions, ignore_label=ignore_label)
+    instances = sample()["segmentation"][1:]
+    labels = torch.where(instances > 0, 1 + instances % 2, 0)
+    labels[0, :4] = 3 if ignore_label else 0
+    results = []
+    for transforms, channels in ((stock, labels), (with_instance_targets(stock, (1, 1, 1), 2.0, ignore_label), None)):
+        np.random.seed(0)
+        torch.manual_seed(0)
+        channels = torch.cat([labels, instances]) if channels is None else channels
+        results.append(transforms(image=sample()["image"], segmentation=channels.clone())["segmentation"])
+    theirs, (*ours, codes, _) = results
+    theirs = theirs if isinstance(theirs, list) else [theirs]
+    assert len(ours) == len(theirs) and ours[0].shape[0] == 2 + (ignore_label is not None)
+    assert ours[0][0].any() and ours[0][1].any() and codes.any()
+    assert all(torch.equal(mine, stocks) for mine, stocks in zip(ours, theirs, strict=True))
+
+
 def targets_with_the_upper_slices_ignored(first):
     """Lesion 2 ends with slice 18 of the first axis; the others begin with slice 23."""
     data = sample()

@@ -3,7 +3,7 @@ import pytest
 import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-from support import preprocessed_dataset, set_nnunet_environment, small_plans
+from support import dataset_json, preprocessed_dataset, set_nnunet_environment, small_plans
 from torch.nn.functional import softmax
 
 from nnunetv2_conflunet.nnunet_plugin.search_path import nnunet_ext_path
@@ -119,7 +119,6 @@ def test_it_trains_and_validates_without_mirroring(make, kind):
 def test_regions_are_refused_by_both(make):
     for kind in BOTH:
         trainer = make(kind)
-        regions = {**trainer.dataset_json, "labels": {"background": 0, "whole": [1, 2], "core": 2}}
-        regions["regions_class_order"] = [1, 2]
+        regions = dataset_json({"background": 0, "whole": [1, 2], "core": 2})
         with pytest.raises(InputError, match="region-based labels"):
             kind(dict(trainer.plans_manager.plans), "3d_fullres", 0, regions, CPU)

@@ -12,6 +12,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from support import (
     balls,
+    dataset_json,
     preprocessed_dataset,
     set_nnunet_environment,
     small_architecture,
@@ -37,6 +38,7 @@ from nnunetv2_conflunet.utilities.files import read_json, write_json
 pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
+REGIONS = {"background": 0, "whole": [1, 2], "core": 2}
 
 
 class nnUNetTrainerTiny(nnUNetTrainerConfLUNet):
@@ -98,8 +100,13 @@ def resenc_plans():
         (small_plans(dim=2, n_stages=3), nnUNetTrainerTiny, {}),
         (small_plans(n_stages=3), nnUNetTrainerTiny, {"labels": {"background": 0, "a": 1, "b": 2}}),
         (small_plans(n_stages=3), nnUNetTrainerTiny, {"labels": {"background": 0, "a": 1, "b": 2, "ignore": 3}}),
+        (small_plans(n_stages=3), nnUNetTrainerTiny, {"labels": REGIONS}),
+        (small_plans(n_stages=3), nnUNetTrainerTinyWithoutDeepSupervision, {"labels": {**REGIONS, "ignore": 3}}),
     ],
-    ids=["3d", "anisotropic", "transposed", "no_deep_supervision", "resenc", "2d", "two_labels", "ignore_label"],
+    ids=[
+        *("3d", "anisotropic", "transposed", "no_deep_supervision", "resenc", "2d", "two_labels", "ignore_label"),
+        *("regions", "regions_and_ignore_label"),
+    ],
 )
 def test_every_kind_of_plans_trains_validates_and_writes_instances(base, plans, trainer_class, dataset, device):
     trainer = make(base, plans, trainer_class, device=device, **dataset)
@@ -222,22 +229,16 @@ def test_no_instances_end_training_before_it_begins(base):
         trainer.run_training()
 
 
-def refused(plans, labels=None, **changes):
+def refused(plans, **changes):
     configuration = next(iter(plans["configurations"]))
     plans["configurations"][configuration].update(changes)
-    content = {
-        "labels": labels or {"background": 0, "lesion": 1},
-        "file_ending": ".nii.gz",
-        **({"regions_class_order": [1, 2]} if labels else {}),
-    }
     with pytest.raises(InputError) as error:
-        nnUNetTrainerConfLUNet(plans, configuration, 0, content, CPU)
+        nnUNetTrainerConfLUNet(plans, configuration, 0, dataset_json(), CPU)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 def test_refusals_are_one_sentence_and_write_nothing(base):
-    assert "region-based" in refused(small_plans(), {"background": 0, "whole": [1, 2], "core": 2})
     assert "cascade" in refused(small_plans(), previous_stage="3d_lowres")
     plans = small_plans(dim=2)
     plans["original_median_shape_after_transp"] = [32, 32, 32]
