@@ -65,7 +65,9 @@ def export_prediction_with_instances(
     segmentation, _ = read_labels(files.segmentation, reader, declared_labels(dataset_json["labels"]))
     output = np.asarray(predicted_array_or_file)
     try:
-        made = instances_from_output(segmentation, output, properties_dict, plans_manager, dataset_json)
+        made = instances_from_output(
+            segmentation, output, properties_dict, plans_manager, configuration_manager, dataset_json
+        )
     except InputError as error:
         raise InputError(f"Case {files.instances.case} has no instances: {error}") from error
     print(f"{files.instances.case}: {describe_removed(made.result.report, made.settings.limits)}")

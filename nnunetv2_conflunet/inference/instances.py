@@ -7,23 +7,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
-from scipy.special import expit, softmax
 
 from nnunetv2_conflunet.imageio import Geometry, write_instances
 from nnunetv2_conflunet.imageio.unknown import numbered_around, unknown_id
 from nnunetv2_conflunet.inference.case_files import InstanceFiles
 from nnunetv2_conflunet.inference.lesion_table import as_csv, lesion_table
 from nnunetv2_conflunet.inference.model_settings import ModelSettings
+from nnunetv2_conflunet.inference.probability import foreground_probability_at, nearest_axis, where_looked_at
 from nnunetv2_conflunet.postprocessing import Instantiation, InstantiationSettings, instantiate
-from nnunetv2_conflunet.postprocessing.baselines.acls import PRESETS, reach_voxels
 from nnunetv2_conflunet.postprocessing.baselines.border_core import core_mask
-from nnunetv2_conflunet.postprocessing.heads import sample_maps
-from nnunetv2_conflunet.postprocessing.voxels import Voxels
 from nnunetv2_conflunet.utilities.files import atomic_path
 
 if TYPE_CHECKING:
     # It imports torch, which workers on stored predictions do not need.
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +136,12 @@ def instances_of_case(output: CaseOutput, settings: InstantiationSettings) -> Ca
 
 
 def instances_from_output(
-    segmentation: np.ndarray, output: np.ndarray, properties: dict, plans: "PlansManager", dataset_json: dict
+    segmentation: np.ndarray,
+    output: np.ndarray,
+    properties: dict,
+    plans: "PlansManager",
+    configuration: "ConfigurationManager",
+    dataset_json: dict,
 ) -> CaseInstances:
     """Instances of nnU-Net's segmentation, made with the heads and the settings of the model.
 
@@ -150,6 +152,7 @@ def instances_from_output(
         output: (C + 1 + dim, X', Y', Z') logits and heads in the network's axis order.
         properties: nnU-Net's, of the preprocessed case.
         plans: the plans of the model.
+        configuration: its configuration.
         dataset_json: of the model.
 
     Raises:
@@ -159,8 +162,9 @@ def instances_from_output(
     settings = ModelSettings.from_plans(plans.plans).instantiation
     logits, heads = split_output(output, labels.num_segmentation_heads, properties, plans)
     foreground = np.isin(segmentation, labels.foreground_labels)
-    needed = _where_looked_at(foreground, properties["spacing"], settings)
-    probability = foreground_probability_at(needed, logits, heads.heads_box, labels.has_regions)
+    needed = where_looked_at(foreground, properties["spacing"], settings)
+    nearest = nearest_axis(properties["spacing"], plans, configuration)
+    probability = foreground_probability_at(needed, logits, heads.heads_box, labels.has_regions, nearest)
     core = core_mask(segmentation, dataset_json["labels"])
     unknown = unknown_id(dataset_json)
     case = CaseOutput(segmentation, foreground, properties, probability, heads, core, unknown)
@@ -192,49 +196,3 @@ def split_output(
         output = output[:, output.shape[1] // 2][:, None]
         components = components[1:]
     return output[:n_semantic], CaseHeads(output[n_semantic], output[components], box)
-
-
-def foreground_probability_at(
-    mask: np.ndarray, logits: np.ndarray, heads_box: np.ndarray, has_regions: bool = False
-) -> np.ndarray:
-    """1 minus the softmax probability of background, or the highest one of a region, at the voxels of a mask only.
-
-    Logits are interpolated linearly, as nnU-Net's default resampling of them does; across slices that are more than
-    three times as thick as a voxel is wide, nnU-Net takes the nearest slice instead.
-
-    Args:
-        mask: (X, Y, Z) bool on the image's grid.
-        logits: (C, X', Y', Z') on the network's grid, axes in the image's order.
-        heads_box: (3, 2) half-open range of the image's voxels covered by this grid.
-        has_regions: each channel is a region, which has a sigmoid of its own.
-
-    Returns:
-        (X, Y, Z) float32, 0 outside the mask.
-
-    >>> logits = np.stack([np.zeros((1, 2, 2)), np.full((1, 2, 2), np.log(3))])
-    >>> foreground_probability_at(np.array([[[True, False]]]), logits, np.array([(0, 1), (0, 1), (0, 2)])).tolist()
-    [[[0.75, 0.0]]]
-    """
-    probability = np.zeros(mask.shape, np.float32)
-    # Slice by slice, since positions and logits take far more memory than the result.
-    for x in np.flatnonzero(mask.any(axis=(1, 2))):
-        voxels = np.argwhere(mask[x : x + 1])
-        voxels[:, 0] = x
-        sampled = sample_maps(logits, heads_box, voxels)
-        probability[tuple(voxels.T)] = expit(sampled.max(axis=0)) if has_regions else 1 - softmax(sampled, axis=0)[0]
-    return probability
-
-
-def _where_looked_at(
-    foreground: np.ndarray, spacing_mm: tuple[float, ...], settings: InstantiationSettings
-) -> np.ndarray:
-    """Where the probability is needed: in the foreground; for some ACLS presets in a box around it."""
-    if settings.method != "acls" or not foreground.any():
-        return foreground
-    reach = reach_voxels(PRESETS[settings.acls_preset], np.asarray(spacing_mm, float))
-    if not reach.any():
-        return foreground
-    first, last = Voxels.of(foreground).box
-    needed = np.zeros(foreground.shape, bool)
-    needed[tuple(map(slice, np.maximum(first - reach, 0), last + reach + 1))] = True
-    return needed

@@ -15,6 +15,7 @@ from nnunetv2_conflunet.imageio.unknown import unknown_id
 from nnunetv2_conflunet.inference.case_files import InstanceFiles
 from nnunetv2_conflunet.inference.instances import CaseHeads, CaseOutput
 from nnunetv2_conflunet.inference.model_settings import ModelSettings
+from nnunetv2_conflunet.inference.probability import foreground_probability, has_regions
 from nnunetv2_conflunet.postprocessing.baselines.border_core import core_mask, has_cores
 from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
@@ -169,7 +170,7 @@ class PredictionFolder:
                 f"{file} holds probabilities of shape {channels.shape[1:]} but the segmentation has {shape}; both must "
                 "come from the same prediction."
             )
-        declared = len(self.labels.keys() - {"ignore", "background" if _has_regions(self.labels) else ""})
+        declared = len(self.labels.keys() - {"ignore", "background" if has_regions(self.labels) else ""})
         if len(channels) != (declared or max(len(channels), 2)):
             raise InputError(
                 f"{file} holds {len(channels)} channels, not {declared or 'two or more'}: one of each label in "
@@ -188,29 +189,6 @@ class PredictionFolder:
             InputError: the file is missing or broken.
         """
         return CaseHeads(*_read_npz(self.heads_file(case), ["heatmap", "offsets_mm", "crop"]))
-
-
-def foreground_probability(probabilities: np.ndarray, labels: dict) -> np.ndarray:
-    """Probability of any foreground label.
-
-    Args:
-        probabilities: (C, X, Y, Z) as nnU-Net saves them: softmax with background first, or one sigmoid per region.
-        labels: of dataset.json; a list of several labels is a region.
-
-    Returns:
-        (X, Y, Z): the sum over the foreground channels, or the maximum over regions.
-
-    >>> softmax = np.array([0.2, 0.5, 0.25]).reshape(3, 1, 1, 1)
-    >>> foreground_probability(softmax, {"background": 0, "edema": 1, "core": 2}).item()
-    0.75
-    """
-    if _has_regions(labels):
-        return probabilities.max(axis=0)
-    return probabilities[1:].sum(axis=0)
-
-
-def _has_regions(labels: dict) -> bool:
-    return any(isinstance(label, (list, tuple)) and len(label) > 1 for label in labels.values())
 
 
 def _read_npz(path: Path, names: list[str]) -> list[np.ndarray]:

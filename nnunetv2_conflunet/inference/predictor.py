@@ -102,7 +102,9 @@ class ConfLUNetPredictor(nnUNetPredictor):
             output[: self.heads.n_semantic], self.plans_manager, self.configuration_manager, self.label_manager,
             properties,
         )  # fmt: skip
-        made = instances_from_output(segmentation, output, properties, self.plans_manager, self.dataset_json)
+        made = instances_from_output(
+            segmentation, output, properties, self.plans_manager, self.configuration_manager, self.dataset_json
+        )
         return InstancePrediction(segmentation, made.result.instances, made.lesions)
 
     # nnU-Net's methods inspect their own signature, which ``wraps`` preserves.

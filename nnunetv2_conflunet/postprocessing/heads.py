@@ -102,7 +102,7 @@ class HeadMaps:
         return sample_maps(self.offsets_mm, self.heads_box, voxels).T
 
 
-def sample_maps(maps: np.ndarray, heads_box: np.ndarray, voxels: np.ndarray) -> np.ndarray:
+def sample_maps(maps: np.ndarray, heads_box: np.ndarray, voxels: np.ndarray, nearest: int | None = None) -> np.ndarray:
     """Values of maps at voxels of an image whose grid may be finer or coarser.
 
     Both grids cover the same extent, voxel i of n lying at (i + 0.5) / n of it, as when nnU-Net resamples with
@@ -113,6 +113,7 @@ def sample_maps(maps: np.ndarray, heads_box: np.ndarray, voxels: np.ndarray) -> 
         maps: (C, X', Y', Z') or (C, Y', X') floating point.
         heads_box: (dim, 2) half-open range of the image's voxels that the maps cover.
         voxels: (N, dim) index of voxels of the image.
+        nearest: an axis along which the nearest voxel of the maps counts instead; halfway, the later one.
 
     Returns:
         (C, N) float32.
@@ -133,6 +134,8 @@ def sample_maps(maps: np.ndarray, heads_box: np.ndarray, voxels: np.ndarray) -> 
             values[:] = one.transpose(axes).reshape(-1)[flat]
     elif len(voxels):
         at = (at + 0.5) / voxels_per_step[:, None] - 0.5
+        if nearest is not None:
+            at[nearest] = np.floor(at[nearest] + 0.5)
         # Converting to float32 is left to the part that is asked for.
         before = np.clip(np.floor(at.min(axis=1, keepdims=True)).astype(np.int64), 0, last)
         after = np.clip(np.floor(at.max(axis=1, keepdims=True)).astype(np.int64) + 1, 0, last)

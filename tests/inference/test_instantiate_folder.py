@@ -27,7 +27,8 @@ import nnunetv2_conflunet.inference.instantiate_folder as command
 from nnunetv2_conflunet.commands.instantiate import main
 from nnunetv2_conflunet.inference.case_files import InstanceFiles
 from nnunetv2_conflunet.inference.instantiate_folder import instantiate_folder
-from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder, foreground_probability
+from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
+from nnunetv2_conflunet.inference.probability import foreground_probability
 from nnunetv2_conflunet.postprocessing import (
     InstantiationSettings,
     instantiate,

@@ -7,7 +7,8 @@ from scipy.special import softmax
 from skimage.transform import resize
 from support import balls, dataset_json, small_plans
 
-from nnunetv2_conflunet.inference.instances import foreground_probability_at, instances_from_output
+from nnunetv2_conflunet.inference.instances import instances_from_output
+from nnunetv2_conflunet.inference.probability import foreground_probability_at, nearest_axis
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate, instantiate_border_core
 from nnunetv2_conflunet.postprocessing.baselines.border_core import LABELS, BorderCore
 
@@ -21,6 +22,12 @@ def output_of(lesions, grid_shape):
     noise = np.random.default_rng(0).normal(0, 2, SHAPE)
     logit = resize((lesions > 0) * 6.0 - 3 + noise, grid_shape, order=1)
     return np.concatenate([np.stack([-logit, logit]), np.zeros((4, *grid_shape))]).astype(np.float32)
+
+
+def of_model(plans):
+    """The managers of plans and of their one configuration."""
+    manager = PlansManager(plans)
+    return manager, manager.get_configuration(*plans["configurations"])
 
 
 def probability_everywhere(output):
@@ -41,6 +48,34 @@ def test_the_probability_is_that_of_resized_logits_inside_the_mask_and_0_outside
     np.testing.assert_allclose(found[mask], probability_everywhere(output)[mask], atol=1e-6)
     # No value depends on which others are asked for.
     np.testing.assert_array_equal(found[mask], foreground_probability_at(np.ones(SHAPE, bool), output[:2], BOX)[mask])
+
+
+@pytest.mark.parametrize(
+    "image_mm, network_mm, transpose, nearest",
+    [
+        ((5.0, 1.0, 1.0), (4.0, 1.2, 1.2), [0, 1, 2], 0),
+        # Halfway between two slices of the network's grid.
+        ((3.0, 0.5, 0.5), (1.5, 0.5, 0.5), [0, 1, 2], 0),
+        ((1.0, 1.0, 5.0), (4.0, 1.2, 1.2), [2, 0, 1], 2),
+        ((1.0, 6.0, 1.1), (1.0, 1.0, 1.0), [0, 1, 2], 1),
+        ((1.5, 1.0, 1.2), (1.0, 1.0, 1.0), [0, 1, 2], None),
+        ((0.2, 1.0, 1.0), (1.0, 1.0, 1.0), [0, 1, 2], None),
+    ],
+)
+def test_the_probability_is_that_of_logits_resampled_by_nnunet(image_mm, network_mm, transpose, nearest):
+    plans = small_plans(spacing_mm=network_mm, transpose_forward=transpose)
+    manager, configuration = of_model(plans)
+    shape = (10, 12, 14)
+    forward = [[values[axis] for axis in transpose] for values in (shape, image_mm)]
+    grid = [max(2, round(n * a / b)) for n, a, b in zip(*forward, network_mm, strict=True)]
+    logits = np.random.default_rng(0).normal(0, 2, (2, *grid))
+    resampled = configuration.resampling_fn_probabilities(logits, forward[0], network_mm, forward[1])
+    backward = [0, *(axis + 1 for axis in manager.transpose_backward)]
+    expected = 1 - softmax(resampled.transpose(backward), axis=0)[0]
+    assert nearest_axis(image_mm, manager, configuration) == nearest
+    box = np.array([(0, n) for n in shape])
+    found = foreground_probability_at(np.ones(shape, bool), logits.transpose(backward), box, nearest=nearest)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("grid_shape", GRIDS)
@@ -67,9 +102,7 @@ def test_acls_finds_what_it_finds_with_the_probability_of_the_whole_image(grid_s
         "bbox_used_for_cropping": [(0, n) for n in SHAPE],
         "shape_before_cropping": SHAPE,
     }
-    found = instances_from_output(
-        (lesions > 0).astype(np.int32), output, properties, PlansManager(plans), dataset_json()
-    )
+    found = instances_from_output((lesions > 0).astype(np.int32), output, properties, *of_model(plans), dataset_json())
     probability = foreground_probability_at(np.ones(SHAPE, bool), output[:2], BOX)
     expected = instantiate(lesions > 0, SPACING, settings, probability=probability)
     assert expected.report["n_centers"] >= 4
@@ -91,7 +124,7 @@ def test_cores_of_a_prediction_become_instances():
     plans["conflunet"] = {"instantiation": settings.to_dict()}
     properties = {"spacing": SPACING, "bbox_used_for_cropping": BOX.tolist(), "shape_before_cropping": SHAPE}
     output = np.zeros((3 + 4, *SHAPE), np.float32)
-    made = instances_from_output(labels, output, properties, PlansManager(plans), dataset_json(LABELS))
+    made = instances_from_output(labels, output, properties, *of_model(plans), dataset_json(LABELS))
     np.testing.assert_array_equal(made.result.instances, instantiate_border_core(labels, SPACING))
     assert made.result.instances.max() == 2
 
@@ -101,6 +134,6 @@ def test_a_case_knows_the_id_that_no_lesion_gets():
     plans = small_plans(spacing_mm=SPACING)
     plans["conflunet"] = {"instantiation": InstantiationSettings(method="cc").to_dict()}
     properties = {"spacing": SPACING, "bbox_used_for_cropping": BOX.tolist(), "shape_before_cropping": SHAPE}
-    arguments = (lesions > 0).astype(int), output_of(lesions, SHAPE), properties, PlansManager(plans)
+    arguments = (lesions > 0).astype(int), output_of(lesions, SHAPE), properties, *of_model(plans)
     declared = dataset_json() | {"instances": {"unknown": 1}}
     assert [instances_from_output(*arguments, one).output.unknown for one in (dataset_json(), declared)] == [None, 1]
