@@ -49,7 +49,7 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.froc:
         check_tables(pairs)
     if args.merge:
-        cases = merge_parts(output, args.num_parts, settings, [pair.case for pair in pairs])
+        cases = merge_parts(output, args.num_parts, settings, pairs)
     else:
         cases = evaluate_pairs(pairs[args.part_id :: args.num_parts], pairing.reader, settings, args.np)
     if args.froc:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from nnunetv2_conflunet.evaluation.cohort.cases import CaseResult
+from nnunetv2_conflunet.evaluation.cohort.pairing import Pair
 from nnunetv2_conflunet.evaluation.cohort.settings import ADDED, EvaluationSettings
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import read_json, write_json
@@ -36,17 +37,18 @@ def write_part(
     return path
 
 
-def merge_parts(folder: Path, num_parts: int, settings: EvaluationSettings, expected: list[str]) -> list[CaseResult]:
+def merge_parts(folder: Path, num_parts: int, settings: EvaluationSettings, expected: list[Pair]) -> list[CaseResult]:
     """The cases of all parts, sorted.
 
     Args:
         folder: where the parts were written.
         num_parts: their number.
         settings: the settings that the parts must have been made with.
-        expected: the ids of all cases.
+        expected: all cases, with the files that the parts must have been made from.
 
     Raises:
-        InputError: a part is missing, was made with other settings, or the parts do not hold the expected cases.
+        InputError: a part is missing, was made with other settings or from other files, or the parts do not hold the
+            expected cases.
     """
     files = [part_file(folder, part_id, num_parts) for part_id in range(num_parts)]
     missing = [str(part_id) for part_id, file in enumerate(files) if not file.is_file()]
@@ -65,10 +67,18 @@ def merge_parts(folder: Path, num_parts: int, settings: EvaluationSettings, expe
             raise InputError(f"{file} was made with a different {list_some(differing)}; repeat it, or use its options.")
         cases += [CaseResult.from_json(entry) for entry in content["cases"]]
     cases.sort(key=lambda case: case.case)
-    found = [case.case for case in cases]
-    if found != expected:
-        changed = sorted(set(expected) ^ set(found))
+    found, wanted = [case.case for case in cases], [pair.case for pair in expected]
+    if found != wanted:
+        changed = sorted(set(wanted) ^ set(found))
         raise InputError(f"The parts and the folders contain different cases: {list_some(changed)}. Repeat the parts.")
+    for case, pair in zip(cases, expected, strict=True):
+        sides = ((case.reference_file, pair.reference), (case.prediction_file, pair.prediction))
+        for made_from, now in sides:
+            if made_from and Path(made_from).resolve() != (now and now.resolve()):
+                raise InputError(
+                    f"The part with case {case.case} was made from {made_from}, not from {now or 'no prediction'}. "
+                    "Repeat the parts of this evaluation, or merge with the folders that they were made from."
+                )
     return cases
 
 

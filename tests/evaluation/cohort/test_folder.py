@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -438,6 +439,9 @@ def test_parts_merge_to_the_files_of_a_single_run(dataset, tmp_path):
     evaluate(*dataset, "-o", tmp_path / "parts", "-num_parts", 2, "--merge")
     for name in ("summary_instances.json", "cases.csv", "lesions.csv"):
         assert (tmp_path / "parts" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    shutil.copytree(dataset[1], tmp_path / "another_method")
+    with pytest.raises(InputError, match=r"part with case MS_\d was made from .*, not from .*another_method.*MS_"):
+        evaluate(dataset[0], tmp_path / "another_method", "-o", tmp_path / "parts", "-num_parts", 2, "--merge")
     with pytest.raises(InputError, match="was made with a different iou_threshold"):
         evaluate(*dataset, "-o", tmp_path / "parts", "-num_parts", 2, "--merge", "--iou_threshold", "0.2")
     (dataset[0] / "MS_2.nii.gz").unlink()
