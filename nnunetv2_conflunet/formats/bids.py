@@ -103,7 +103,6 @@ class Bids:
         content = {
             "Description": f"Lesions of case {lesions.case}, each with a value of its own; 0 is background.",
             "SpatialReference": "orig",
-            "Manual": False,
             # BIDS itself defines the first three.
             **describe_columns(list(rows)[3:]),
         }

@@ -97,7 +97,7 @@ def read_lesions(prediction: PredictionFolder, case: str) -> CaseLesions:
     files = InstanceFiles(prediction.folder, case, prediction.file_ending)
     instances, properties = read_instances(files.map, prediction.reader())
     geometry = Geometry.from_properties(instances.shape, properties)
-    table = _table(files, instances, geometry)
+    table = _table(files, instances, geometry, prediction.labels)
     names = {value: name for name, value in prediction.labels.items() if isinstance(value, int)}
     labels = table["label"] if "label" in table else [""] * len(table)
     return CaseLesions(
@@ -121,10 +121,14 @@ def _affine(geometry: Geometry) -> np.ndarray:
     return affine @ np.linalg.inv(geometry.file_index)
 
 
-def _table(files: InstanceFiles, instances: np.ndarray, geometry: Geometry) -> pd.DataFrame:
+def _table(files: InstanceFiles, instances: np.ndarray, geometry: Geometry, labels: dict) -> pd.DataFrame:
     if not files.table.is_file():
-        text = io.StringIO(as_csv(lesion_table(instances, geometry)))
-        return pd.read_csv(text, dtype=str, keep_default_na=False)
+        computed = lesion_table(instances, geometry).drop(columns="label")
+        # An instance map alone does not say which of several labels a lesion has.
+        foreground = [label for name, label in labels.items() if name not in ("background", "ignore")]
+        if len(foreground) == 1 and isinstance(foreground[0], int):
+            computed.insert(1, "label", foreground[0])
+        return pd.read_csv(io.StringIO(as_csv(computed)), dtype=str, keep_default_na=False)
     table = read_texts(files.table)
     remedy = "Make the instances again, or remove the table; it is computed then."
     if "id" not in table or not table["id"].str.fullmatch("[0-9]{1,18}").all():

@@ -54,6 +54,19 @@ def test_without_a_table_one_is_computed(tmp_path):
     assert lesions.names == ["lesion 3", "lesion 7", "lesion 12"]
 
 
+@pytest.mark.parametrize(
+    "labels, name, value",
+    [({"ms": 4}, "ms", ["4"] * 3), ({"edema": 1, "core": 2}, "lesion", None), ({"all": [1, 2]}, "lesion", None)],
+)
+def test_a_computed_table_names_a_label_only_where_there_is_one(tmp_path, labels, name, value):
+    labels = {"background": 0, **labels, "ignore": 9}
+    lesions = read(write_prediction(tmp_path / "p", {"ms_1": three_lesions()}, labels=labels))
+    assert lesions.names == [f"{name} {i}" for i in (3, 7, 12)]
+    assert ("label" in lesions.table) == (value is not None)
+    if value:
+        assert lesions.table["label"].tolist() == value
+
+
 def test_names_hold_no_sign_that_has_a_meaning_in_a_format(tmp_path):
     labels = {"background": 0, 'a "b"|c:d~e^f\n': 1, "x" * 80: 2}
     folder = write_prediction(tmp_path / "p", {"ms_1": three_lesions()}, tables={"ms_1": TABLE}, labels=labels)
