@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 
+from nnunetv2_conflunet.evaluation.cohort.cases import CaseResult
 from nnunetv2_conflunet.evaluation.cohort.results import LESIONS_FILE, Method
 from nnunetv2_conflunet.evaluation.cohort.summary import pooled_accuracies
 from nnunetv2_conflunet.evaluation.detection.metrics import NAMES
@@ -174,7 +176,8 @@ def _figures(methods: list[Method]) -> list[dict[str, str]]:
 
 
 def _case_views(method: Method, images: Path | None, channel: int, n_cases: int, several: bool) -> list[dict[str, str]]:
-    lesions = read_csv(method.folder / LESIONS_FILE)
+    table = method.folder / LESIONS_FILE
+    lesions = read_csv(table)
     try:
         reader = recursive_find_reader_writer_by_name(method.summary["reader"])()
     except RuntimeError as error:
@@ -186,12 +189,25 @@ def _case_views(method: Method, images: Path | None, channel: int, n_cases: int,
     worst, best = ranked[:n_cases], ranked[max(n_cases, len(ranked) - n_cases) :][::-1]
     views = []
     for name, rank in (dict.fromkeys(worst, "worst") | dict.fromkeys(best, "best")).items():
-        case = method.cases[name]
+        case, of_case = method.cases[name], _lesions_of(method.cases[name], lesions, table)
         ratios = ", ".join(f"{metric} {percent(case.metrics[metric])} %" for metric in SHOWN_RATIOS)
         counts = ", ".join(f"{metric} {case.metrics[metric]}" for metric in SHOWN_COUNTS)
         ending = Path(case.reference_file).name.removeprefix(name)
         background = None if images is None else (images_of_cases(images, [name], ending)[name], channel)
-        figure = case_view(case, lesions[lesions["case"] == name], background, reader)
+        figure = case_view(case, of_case, background, reader)
         title = f"{name} ({rank}{', ' + method.name if several else ''})"
         views.append({"title": title, "text": f"{ratios}; {counts}", "source": figures.as_data_uri(figure)})
     return views
+
+
+def _lesions_of(case: CaseResult, lesions: pd.DataFrame, table: Path) -> pd.DataFrame:
+    """The rows of a case, which must be as many as were counted."""
+    if {"case", "side", "id", "status"} <= {*lesions}:
+        rows = lesions[lesions["case"] == case.case]
+        n_rows = [int((rows["side"] == side).sum()) for side in ("reference", "prediction")]
+        if n_rows == [case.metrics["n_reference"], case.metrics["n_prediction"]]:
+            return rows
+    raise InputError(
+        f"{table} does not hold the lesions of case {case.case} that were evaluated; was it edited, or saved by a "
+        "spreadsheet program? Run nnUNetv2_conflunet_evaluate again, or show no cases with --n_cases 0."
+    )

@@ -228,6 +228,25 @@ def test_a_lesion_table_that_cannot_be_read_is_named(evaluated, content):
         make_report(load_methods([evaluated / "half"]))
 
 
+@pytest.mark.parametrize("edit", ["names", "semicolons", "rows"])
+def test_a_lesion_table_that_a_spreadsheet_has_changed_is_named(tmp_path, edit):
+    lesion = np.zeros((10, 12, 12), np.uint16)
+    lesion[2:6, 2:6, 2:6] = 1
+    for name in ("001", "002"):
+        save(tmp_path / "a" / f"{name}.nii.gz", lesion)
+    command.evaluate(command._parser().parse_args([str(tmp_path / "a"), str(tmp_path / "a"), "-np", "1"]))
+    table = tmp_path / "a" / "lesions.csv"
+    head, *rows = table.read_text().splitlines(keepends=True)
+    changed = {
+        "names": [head, *(row.removeprefix("00") for row in rows)],
+        "semicolons": [row.replace(",", ";") for row in (head, *rows)],
+        "rows": [head, *rows[1:]],
+    }
+    table.write_text("".join(changed[edit]))
+    with pytest.raises(InputError, match=r"lesions\.csv does not hold the lesions of case 001 that were evaluated"):
+        make_report(load_methods([tmp_path / "a"]))
+
+
 def test_lesions_of_cases_with_odd_names_are_drawn(tmp_path, monkeypatch):
     lesion = np.zeros((10, 12, 12), np.uint16)
     lesion[2:6, 2:6, 2:6] = 1
