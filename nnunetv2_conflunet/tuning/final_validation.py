@@ -153,7 +153,10 @@ class PiecesOfValidation:
                 file.unlink()
         tried, used = pieces_to_try(self.chosen), {}
         left_out = []
-        for file in sorted(self.fold_folder.parent.glob(f"fold_[0-9]*/validation/{PIECES_FOLDER}/[!.]*.npz")):
+        files = sorted(self.fold_folder.parent.glob(f"fold_[0-9]*/validation/{PIECES_FOLDER}/[!.]*.npz"))
+        # A case that another split had put into another fold counts once, as it was validated last.
+        newest = {file.stem: file for file in sorted(files, key=lambda file: file.stat().st_mtime_ns)}
+        for file in sorted(newest.values()):
             try:
                 used[file] = load_pieces(file, tried)
             except InputError as error:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from nnunetv2.utilities.file_path_utilities import folds_tuple_to_string
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_conflunet.imageio.case_folder import CaseFolder, first_file, read_dataset_json
@@ -76,13 +75,16 @@ class ModelFolder(ModelPlans):
         return None if file is None else unknown_id(read_dataset_json(file))
 
     def stock_postprocessing(self, folds: list[str]) -> Postprocessing:
-        """What ``nnUNetv2_find_best_configuration`` determined for these folds; empty where it did not run.
+        """What ``nnUNetv2_find_best_configuration`` determined for these folds in any order; empty if it did not run.
 
         Raises:
             InputError: the file cannot be read, or holds anything but nnU-Net's own function and its arguments.
         """
-        path = self.folder / f"crossval_results_folds_{folds_tuple_to_string(folds)}" / "postprocessing.pkl"
-        return read_stock_postprocessing(path) if path.is_file() else []
+        for path in sorted(self.folder.glob("crossval_results_folds_*/postprocessing.pkl")):
+            # nnU-Net names the folder by the folds as they were typed.
+            if {*path.parent.name.removeprefix("crossval_results_folds_").split("_")} == {*map(str, folds)}:
+                return read_stock_postprocessing(path)
+        return []
 
     def _reference_folder(self, given: Path | None) -> Path:
         if given is None:

@@ -240,7 +240,8 @@ def test_the_table_holds_every_point(tmp_path, toys, references):
     assert record["cases"] == ["case0", "case1", "case2"] and record["reference"] == str(references)
 
 
-def test_a_postprocessing_of_stock_nnunet_comes_first(tmp_path, toys, references):
+@pytest.mark.parametrize("typed", ["0_1", "1_0"])
+def test_a_postprocessing_of_stock_nnunet_comes_first(tmp_path, toys, references, typed):
     made = toys.scene(false_lesion=True)
     # One lesion, and a false one that stock postprocessing takes away.
     made.reference[made.reference > 1] = 0
@@ -248,7 +249,9 @@ def test_a_postprocessing_of_stock_nnunet_comes_first(tmp_path, toys, references
     model = toys.write_model(tmp_path, [made] * 2)
     without = determine(model, references)
     assert without["stock_postprocessing"] == [] and mean_at(model, DEFAULT) == pytest.approx(2 / 3)
-    folder = model / "crossval_results_folds_0_1"
+    (model / "crossval_results_folds_0").mkdir()
+    (model / "crossval_results_folds_0" / "postprocessing.pkl").write_bytes(b"of other folds")
+    folder = model / f"crossval_results_folds_{typed}"
     folder.mkdir()
     content = [remove_all_but_largest_component_from_segmentation], [{"labels_or_regions": [1]}]
     (folder / "postprocessing.pkl").write_bytes(pickle.dumps(content))

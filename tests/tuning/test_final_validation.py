@@ -1,5 +1,6 @@
 """What a model learns in its final validation, on predictions whose answer is known."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -84,6 +85,16 @@ def test_pieces_of_an_earlier_split_go(tmp_path, toys):
     predict(fold, toys, ["case0", "case1"])
     fold.learn(["case1"])
     assert [file.name for file in fold.file("").parent.iterdir()] == ["case1.npz"]
+
+
+def test_a_case_that_another_split_put_into_another_fold_counts_once(tmp_path, toys):
+    first, second = fold_of(tmp_path, 0), fold_of(tmp_path, 1)
+    predict(first, toys, ["case0", "case1"])
+    predict(second, toys, ["case1", "case2"])
+    os.utime(first.file("case1"), (1, 1))
+    assert second.learn(["case1", "case2"])[0] == "3 validation cases of folds 0 1."
+    predict(first, toys, ["case0", "case1", "case2"])
+    assert first.learn(["case0", "case1", "case2"])[0] == "3 validation cases of folds 0."
 
 
 def test_pieces_of_other_settings_are_left_out_and_said(tmp_path, toys):
