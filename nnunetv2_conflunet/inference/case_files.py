@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,9 +11,14 @@ import SimpleITK as sitk
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
-from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.postprocessing.settings import InstantiationSettings
+from nnunetv2_conflunet.utilities.errors import InputError, list_some
+from nnunetv2_conflunet.utilities.files import read_json, write_json
 from nnunetv2_conflunet.utilities.nnunet_folders import INSTANCES_FOLDER
 from nnunetv2_conflunet.utilities.whole_files import is_whole
+
+# In the folder of a prediction's instances, how they are made.
+PREDICTION_RECORD = "prediction.json"
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,30 @@ def check_distinct(files: list[OutputFiles]) -> None:
     for path, n_cases in Counter(of_case.segmentation for of_case in files).items():
         if n_cases > 1:
             raise InputError(f"Two cases would be written to {path}; rename one of them.")
+
+
+def record_settings(files: Sequence[OutputFiles], settings: InstantiationSettings, continued: bool) -> None:
+    """Record beside the instances of a prediction how they are made.
+
+    Args:
+        files: of the cases to predict.
+        settings: how their instances are made.
+        continued: finished cases stay; these must have been made in the same way.
+
+    Raises:
+        InputError: they were made by other settings.
+    """
+    for folder in dict.fromkeys(of_case.instances.folder for of_case in files):
+        record = folder / PREDICTION_RECORD
+        if continued and record.is_file():
+            # An earlier version may have stored fewer settings.
+            before = InstantiationSettings().to_dict() | read_json(record)
+            if differing := [name for name, value in settings.to_dict().items() if before[name] != value]:
+                raise InputError(
+                    f"{folder} holds instances made with another {list_some(differing)} than the model has now. "
+                    "Predict without --continue_prediction, or into another folder."
+                )
+        write_json(settings.to_dict(), record)
 
 
 def _written_name(folder: Path, name: str, file_ending: str, writer: type[BaseReaderWriter]) -> str:

@@ -4,7 +4,7 @@ Each function takes the arguments of the nnU-Net function that it replaces, and 
 that function.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -81,6 +81,13 @@ def export_or_explain(*args, **kwargs) -> InputError | None:
     except InputError as error:
         return error
     return None
+
+
+def raise_failures(outcomes: Sequence) -> None:
+    """Raise one InputError for all that :func:`export_or_explain` returned."""
+    failures = [str(outcome) for outcome in outcomes if isinstance(outcome, InputError)]
+    if failures:
+        raise InputError(f"{len(failures)} of {len(outcomes)} cases failed: {' | '.join(failures)}")
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 
 from nnunetv2_conflunet.imageio.case_folder import refuse_macos_files
-from nnunetv2_conflunet.inference.case_files import OutputFiles, check_distinct
-from nnunetv2_conflunet.inference.export import export_or_explain, exporting_instances
+from nnunetv2_conflunet.inference.case_files import OutputFiles, check_distinct, record_settings
+from nnunetv2_conflunet.inference.export import export_or_explain, exporting_instances, raise_failures
 from nnunetv2_conflunet.inference.instances import instances_from_output
 from nnunetv2_conflunet.inference.model_settings import ModelSettings
 from nnunetv2_conflunet.networks import HeadChannels, heads_of, unwrapped
@@ -117,16 +117,21 @@ class ConfLUNetPredictor(nnUNetPredictor):
         """
         with self._exporting(export_or_explain):
             results = super().predict_from_data_iterator(*args, **kwargs)
-        failures = [str(result) for result in results if isinstance(result, InputError)]
-        if failures:
-            raise InputError(f"{len(failures)} of {len(results)} cases failed: {' | '.join(failures)}")
+        raise_failures(results)
         return results
 
     @wraps(nnUNetPredictor.predict_from_files_sequential)
     def predict_from_files_sequential(self, *args, **kwargs) -> list:
-        """As in nnU-Net; a case with an output file also gets its instance map and lesion table."""
-        with self._exporting():
-            return super().predict_from_files_sequential(*args, **kwargs)
+        """As in nnU-Net; a case with an output file also gets its instance map and lesion table.
+
+        Raises:
+            InputError: likewise.
+        """
+        outcomes = []
+        with self._exporting(lambda *one, **options: outcomes.append(export_or_explain(*one, **options))):
+            results = super().predict_from_files_sequential(*args, **kwargs)
+        raise_failures(outcomes)
+        return results
 
     @wraps(nnUNetPredictor.predict_single_npy_array)
     def predict_single_npy_array(self, *args, **kwargs) -> np.ndarray | tuple | None:
@@ -153,6 +158,7 @@ class ConfLUNetPredictor(nnUNetPredictor):
         ending, writer = self.dataset_json["file_ending"], self.plans_manager.image_reader_writer_class
         files = [OutputFiles.of(output, ending, writer) for output in outputs]
         check_distinct(files)
+        record_settings(files, ModelSettings.from_plans(self.plans_manager.plans).instantiation, not overwrite)
         if overwrite:
             return inputs, outputs, previous
         todo = [i for i, of_case in enumerate(files) if not of_case.are_whole(save_probabilities)]

@@ -4,6 +4,7 @@ import gzip
 import itertools
 import os
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -18,6 +19,7 @@ from torch import nn
 
 from nnunetv2_conflunet.inference import ConfLUNetPredictor, export
 from nnunetv2_conflunet.inference.instantiate_folder import instantiate_folder
+from nnunetv2_conflunet.inference.model_settings import ModelSettings
 from nnunetv2_conflunet.networks import HeadChannels, heads_of
 from nnunetv2_conflunet.networks.heads import ATTRIBUTE
 from nnunetv2_conflunet.nnunet_plugin import hand_over
@@ -342,6 +344,42 @@ def test_a_case_is_done_only_with_its_instance_map(files, capsys):
     assert len(made._manage_input_and_output_lists(source, output, overwrite=True)[0]) == 1
 
 
+def test_a_prediction_is_not_continued_with_other_settings(files):
+    folder, _, _ = files
+    source = [channels_of(folder)] * 2
+    output = [str(folder / "out" / name) for name in "ab"]
+    oblique_predictor("SimpleITKIO").predict_from_files_sequential(source[:1], output[:1])
+    before = files_of(folder / "out" / "instances")
+    made = oblique_predictor("SimpleITKIO")
+    settings = ModelSettings.from_plans(made.plans_manager.plans).instantiation
+    ModelSettings({}).tuned_to(replace(settings, heatmap_threshold=0.7)).put_into(made.plans_manager.plans)
+    with pytest.raises(InputError, match="holds instances made with another heatmap_threshold than the model has now"):
+        made.predict_from_files_sequential(source, output, overwrite=False)
+    assert files_of(folder / "out" / "instances") == before
+    made.predict_from_files_sequential(source[:1], output[:1], overwrite=True)
+    made.predict_from_files_sequential(source, output, overwrite=False)
+    assert (folder / "out" / "instances" / "b.nii.gz").is_file()
+
+
+def test_one_case_without_instances_does_not_keep_the_others_from_theirs(files, monkeypatch):
+    folder, _, _ = files
+    made_of = export.instances_from_output
+
+    def fail_for_the_second(*args):
+        calls.append(args)
+        if len(calls) == 2:
+            raise InputError("the heatmap holds NaN")
+        return made_of(*args)
+
+    calls = []
+    monkeypatch.setattr(export, "instances_from_output", fail_for_the_second)
+    output = [str(folder / "out" / name) for name in "abc"]
+    with pytest.raises(InputError, match="1 of 3 cases failed: Case b has no instances: the heatmap holds NaN"):
+        oblique_predictor("SimpleITKIO").predict_from_files_sequential([channels_of(folder)] * 3, output)
+    written = {file.name for file in (folder / "out" / "instances").glob("*.nii.gz")}
+    assert written == {"a.nii.gz", "c.nii.gz"}
+
+
 def test_old_maps_and_heads_never_stand_beside_a_new_segmentation(files, monkeypatch):
     folder, _, _ = files
     source = [[str(folder / f"oblique_{i:04d}.nii.gz") for i in range(8)]]
@@ -538,7 +576,7 @@ def test_on_a_full_disk_a_case_is_not_done(files, filling, monkeypatch, capsys, 
     with pytest.raises(InputError, match=rf"instances/a\.{first} cannot be written completely"):
         made.predict_from_files_sequential(source, output, save_probabilities)
     empty()
-    assert not list((out / "instances").iterdir())
+    assert [file.name for file in (out / "instances").iterdir()] == ["prediction.json"]
     assert made._manage_input_and_output_lists(source, output, overwrite=False)[0] == source
     monkeypatch.undo()
     made.predict_from_files_sequential(source, output, save_probabilities, overwrite=False)
