@@ -23,7 +23,7 @@ from nnunetv2_conflunet.imageio import declared_labels, read_labels
 from nnunetv2_conflunet.inference.case_files import OutputFiles
 from nnunetv2_conflunet.inference.instances import instances_from_output
 from nnunetv2_conflunet.nnunet_plugin.hand_over import replaced_exports
-from nnunetv2_conflunet.postprocessing.size_filter import describe_removed
+from nnunetv2_conflunet.postprocessing.size_filter import describe_removed, refuse_limits
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
 from nnunetv2_conflunet.utilities.whole_files import is_whole
@@ -71,6 +71,11 @@ def export_prediction_with_instances(
     except InputError as error:
         raise InputError(f"Case {files.instances.case} has no instances: {error}") from error
     print(f"{files.instances.case}: {describe_removed(made.result.report, made.settings.limits)}")
+    try:
+        refuse_limits(segmentation.shape, properties_dict["spacing"], made.settings.limits)
+    except InputError as error:
+        # The segmentation is of use all the same.
+        print(f"Warning: {files.instances.case} has no instances. {error}")
     made.write(files.instances, reader, with_heads=save_probabilities)
 
 

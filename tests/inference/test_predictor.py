@@ -361,6 +361,16 @@ def test_a_prediction_is_not_continued_with_other_settings(files):
     assert (folder / "out" / "instances" / "b.nii.gz").is_file()
 
 
+def test_limits_that_no_instance_can_reach_are_said(files, capsys):
+    folder, _, _ = files
+    made = oblique_predictor("SimpleITKIO")
+    ModelSettings({}).tuned_to(InstantiationSettings(min_extent_mm=500.0)).put_into(made.plans_manager.plans)
+    made.predict_from_files_sequential([channels_of(folder)], [str(folder / "out" / "a")])
+    said = capsys.readouterr().out
+    assert "Warning: a has no instances. The image is " in said and "the size filter would remove every" in said
+    assert (folder / "out" / "a.nii.gz").is_file()
+
+
 def test_one_case_without_instances_does_not_keep_the_others_from_theirs(files, monkeypatch):
     folder, _, _ = files
     made_of = export.instances_from_output
