@@ -18,6 +18,7 @@ from nnunetv2_conflunet.imageio.geometry import LPS_TO_RAS, in_file_order
 from nnunetv2_conflunet.inference.case_files import InstanceFiles
 from nnunetv2_conflunet.inference.lesion_table import as_csv, lesion_table
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
+from nnunetv2_conflunet.inference.probability import has_regions
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import atomic_path
 from nnunetv2_conflunet.utilities.nnunet_folders import TRAINING_INSTANCES
@@ -98,7 +99,9 @@ def read_lesions(prediction: PredictionFolder, case: str) -> CaseLesions:
     instances, properties = read_instances(files.map, prediction.reader())
     geometry = Geometry.from_properties(instances.shape, properties)
     table = _table(files, instances, geometry, prediction.labels)
-    names = {value: name for name, value in prediction.labels.items() if isinstance(value, int)}
+    # A region is only a part of a lesion.
+    declared = {} if has_regions(prediction.labels) else prediction.labels
+    names = {value: name for name, value in declared.items() if isinstance(value, int)}
     labels = table["label"] if "label" in table else [""] * len(table)
     return CaseLesions(
         case=case,

@@ -54,6 +54,12 @@ def test_without_a_table_one_is_computed(tmp_path):
     assert lesions.names == ["lesion 3", "lesion 7", "lesion 12"]
 
 
+def test_a_lesion_is_not_named_after_the_region_of_most_of_its_voxels(tmp_path):
+    labels = {"background": 0, "whole": [1, 2], "core": 2}
+    folder = write_prediction(tmp_path / "p", {"ms_1": three_lesions()}, tables={"ms_1": TABLE}, labels=labels)
+    assert read(folder).names == ["lesion 3", "lesion 7", "lesion 12"]
+
+
 @pytest.mark.parametrize(
     "labels, name, value",
     [({"ms": 4}, "ms", ["4"] * 3), ({"edema": 1, "core": 2}, "lesion", None), ({"all": [1, 2]}, "lesion", None)],
