@@ -6,7 +6,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from nnunetv2_conflunet.inference.model_settings import ModelSettings, plans_lock
+from nnunetv2_conflunet.inference.model_settings import DamagedPlans, ModelSettings, plans_lock
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def put_settings_into_plans(own: ModelSettings, plans: dict[str, Any], plans_fil
         is_ddp: as for :func:`writing_plans`.
 
     Returns:
-        A line for the log if the settings differ from the stored ones; otherwise empty.
+        A line for the log if the settings differ from the stored ones, or those cannot be read; otherwise empty.
 
     Raises:
         InputError: the stored settings are not possible.
@@ -41,20 +41,31 @@ def put_settings_into_plans(own: ModelSettings, plans: dict[str, Any], plans_fil
     >>> put_settings_into_plans(ModelSettings({"instantiation": {}}), plans := {}, "none.json", is_ddp=False), plans
     ('', {'conflunet': {'instantiation': {}}})
     """
-    found: list = [ModelSettings.from_model(plans_file) if _is_first(is_ddp) else None]
+    found: list = [_stored(plans_file) if _is_first(is_ddp) else None]
     if is_ddp:
         # Another fold may change the file at any time, and each process writes what it has read.
         dist.broadcast_object_list(found)
-    (before,) = found
+    before, damage = found[0]
     now = own.keeping_tuning_of(before)
     now.put_into(plans)
-    if not before.stored or not (differing := now.differences(before)):
-        return ""
+    if damage or not before.stored or not (differing := now.differences(before)):
+        return damage
     tune = "Those were tuned from settings that the trainer no longer has: tune again. " * before.is_tuned
     return (
         f"Instances are made with {'; '.join(differing)} as in {plans_file}, which prediction reads. {tune}"
         "Training writes that file when it starts, for all folds; validation alone does not."
     )
+
+
+def _stored(plans_file: str) -> tuple[ModelSettings, str]:
+    """What a model has stored, and what to say if its file is damaged: like nnU-Net, training then writes it anew."""
+    try:
+        return ModelSettings.from_model(plans_file), ""
+    except DamagedPlans:
+        return ModelSettings(), (
+            f"{plans_file} is damaged: settings in it that were tuned or learned are lost. Training writes that file "
+            "anew when it starts; validation alone does not, so run nnUNetv2_train with --c instead."
+        )
 
 
 def _is_first(is_ddp: bool) -> bool:

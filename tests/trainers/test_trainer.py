@@ -25,6 +25,7 @@ from torch import distributed as dist
 from torch import multiprocessing as mp
 
 import nnunetv2_conflunet.trainers as trainers
+from nnunetv2_conflunet.inference import model_settings
 from nnunetv2_conflunet.inference.model_settings import ModelSettings, plans_lock
 from nnunetv2_conflunet.networks import heads_of, unwrapped
 from nnunetv2_conflunet.nnunet_plugin.search_path import nnunet_ext_path
@@ -609,6 +610,25 @@ def test_what_another_fold_learns_while_this_one_starts_stays(base):
     learned = learn(plans_file)
     starting.on_train_start()
     assert ModelSettings.from_model(plans_file) == learned
+
+
+@pytest.mark.parametrize("content", ['{"conflunet": {"instantiation": {"win', "", "\0\0"])
+def test_damaged_plans_of_the_model_are_written_anew(base, monkeypatch, content):
+    monkeypatch.setattr(model_settings, "READING_PAUSE_S", 0)
+    trainer = make(base, small_plans())
+    plans_file = Path(trainer.output_folder_base) / "plans.json"
+    plans_file.write_text(content)
+    trainer.on_train_start()
+    assert ModelSettings.from_model(plans_file).instantiation == nnUNetTrainerTiny.instantiation
+    log = Path(trainer.log_file).read_text()
+    assert f"{plans_file} is damaged: settings in it that were tuned or learned are lost" in log
+
+
+def test_impossible_settings_of_the_model_end_training(base):
+    trainer = make(base, small_plans())
+    write_json({"conflunet": [1]}, Path(trainer.output_folder_base) / "plans.json")
+    with pytest.raises(InputError, match="'conflunet', is no dictionary"):
+        trainer.on_train_start()
 
 
 @pytest.mark.parametrize("continued", [False, True])
