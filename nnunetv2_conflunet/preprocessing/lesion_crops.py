@@ -49,6 +49,11 @@ class LesionCrop:
     weight: np.ndarray
     labels: np.ndarray
 
+    @property
+    def surroundings(self) -> np.ndarray:
+        """(C, N) intensities of its surroundings."""
+        return self.image[:, self.weight == SURROUNDINGS]
+
 
 class CaseCrops:
     """The lesions in the file of one case; their voxels are read one lesion at a time.
@@ -66,9 +71,11 @@ class CaseCrops:
             self.size, self.level, self.spread = arrays["size"], arrays["level"], arrays["spread"]
             self.n_lesions = int(arrays["n_lesions"])
 
-    def read(self, number: int) -> LesionCrop:
-        """Read the lesion in row `number` of the tables."""
+    def read(self, number: int) -> LesionCrop | None:
+        """Read the lesion that has row `number` in the tables of the file now; None if it no longer has one there."""
         with np.load(self.file) as arrays:
+            if str(number) not in arrays:
+                return None
             stacked, of_voxels = arrays[str(number)], arrays[f"labels_{number}"]
         labels = np.zeros(stacked.shape[1:], int)
         labels[stacked[-1] == LESION] = of_voxels
@@ -179,7 +186,7 @@ def write_crops(crops: list[LesionCrop], n_lesions: int, path: Path, made_from: 
         path: the file.
         made_from: what the crops were made from, kept in the file.
     """
-    around = [crop.image[:, crop.weight == SURROUNDINGS] for crop in crops]
+    around = [crop.surroundings for crop in crops]
     tables: dict[str, Any] = {
         "size": np.array([np.ptp(np.nonzero(crop.labels), axis=1) + 1 for crop in crops], int).reshape(-1, 3),
         "level": np.array([values.mean(axis=1) for values in around]),

@@ -52,6 +52,20 @@ def test_in_two_dimensions_a_slice_of_the_lesion_is_drawn(make_store):
     assert 0.65 < sizes.count(6) / 200 < 0.85
 
 
+def test_a_store_uses_the_lesions_that_its_file_has_by_now(make_store):
+    store = make_store()
+    instances = np.zeros((20, 20, 20), int)
+    instances[8, 8, 8:10] = 1
+    # Another training starts after a lesion was removed, another one corrected, and the images normalized anew.
+    make_store(instances, values=(LESION_VALUE, (3.0, 4.0)))
+    drawn = [store.draw(3, np.random.default_rng(i)) for i in range(20)]
+    assert None in drawn
+    for lesion in drawn:
+        if lesion is not None:
+            assert len(lesion.voxels) == 2
+            np.testing.assert_allclose(lesion.level, (3.0, 4.0))
+
+
 def test_usual_are_intensities_like_those_around_the_lesions(make_store):
     store = make_store()
     level = np.array(LEVEL)[:, None]
