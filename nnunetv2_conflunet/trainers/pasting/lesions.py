@@ -73,6 +73,11 @@ class LesionStore:
             spread = np.stack([file.spread[number] for file, number in self.places])
             self.lowest_level, self.highest_level = np.quantile(level, USUAL, axis=0)
             self.highest_spread = np.quantile(spread, USUAL[1], axis=0)
+            # Another lesion lies beyond n of them, on one side, with probability 1 / (n + 1). By this part of what
+            # intensities differ around a lesion, the range is wider, so that a few lesions can be pasted at all.
+            margin = self.highest_spread / (self.n_lesions + 1)
+            self.lowest_level, self.highest_level = self.lowest_level - margin, self.highest_level + margin
+            self.highest_spread = self.highest_spread + margin
 
     def describe(self) -> str:
         """How many lesions there are, for the log."""
