@@ -54,6 +54,10 @@ class nnUNetTrainerTiny(nnUNetTrainerConfLUNet):
         self.num_val_iterations_per_epoch = 2
         self.save_every = 1
 
+    def on_train_epoch_end(self, train_outputs):
+        self.steps = train_outputs
+        super().on_train_epoch_end(train_outputs)
+
 
 class nnUNetTrainerTinyWithoutDeepSupervision(nnUNetTrainerTiny):
     def __init__(self, plans, configuration, fold, dataset_json, device=CPU):
@@ -123,9 +127,13 @@ def test_every_kind_of_plans_trains_validates_and_writes_instances(base, plans, 
             values = log[f"{phase}_losses_{part}"]
             # Thin patches cut every lesion, so that no voxel has an offset to learn.
             assert len(values) == 2 and (part == "offsets" or np.isfinite(values).all())
-    center, offsets = (log[f"train_losses_{part}"][-1] for part in ("center", "offsets"))
-    heads = trainer.alpha * center + trainer.beta * np.nan_to_num(offsets)
-    assert log["train_losses"][-1] == pytest.approx(log["train_losses_seg"][-1] + heads, abs=1e-4)
+    # In the loss a part that is not measured is 0; in the log it does not count.
+    for step in trainer.steps:
+        heads = trainer.alpha * step["center"] + trainer.beta * step["offsets"]
+        assert step["loss"] == pytest.approx(step["seg"] + heads, abs=1e-4)
+    assert log["train_losses"][-1] == pytest.approx(np.mean([step["loss"] for step in trainer.steps]))
+    offsets = [step["offsets"] for step in trainer.steps if step["measured"][-1]]
+    assert log["train_losses_offsets"][-1] == pytest.approx(np.mean(offsets) if offsets else np.nan, nan_ok=True)
     assert 0 <= log["mean_fg_dice"][-1] <= 1 or np.isnan(log["mean_fg_dice"][-1])
     trainer.perform_actual_validation()
     output = (
