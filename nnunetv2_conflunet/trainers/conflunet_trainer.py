@@ -18,7 +18,7 @@ from nnunetv2_conflunet.nnunet_plugin import hand_over
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.merging import DEFAULT_RULE
 from nnunetv2_conflunet.preprocessing.annotation.kinds import describe_counts
-from nnunetv2_conflunet.preprocessing.configurations import split_is_written
+from nnunetv2_conflunet.preprocessing.configurations import split_is_written, split_lock
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.preprocessing.refusals import patch_spacing_mm, refuse_other_unit, refuse_unsupported
 from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
@@ -159,8 +159,8 @@ class nnUNetTrainerConfLUNet(progress.LogsLossParts, BeginsWithLessMomentum):
         if found := describe_counts(case.slips for case in made):
             self.print_to_log_file(f"Annotation check of these maps (nnUNetv2_conflunet_prepare lists it): {found}")
         if self.fold != "all" and not split_is_written(self.preprocessed_dataset_folder_base):
-            # nnU-Net writes its split if it is missing; two folds or ranks must not do this at the same time.
-            with prepared.lock():
+            # nnU-Net writes its split if it is missing; two folds, ranks or configurations must not do so at once.
+            with split_lock(self.preprocessed_dataset_folder_base):
                 self.do_split()
         self.folder_with_segs_from_previous_stage = str(prepared.folder)
         if self.pasting is not None:

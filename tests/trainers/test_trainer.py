@@ -9,7 +9,7 @@ import nnunetv2.training.nnUNetTrainer.nnUNetTrainer as stock_training
 import numpy as np
 import pytest
 import torch
-from filelock import Timeout
+from filelock import FileLock, Timeout
 from nnunetv2.run.run_training import find_free_network_port
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
@@ -598,6 +598,24 @@ def test_training_goes_on_where_no_lesion_can_be_pasted(base, capsys):
     trainer.run_training()
     assert capsys.readouterr().out.count("nothing is pasted") == 1
     assert trainer.paste_lesions == []
+
+
+def test_the_first_split_is_made_under_a_lock_of_the_dataset(base):
+    trainer = make(base, small_plans(), n_cases=5)
+    split = base / "preprocessed" / "Dataset001_Small" / "splits_final.json"
+    split.unlink()
+    stock_split = trainer.do_split
+
+    def do_split():
+        if not split.exists():
+            lock = FileLock(split.with_name(".splits_final.json.lock"))
+            with pytest.raises(Timeout):
+                ThreadPool(1).apply(lock.acquire, kwds={"timeout": 0.1})
+        return stock_split()
+
+    trainer.do_split = do_split
+    trainer.on_train_start()
+    assert split.is_file()
 
 
 def learn(plans_file):
