@@ -15,7 +15,7 @@ from scipy.ndimage import binary_dilation, distance_transform_edt, find_objects
 
 from nnunetv2_conflunet.preprocessing.instance_centers import centers_file
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
-from nnunetv2_conflunet.utilities.errors import InputError, join_faults
+from nnunetv2_conflunet.utilities.errors import InputError, join_faults, list_some
 from nnunetv2_conflunet.utilities.files import atomic_path
 from nnunetv2_conflunet.utilities.parallel import try_cases
 from nnunetv2_conflunet.utilities.whole_files import is_whole
@@ -101,9 +101,17 @@ def prepare_lesion_crops(prepared: PreprocessedInstances, num_processes: int) ->
         The cases whose files were written.
 
     Raises:
-        InputError: files must be written, and the folder is read-only.
+        InputError: files must be written, and the folder is read-only; or maps were copied without their centers, from
+            which it is known which lesions are whole.
     """
-    stale = [case for case in prepared.cases() if not _is_current(prepared, case)]
+    cases = prepared.cases()
+    if without := [case for case in cases if not centers_file(prepared.folder, case).is_file()]:
+        raise InputError(
+            f"{len(without)} of {len(cases)} cases have no file in {centers_file(prepared.folder, '').parent} "
+            f"({list_some(without)}), and without centers no lesions can be pasted. Copy that folder from the machine "
+            "that prepared it, or put the raw dataset in nnUNet_raw."
+        )
+    stale = [case for case in cases if not _is_current(prepared, case)]
     if not stale:
         return []
     try:
