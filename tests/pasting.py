@@ -12,16 +12,24 @@ from nnunetv2_conflunet.trainers.pasting.lesions import LesionStore
 LEVEL, LESION_VALUE = (1.0, 10.0), (6.0, 8.0)
 
 
-def store_in(path, instances=None, spacing_mm=(1.0, 1.0, 1.0), n_lesions=50, label=1, patch_size=(30, 32, 34)):
+def store_in(
+    path,
+    instances=None,
+    spacing_mm=(1.0, 1.0, 1.0),
+    n_lesions=50,
+    label=1,
+    patch_size=(30, 32, 34),
+    values=(LESION_VALUE, LEVEL),
+):
     """A store with the lesions of one case; by default one of 3 x 3 x 3 voxels and one of 1 x 1 x 4.
 
-    `label` may also be an array with a label for each voxel.
+    `label` may also be an array with a label for each voxel; `values` are those of lesions and surroundings.
     """
     if instances is None:
         instances = np.zeros((30, 30, 30), int)
         instances[8:11, 8:11, 8:11] = 1
         instances[20, 20, 10:14] = 2
-    image = np.stack([np.where(instances > 0, a, b) for a, b in zip(LESION_VALUE, LEVEL, strict=True)])
+    image = np.stack([np.where(instances > 0, a, b) for a, b in zip(*values, strict=True)])
     ids = np.unique(instances[instances > 0])
     crops = crops_of_case(image, label * (instances > 0), instances, ids, spacing_mm)
     write_crops(list(crops), n_lesions, path)

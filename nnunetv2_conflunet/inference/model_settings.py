@@ -22,11 +22,15 @@ LEARNED_KEY = "learned_on_folds"
 READING_ATTEMPTS, READING_PAUSE_S = 30, 0.1
 
 
+class DamagedPlans(InputError):
+    """A plans.json is not JSON, as after a power cut while nnU-Net wrote it."""
+
+
 def read_plans(plans_file: str | os.PathLike) -> dict[str, Any]:
     """The plans of a model whose folds may be starting now.
 
     Raises:
-        InputError: the file is not JSON.
+        DamagedPlans: the file is not JSON.
     """
     # nnU-Net rewrites plans.json at the start of every fold, and not atomically.
     for _ in range(READING_ATTEMPTS - 1):
@@ -34,7 +38,10 @@ def read_plans(plans_file: str | os.PathLike) -> dict[str, Any]:
             return read_json(plans_file)
         except InputError:
             time.sleep(READING_PAUSE_S)
-    return read_json(plans_file)
+    try:
+        return read_json(plans_file)
+    except InputError as error:
+        raise DamagedPlans(str(error)) from error
 
 
 def plans_lock(model_folder: str | os.PathLike) -> FileLock:
@@ -87,7 +94,8 @@ class ModelSettings:
         """The settings of a model whose folds may be starting now; empty without a plans.json.
 
         Raises:
-            InputError: the file is not JSON.
+            DamagedPlans: the file is not JSON.
+            InputError: as for :meth:`from_plans`.
         """
         if not Path(plans_file).is_file():
             return cls()

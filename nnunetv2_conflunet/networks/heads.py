@@ -144,15 +144,16 @@ def _refuse_other_weights(network: nn.Module, weights: dict, prefix: str, *_) ->
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
-    """The network inside DistributedDataParallel and torch.compile.
+    """The network inside DistributedDataParallel and torch.compile, in any order and however often.
 
     >>> network = nn.Linear(1, 1)
     >>> unwrapped(torch.compile(network)) is network
     True
     """
-    if isinstance(network, DistributedDataParallel):
-        network = network.module
-    return network._orig_mod if isinstance(network, OptimizedModule) else network
+    # nnU-Net's predictor compiles the network of a trainer once more, also one that is compiled and distributed.
+    while isinstance(network, DistributedDataParallel | OptimizedModule):
+        network = network.module if isinstance(network, DistributedDataParallel) else network._orig_mod
+    return network
 
 
 def heads_of(network: nn.Module | None) -> HeadChannels | None:

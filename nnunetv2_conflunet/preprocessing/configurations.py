@@ -1,10 +1,11 @@
 """The preprocessed configurations of a dataset for which instance maps can be made."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
+from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances, locked
 from nnunetv2_conflunet.preprocessing.refusals import refuse_other_unit, refuse_unsupported
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
@@ -76,7 +77,20 @@ def preprocessed_configurations(
 def split_is_written(folder: str | Path) -> bool:
     """Whether nnU-Net's split into folds lies in the folder of a preprocessed dataset, and is complete."""
     try:
-        read_json(Path(folder) / "splits_final.json")
+        read_json(_split(folder))
     except (FileNotFoundError, InputError):
         return False
     return True
+
+
+def split_lock(folder: str | Path) -> AbstractContextManager[None]:
+    """Lock the split of a preprocessed dataset, which its configurations share, see :func:`.locked`."""
+    return locked(
+        _split(folder),
+        "nnU-Net's split into folds is missing and must be written next to it: let someone with write permission start "
+        "the first training.",
+    )
+
+
+def _split(folder: str | Path) -> Path:
+    return Path(folder) / "splits_final.json"

@@ -15,7 +15,7 @@ from scipy.ndimage import binary_dilation, distance_transform_edt, find_objects
 
 from nnunetv2_conflunet.preprocessing.instance_centers import centers_file
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
-from nnunetv2_conflunet.utilities.errors import InputError, join_faults
+from nnunetv2_conflunet.utilities.errors import InputError, join_faults, list_some
 from nnunetv2_conflunet.utilities.files import atomic_path
 from nnunetv2_conflunet.utilities.parallel import try_cases
 from nnunetv2_conflunet.utilities.whole_files import is_whole
@@ -49,6 +49,11 @@ class LesionCrop:
     weight: np.ndarray
     labels: np.ndarray
 
+    @property
+    def surroundings(self) -> np.ndarray:
+        """(C, N) intensities of its surroundings."""
+        return self.image[:, self.weight == SURROUNDINGS]
+
 
 class CaseCrops:
     """The lesions in the file of one case; their voxels are read one lesion at a time.
@@ -66,9 +71,11 @@ class CaseCrops:
             self.size, self.level, self.spread = arrays["size"], arrays["level"], arrays["spread"]
             self.n_lesions = int(arrays["n_lesions"])
 
-    def read(self, number: int) -> LesionCrop:
-        """Read the lesion in row `number` of the tables."""
+    def read(self, number: int) -> LesionCrop | None:
+        """Read the lesion that has row `number` in the tables of the file now; None if it no longer has one there."""
         with np.load(self.file) as arrays:
+            if str(number) not in arrays:
+                return None
             stacked, of_voxels = arrays[str(number)], arrays[f"labels_{number}"]
         labels = np.zeros(stacked.shape[1:], int)
         labels[stacked[-1] == LESION] = of_voxels
@@ -94,9 +101,17 @@ def prepare_lesion_crops(prepared: PreprocessedInstances, num_processes: int) ->
         The cases whose files were written.
 
     Raises:
-        InputError: files must be written, and the folder is read-only.
+        InputError: files must be written, and the folder is read-only; or maps were copied without their centers, from
+            which it is known which lesions are whole.
     """
-    stale = [case for case in prepared.cases() if not _is_current(prepared, case)]
+    cases = prepared.cases()
+    if without := [case for case in cases if not centers_file(prepared.folder, case).is_file()]:
+        raise InputError(
+            f"{len(without)} of {len(cases)} cases have no file in {centers_file(prepared.folder, '').parent} "
+            f"({list_some(without)}), and without centers no lesions can be pasted. Copy that folder from the machine "
+            "that prepared it, or put the raw dataset in nnUNet_raw."
+        )
+    stale = [case for case in cases if not _is_current(prepared, case)]
     if not stale:
         return []
     try:
@@ -179,7 +194,7 @@ def write_crops(crops: list[LesionCrop], n_lesions: int, path: Path, made_from: 
         path: the file.
         made_from: what the crops were made from, kept in the file.
     """
-    around = [crop.image[:, crop.weight == SURROUNDINGS] for crop in crops]
+    around = [crop.surroundings for crop in crops]
     tables: dict[str, Any] = {
         "size": np.array([np.ptp(np.nonzero(crop.labels), axis=1) + 1 for crop in crops], int).reshape(-1, 3),
         "level": np.array([values.mean(axis=1) for values in around]),

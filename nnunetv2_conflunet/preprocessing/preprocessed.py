@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,6 +34,29 @@ from nnunetv2_conflunet.utilities.nnunet_folders import PREPROCESSED, nnunet_fol
 from nnunetv2_conflunet.utilities.whole_files import is_whole
 
 
+@contextmanager
+def locked(place: Path, need: str) -> Iterator[None]:
+    """Lock a file or folder of a preprocessed dataset for this process, by a hidden file beside it.
+
+    Args:
+        place: the file or folder, which need not exist.
+        need: why it must be locked, and what to do if that is not possible.
+
+    Raises:
+        InputError: the folder of the dataset cannot be written to.
+    """
+    path = place.with_name(f".{place.name}.lock")
+    lock = FileLock(path, mode=0o666)
+    try:
+        held = lock.acquire()
+        if not os.access(place.parent, os.W_OK):
+            raise PermissionError("its folder is read-only")
+    except OSError as error:
+        raise InputError(f"{path} cannot be locked ({error}). {need}") from error
+    with held:
+        yield
+
+
 class PreprocessedInstances:
     """The folder ``<data_identifier>_instances`` next to the folder of a preprocessed configuration.
 
@@ -55,26 +78,13 @@ class PreprocessedInstances:
         self._source = PreprocessedCases(self.source_folder)
         self.folder = self.source_folder.with_name(f"{self.configuration.data_identifier}_instances")
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Lock the folder for this process; other trainings on the dataset wait.
-
-        Raises:
-            InputError: the folder of the dataset cannot be written to.
-        """
-        path = self.folder.with_name(f".{self.folder.name}.lock")
-        lock = FileLock(path, mode=0o666)
-        try:
-            held = lock.acquire()
-            if not os.access(self.folder.parent, os.W_OK):
-                raise PermissionError("its folder is read-only")
-        except OSError as error:
-            raise InputError(
-                f"{path} cannot be locked ({error}). Instance maps are missing or stale and must be written next to "
-                "it: let someone with write permission run nnUNetv2_conflunet_prepare."
-            ) from error
-        with held:
-            yield
+    def lock(self) -> AbstractContextManager[None]:
+        """Lock the folder for this process, see :func:`locked`; other trainings on the dataset wait."""
+        return locked(
+            self.folder,
+            "Instance maps are missing or stale and must be written next to it: let someone with write permission run "
+            "nnUNetv2_conflunet_prepare.",
+        )
 
     def prepare(self, num_processes: int, checked: InstanceCheck | None = None) -> list[PreparedCase]:
         """Check and preprocess the instance maps of every preprocessed case whose map is missing or stale.

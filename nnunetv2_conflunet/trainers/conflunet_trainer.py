@@ -1,7 +1,6 @@
 """nnU-Net's trainer with center and offset heads."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from os.path import join
 
 import torch
@@ -13,13 +12,13 @@ from torch import nn
 import nnunetv2_conflunet.trainers.progress as progress
 from nnunetv2_conflunet.inference import ConfLUNetPredictor
 from nnunetv2_conflunet.inference.export import exporting_instances
-from nnunetv2_conflunet.inference.model_settings import ModelSettings, plans_lock
+from nnunetv2_conflunet.inference.model_settings import ModelSettings
 from nnunetv2_conflunet.networks import HeadChannels, heads_of, set_training_without_deep_supervision, widen_with_heads
 from nnunetv2_conflunet.nnunet_plugin import hand_over
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.postprocessing.merging import DEFAULT_RULE
 from nnunetv2_conflunet.preprocessing.annotation.kinds import describe_counts
-from nnunetv2_conflunet.preprocessing.configurations import split_is_written
+from nnunetv2_conflunet.preprocessing.configurations import split_is_written, split_lock
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.preprocessing.refusals import patch_spacing_mm, refuse_other_unit, refuse_unsupported
 from nnunetv2_conflunet.trainers.augmentation import with_instance_targets
@@ -27,6 +26,7 @@ from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss
 from nnunetv2_conflunet.trainers.mixing import refuse_to_replace, set_epochs
 from nnunetv2_conflunet.trainers.pasting.transform import PasteLesions, PastingSettings, prepare_pasting
 from nnunetv2_conflunet.trainers.patch_loader import InstancePatchLoader
+from nnunetv2_conflunet.trainers.stored_settings import put_settings_into_plans, writing_plans
 from nnunetv2_conflunet.trainers.targets import instantiation_on_grid, unpack_targets
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum, heads_weight
 from nnunetv2_conflunet.tuning.final_validation import PiecesOfValidation, forget_pieces
@@ -97,25 +97,17 @@ class nnUNetTrainerConfLUNet(progress.LogsLossParts, BeginsWithLessMomentum):
     def initialize(self) -> None:
         """Also add the settings for inference to the plans."""
         super().initialize()
-        if differing := self._put_settings_into_plans():
-            self.print_to_log_file(differing)
+        if note := self._put_settings_into_plans():
+            self.print_to_log_file(note)
 
     def _put_settings_into_plans(self) -> str:
-        """Add the settings for inference to the plans; returns how they differ from those that the model has stored."""
+        """See :func:`.put_settings_into_plans`."""
         spacing = patch_spacing_mm(self.configuration_manager)
         training = {name: getattr(self, name) for name in ("alpha", "center_focus", "beta", "warm_up", "sigma_mm")}
-        plans_file = join(self.output_folder_base, "plans.json")
-        before = ModelSettings.from_model(plans_file)
         instantiation = instantiation_on_grid(self.instantiation, spacing, self.sigma_mm)
-        now = ModelSettings.of_trainer(instantiation, **training).keeping_tuning_of(before)
-        now.put_into(self.plans_manager.plans)
-        if not before.stored or not (differing := now.differences(before)):
-            return ""
-        tune = "Those were tuned from settings that the trainer no longer has: tune again. " * before.is_tuned
-        return (
-            f"Instances are made with {'; '.join(differing)} as in {plans_file}, which prediction reads. {tune}"
-            "Training writes that file when it starts, for all folds; validation alone does not."
-        )
+        own = ModelSettings.of_trainer(instantiation, **training)
+        plans_file = join(self.output_folder_base, "plans.json")
+        return put_settings_into_plans(own, self.plans_manager.plans, plans_file, self.is_ddp)
 
     # A static method in nnU-Net; a class method can be called the same way and can call the next class.
     @classmethod
@@ -167,15 +159,15 @@ class nnUNetTrainerConfLUNet(progress.LogsLossParts, BeginsWithLessMomentum):
         if found := describe_counts(case.slips for case in made):
             self.print_to_log_file(f"Annotation check of these maps (nnUNetv2_conflunet_prepare lists it): {found}")
         if self.fold != "all" and not split_is_written(self.preprocessed_dataset_folder_base):
-            # nnU-Net writes its split if it is missing; two folds or ranks must not do this at the same time.
-            with prepared.lock():
+            # nnU-Net writes its split if it is missing; two folds, ranks or configurations must not do so at once.
+            with split_lock(self.preprocessed_dataset_folder_base):
                 self.do_split()
         self.folder_with_segs_from_previous_stage = str(prepared.folder)
         if self.pasting is not None:
             cases, _ = self.do_split()
             self.paste_lesions, note = prepare_pasting(prepared, cases, self.pasting, default_num_processes)
             self.print_to_log_file(note)
-        with plans_lock(self.output_folder_base) if self.local_rank == 0 else nullcontext():
+        with writing_plans(self.output_folder_base, self.is_ddp):
             # nnU-Net writes the plans, and another fold may have learned when to merge since they were read.
             self._put_settings_into_plans()
             super().on_train_start()

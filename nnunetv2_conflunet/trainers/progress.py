@@ -53,7 +53,7 @@ def add_loss_parts(logger: MetaLogger) -> None:
 
 
 def log_loss_parts(logger: MetaLogger, phase: str, steps: list[dict], epoch: int, is_ddp: bool) -> None:
-    """Log each part's mean over the steps of an epoch and over all processes; NaN if no step measured it.
+    """Log each part's mean over the steps of an epoch, of all processes, that measured it; NaN if none did.
 
     Args:
         logger: nnU-Net's logger.
@@ -62,15 +62,17 @@ def log_loss_parts(logger: MetaLogger, phase: str, steps: list[dict], epoch: int
         epoch: the epoch they belong to.
         is_ddp: whether training is distributed over several processes.
     """
-    means = np.array([np.mean([step[part] for step in steps]) for part in PARTS])
-    measured = np.any([step[MEASURED] for step in steps], axis=0)
+    measured = np.array([step[MEASURED] for step in steps])
+    total = np.sum([[step[part] for part in PARTS] for step in steps], axis=0, where=measured)
+    # Steps without a lesion have no offsets, and no error in them.
+    own = total, measured.sum(axis=0)
+    of_all: list = [own]
     if is_ddp:
-        of_all: list = [None] * dist.get_world_size()
-        dist.all_gather_object(of_all, (means, measured))
-        all_means, all_measured = zip(*of_all, strict=True)
-        means, measured = np.mean(all_means, axis=0), np.any(all_measured, axis=0)
-    for part, mean in zip(PARTS, np.where(measured, means, np.nan), strict=True):
-        logger.log(log_key(phase, part), float(mean), epoch)
+        of_all = [None] * dist.get_world_size()
+        dist.all_gather_object(of_all, own)
+    total, n_measured = np.sum(of_all, axis=0)
+    for part, sum_of_part, n in zip(PARTS, total, n_measured, strict=True):
+        logger.log(log_key(phase, part), float(sum_of_part / n) if n else np.nan, epoch)
 
 
 def describe_loss_parts(logger: MetaLogger, phase: str) -> str:

@@ -1,11 +1,15 @@
 """What a model keeps in its plans, by this version and by earlier ones."""
 
 import json
+import multiprocessing as mp
+import os
+import signal
+import time
 
 import pytest
 
 from nnunetv2_conflunet.inference import model_settings
-from nnunetv2_conflunet.inference.model_settings import ModelSettings
+from nnunetv2_conflunet.inference.model_settings import ModelSettings, plans_lock
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.utilities.errors import InputError
 
@@ -109,3 +113,27 @@ def test_plans_that_become_whole_meanwhile_are_read(tmp_path, monkeypatch):
     whole = '{"conflunet": {"alpha": 1}}'
     monkeypatch.setattr(model_settings.time, "sleep", lambda _: (tmp_path / "plans.json").write_text(whole))
     assert ModelSettings.from_model(tmp_path / "plans.json").stored == {"alpha": 1}
+
+
+def _training(folder, sent):
+    """A training that starts a worker of its loader while it holds the lock."""
+    with plans_lock(folder):
+        worker = mp.get_context("fork").Process(target=time.sleep, args=(60,))
+        worker.start()
+        sent.send(worker.pid)
+        time.sleep(60)
+
+
+@pytest.mark.skipif("fork" not in mp.get_all_start_methods(), reason="needs processes that fork")
+def test_the_worker_of_a_killed_training_does_not_keep_the_lock(tmp_path):
+    received, sent = mp.Pipe(duplex=False)
+    training = mp.get_context("fork").Process(target=_training, args=(tmp_path, sent))
+    training.start()
+    worker = received.recv()
+    try:
+        training.kill()
+        training.join()
+        with plans_lock(tmp_path).acquire(timeout=10):
+            pass
+    finally:
+        os.kill(worker, signal.SIGKILL)

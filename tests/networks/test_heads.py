@@ -5,9 +5,17 @@ import pytest
 import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from support import small_architecture
+from torch import distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-from nnunetv2_conflunet.networks import HeadChannels, heads_of, set_training_without_deep_supervision, widen_with_heads
+from nnunetv2_conflunet.networks import (
+    HeadChannels,
+    heads_of,
+    set_training_without_deep_supervision,
+    unwrapped,
+    widen_with_heads,
+)
 from nnunetv2_conflunet.utilities.errors import InputError
 
 
@@ -89,3 +97,14 @@ def test_a_network_without_output_layers_is_refused():
 
 def test_any_other_network_has_no_heads():
     assert heads_of(network(2)) is None and heads_of(None) is None
+
+
+def test_heads_are_found_in_a_compiled_network_that_is_distributed_and_compiled_again(tmp_path):
+    wide = widen_with_heads(network(6), HeadChannels(2, 3))
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        # As nnU-Net's final validation gets it from a training on several GPUs with nnUNet_compile.
+        wrapped = torch.compile(DistributedDataParallel(torch.compile(wide)))
+        assert unwrapped(wrapped) is wide and heads_of(wrapped) == HeadChannels(2, 3)
+    finally:
+        dist.destroy_process_group()

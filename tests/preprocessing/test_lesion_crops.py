@@ -175,6 +175,16 @@ def test_maps_without_records_have_their_lesions_cut_out_as_well(prepared):
     assert prepare_lesion_crops(prepared, 1) == []
 
 
+@pytest.mark.parametrize("cut_out_before", [False, True])
+def test_maps_without_their_centers_are_refused_with_the_remedy(prepared, cut_out_before):
+    if cut_out_before:
+        prepare_lesion_crops(prepared, 1)
+    case, *_ = cases_of(prepared)
+    (prepared.folder / "centers" / f"{case}.npy").unlink()
+    with pytest.raises(InputError, match=rf"1 of 4 cases have no file in .*centers \({case}\), .* nnUNet_raw\."):
+        prepare_lesion_crops(prepared, 1)
+
+
 def test_a_read_only_folder_is_refused_with_the_remedy(prepared, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(InputError, match=r"run nnUNetv2_conflunet_prepare\. With --lesion_crops"):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from support import assert_whole_or_as_before
 
+from nnunetv2_conflunet.trainers import progress
 from nnunetv2_conflunet.trainers.progress import (
     add_loss_parts,
     describe_loss_parts,
@@ -46,10 +47,27 @@ def test_offsets_that_no_voxel_had_a_target_for_are_not_zero(logger):
     assert describe_loss_parts(logger, "val") == "seg 0.5000, center 0.2500, offsets not measured"
 
 
-def test_one_step_with_targets_is_enough(logger):
-    log_loss_parts(logger, "val", [step(0.0, False), step(3.0, True)], 0, is_ddp=False)
-    # The mean of the loss, as it is in the sum: a step without lesions adds nothing.
-    assert describe_loss_parts(logger, "val") == "seg 0.5000, center 0.2500, offsets 1.5000"
+def test_steps_without_targets_do_not_count(logger):
+    log_loss_parts(logger, "val", [step(0.0, False), step(3.0, True), step(5.0, True)], 0, is_ddp=False)
+    assert describe_loss_parts(logger, "val") == "seg 0.5000, center 0.2500, offsets 4.0000"
+
+
+def test_the_steps_of_all_processes_that_have_targets_count_alike(logger, monkeypatch):
+    sent = []
+
+    def gather(of_all, own):
+        sent.append(own)
+        of_all[:] = [sent[0], own]
+
+    monkeypatch.setattr(progress.dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(progress.dist, "all_gather_object", gather)
+    log_loss_parts(logger, "val", [step(0.0, False), step(0.0, False)], 0, is_ddp=True)
+    assert describe_loss_parts(logger, "val") == "seg 0.5000, center 0.2500, offsets not measured"
+    log_loss_parts(logger, "val", [step(3.0, True), step(0.0, False)], 1, is_ddp=True)
+    assert describe_loss_parts(logger, "val") == "seg 0.5000, center 0.2500, offsets 3.0000"
+    sent[:] = sent[1:]
+    log_loss_parts(logger, "val", [step(6.0, True), step(6.0, True)], 2, is_ddp=True)
+    assert describe_loss_parts(logger, "val") == "seg 0.5000, center 0.2500, offsets 5.0000"
 
 
 @pytest.mark.parametrize("room", [0, 4096])

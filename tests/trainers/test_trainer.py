@@ -1,5 +1,6 @@
 import os
 import pickle
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -8,6 +9,8 @@ import nnunetv2.training.nnUNetTrainer.nnUNetTrainer as stock_training
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock, Timeout
+from nnunetv2.run.run_training import find_free_network_port
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from support import (
@@ -22,7 +25,8 @@ from torch import distributed as dist
 from torch import multiprocessing as mp
 
 import nnunetv2_conflunet.trainers as trainers
-from nnunetv2_conflunet.inference.model_settings import ModelSettings
+from nnunetv2_conflunet.inference import model_settings
+from nnunetv2_conflunet.inference.model_settings import ModelSettings, plans_lock
 from nnunetv2_conflunet.networks import heads_of, unwrapped
 from nnunetv2_conflunet.nnunet_plugin.search_path import nnunet_ext_path
 from nnunetv2_conflunet.postprocessing import InstantiationSettings, instantiate_center_offset
@@ -49,6 +53,10 @@ class nnUNetTrainerTiny(nnUNetTrainerConfLUNet):
         self.num_iterations_per_epoch = 2
         self.num_val_iterations_per_epoch = 2
         self.save_every = 1
+
+    def on_train_epoch_end(self, train_outputs):
+        self.steps = train_outputs
+        super().on_train_epoch_end(train_outputs)
 
 
 class nnUNetTrainerTinyWithoutDeepSupervision(nnUNetTrainerTiny):
@@ -119,9 +127,13 @@ def test_every_kind_of_plans_trains_validates_and_writes_instances(base, plans, 
             values = log[f"{phase}_losses_{part}"]
             # Thin patches cut every lesion, so that no voxel has an offset to learn.
             assert len(values) == 2 and (part == "offsets" or np.isfinite(values).all())
-    center, offsets = (log[f"train_losses_{part}"][-1] for part in ("center", "offsets"))
-    heads = trainer.alpha * center + trainer.beta * np.nan_to_num(offsets)
-    assert log["train_losses"][-1] == pytest.approx(log["train_losses_seg"][-1] + heads, abs=1e-4)
+    # In the loss a part that is not measured is 0; in the log it does not count.
+    for step in trainer.steps:
+        heads = trainer.alpha * step["center"] + trainer.beta * step["offsets"]
+        assert step["loss"] == pytest.approx(step["seg"] + heads, abs=1e-4)
+    assert log["train_losses"][-1] == pytest.approx(np.mean([step["loss"] for step in trainer.steps]))
+    offsets = [step["offsets"] for step in trainer.steps if step["measured"][-1]]
+    assert log["train_losses_offsets"][-1] == pytest.approx(np.mean(offsets) if offsets else np.nan, nan_ok=True)
     assert 0 <= log["mean_fg_dice"][-1] <= 1 or np.isnan(log["mean_fg_dice"][-1])
     trainer.perform_actual_validation()
     output = (
@@ -407,15 +419,20 @@ def test_nnunet_finds_every_trainer_and_the_users_own(monkeypatch, tmp_path):
     assert issubclass(found, nnUNetTrainerConfLUNet) and found.alpha == 5
 
 
-def _ddp_process(rank, base, port, queue):
-    """One process of nnU-Net's own DDP training, on the CPU through gloo."""
+def _ddp_trainer(rank, base, port, **kwargs):
+    """The trainer in one process of nnU-Net's own DDP training, on the CPU through gloo."""
     os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(port))
     dist.init_process_group("gloo", rank=rank, world_size=2)
     # nnU-Net wraps for CUDA devices; on the CPU a network has none.
     wrapper = stock_training.DDP
     stock_training.DDP = lambda network, device_ids: wrapper(network)
-    trainer = make(base, small_plans(n_stages=3))
+    trainer = make(base, small_plans(n_stages=3), **kwargs)
     trainer.device, trainer.grad_scaler, trainer.num_epochs, trainer.warm_up = CPU, None, 1, 0
+    return trainer
+
+
+def _ddp_process(rank, base, port, queue):
+    trainer = _ddp_trainer(rank, base, port)
     trainer.run_training()
     weights = torch.cat([p.detach().flatten() for p in trainer.network.parameters()])
     queue.put(
@@ -426,8 +443,6 @@ def _ddp_process(rank, base, port, queue):
 
 
 def test_two_processes_train_together(base):
-    from nnunetv2.run.run_training import find_free_network_port
-
     preprocessed_dataset(base, small_plans(n_stages=3))
     queue = mp.get_context("spawn").SimpleQueue()
     mp.spawn(_ddp_process, args=(base, find_free_network_port(), queue), nprocs=2)
@@ -436,6 +451,44 @@ def test_two_processes_train_together(base):
     assert results[0][2:] == results[1][2:]
     folder = base / "results" / "Dataset001_Small" / "nnUNetTrainerTiny__nnUNetPlans__3d_fullres" / "fold_0"
     assert (folder / "validation" / "instances" / "case0.nii.gz").is_file()
+
+
+def _ddp_start(rank, base, port, waiting, free):
+    """Start a training whose second process says when it waits for the first one, and is late to write the plans."""
+    trainer = _ddp_trainer(rank, base, port, fold=1)
+    trainer.initialize()
+    barrier, broadcast = dist.barrier, dist.broadcast_object_list
+
+    def say_and_broadcast(found):
+        waiting.set()
+        broadcast(found)
+
+    def say_and_be_late():
+        waiting.set()
+        dist.barrier = barrier
+        barrier()
+        with suppress(Timeout), plans_lock(trainer.output_folder_base).acquire(timeout=3):
+            free.set()
+
+    if rank == 1:
+        dist.barrier, dist.broadcast_object_list = say_and_be_late, say_and_broadcast
+    trainer.on_train_start()
+    dist.destroy_process_group()
+
+
+def test_what_another_fold_learns_while_two_processes_start_stays(base):
+    make(base, small_plans(n_stages=3)).on_train_start()
+    model = base / "results" / "Dataset001_Small" / "nnUNetTrainerTiny__nnUNetPlans__3d_fullres"
+    context = mp.get_context("spawn")
+    waiting, free = context.Event(), context.Event()
+    with plans_lock(model):
+        processes = mp.spawn(_ddp_start, args=(base, find_free_network_port(), waiting, free), nprocs=2, join=False)
+        assert waiting.wait(300)
+        learned = learn(model / "plans.json")
+    while not processes.join():
+        pass
+    assert ModelSettings.from_model(model / "plans.json").learned_on == learned.learned_on == ["0"]
+    assert not free.is_set(), "the lock was free before the second process had written the plans"
 
 
 def test_four_touching_lesions_can_be_learned(base, device):
@@ -547,18 +600,61 @@ def test_training_goes_on_where_no_lesion_can_be_pasted(base, capsys):
     assert trainer.paste_lesions == []
 
 
-def test_what_another_fold_learns_while_this_one_starts_stays(base):
-    make(base, small_plans()).on_train_start()
-    starting = make(base, small_plans(), fold=1)
-    starting.initialize()
-    plans_file = Path(starting.output_folder_base) / "plans.json"
+def test_the_first_split_is_made_under_a_lock_of_the_dataset(base):
+    trainer = make(base, small_plans(), n_cases=5)
+    split = base / "preprocessed" / "Dataset001_Small" / "splits_final.json"
+    split.unlink()
+    stock_split = trainer.do_split
+
+    def do_split():
+        if not split.exists():
+            lock = FileLock(split.with_name(".splits_final.json.lock"))
+            with pytest.raises(Timeout):
+                ThreadPool(1).apply(lock.acquire, kwds={"timeout": 0.1})
+        return stock_split()
+
+    trainer.do_split = do_split
+    trainer.on_train_start()
+    assert split.is_file()
+
+
+def learn(plans_file):
+    """Store a rule as the final validation of fold 0 does."""
     plans = read_json(plans_file)
     before = ModelSettings.from_plans(plans)
     learned = before.learned(replace(before.instantiation, heatmap_threshold=0.2), ["0"])
     learned.put_into(plans)
     write_json(plans, plans_file)
+    return learned
+
+
+def test_what_another_fold_learns_while_this_one_starts_stays(base):
+    make(base, small_plans()).on_train_start()
+    starting = make(base, small_plans(), fold=1)
+    starting.initialize()
+    plans_file = Path(starting.output_folder_base) / "plans.json"
+    learned = learn(plans_file)
     starting.on_train_start()
     assert ModelSettings.from_model(plans_file) == learned
+
+
+@pytest.mark.parametrize("content", ['{"conflunet": {"instantiation": {"win', "", "\0\0"])
+def test_damaged_plans_of_the_model_are_written_anew(base, monkeypatch, content):
+    monkeypatch.setattr(model_settings, "READING_PAUSE_S", 0)
+    trainer = make(base, small_plans())
+    plans_file = Path(trainer.output_folder_base) / "plans.json"
+    plans_file.write_text(content)
+    trainer.on_train_start()
+    assert ModelSettings.from_model(plans_file).instantiation == nnUNetTrainerTiny.instantiation
+    log = Path(trainer.log_file).read_text()
+    assert f"{plans_file} is damaged: settings in it that were tuned or learned are lost" in log
+
+
+def test_impossible_settings_of_the_model_end_training(base):
+    trainer = make(base, small_plans())
+    write_json({"conflunet": [1]}, Path(trainer.output_folder_base) / "plans.json")
+    with pytest.raises(InputError, match="'conflunet', is no dictionary"):
+        trainer.on_train_start()
 
 
 @pytest.mark.parametrize("continued", [False, True])

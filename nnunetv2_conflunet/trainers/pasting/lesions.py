@@ -69,10 +69,15 @@ class LesionStore:
         self.n_lesions = len(self.places)
         self.most_lesions = max((file.n_lesions for file in files), default=0)
         if self.n_lesions:
-            self.level = np.stack([file.level[number] for file, number in self.places])
-            self.spread = np.stack([file.spread[number] for file, number in self.places])
-            self.lowest_level, self.highest_level = np.quantile(self.level, USUAL, axis=0)
-            self.highest_spread = np.quantile(self.spread, USUAL[1], axis=0)
+            level = np.stack([file.level[number] for file, number in self.places])
+            spread = np.stack([file.spread[number] for file, number in self.places])
+            self.lowest_level, self.highest_level = np.quantile(level, USUAL, axis=0)
+            self.highest_spread = np.quantile(spread, USUAL[1], axis=0)
+            # Another lesion lies beyond n of them, on one side, with probability 1 / (n + 1). By this part of what
+            # intensities differ around a lesion, the range is wider, so that a few lesions can be pasted at all.
+            margin = self.highest_spread / (self.n_lesions + 1)
+            self.lowest_level, self.highest_level = self.lowest_level - margin, self.highest_level + margin
+            self.highest_spread = self.highest_spread + margin
 
     def describe(self) -> str:
         """How many lesions there are, for the log."""
@@ -80,17 +85,22 @@ class LesionStore:
             return f"{self.n_lesions} lesions of {self.n_cases} cases can be pasted"
         return f"but none of the {self.n_cases} cases has a known lesion that touches no other: nothing is pasted"
 
-    def draw(self, dim: int, rng: np.random.Generator) -> Lesion:
-        """A random lesion, or with `dim` 2 a random slice of one, mirrored at random."""
-        row = rng.integers(self.n_lesions)
-        file, number = self.places[row]
+    def draw(self, dim: int, rng: np.random.Generator) -> Lesion | None:
+        """A random lesion, or with `dim` 2 a random slice of one, mirrored at random.
+
+        Another training that starts may write the file of a case anew, for corrected maps: then what is in it now, or
+        None where it has fewer lesions.
+        """
+        file, number = self.places[rng.integers(self.n_lesions)]
         crop = file.read(number)
+        if crop is None:
+            return None
         pixels, weight, labels = crop.image, crop.weight, crop.labels
         if dim == 2:
             x = any_row(np.argwhere(weight == LESION), rng)[0]
             pixels, weight, labels = pixels[:, x], weight[x], labels[x]
         flip = tuple(slice(None, None, side) for side in rng.choice([1, -1], dim))
-        return Lesion(pixels[(slice(None), *flip)], weight[flip], labels[flip], self.level[row])
+        return Lesion(pixels[(slice(None), *flip)], weight[flip], labels[flip], crop.surroundings.mean(axis=1))
 
     def is_usual(self, values: np.ndarray) -> bool:
         """Whether intensities, (C, N), are like those around the lesions."""

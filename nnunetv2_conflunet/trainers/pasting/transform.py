@@ -89,6 +89,8 @@ class PasteLesions(BasicTransform):
     def _paste_one(self, patch: Patch, rng: np.random.Generator) -> None:
         """Paste a random lesion at the first of a number of random places where it fits."""
         lesion = self.store.draw(patch.instances.ndim, rng)
+        if lesion is None:
+            return
         touching, near = rng.random() < self.settings.touching, rng.random() < NEAR
         for _ in range(ATTEMPTS):
             if patch.anchors and (touching or near):

@@ -19,7 +19,7 @@ def first_lesion(store):
     """The lesion of 3 x 3 x 3 voxels; its crop has 4 voxels around it."""
     file, number = store.places[0]
     crop = file.read(number)
-    return Lesion(crop.image, crop.weight, crop.labels, store.level[0])
+    return Lesion(crop.image, crop.weight, crop.labels, crop.surroundings.mean(axis=1))
 
 
 def bar(lesion=5, place=np.s_[10:13, 10:13, 4:10]):
@@ -117,7 +117,7 @@ def test_a_lesion_that_would_fall_apart_is_refused(make_store):
     store = make_store(instances)
     file, number = store.places[0]
     crop = file.read(number)
-    lesion = Lesion(crop.image, crop.weight, crop.labels, store.level[0])
+    lesion = Lesion(crop.image, crop.weight, crop.labels, crop.surroundings.mean(axis=1))
     across = patch_data(bar(place=np.s_[4:20, 10, 12]))
     assert not Patch(across).paste(lesion, np.array([6, 6, 4]), store)
     at_the_end = patch_data(bar(place=np.s_[4:20, 10, 17]))

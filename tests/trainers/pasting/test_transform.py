@@ -95,6 +95,12 @@ def test_a_patch_has_no_more_lesions_than_a_case_of_the_dataset(make_store):
     assert all(len(new_ids(data, pasted(store, data, seed))) <= 1 for seed in range(10))
 
 
+def test_nothing_is_pasted_from_a_file_that_has_lost_its_lesions(make_store):
+    store, data = make_store(), patch_data(one_lesion())
+    make_store(np.zeros((20, 20, 20), int))
+    assert new_ids(data, pasted(store, data, 0)) == []
+
+
 def test_nothing_is_pasted_where_nothing_fits(make_store):
     data = patch_data(one_lesion(), semantic=np.where(one_lesion() > 0, 1, -1))
     after = pasted(make_store(), data, 0)
