@@ -447,7 +447,7 @@ def test_an_image_with_nan_is_named(files):
     message = r"Case oblique has no instances: heatmap holds .* NaN .*; either its image holds some, too"
     with pytest.raises(InputError, match=message):
         oblique_predictor("NibabelIO").predict_from_files_sequential(source, [str(folder / "out" / "oblique")])
-    assert not list((folder / "out").glob("instances/*"))
+    assert [file.name for file in (folder / "out").glob("instances/*")] == ["prediction.json"]
 
 
 @pytest.mark.parametrize("method", ["predict_from_files", "predict_from_files_sequential"])
@@ -507,6 +507,7 @@ def test_output_names_are_nnunets_whatever_its_writer_makes_of_them(files, reade
     # The map has the name of the segmentation, and table and heads that name without its ending.
     case = segmentation[: -len(".nii.gz")]
     expected = {segmentation, f"{case}.csv", f"{case}.npz", "other.nii.gz", "other.csv", "other.npz"}
+    expected.add("prediction.json")
     assert {file.name for file in (folder / "out" / "instances").iterdir()} == expected
     ids = np.asarray(nibabel.Nifti1Image.from_bytes(_unzipped(folder / "out" / "instances" / segmentation)).dataobj)
     assert same_partition(ids, lesions.transpose())
