@@ -153,9 +153,9 @@ class PiecesOfValidation:
                 file.unlink()
         tried, used = pieces_to_try(self.chosen), {}
         left_out = []
-        files = sorted(self.fold_folder.parent.glob(f"fold_[0-9]*/validation/{PIECES_FOLDER}/[!.]*.npz"))
+        files = self.fold_folder.parent.glob(f"fold_[0-9]*/validation/{PIECES_FOLDER}/[!.]*.npz")
         # A case that another split had put into another fold counts once, as it was validated last.
-        newest = {file.stem: file for file in sorted(files, key=lambda file: file.stat().st_mtime_ns)}
+        newest = {file.stem: file for file in sorted(files, key=lambda file: (_written_ns(file), file))}
         for file in sorted(newest.values()):
             try:
                 used[file] = load_pieces(file, tried)
@@ -184,3 +184,11 @@ class PiecesOfValidation:
         now.learned(learned, folds).put_into(plans)
         write_texts({model / RECORD_FILE: json_text(record), model / "plans.json": json_text(plans)})
         return []
+
+
+def _written_ns(file: Path) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:
+        # Another fold has just removed it, to make it anew.
+        return 0

@@ -116,6 +116,16 @@ def test_files_that_another_fold_is_writing_are_passed_over(tmp_path, toys):
     assert lines[0] == "1 validation cases of folds 0." and "case1.npz cannot be read" in "".join(lines)
 
 
+def test_a_file_that_another_fold_has_just_removed_is_passed_over(tmp_path, toys):
+    fold, other = fold_of(tmp_path, 0), fold_of(tmp_path, 1)
+    predict(fold, toys, ["case0"])
+    # It is listed, and gone when it is looked at.
+    other.file("").parent.mkdir(parents=True)
+    other.file("case1").symlink_to(tmp_path / "gone.npz")
+    lines = fold.learn(["case0"])
+    assert lines[0] == "1 validation cases of folds 0." and "case1.npz cannot be read" in "".join(lines)
+
+
 def test_a_model_of_other_settings_keeps_them(tmp_path, toys):
     fold_of(tmp_path, 0, replace(DEFAULT, window_mm=7.0))
     fold = fold_of(tmp_path, 0)
