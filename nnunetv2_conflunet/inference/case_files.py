@@ -132,8 +132,7 @@ def record_settings(files: Sequence[OutputFiles], settings: InstantiationSetting
         record = folder / PREDICTION_RECORD
         if continued and record.is_file():
             stored = read_json(record)
-            # An earlier version may have stored fewer settings.
-            before = InstantiationSettings().to_dict() | (stored if isinstance(stored, dict) else {})
+            before = InstantiationSettings.completed(stored if isinstance(stored, dict) else {})
             if differing := [name for name, value in settings.to_dict().items() if before[name] != value]:
                 raise InputError(
                     f"{folder} holds instances made with another {list_some(differing)} than the model has now. "

@@ -106,8 +106,7 @@ def _prepare_output(
             f"{output} holds maps of {list_some(foreign)} but no {SETTINGS_FILE}: they were not made by this command. "
             "Give another folder, or --overwrite."
         )
-    # An earlier version may have stored fewer settings.
-    before |= {"settings": InstantiationSettings().to_dict() | before.get("settings", {})}
+    before |= {"settings": InstantiationSettings.completed(before.get("settings", {}))}
     is_other = overwrite or any(before.get(key) != value for key, value in record.items())
     now = [case_files.case for case_files in cases]
     # Maps of cases that have left the input stay.

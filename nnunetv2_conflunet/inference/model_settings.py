@@ -178,7 +178,7 @@ class ModelSettings:
 
     def _complete(self, key: str) -> dict[str, Any]:
         """A stored instantiation, completed with defaults for settings that an earlier version did not have."""
-        return InstantiationSettings().to_dict() | self.stored.get(key, {})
+        return InstantiationSettings.completed(self.stored.get(key, {}))
 
 
 class ModelPlans:

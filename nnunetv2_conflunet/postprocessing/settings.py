@@ -108,6 +108,15 @@ class InstantiationSettings:
         return asdict(self)
 
     @classmethod
+    def completed(cls, stored: dict[str, Any]) -> dict[str, Any]:
+        """Stored values of :meth:`to_dict`, with the defaults of settings that an earlier version did not have.
+
+        >>> InstantiationSettings.completed({"window_mm": 7.0})["min_prominence"]
+        0.0
+        """
+        return cls().to_dict() | stored
+
+    @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "InstantiationSettings":
         """Settings from :meth:`to_dict`; what is missing takes its default.
 
