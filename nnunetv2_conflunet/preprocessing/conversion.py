@@ -12,6 +12,7 @@ import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_conflunet.imageio import declared_labels, read_instances, read_labels, write_instances
+from nnunetv2_conflunet.imageio.unknown import numbered_around
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset
 from nnunetv2_conflunet.utilities.array_checks import Connectivity
 from nnunetv2_conflunet.utilities.errors import InputError, list_lines, list_some
@@ -82,18 +83,24 @@ def write_instances_from_labels(
 
 
 def read_components(
-    case: RawCase, dataset: RawDataset, reader: BaseReaderWriter, connectivity: Connectivity
+    case: RawCase,
+    dataset: RawDataset,
+    reader: BaseReaderWriter,
+    connectivity: Connectivity,
+    unknown: int | None = None,
 ) -> tuple[np.ndarray, dict]:
     """The connected components of a case's label, see :func:`label_components`, and the reader's properties.
 
-    With regions, which are parts of a lesion, those of all labels together.
+    With regions, which are parts of a lesion, those of all labels together. No component has the id `unknown`.
     """
     labels = dataset.label_manager()
     label, properties = read_labels(case.label, reader, declared_labels(labels.label_dict))
     foreground = tuple(labels.foreground_labels)
     if labels.has_regions:
         label, foreground = np.isin(label, foreground).astype(np.uint8), (1,)
-    return label_components(label, foreground, connectivity), properties
+    # cc3d gives uint16, in which one more than the highest id may be 0.
+    components = label_components(label, foreground, connectivity).astype(np.int32)
+    return numbered_around(components, unknown), properties
 
 
 def label_components(
@@ -162,5 +169,5 @@ def _write_label(dataset: RawDataset, reader: BaseReaderWriter, value: int, case
 def _write_components(
     dataset: RawDataset, reader: BaseReaderWriter, connectivity: Connectivity, case: RawCase, target: Path
 ) -> None:
-    components, properties = read_components(case, dataset, reader, connectivity)
+    components, properties = read_components(case, dataset, reader, connectivity, dataset.unknown)
     write_instances(components, target, reader, properties, dataset.file_ending)

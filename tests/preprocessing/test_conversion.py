@@ -69,6 +69,17 @@ def test_the_parts_of_a_lesion_that_regions_name_are_one_component(tmp_path):
     np.testing.assert_array_equal(found, expected)
 
 
+def test_no_component_gets_the_id_of_unknown_instances(tmp_path):
+    label = sitk.GetArrayFromImage(lesion(1))
+    label[0, 4, 5], label[3, 4, 5] = 1, 1
+    dataset = dataset_of(tmp_path, sitk.GetImageFromArray(label))
+    (dataset.folder / "dataset.json").write_text(json.dumps(dataset_json() | {"instances": {"unknown": 2}}))
+    write_instances_from_labels(RawDataset(dataset.folder), num_processes=1, overwrite=False)
+    found = sitk.GetArrayFromImage(sitk.ReadImage(str(dataset.folder / "instancesTr" / "a.nii.gz")))
+    assert (found[0, 4, 5], found[1, 1, 1], found[3, 4, 5]) == (1, 3, 4)
+    np.testing.assert_array_equal(found > 0, label)
+
+
 def test_labels_of_0_and_255_give_no_empty_instance_maps_but_the_remedy(tmp_path):
     dataset = dataset_of(tmp_path, lesion(255))
     with pytest.raises(InputError, match=r"2 of 2 files.*\n.*a\.nii\.gz holds 255 .* replace 255 with 1 in every"):

@@ -9,7 +9,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 from nnunetv2_conflunet.imageio import Geometry, write_instances
 from nnunetv2_conflunet.imageio.instance_maps import LARGEST_ID
-from nnunetv2_conflunet.imageio.unknown import KEY, declaring
+from nnunetv2_conflunet.imageio.unknown import declaring
 from nnunetv2_conflunet.preprocessing.conversion import read_components, refuse_existing, writing_every
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase, RawDataset
 from nnunetv2_conflunet.preprocessing.semantic_only.components import ComponentSettings
@@ -54,8 +54,8 @@ def write_sorted_components(
 
     Raises:
         InputError: a label is missing, cannot be read, or holds values that dataset.json does not declare; instance
-            maps exist and `overwrite` is False; a folder cannot be written to; every component is unknown; or a case
-            has so many components that one would have the id of the unknown ones.
+            maps exist and `overwrite` is False; a folder cannot be written to; every component is unknown; or the
+            format cannot hold the ids.
     """
     cases, list_file = dataset.require_labels(), dataset.folder / WORK_LIST
     targets = {case.case: case.instances for case in cases}
@@ -74,7 +74,6 @@ def write_sorted_components(
                 "some by hand, or relax --component_max_diameter_mm, --component_min_solidity or "
                 "--component_h_maxima_mm."
             )
-        _refuse_taken(table, unknown)
         # Before the maps appear, so that none holds an id that is not declared.
         if not table["known"].all() and dataset.unknown is None:
             dataset.dataset_json = declared
@@ -88,15 +87,6 @@ def unknown_id_of(dataset: RawDataset) -> int:
     return dataset.unknown or min(USUAL_ID, LARGEST_ID.get(dataset.file_ending.lower(), USUAL_ID))
 
 
-def _refuse_taken(table: pd.DataFrame, unknown: int) -> None:
-    taken = table[table["component"] == unknown]
-    if len(taken):
-        raise InputError(
-            f"{taken['case'].iloc[0]} has so many components that one has the id {unknown}, which is that of the "
-            f'unknown ones. Declare a higher one in dataset.json, as in "{KEY}": {{"unknown": 1000000}}.'
-        )
-
-
 def _sort_case(
     dataset: RawDataset,
     reader: BaseReaderWriter,
@@ -106,11 +96,10 @@ def _sort_case(
     case: RawCase,
     target: Path,
 ) -> pd.DataFrame:
-    """Write the map of a case, unless a component has the id of the unknown ones; returns its table of components."""
-    components, properties = read_components(case, dataset, reader, connectivity)
+    """Write the map of a case; returns its table of components."""
+    components, properties = read_components(case, dataset, reader, connectivity, unknown)
     table = component_table(case.case, components, Geometry.from_properties(components.shape, properties), settings)
-    if unknown not in set(table["component"]):
-        not_known = table.loc[~table["known"], "component"]
-        instances = np.where(np.isin(components, not_known), unknown, components)
-        write_instances(instances, target, reader, properties, dataset.file_ending)
+    not_known = table.loc[~table["known"], "component"]
+    instances = np.where(np.isin(components, not_known), unknown, components)
+    write_instances(instances, target, reader, properties, dataset.file_ending)
     return table

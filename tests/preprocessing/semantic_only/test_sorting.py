@@ -117,12 +117,12 @@ def test_an_entry_without_room_for_the_id_is_refused(folder):
     assert files_of(folder) == before
 
 
-def test_an_id_that_a_component_has_is_refused(folder):
-    declare(folder, instances={"unknown": 2})
-    before = files_of(folder)
-    with pytest.raises(InputError, match="so many components that one has the id 2"):
-        sort(folder)
-    assert files_of(folder) == before
+def test_no_component_gets_the_declared_id(folder):
+    declare(folder, instances={"unknown": 1})
+    found = sort(folder)
+    written = read(folder / "instancesTr" / "a.nii.gz")
+    np.testing.assert_array_equal(written, np.select([mask(ALONE) > 0, mask(*PAIR) > 0], [2, 1]))
+    assert found["component"].tolist() == [2, 3, 2, 3]
 
 
 @pytest.mark.parametrize("ending, unknown", [(".bmp", 255), (".png", 65535)])
