@@ -48,7 +48,7 @@ def foreground_probability_at(
     mask: np.ndarray,
     logits: np.ndarray,
     heads_box: np.ndarray,
-    has_regions: bool = False,
+    by_region: bool = False,
     nearest: int | None = None,
 ) -> np.ndarray:
     """1 minus the softmax probability of background, or the highest one of a region, at the voxels of a mask only.
@@ -59,7 +59,7 @@ def foreground_probability_at(
         mask: (X, Y, Z) bool on the image's grid.
         logits: (C, X', Y', Z') on the network's grid, axes in the image's order.
         heads_box: (3, 2) half-open range of the image's voxels covered by this grid.
-        has_regions: each channel is a region, which has a sigmoid of its own.
+        by_region: each channel is a region, which has a sigmoid of its own.
         nearest: the axis along which the nearest slice counts, see :func:`nearest_axis`; otherwise linear.
 
     Returns:
@@ -75,7 +75,7 @@ def foreground_probability_at(
         voxels = np.argwhere(mask[x : x + 1])
         voxels[:, 0] = x
         sampled = sample_maps(logits, heads_box, voxels, nearest)
-        probability[tuple(voxels.T)] = expit(sampled.max(axis=0)) if has_regions else 1 - softmax(sampled, axis=0)[0]
+        probability[tuple(voxels.T)] = expit(sampled.max(axis=0)) if by_region else 1 - softmax(sampled, axis=0)[0]
     return probability
 
 

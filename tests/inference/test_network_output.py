@@ -82,7 +82,7 @@ def test_the_probability_is_that_of_logits_resampled_by_nnunet(image_mm, network
 def test_with_regions_the_probability_is_the_highest_sigmoid_of_resized_logits(grid_shape):
     logits = np.random.default_rng(0).normal(0, 2, (3, *grid_shape)).astype(np.float32)
     mask = np.random.default_rng(1).random(SHAPE) < 0.3
-    found = foreground_probability_at(mask, logits, BOX, has_regions=True)
+    found = foreground_probability_at(mask, logits, BOX, by_region=True)
     resized = [resize(channel, SHAPE, order=1, mode="edge", anti_aliasing=False) for channel in logits]
     np.testing.assert_allclose(found[mask], np.max(1 / (1 + np.exp(-np.stack(resized))), axis=0)[mask], atol=1e-6)
     assert not found[~mask].any()
