@@ -8,7 +8,7 @@ from zipfile import BadZipFile
 import numpy as np
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-from nnunetv2_conflunet.imageio import declared_labels, find_reader, read_labels
+from nnunetv2_conflunet.imageio import Geometry, declared_labels, find_reader, read_labels, refuse_other_grid
 from nnunetv2_conflunet.imageio.case_folder import CaseFolder, endings_of, first_file, read_dataset_json
 from nnunetv2_conflunet.imageio.stored import refuse_beyond_memory
 from nnunetv2_conflunet.imageio.unknown import unknown_id
@@ -156,6 +156,22 @@ class PredictionFolder:
             InputError: the file cannot be used, or holds a value not declared in dataset.json.
         """
         return read_labels(self.segmentation_file(case), self.reader(), declared_labels(self.labels))
+
+    def read_segmentation_on_grid_of(self, case: str, path: Path, grid: Geometry) -> tuple[np.ndarray, Geometry]:
+        """The segmentation of a case, (X, Y, Z) int32, and its grid, which must be that of another file.
+
+        Args:
+            case: its name.
+            path: the other file.
+            grid: of that file.
+
+        Raises:
+            InputError: as for :meth:`read_segmentation`, or the grids differ.
+        """
+        segmentation, properties = self.read_segmentation(case)
+        own_grid = Geometry.from_properties(segmentation.shape, properties)
+        refuse_other_grid(self.segmentation_file(case), own_grid, path, grid, self.reader())
+        return segmentation, own_grid
 
     def read_probability(self, case: str, shape: tuple[int, ...]) -> np.ndarray:
         """The probability of any foreground label, as saved by --save_probabilities, of a segmentation's `shape`.

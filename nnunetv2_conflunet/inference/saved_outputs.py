@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nnunetv2_conflunet.imageio import Geometry, refuse_other_grid
+from nnunetv2_conflunet.imageio import Geometry
 from nnunetv2_conflunet.inference.model_settings import SETTINGS_KEY, ModelSettings
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
@@ -79,9 +79,7 @@ class SavedOutputs:
                 f"{case} has no {self._what} in {folders}. Predict it with --save_probabilities, or validate its "
                 "fold with nnUNetv2_train ... --val --npz."
             )
-        segmentation, properties = prediction.read_segmentation(case)
-        predicted = Geometry.from_properties(segmentation.shape, properties)
-        refuse_other_grid(prediction.segmentation_file(case), predicted, map_file, grid, prediction.reader())
+        prediction.read_segmentation_on_grid_of(case, map_file, grid)
         if self.method == "center_offset":
             return vars(prediction.read_heads(case))
         return {"probability": prediction.read_probability(case, grid.shape)}

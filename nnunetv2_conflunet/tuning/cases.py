@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
-from nnunetv2_conflunet.imageio import Geometry, read_instances, refuse_other_grid
+from nnunetv2_conflunet.imageio import Geometry, read_instances
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 from nnunetv2_conflunet.tuning.case_pieces import CasePieces, pieces_of_case
@@ -39,19 +39,15 @@ class ValidationCase:
         Raises:
             InputError: a file is broken, or segmentation and reference do not lie on one grid.
         """
-        reader = self.prediction.reader()
-        segmentation, properties = self.prediction.read_segmentation(self.case)
-        reference, reference_properties = read_instances(self.reference, reader)
-        geometry = Geometry.from_properties(segmentation.shape, properties)
-        reference_grid = Geometry.from_properties(reference.shape, reference_properties)
-        file = self.prediction.segmentation_file(self.case)
-        refuse_other_grid(file, geometry, self.reference, reference_grid, reader)
+        reference, properties = read_instances(self.reference, self.prediction.reader())
+        reference_grid = Geometry.from_properties(reference.shape, properties)
+        segmentation, grid = self.prediction.read_segmentation_on_grid_of(self.case, self.reference, reference_grid)
         for function, arguments in self.stock:
             segmentation = function(segmentation, **arguments)
         foreground = self.prediction.foreground(segmentation)
         heads = vars(self.prediction.read_heads(self.case))
         probability = self.prediction.read_probability(self.case, segmentation.shape) if with_probability else None
-        return CaseArrays(foreground, reference, geometry.spacing_mm, heads, probability)
+        return CaseArrays(foreground, reference, grid.spacing_mm, heads, probability)
 
 
 def of_cases(function: Callable, arguments: list[tuple], num_processes: int, description: str) -> list[Any]:
