@@ -15,6 +15,7 @@ from nnunetv2_conflunet.preprocessing.configurations import plans_file, preproce
 from nnunetv2_conflunet.preprocessing.instance_map import InstanceCheck
 from nnunetv2_conflunet.preprocessing.lesion_crops import prepare_lesion_crops
 from nnunetv2_conflunet.preprocessing.paper_configuration import NAME, add_paper_configuration
+from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
 from nnunetv2_conflunet.preprocessing.requested_conversion import OVERWRITE, Conversion
 from nnunetv2_conflunet.preprocessing.semantic_only.components import ComponentSettings
@@ -48,9 +49,10 @@ def prepare(args: argparse.Namespace) -> None:
     name, labels = dataset.folder.name, dataset.label_manager()
     for note in dataset.check_folders():
         print(note)
+    found: tuple[list[PreprocessedInstances], list[str]] = [], []
     if args.draft is None and args.border_core is None:
-        # What cannot be prepared is refused before the work; the paper's configuration may be added after it.
-        preprocessed_configurations(name, args.p, None if args.paper_configuration else args.c)
+        # What cannot be prepared is refused before the work; the paper's configuration is added after it.
+        found = preprocessed_configurations(name, args.p, None if args.paper_configuration else args.c)
     limits = SlipLimits(**chosen(SlipLimits, args))
     annotations = writable_annotations_folder(args.annotations, name, args.annotation_pictures)
     if args.paper_configuration:
@@ -69,12 +71,14 @@ def prepare(args: argparse.Namespace) -> None:
     if args.paper_configuration:
         written = add_paper_configuration(plans_file(name, args.p))
         print(f"{NAME} was {'added to' if written else 'already in'} {plans_file(name, args.p)}.")
-    _resample(name, check, args)
+        found = preprocessed_configurations(name, args.p, args.c)
+    _resample(*found, check, args)
 
 
-def _resample(name: str, check: InstanceCheck, args: argparse.Namespace) -> None:
+def _resample(
+    configurations: list[PreprocessedInstances], warnings: list[str], check: InstanceCheck, args: argparse.Namespace
+) -> None:
     """Bring maps to the grid of every configuration, and cut out lesions if asked."""
-    configurations, warnings = preprocessed_configurations(name, args.p, args.c)
     for warning in warnings:
         print(f"Warning: {warning}")
     if not configurations:
