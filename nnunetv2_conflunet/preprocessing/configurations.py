@@ -9,7 +9,7 @@ from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances,
 from nnunetv2_conflunet.preprocessing.refusals import refuse_other_unit, refuse_unsupported
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
-from nnunetv2_conflunet.utilities.nnunet_folders import PREPROCESSED, is_set, nnunet_folder
+from nnunetv2_conflunet.utilities.nnunet_folders import PREPROCESSED, is_set, nnunet_folder, read_plans_of_nnunet
 
 
 def plans_file(dataset: str, plans_name: str) -> Path:
@@ -36,15 +36,15 @@ def preprocessed_configurations(
         may have suitable settings in mm.
 
     Raises:
-        InputError: the plans belong to another dataset; for given names, missing plans, or a configuration that does
-            not exist or is not supported.
+        InputError: the file holds no plans, or those of another dataset; for given names, missing plans, or a
+            configuration that does not exist or is not supported.
     """
     if not is_set(PREPROCESSED) or not plans_file(dataset, plans_name).is_file():
         if names:
             raise InputError(f"{dataset} has no plans {plans_name} in nnUNet_preprocessed; plan and preprocess first.")
         return [], []
     file = plans_file(dataset, plans_name)
-    plans = PlansManager(read_json(file))
+    plans = PlansManager(read_plans_of_nnunet(file))
     if plans.dataset_name != dataset:
         raise InputError(
             f"{file} belongs to {plans.dataset_name}, and nnU-Net looks for preprocessed data and models under that "

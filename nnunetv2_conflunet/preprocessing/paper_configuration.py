@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2_conflunet.utilities.errors import InputError
-from nnunetv2_conflunet.utilities.files import read_json, write_json
+from nnunetv2_conflunet.utilities.files import write_json
+from nnunetv2_conflunet.utilities.nnunet_folders import read_plans_of_nnunet
 
 NAME = "3d_conflunet"
 PARENT = "3d_fullres"
@@ -66,7 +67,7 @@ def add_paper_configuration(plans_file: Path) -> bool:
     """
     if not plans_file.is_file():
         raise InputError(f"{plans_file} does not exist. Run nnUNetv2_plan_and_preprocess first.")
-    plans = read_json(plans_file)
+    plans = read_plans_of_nnunet(plans_file)
     if plans["original_median_shape_after_transp"][0] == 1:
         raise InputError(f"{plans['dataset_name']} has two-dimensional images, and {NAME} has patches of 96 x 96 x 96.")
     configurations = plans["configurations"]

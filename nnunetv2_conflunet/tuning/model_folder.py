@@ -1,6 +1,7 @@
 """The folder of a trained model: its validation cases, and the settings in its plans."""
 
 from pathlib import Path
+from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -11,11 +12,19 @@ from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.nnunet_plugin.postprocessing import Postprocessing, read_stock_postprocessing
 from nnunetv2_conflunet.tuning.cases import ValidationCase
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
-from nnunetv2_conflunet.utilities.nnunet_folders import RAW, TRAINING_INSTANCES, nnunet_folder
+from nnunetv2_conflunet.utilities.nnunet_folders import RAW, TRAINING_INSTANCES, nnunet_folder, read_plans_of_nnunet
 
 
 class ModelFolder(ModelPlans):
     """``nnUNet_results/Dataset/Trainer__Plans__Configuration`` with the validation cases of its folds."""
+
+    def plans(self) -> dict[str, Any]:
+        """What its plans.json holds now.
+
+        Raises:
+            InputError: the file holds no plans.
+        """
+        return read_plans_of_nnunet(self.plans_file)
 
     def spacing_mm(self) -> list[float]:
         """Voxel size of the network's grid; a folder as nnU-Net names it ends with the name of the configuration."""

@@ -460,6 +460,25 @@ def test_broken_plans_are_named(dataset):
         preprocessed_configurations(file.parent.name, "nnUNetPlans")
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", '{"dataset_name": "Dataset001_Small", "configurations": []}'])
+def test_plans_of_another_form_are_named(dataset, monkeypatch, capsys, content):
+    dataset.source_folder.with_name("nnUNetPlans.json").write_text(content)
+    for options in ([], ["--paper_configuration"]):
+        monkeypatch.setattr(sys, "argv", ["nnUNetv2_conflunet_prepare", "-d", "1", "-np", "1", *options])
+        with pytest.raises(SystemExit):
+            prepare.main()
+        assert "nnUNetPlans.json is not a file of plans by nnU-Net: it has no " in capsys.readouterr().err
+
+
+def test_configurations_are_looked_up_once(dataset, monkeypatch):
+    calls = []
+    monkeypatch.setattr(prepare, "preprocessed_configurations", lambda *args: calls.append(args) or ([dataset], []))
+    monkeypatch.setattr(sys, "argv", ["nnUNetv2_conflunet_prepare", "-d", "1", "-np", "1"])
+    with pytest.raises(SystemExit, match="0"):
+        prepare.main()
+    assert len(calls) == 1 and load(dataset, "a")[1].max() == 3
+
+
 def test_a_configuration_that_does_not_exist_is_named_before_the_maps_are_read(dataset, monkeypatch, capsys):
     file = dataset.source_folder.with_name("nnUNetPlans.json")
     file.write_text(json.dumps(dataset.plans.plans))

@@ -360,6 +360,7 @@ def no_lesions(model, references):
         (rename_reference, {}, r"has no instance map of case1; -ref .*: case1\.NII\.GZ \(ends with \.NII\.GZ\)"),
         (rename_prediction, {}, r"holds no file that ends with \.nii\.gz; .* case1\.NII\.GZ \(ends with \.NII\.GZ\)"),
         (break_plans, {}, r"plans\.json is not valid JSON"),
+        (edit_plans(dict.clear), {}, r"plans\.json is not a file of plans by nnU-Net: it has no dataset_name"),
         (other_grid, {}, "case1: .*does not lie on the grid of"),
         (twice, {}, "Case case0 is in .*fold_0/validation and in .*fold_1/validation"),
         (no_lesions, {}, "has a lesion of at least 14 mm3 and 3 mm; nothing can be tuned"),
