@@ -6,7 +6,9 @@ that function.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +27,8 @@ from nnunetv2_conflunet.inference.instances import instances_from_output
 from nnunetv2_conflunet.nnunet_plugin.hand_over import replaced_exports
 from nnunetv2_conflunet.postprocessing.size_filter import describe_removed, refuse_limits
 from nnunetv2_conflunet.utilities.errors import InputError
-from nnunetv2_conflunet.utilities.files import read_json
+from nnunetv2_conflunet.utilities.files import read_json, write_texts
+from nnunetv2_conflunet.utilities.nnunet_folders import INSTANCES_FOLDER
 from nnunetv2_conflunet.utilities.whole_files import is_whole
 
 
@@ -95,6 +98,43 @@ def raise_failures(outcomes: Sequence) -> None:
         raise InputError(f"{len(failures)} of {len(outcomes)} cases failed: {' | '.join(failures)}")
 
 
+@dataclass(frozen=True)
+class _KeepsFault:
+    """Exports a case, and keeps an InputError in a file.
+
+    nnU-Net's validation ends with the first error of a case. Its processes may be those of several GPUs, so that only
+    a file leads to the one that ends the validation.
+
+    Attributes:
+        export_case: takes the arguments of :func:`export_prediction_with_instances`.
+    """
+
+    export_case: Callable
+
+    def __call__(self, prediction: Any, properties: dict, *others: Any) -> None:
+        """Export a case; the arguments are positional, as nnU-Net's validation gives them."""
+        output = others[3]
+        fault = _fault_file(output)
+        fault.unlink(missing_ok=True)
+        try:
+            self.export_case(prediction, properties, *others)
+        except InputError as error:
+            write_texts({fault: str(error)})
+
+
+def _fault_file(output: str) -> Path:
+    return Path(output).parent / INSTANCES_FOLDER / f".{Path(output).name}.fault.txt"
+
+
+def _kept_fault(output: str) -> InputError | None:
+    file = _fault_file(output)
+    if not file.is_file():
+        return None
+    fault = InputError(file.read_text(encoding="utf-8"))
+    file.unlink()
+    return fault
+
+
 @contextmanager
 def _written_whole(files: list[Path]) -> Iterator[None]:
     """Make sure that the files that nnU-Net writes in the block are complete, and remove those that are not."""
@@ -149,3 +189,26 @@ def exporting_instances(export_case: Callable = export_prediction_with_instances
         export_case: writes the files of a case.
     """
     return replaced_exports(export_case, convert_semantic_logits_to_segmentation, resample_and_save_semantic)
+
+
+@contextmanager
+def exporting_validation(
+    outputs: Sequence[str], export_case: Callable = export_prediction_with_instances
+) -> Iterator[None]:
+    """As :func:`exporting_instances`, but a case that fails does not keep the others from being exported.
+
+    Args:
+        outputs: ``output_file_truncated`` of the cases whose faults are raised at the end.
+        export_case: writes the files of a case.
+
+    Raises:
+        InputError: one for all cases that failed.
+    """
+    try:
+        with exporting_instances(_KeepsFault(export_case)):
+            yield
+    except Exception:
+        # If no case has a segmentation, nnU-Net's summary fails, and the faults of the cases say why.
+        raise_failures([_kept_fault(output) for output in outputs])
+        raise
+    raise_failures([_kept_fault(output) for output in outputs])

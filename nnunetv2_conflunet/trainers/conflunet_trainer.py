@@ -11,7 +11,7 @@ from torch import nn
 
 import nnunetv2_conflunet.trainers.progress as progress
 from nnunetv2_conflunet.inference import ConfLUNetPredictor
-from nnunetv2_conflunet.inference.export import exporting_instances
+from nnunetv2_conflunet.inference.export import exporting_validation
 from nnunetv2_conflunet.inference.model_settings import ModelSettings
 from nnunetv2_conflunet.networks import HeadChannels, heads_of, set_training_without_deep_supervision, widen_with_heads
 from nnunetv2_conflunet.nnunet_plugin import hand_over
@@ -225,17 +225,22 @@ class nnUNetTrainerConfLUNet(progress.LogsLossParts, BeginsWithLessMomentum):
         """nnU-Net's final validation, with instance maps and lesion tables in ``validation/instances``.
 
         Then the model learns when touching pieces are one lesion, see :mod:`.tuning.final_validation`.
+
+        Raises:
+            InputError: cases could not be exported; the others are complete, and so is nnU-Net's summary.
         """
         pieces = PiecesOfValidation.of(self) if self.learn_merging else None
         # Validation does not need instance maps, which may be missing with --val.
         instances_folder, self.folder_with_segs_from_previous_stage = self.folder_with_segs_from_previous_stage, None
         in_training = set_training_without_deep_supervision(self.network, False)
-        try:
-            with exporting_instances(*([] if pieces is None else [pieces.export])):
+        cases = self.do_split()[1] if self.local_rank == 0 else []
+        outputs = [join(self.output_folder, "validation", case) for case in cases]
+        with exporting_validation(outputs, *([] if pieces is None else [pieces.export])):
+            try:
                 super().perform_actual_validation(save_probabilities)
-        finally:
-            self.folder_with_segs_from_previous_stage = instances_folder
-            set_training_without_deep_supervision(self.network, in_training)
-        if pieces is not None and self.local_rank == 0:
-            for line in pieces.learn(self.do_split()[1]):
-                self.print_to_log_file(f"Merging: {line}")
+            finally:
+                self.folder_with_segs_from_previous_stage = instances_folder
+                set_training_without_deep_supervision(self.network, in_training)
+            if pieces is not None and self.local_rank == 0:
+                for line in pieces.learn(cases):
+                    self.print_to_log_file(f"Merging: {line}")

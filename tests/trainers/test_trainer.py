@@ -5,6 +5,7 @@ from dataclasses import replace
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
+import blosc2
 import nnunetv2.training.nnUNetTrainer.nnUNetTrainer as stock_training
 import numpy as np
 import pytest
@@ -43,6 +44,7 @@ pytestmark = pytest.mark.slow
 
 CPU = torch.device("cpu")
 REGIONS = {"background": 0, "whole": [1, 2], "core": 2}
+SPLITS = "Dataset001_Small/splits_final.json"
 
 
 class nnUNetTrainerTiny(nnUNetTrainerConfLUNet):
@@ -209,6 +211,21 @@ def test_validation_needs_no_instance_maps(base, device):
     again.perform_actual_validation()
     assert os.path.isfile(os.path.join(again.output_folder, "validation", "instances", "case0.nii.gz"))
     assert "cannot learn when to merge touching pieces." in Path(again.log_file).read_text()
+
+
+def test_a_case_that_cannot_be_exported_does_not_end_the_validation(base):
+    trainer = make(base, small_plans(n_stages=3))
+    write_json([{"train": ["case2", "case3"], "val": ["case0", "case1"]}], base / "preprocessed" / SPLITS)
+    trainer.initialize()
+    file = os.path.join(trainer.preprocessed_dataset_folder, "case0.b2nd")
+    blosc2.asarray(np.full_like(blosc2.open(file)[:], np.nan), urlpath=file, mode="w")
+    with pytest.raises(InputError, match=r"1 of 2 cases failed: Case case0 has no instances: .* NaN or infinite"):
+        trainer.perform_actual_validation()
+    validation = Path(trainer.output_folder) / "validation"
+    assert sorted(file.name for file in (validation / "instances").iterdir()) == ["case1.csv", "case1.nii.gz"]
+    assert len(read_json(validation / "summary.json")["metric_per_case"]) == 2
+    assert [file.name for file in (validation / "pieces").iterdir()] == ["case1.npz"]
+    assert "Merging:" in Path(trainer.log_file).read_text()
 
 
 def test_a_stock_checkpoint_gives_its_weights_but_cannot_be_continued(base, device):
