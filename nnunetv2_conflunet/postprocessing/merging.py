@@ -75,9 +75,10 @@ class MergeRule:
         return cls(**values)
 
     def probability(self, features: np.ndarray) -> np.ndarray:
-        """(P, features) in the order of :data:`FEATURES` to (P,): that each pair is one lesion."""
+        """(P, features) in the order of :data:`FEATURES` to (P,): that each pair is one lesion, in (0, 1]."""
         _, intercept, *weights = astuple(self)
-        return expit(intercept + features @ np.array(weights))
+        # Above 0 however unlikely, so that a threshold of 0 merges all.
+        return np.maximum(expit(intercept + features @ np.array(weights)), np.finfo(float).tiny)
 
 
 FEATURES = tuple(field.name for field in fields(MergeRule))[2:]

@@ -180,6 +180,15 @@ def test_a_threshold_of_0_gives_connected_components_and_1_changes_nothing(shape
     assert all_merged.report["n_pieces_merged"] == without.report["n_instances"] - all_merged.report["n_instances"]
 
 
+def test_a_threshold_of_0_merges_what_is_most_unlikely_to_be_one():
+    heatmap = np.array([[0.9, 0.1, 0.1, 0.9]])
+    # The logistic function of -2000 is 0 in float64.
+    rule = MergeRule(0.0, -2000.0, *[0.0] * 6)
+    settings = replace(UNFILTERED, merge=rule)
+    found = instantiate(np.ones((1, 4)), (1, 1), settings, heatmap=heatmap, offsets_mm=np.zeros((2, 1, 4)))
+    assert found.instances.tolist() == [[1, 1, 1, 1]]
+
+
 def test_an_empty_foreground_has_nothing_to_merge():
     shape = (4, 5, 6)
     found = instantiate(
