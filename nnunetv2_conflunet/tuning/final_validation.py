@@ -65,13 +65,13 @@ class PiecesOfValidation:
         pieces = cls(trainer.plans_manager, trainer.configuration_name, trainer.dataset_json, folder)
         if trainer.fold == "all" or pieces.chosen.method != "center_offset":
             return None
+        # What these cases have taught must not make their own instances.
+        ModelSettings.from_plans(trainer.plans_manager.plans).unlearned().put_into(trainer.plans_manager.plans)
         try:
             pieces.references.prepare(default_num_processes)
         except (InputError, OSError) as error:
             trainer.print_to_log_file(f"The model cannot learn when to merge touching pieces. {error}")
             return None
-        # What these cases have taught must not make their own instances.
-        ModelSettings.from_plans(trainer.plans_manager.plans).unlearned().put_into(trainer.plans_manager.plans)
         return pieces
 
     @cached_property
@@ -153,7 +153,9 @@ class PiecesOfValidation:
                 file.unlink()
         tried, used = pieces_to_try(self.chosen), {}
         left_out = []
-        files = self.fold_folder.parent.glob(f"fold_[0-9]*/validation/{PIECES_FOLDER}/[!.]*.npz")
+        found = self.fold_folder.parent.glob(f"fold_*/validation/{PIECES_FOLDER}/[!.]*.npz")
+        # Not those of fold all, which are training cases, or of a copy such as fold_0_before.
+        files = [file for file in found if _fold(file).isdecimal()]
         # A case that another split had put into another fold counts once, as it was validated last.
         newest = {file.stem: file for file in sorted(files, key=lambda file: (_written_ns(file), file))}
         for file in sorted(newest.values()):
@@ -165,7 +167,7 @@ class PiecesOfValidation:
             return [*left_out, "No case has pieces to learn from."]
         pieces = TriedPieces.of_cases(tried, used.values())
         learned, merging = choose_merging(pieces, self.chosen, self.scoring, METRIC, SEED)
-        folds = sorted({file.parents[2].name.removeprefix("fold_") for file in used})
+        folds = sorted({_fold(file) for file in used})
         lines = [f"{len(used)} validation cases of folds {' '.join(folds)}.", *describe_merging(merging, METRIC)]
         record = {"folds": folds, "cases": sorted(file.stem for file in used), "metric": METRIC, "merging": merging}
         return [*lines, *left_out, *self._stored(learned, folds, record)]
@@ -184,6 +186,10 @@ class PiecesOfValidation:
         now.learned(learned, folds).put_into(plans)
         write_texts({model / RECORD_FILE: json_text(record), model / "plans.json": json_text(plans)})
         return []
+
+
+def _fold(file: Path) -> str:
+    return file.parents[2].name.removeprefix("fold_")
 
 
 def _written_ns(file: Path) -> int:

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from support import dataset_json, preprocessed_dataset, set_nnunet_environment, 
 from nnunetv2_conflunet.evaluation.cohort.settings import EvaluationSettings
 from nnunetv2_conflunet.inference.model_settings import ModelSettings
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
+from nnunetv2_conflunet.postprocessing.merging import DEFAULT_RULE
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances
 from nnunetv2_conflunet.tuning.case_pieces import pieces_of_case, save_pieces
 from nnunetv2_conflunet.tuning.final_validation import RECORD_FILE, PiecesOfValidation
@@ -78,6 +80,28 @@ def test_training_cases_teach_nothing(tmp_path, toys):
     predict(fold_of(tmp_path, "all"), toys, ["case0"])
     assert fold.learn(["case1"]) == ["No case has pieces to learn from."]
     assert not (tmp_path / RECORD_FILE).exists() and not stored_in(tmp_path).is_tuned
+
+
+def test_a_copy_of_a_fold_teaches_nothing(tmp_path, toys):
+    fold = fold_of(tmp_path, 0)
+    predict(fold, toys, ["case0"])
+    predict(fold_of(tmp_path, "1_before"), toys, ["case1"])
+    assert fold.learn(["case0"])[0] == "1 validation cases of folds 0."
+
+
+def test_what_cases_have_taught_does_not_make_their_instances_where_nothing_can_be_learned(tmp_path, monkeypatch):
+    set_nnunet_environment(monkeypatch, tmp_path)
+    plans = PlansManager(small_plans())
+    trained = ModelSettings.of_trainer(DEFAULT)
+    trained.learned(replace(DEFAULT, merge=DEFAULT_RULE), ["0"]).put_into(plans.plans)
+    said = []
+    trainer = SimpleNamespace(
+        plans_manager=plans, configuration_name="3d_fullres", dataset_json=dataset_json(), fold=0,
+        output_folder=str(tmp_path / "fold_0"), print_to_log_file=said.append,
+    )  # fmt: skip
+    # There are no instance maps.
+    assert PiecesOfValidation.of(trainer) is None and len(said) == 1
+    assert ModelSettings.from_plans(plans.plans).instantiation == DEFAULT
 
 
 def test_pieces_of_an_earlier_split_go(tmp_path, toys):
