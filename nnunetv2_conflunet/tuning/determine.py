@@ -105,7 +105,7 @@ def determine_postprocessing(
     """
     given = {name: value for name, value in fields.items() if value is not None}
     settings = replace(settings or TuningSettings(), **given)
-    folder = ModelFolder(model)
+    folder, folds = ModelFolder(model), list(dict.fromkeys(folds))
     untuned = folder.settings().untuned
     # The least confidence is searched last; until then it keeps all.
     default = replace(untuned, min_confidence=0.0)

@@ -341,6 +341,11 @@ def no_lesions(model, references):
         write_nifti(np.zeros((20, 24, 32), np.uint16), path)
 
 
+def test_a_fold_that_is_given_twice_counts_once(tmp_path, toys, references):
+    model = toys.write_model(tmp_path, [toys.scene(), toys.scene()])
+    assert determine(model, references, folds=["0", "1", "0"], dry_run=True)["cases"] == ["case0", "case1"]
+
+
 @pytest.mark.parametrize(
     "break_, options, message",
     [
