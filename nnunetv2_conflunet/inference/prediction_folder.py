@@ -75,6 +75,8 @@ class PredictionFolder:
         plans_file = first_file([*places, *above], "plans.json")
         dataset_json: dict = read_dataset_json(dataset_file) if dataset_file else {"file_ending": _only_ending(folder)}
         plans = read_json(plans_file) if plans_file else {}
+        # Refuses what is no dictionary.
+        ModelSettings.from_plans(plans)
         segmentations = CaseFolder.of(folder, dataset_json["file_ending"])
         segmentations.require_cases("give the output of nnUNetv2_predict.")
         segmentations.refuse_lost()

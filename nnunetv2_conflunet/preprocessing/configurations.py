@@ -5,8 +5,9 @@ from pathlib import Path
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_conflunet.imageio.case_folder import read_dataset_json
 from nnunetv2_conflunet.preprocessing.preprocessed import PreprocessedInstances, locked
-from nnunetv2_conflunet.preprocessing.refusals import refuse_other_unit, refuse_unsupported
+from nnunetv2_conflunet.preprocessing.refusals import patch_spacing_mm, refuse_other_unit, refuse_unsupported
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json
 from nnunetv2_conflunet.utilities.nnunet_folders import PREPROCESSED, is_set, nnunet_folder, read_plans_of_nnunet
@@ -36,8 +37,8 @@ def preprocessed_configurations(
         may have suitable settings in mm.
 
     Raises:
-        InputError: the file holds no plans, or those of another dataset; for given names, missing plans, or a
-            configuration that does not exist or is not supported.
+        InputError: the file holds no plans, those of another dataset, or a configuration that nnU-Net cannot use; for
+            given names, missing plans, or a configuration that does not exist or is not supported.
     """
     if not is_set(PREPROCESSED) or not plans_file(dataset, plans_name).is_file():
         if names:
@@ -51,20 +52,20 @@ def preprocessed_configurations(
             f"name. Rename the folders of {dataset} back, or delete the one in nnUNet_preprocessed and repeat "
             "nnUNetv2_plan_and_preprocess."
         )
-    dataset_json = read_json(file.with_name("dataset.json"))
+    dataset_json = read_dataset_json(file.with_name("dataset.json"))
     unknown = sorted(set(names or []) - set(plans.available_configurations))
     if unknown:
         raise InputError(f"{plans_name} has no configuration {unknown[0]}; it has {plans.available_configurations}.")
     found: dict[Path, PreprocessedInstances] = {}
     warnings = []
     for name in names or plans.available_configurations:
+        prepared = _of_configuration(plans, name, dataset_json, file)
         try:
             refuse_unsupported(plans, name)
         except InputError:
             if names:
                 raise
             continue
-        prepared = PreprocessedInstances(plans, name, dataset_json)
         if names or prepared.source_folder.is_dir():
             found.setdefault(prepared.folder, prepared)
             try:
@@ -72,6 +73,17 @@ def preprocessed_configurations(
             except InputError as error:
                 warnings.append(str(error))
     return list(found.values()), warnings
+
+
+def _of_configuration(plans: PlansManager, name: str, dataset_json: dict, file: Path) -> PreprocessedInstances:
+    try:
+        patch_spacing_mm(plans.get_configuration(name))
+        return PreprocessedInstances(plans, name, dataset_json)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"nnU-Net cannot use the configuration {name} of {file}, with the dataset.json beside it "
+            f"({type(error).__name__}: {error}). Correct or remove it, or repeat nnUNetv2_plan_and_preprocess."
+        ) from error
 
 
 def split_is_written(folder: str | Path) -> bool:

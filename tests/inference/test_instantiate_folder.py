@@ -492,6 +492,7 @@ def test_previews_are_named(monkeypatch, capsys, tmp_path, stock):
         ("dataset.json", '{"training": []}', "the format of nnU-Net v1"),
         ("dataset.json", '{"file_ending": ".nii"}', "holds no file that ends with .nii; give the output of nnUNetv2"),
         ("plans.json", '{"image', "plans.json is not valid JSON"),
+        ("plans.json", "3", "plans.json cannot be used: it, or its entry 'conflunet', is no dictionary"),
     ],
 )
 def test_files_beside_the_masks_that_cannot_be_used(monkeypatch, capsys, tmp_path, stock, name, content, message):

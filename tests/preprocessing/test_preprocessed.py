@@ -470,6 +470,30 @@ def test_plans_of_another_form_are_named(dataset, monkeypatch, capsys, content):
         assert "nnUNetPlans.json is not a file of plans by nnU-Net: it has no " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda plans, content: plans["configurations"].update(mine={}), r"the configuration mine of .*KeyError"),
+        (lambda plans, content: plans["configurations"].update(mine=3), r"the configuration mine of .*TypeError"),
+        (
+            lambda plans, content: plans["configurations"].update(mine={"inherits_from": "3d"}),
+            r"the configuration mine of .*nnUNetPlans\.json, .*The configuration 3d does not exist",
+        ),
+        (lambda plans, content: plans["configurations"]["3d_fullres"].pop("spacing"), r"3d_fullres of .*'spacing'"),
+        (lambda plans, content: content.pop("labels"), r"3d_fullres of .* dataset\.json beside it .*'labels'"),
+        (lambda plans, content: content.clear(), r"dataset\.json has no 'file_ending'"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Detected old nnU-Net plans")
+def test_a_configuration_that_nnunet_cannot_use_is_named(dataset, edit, message):
+    file, plans, content = dataset.source_folder.with_name("nnUNetPlans.json"), dataset.plans.plans, dataset_json()
+    edit(plans, content)
+    file.write_text(json.dumps(plans))
+    file.with_name("dataset.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message):
+        preprocessed_configurations(file.parent.name, "nnUNetPlans")
+
+
 def test_configurations_are_looked_up_once(dataset, monkeypatch):
     calls = []
     monkeypatch.setattr(prepare, "preprocessed_configurations", lambda *args: calls.append(args) or ([dataset], []))
