@@ -10,7 +10,7 @@ from nnunetv2_conflunet.postprocessing.baselines.border_core import BorderCoreSe
 from nnunetv2_conflunet.postprocessing.pipeline import UNFILTERED
 from nnunetv2_conflunet.preprocessing.annotation.check import check_annotations, writable_annotations_folder
 from nnunetv2_conflunet.preprocessing.annotation.kinds import SlipLimits
-from nnunetv2_conflunet.preprocessing.border_core import write_border_core_dataset
+from nnunetv2_conflunet.preprocessing.border_core import new_dataset_folder, write_border_core_dataset
 from nnunetv2_conflunet.preprocessing.configurations import plans_file, preprocessed_configurations
 from nnunetv2_conflunet.preprocessing.instance_map import InstanceCheck
 from nnunetv2_conflunet.preprocessing.lesion_crops import prepare_lesion_crops
@@ -57,6 +57,10 @@ def prepare(args: argparse.Namespace) -> None:
     annotations = writable_annotations_folder(args.annotations, name, args.annotation_pictures)
     if args.paper_configuration:
         require_writable(plans_file(name, args.p))
+    borders = BorderCoreSettings(**chosen(BorderCoreSettings, args, OF_BORDER))
+    if args.border_core is not None:
+        new_dataset_folder(dataset, args.border_core)
+    outputs = SavedOutputs.open(args.draft, args.draft_predictions) if args.draft_predictions else None
     conversion = Conversion(**chosen(Conversion, args))
     for note in conversion.run(dataset, ComponentSettings(**chosen(ComponentSettings, args, OF_COMPONENT)), args.np):
         print(note)
@@ -65,9 +69,9 @@ def prepare(args: argparse.Namespace) -> None:
     for note in check_annotations(dataset, check, limits, annotations, args.annotation_pictures, args.np):
         print(note)
     if args.draft is not None:
-        return _write_draft(dataset, args)
+        return _write_draft(dataset, outputs, args)
     if args.border_core is not None:
-        return _write_border_core(dataset, args)
+        return _write_border_core(dataset, borders, args)
     if args.paper_configuration:
         written = add_paper_configuration(plans_file(name, args.p))
         print(f"{NAME} was {'added to' if written else 'already in'} {plans_file(name, args.p)}.")
@@ -100,14 +104,13 @@ def _resample(
             print(f"Lesions of {n_cases} cases cut out to be pasted, those of the others were up to date.")
 
 
-def _write_draft(dataset: RawDataset, args: argparse.Namespace) -> None:
+def _write_draft(dataset: RawDataset, outputs: SavedOutputs | None, args: argparse.Namespace) -> None:
     folder = args.draft_folder or dataset.folder / (SINGLE_FOLDER if args.draft_single_only else DRAFT_FOLDER)
     if folder.resolve() in [prediction.resolve() for prediction in args.draft_predictions or ()]:
         raise InputError(f"{folder} holds a prediction, which drafts would replace. Name another --draft_folder.")
     settings = replace(UNFILTERED, method=args.draft, **chosen(InstantiationSettings, args, OF_DRAFT))
     division = Division(settings, single_only=args.draft_single_only, connectivity=args.connectivity)
-    if args.draft_predictions:
-        outputs = SavedOutputs.open(args.draft, args.draft_predictions)
+    if outputs is not None:
         division = replace(division, outputs_of=outputs.of_case)
         if args.draft == "center_offset":
             division = replace(division, settings=outputs.settings())
@@ -127,8 +130,7 @@ def _write_draft(dataset: RawDataset, args: argparse.Namespace) -> None:
         )
 
 
-def _write_border_core(dataset: RawDataset, args: argparse.Namespace) -> None:
-    settings = BorderCoreSettings(**chosen(BorderCoreSettings, args, OF_BORDER))
+def _write_border_core(dataset: RawDataset, settings: BorderCoreSettings, args: argparse.Namespace) -> None:
     folder, counts = write_border_core_dataset(dataset, args.border_core, settings, args.np)
     print(
         f"{folder} written: {counts.n_lesions} lesions with a border of {settings.thickness_mm:g} mm. {counts.n_thin} "

@@ -58,8 +58,7 @@ def write_border_core_dataset(
             unknown instances, no lesion at all, borders that leave no lesion a core deeper than they are thick, or
             files that cannot be written.
     """
-    folder = _new_folder(dataset, new_id)
-    labels = dataset.label_manager()
+    folder, labels = new_dataset_folder(dataset, new_id), dataset.label_manager()
     if len(labels.foreground_labels) != 1:
         raise InputError(
             f"{dataset.folder.name} has {len(labels.foreground_labels)} foreground labels; cores and borders do not "
@@ -109,7 +108,12 @@ def _write_label(
     return BorderCoreCounts(made.n_lesions, made.n_thin, made.n_split, made.deepest_mm)
 
 
-def _new_folder(dataset: RawDataset, new_id: int) -> Path:
+def new_dataset_folder(dataset: RawDataset, new_id: int) -> Path:
+    """Where the new dataset goes.
+
+    Raises:
+        InputError: the id is taken or not from 0 to 999.
+    """
     if not 0 <= new_id <= HIGHEST_ID:
         raise InputError(f"The id of the new dataset is {new_id}; nnU-Net's ids go from 0 to {HIGHEST_ID}.")
     places = [nnunet_folder(variable) for variable in (RAW, PREPROCESSED, RESULTS) if is_set(variable)]

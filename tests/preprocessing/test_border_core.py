@@ -13,6 +13,7 @@ from support import balls, dataset_json, files_of, nnunet_environment, run, writ
 import nnunetv2_conflunet.preprocessing.border_core as border_core
 from nnunetv2_conflunet.commands.prepare import main
 from nnunetv2_conflunet.postprocessing.baselines.border_core import BorderCore, BorderCoreSettings
+from nnunetv2_conflunet.preprocessing import instance_map
 from nnunetv2_conflunet.preprocessing.border_core import write_border_core_dataset
 from nnunetv2_conflunet.preprocessing.raw_dataset import RawDataset
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -155,6 +156,22 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(raw, new_id, thickness_mm,
     with pytest.raises(InputError, match=message):
         write(raw, new_id, thickness_mm)
     assert files_of(raw) == before and [entry.name for entry in raw.iterdir()] == [NAME]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--border_core", 7], "The id 7 is taken by"),
+        (["--border_core", 8, "--border_thickness_mm", 0], "thickness_mm is 0.0; it must be a positive number"),
+        (["--draft", "acls", "--draft_predictions", "nowhere"], "nowhere is not a folder"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_maps_are_read(raw, monkeypatch, capsys, options, message):
+    monkeypatch.setattr(instance_map, "read_instances", None)
+    monkeypatch.setattr(sys, "argv", ["nnUNetv2_conflunet_prepare", "-d", "7", "-np", "1", *map(str, options)])
+    with pytest.raises(SystemExit, match="1"):
+        main()
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("place", ["preprocessed", "results"])
