@@ -11,7 +11,7 @@ from nnunetv2_conflunet.evaluation.report.comparison_tables import latex_table, 
 from nnunetv2_conflunet.utilities.commands import run_command
 from nnunetv2_conflunet.utilities.files import write_texts
 from nnunetv2_conflunet.utilities.options import make_parser
-from nnunetv2_conflunet.utilities.spreadsheets import without_formulas
+from nnunetv2_conflunet.utilities.spreadsheets import as_csv
 from nnunetv2_conflunet.utilities.writable import require_writable
 
 FILES = "comparison.md", "comparison.tex", "comparison.csv"
@@ -35,7 +35,7 @@ def compare(args: argparse.Namespace) -> None:
     table = comparison.differences
     if comparison.detection is not None:
         table = pd.concat([table, comparison.detection], ignore_index=True)
-    contents = text, latex_table(comparison), without_formulas(table).to_csv(index=False)
+    contents = text, latex_table(comparison), as_csv(table)
     write_texts({args.o / name: content for name, content in zip(FILES, contents, strict=True)})
     print(f"Wrote {FILES[0]}, {FILES[1]} and {FILES[2]} to {args.o}")
 

@@ -1,7 +1,9 @@
 """CSV files whose names cannot act as spreadsheet formulas."""
 
+import csv
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -13,17 +15,26 @@ NAMES = ("case", "first", "second")
 FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 
 
-def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with an apostrophe before each name that a spreadsheet would execute; :func:`read_csv` removes it.
+def as_csv(table: pd.DataFrame, **options: Any) -> str:
+    """The text of a CSV file, with an apostrophe before each name that a spreadsheet would execute.
 
-    >>> without_formulas(pd.DataFrame({"case": ["=1+2", "MS_1"]}))["case"].tolist()
-    ["'=1+2", 'MS_1']
+    Args:
+        table: its index is not written.
+        options: of :meth:`pandas.DataFrame.to_csv`.
+
+    >>> as_csv(pd.DataFrame({"case": ["=1+2", "MS_1"]}))
+    "case\\n'=1+2\\nMS_1\\n"
     """
-    return table.assign(**{column: table[column].map(_as_text) for column in NAMES if column in table})
+    names = [column for column in NAMES if column in table]
+    # A carriage return ends a line for readers, but pandas does not quote a cell for its sake.
+    ends_line = any(table[column].astype(str).str.contains("\r", regex=False).any() for column in names)
+    quoting = csv.QUOTE_NONNUMERIC if ends_line else csv.QUOTE_MINIMAL
+    safe = table.assign(**{column: table[column].map(_as_text) for column in names})
+    return safe.to_csv(index=False, quoting=quoting, **options)
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """Read a table written with :func:`without_formulas` and restore the names.
+    """Read a table written with :func:`as_csv` and restore the names.
 
     Raises:
         InputError: the file is missing or is not a table.

@@ -10,7 +10,7 @@ from nnunetv2_conflunet.evaluation.cohort.cases import CaseResult, case_table
 from nnunetv2_conflunet.evaluation.cohort.settings import ADDED
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import is_file_name, json_text, read_json, write_texts
-from nnunetv2_conflunet.utilities.spreadsheets import without_formulas
+from nnunetv2_conflunet.utilities.spreadsheets import as_csv
 
 SUMMARY_FILE, CASES_FILE, LESIONS_FILE = "summary_instances.json", "cases.csv", "lesions.csv"
 
@@ -48,7 +48,7 @@ def write_results(folder: Path, summary: dict, cases: list[CaseResult], lesions:
     """Write ``summary_instances.json``, ``cases.csv`` and ``lesions.csv``: all of them or none."""
     # The summary, which marks an evaluation, comes last.
     summary_file, *table_files = files = result_files(folder)
-    tables = (without_formulas(table).to_csv(index=False) for table in (case_table(cases), lesions))
+    tables = (as_csv(table) for table in (case_table(cases), lesions))
     write_texts({**dict(zip(table_files, tables, strict=True)), summary_file: json_text(summary)})
     return files
 

@@ -119,7 +119,7 @@ def _p_value(p: float) -> str:
 
 
 def _markdown(header: list[str], rows: list[list[str]]) -> str:
-    lines = [[text.replace("|", r"\|") for text in line] for line in (header, *rows)]
+    lines = [[_one_line(text).replace("|", r"\|") for text in line] for line in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, ["-" * width for width in widths])
     cells = [[text.ljust(width) for text, width in zip(line, widths, strict=True)] for line in lines]
@@ -127,4 +127,9 @@ def _markdown(header: list[str], rows: list[list[str]]) -> str:
 
 
 def _latex(text: str) -> str:
-    return text.translate(LATEX_ESCAPES)
+    return _one_line(text).translate(LATEX_ESCAPES)
+
+
+def _one_line(text: str) -> str:
+    """The text without line breaks, which a name may have and which end the row of a table."""
+    return " ".join(text.split())

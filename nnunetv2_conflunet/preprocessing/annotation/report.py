@@ -16,7 +16,7 @@ from nnunetv2_conflunet.preprocessing.raw_dataset import RawCase
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.files import write_texts
 from nnunetv2_conflunet.utilities.parallel import try_cases
-from nnunetv2_conflunet.utilities.spreadsheets import without_formulas
+from nnunetv2_conflunet.utilities.spreadsheets import as_csv
 
 TABLE, PAGE = "annotations.csv", "annotations.html"
 TITLE = "Annotation check: "
@@ -94,9 +94,7 @@ def write_annotations(
     files = table, page = annotation_files(folder)
     write_texts(
         {
-            table: without_formulas(annotation_table(found)).to_csv(
-                index=False, float_format="%.7g", lineterminator="\n"
-            ),
+            table: as_csv(annotation_table(found), float_format="%.7g", lineterminator="\n"),
             page: _page(dataset, found, shown, pictures, faults),
         }
     )

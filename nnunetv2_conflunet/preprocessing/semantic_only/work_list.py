@@ -8,7 +8,7 @@ import pandas as pd
 from nnunetv2_conflunet.imageio import Geometry
 from nnunetv2_conflunet.pictures.sections import FILE_AXES
 from nnunetv2_conflunet.preprocessing.semantic_only.components import Components, ComponentSettings
-from nnunetv2_conflunet.utilities.spreadsheets import without_formulas
+from nnunetv2_conflunet.utilities.spreadsheets import as_csv
 
 WORK_LIST = "unknown_components.csv"
 # The first columns, by which a file is recognized as a work list.
@@ -83,4 +83,4 @@ def work_list(table: pd.DataFrame) -> str:
     size = unknown["volume_mm3"].fillna(unknown["area_mm2"])
     order = pd.DataFrame({"size": -size, "case": unknown["case"], "component": unknown["component"]})
     listed = unknown.loc[order.sort_values(["size", "case", "component"]).index]
-    return without_formulas(listed).to_csv(index=False, float_format="%.7g", na_rep="NaN")
+    return as_csv(listed, float_format="%.7g", na_rep="NaN")

@@ -148,6 +148,13 @@ def test_names_are_text_in_latex(tmp_path):
     assert r"a\textasciitilde{}\textasciicircum{}b & " in text and r"100\% & " in text
 
 
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+def test_a_line_break_in_a_name_ends_no_row(methods, end):
+    comparison = compare_methods(load_methods(methods, [f"a{end}b", "c"]), ["F1"])
+    assert "| F1 (%) | a b - c |" in markdown_tables(comparison)
+    assert "\na b & " in latex_table(comparison)
+
+
 def test_equal_printed_means_are_both_best(tmp_path):
     folders = [write(tmp_path / name, {"1": {"F1": v}, "2": {"F1": v}}) for name, v in (("a", 0.50001), ("b", 0.5))]
     assert markdown_tables(compare_methods(load_methods(folders), ["F1"])).count("**50.0 ± 0.0**") == 2
