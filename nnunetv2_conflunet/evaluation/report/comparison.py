@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from itertools import combinations
 
+import numpy as np
 import pandas as pd
 
 from nnunetv2_conflunet.evaluation.cohort.detection import cases_left_out, cohort_of
@@ -13,13 +14,16 @@ from nnunetv2_conflunet.evaluation.metrics.formulas import LOWER_IS_BETTER, RATI
 from nnunetv2_conflunet.evaluation.report.detection import compare_detection
 from nnunetv2_conflunet.evaluation.report.differences import holm, paired_difference
 from nnunetv2_conflunet.utilities.array_checks import check_not_negative
-from nnunetv2_conflunet.utilities.errors import InputError, list_some
+from nnunetv2_conflunet.utilities.errors import InputError, join_faults, list_some
 
 # The paper's columns. RQ equals F1, which must not count twice in Holm's correction.
 PAPER_METRICS = (
     *("Precision", "Recall", "F1", "DiC", "Recall_CLU", "PQ_CLU"),
     *("DSC", "DSC_TP", "DSC_TP_CLU", "PQ", "SQ"),
 )
+
+# What is the same under every method, up to the rounding of spacings in headers.
+OF_REFERENCE, REFERENCE_TOLERANCE = ("n_reference", "load_reference_mm3"), 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +62,8 @@ def compare_methods(methods: list[Method], metrics: list[str], *, seed: int = 0)
         seed: of the bootstrap.
 
     Raises:
-        InputError: there are fewer than two methods, settings differ, no case is in common, a metric is unknown, or the
-            seed is negative.
+        InputError: there are fewer than two methods, settings or references differ, no case is in common, a metric is
+            unknown, or the seed is negative.
 
     >>> from pathlib import Path
     >>> from nnunetv2_conflunet.evaluation.cohort.cases import CaseResult
@@ -87,6 +91,7 @@ def compare_methods(methods: list[Method], metrics: list[str], *, seed: int = 0)
     common = sorted(set.intersection(*(set(method.cases) for method in methods)))
     if not common:
         raise InputError(f"{list_some([method.name for method in methods])} have no case in common.")
+    _refuse_other_references(methods, common)
     unknown = [metric for metric in metrics if any(metric not in method.metrics for method in methods)]
     if unknown:
         raise InputError(f"There is no metric {list_some(unknown)}; use {', '.join(first.metrics)}.")
@@ -112,6 +117,7 @@ def compare_methods(methods: list[Method], metrics: list[str], *, seed: int = 0)
         for method in methods
         if len(method.cases) > len(common)
     ]
+    notes += _without_detection(methods, common)
     accuracies = {method.name: pooled_accuracies(method.metrics.loc[common]) for method in methods}
     if not all(accuracies.values()):
         accuracies = {}
@@ -119,6 +125,35 @@ def compare_methods(methods: list[Method], metrics: list[str], *, seed: int = 0)
     detection = compare_detection(cohorts, seed) if len(cohorts) == len(methods) else None
     names = [method.name for method in methods]
     return Comparison(names, metrics, means, n, table, accuracies, notes, detection)
+
+
+def _refuse_other_references(methods: list[Method], common: list[str]) -> None:
+    """Raise an InputError if cases with the same name have other references."""
+    first, *others = methods
+    for method in others:
+        known = [name for name in OF_REFERENCE if name in first.metrics and name in method.metrics]
+        expected, found = (one.metrics.loc[common, known] for one in (first, method))
+        same = np.isclose(expected, found, rtol=REFERENCE_TOLERANCE, atol=0).all(axis=1)
+        if not same.all():
+            raise InputError(
+                f"{first.name} and {method.name} were evaluated with different references of "
+                f"{list_some([case for case, equal in zip(common, same, strict=True) if not equal])}: numbers or "
+                "volumes of their lesions differ. Evaluate both with the same folder of references."
+            )
+
+
+def _without_detection(methods: list[Method], common: list[str]) -> list[str]:
+    """Why FROC and AP are not compared, if some evaluations have them."""
+    faults = {
+        method.name: cases_left_out({case: method.cases[case].detection for case in common}) for method in methods
+    }
+    if all(faults.values()):
+        return []
+    return [
+        f"FROC and AP are not compared, since {name} lacks confidences: {join_faults(of_cases)}."
+        for name, of_cases in faults.items()
+        if of_cases
+    ]
 
 
 def cohorts_of(methods: list[Method], cases: list[str] | None = None) -> dict[str, Cohort]:

@@ -178,6 +178,16 @@ def test_comparison_and_report(folders, tmp_path, capsys):
     assert "<td>FROC</td>" in page
 
 
+def test_a_comparison_says_why_it_has_no_froc(folders, tmp_path, capsys):
+    evaluate(*folders, "-o", tmp_path / "one")
+    (folders[1] / "b.csv").unlink()
+    evaluate(*folders, "-o", tmp_path / "two")
+    text = compare(capsys, tmp_path / "one", tmp_path / "two", "--metrics", "F1")
+    assert "FROC and AP are not compared, since two lacks confidences: b: there is no lesion table beside" in text
+    # Where no evaluation has them, nobody misses them.
+    assert "FROC" not in compare(capsys, tmp_path / "two", tmp_path / "two", "--names", "a", "b", "--metrics", "F1")
+
+
 def test_evaluations_of_an_earlier_version_load(folders, tmp_path, capsys):
     evaluate(*folders, "-o", tmp_path / "new")
     old = evaluate(*folders, "-o", tmp_path / "old")

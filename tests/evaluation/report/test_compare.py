@@ -54,6 +54,23 @@ def test_p_values_are_those_of_the_textbook_tests():
     assert found["p_wilcoxon"] == pytest.approx(min(p, 1), rel=1e-12)
 
 
+def test_equal_differences_are_ties_whatever_rounding_makes_of_them():
+    # In tenths: 2, 2, 2, -2, 1, 3, and 0, which does not count; as floats, 0.2 in three ways.
+    first = np.array([0.4, 0.8, 0.9, 0.3, 0.5, 0.7, 0.1 + 0.2])
+    second = np.array([0.2, 0.6, 0.7, 0.5, 0.4, 0.4, 0.3])
+    tenths = np.array([2, 2, 2, -2, 1, 3])
+    ranks = stats.rankdata(abs(tenths))
+    signs = (np.arange(2**6)[:, None] >> np.arange(6)) & 1
+    sums = (signs * ranks).sum(axis=1)
+    observed = ranks[tenths > 0].sum()
+    p = 2 * min((sums >= observed).mean(), (sums <= observed).mean())
+    assert paired_difference(first, second)["p_wilcoxon"] == pytest.approx(p, rel=1e-12)
+    # Volumes in mm3 have the same digits.
+    assert paired_difference(1e6 * first, 1e6 * second)["p_wilcoxon"] == pytest.approx(p, rel=1e-12)
+    noise = paired_difference(np.array([0.1 + 0.2, 0.5]), np.array([0.3, 0.5]))
+    assert (noise["p_t"], noise["p_wilcoxon"]) == (1, 1)
+
+
 def test_the_interval_is_seeded_and_near_the_one_of_theory():
     rng = np.random.default_rng(2)
     first, second = rng.normal(0.6, 0.1, 400), rng.normal(0.5, 0.1, 400)
@@ -235,6 +252,18 @@ def test_faults(methods, tmp_path):
     strict = write(tmp_path / "strict", {"1": {"F1": 1, "DiC": 1}}, {**SETTINGS, "iou_threshold": 0.5})
     with pytest.raises(InputError, match="cc_1 and strict were evaluated with a different iou_threshold"):
         compare_methods(load_methods([methods[0], strict]), ["F1"])
+
+
+@pytest.mark.parametrize("differing", [{"n_reference": 3}, {"load_reference_mm3": 91.0}])
+def test_other_references_under_the_same_names_are_refused(tmp_path, differing):
+    row = {"F1": 0.5, "n_reference": 2, "load_reference_mm3": 90.0}
+    first = write(tmp_path / "first", {"1": row, "2": row, "3": row})
+    second = write(tmp_path / "second", {"1": row, "2": row | differing, "4": row | differing})
+    with pytest.raises(InputError, match="first and second were evaluated with different references of 2: numbers or"):
+        compare_methods(load_methods([first, second]), ["F1"])
+    # As the spacing of another header rounds it.
+    rounded = write(tmp_path / "rounded", {"1": row | {"load_reference_mm3": 90.00001}})
+    assert compare_methods(load_methods([first, rounded]), ["F1"]).n == {"F1": 1}
 
 
 def test_an_evaluation_of_an_earlier_version_had_no_smallest_area(tmp_path):
