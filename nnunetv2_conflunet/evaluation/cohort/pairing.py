@@ -112,11 +112,14 @@ def _cases_of_validation(folder: Path, ending: str) -> list[str] | None:
         return None
     try:
         entries = read_json(summary)["metric_per_case"]
-        return sorted(Path(entry["prediction_file"]).name.removesuffix(ending) for entry in entries)
-    except (KeyError, TypeError) as error:
+        cases = sorted({Path(entry["prediction_file"]).name.removesuffix(ending) for entry in entries})
+    except (KeyError, TypeError):
+        cases = []
+    if not cases:
         raise InputError(
             f"{summary} does not name the cases of a validation by nnU-Net; validate the fold again, or move it away."
-        ) from error
+        )
+    return cases
 
 
 def _dataset_json(given: Path | None, reference_folder: Path, prediction_folder: Path) -> dict | None:

@@ -393,7 +393,9 @@ def test_semantic_masks_are_noted(tmp_path):
     assert any("Every prediction has 1 as its only id" in note for note in summary["notes"])
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", '{"metric_per_case": [{}]}', '{"metric_per_case": [3]}'])
+@pytest.mark.parametrize(
+    "content", ["{}", "[]", *(f'{{"metric_per_case": {cases}}}' for cases in ("[]", "[{}]", "[3]"))]
+)
 def test_the_summary_of_something_else_in_a_validation_folder_is_named(dataset, tmp_path, content):
     validation = tmp_path / "validation"
     save(validation / "MS_10.nii.gz", boxes((1, LARGE), (2, TOUCHING)))
