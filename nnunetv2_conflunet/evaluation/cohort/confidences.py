@@ -10,8 +10,8 @@ from nnunetv2_conflunet.utilities.errors import InputError, join_faults, list_so
 
 COLUMN = "confidence"
 REMEDY = (
-    "Prediction writes such a table; for maps without one, nnUNetv2_conflunet_instantiate --overwrite does, from a "
-    "prediction made with --save_probabilities"
+    "Prediction writes tables with the confidence of every lesion; for other maps, nnUNetv2_conflunet_instantiate "
+    "--overwrite does, from a prediction made with --save_probabilities"
 )
 
 
@@ -31,10 +31,10 @@ def refuse_places_of_tables(files: list[Path], pairs: list[Pair]) -> None:
 
 
 def read_confidences(table: Path) -> pd.Series:
-    """The confidence of each lesion, by its id.
+    """The confidence of each lesion in the table, by its id; NaN where it has none. Rows without an id are ignored.
 
     Raises:
-        InputError: there is no table, or it does not give every lesion that it lists a confidence.
+        InputError: there is no table, it lacks a column, or it lists a lesion twice.
     """
     if not table.is_file():
         raise InputError("there is no lesion table beside the map")
@@ -42,13 +42,12 @@ def read_confidences(table: Path) -> pd.Series:
         content = pd.read_csv(table)
     except (OSError, ValueError) as error:
         raise InputError(f"the lesion table cannot be read ({type(error).__name__})") from error
-    if "id" not in content or COLUMN not in content:
-        raise InputError(f"the lesion table has no column {COLUMN}")
-    confidence = pd.to_numeric(content[COLUMN], errors="coerce").astype(float)
-    if unknown := content["id"][~np.isfinite(confidence)].tolist():
-        raise InputError(f"the lesion table has no confidence of the lesions {list_some(unknown)}")
+    if missing := [column for column in ("id", COLUMN) if column not in content]:
+        raise InputError(f"the lesion table has no column {list_some(missing)}, only {list_some(list(content))}")
+    content = content.dropna(subset="id")
     if content["id"].duplicated().any():
         raise InputError("the lesion table lists a lesion twice")
+    confidence = pd.to_numeric(content[COLUMN], errors="coerce").astype(float)
     return pd.Series(confidence.to_numpy(), index=content["id"].to_numpy())
 
 
@@ -60,7 +59,7 @@ def confidences_of(pair: Pair, ids: np.ndarray) -> np.ndarray:
         ids: (P,) those of the map that count.
 
     Raises:
-        InputError: as :func:`read_confidences`, or the table lacks a lesion of the map.
+        InputError: as :func:`read_confidences`, or the table lacks a lesion of the map, or its confidence.
     """
     table = table_of(pair)
     if table is None:
@@ -68,7 +67,10 @@ def confidences_of(pair: Pair, ids: np.ndarray) -> np.ndarray:
     confidences = read_confidences(table)
     if lacking := [int(i) for i in ids if i not in confidences.index]:
         raise InputError(f"the lesion table lacks the lesions {list_some(lacking)} of the map")
-    return confidences.loc[ids].to_numpy()
+    found = confidences.loc[ids].to_numpy()
+    if unsure := ids[~np.isfinite(found)].tolist():
+        raise InputError(f"the lesion table has no finite confidence of the lesions {list_some(unsure)} of the map")
+    return found
 
 
 def refuse_without_confidences(faults: dict[str, str]) -> None:
@@ -81,7 +83,7 @@ def refuse_without_confidences(faults: dict[str, str]) -> None:
 
 
 def check_tables(pairs: list[Pair]) -> None:
-    """Refuse predictions without usable lesion tables before any map is read.
+    """Refuse predictions whose lesion tables have no confidences before any map is read.
 
     Raises:
         InputError: it names the cases, what is wrong, and what to do.

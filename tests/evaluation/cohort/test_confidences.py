@@ -83,7 +83,7 @@ def test_a_table_without_use_is_named_with_the_remedy(folders, tmp_path, capsys)
     with pytest.raises(InputError) as error:
         evaluate(*folders, "-o", tmp_path / "e", "--froc")
     assert "a: there is no lesion table beside the map" in str(error.value)
-    assert "b: the lesion table has no column confidence" in str(error.value)
+    assert "b: the lesion table has no column confidence, only id" in str(error.value)
     assert "nnUNetv2_conflunet_instantiate --overwrite does, from a prediction made with --save_prob" in str(
         error.value
     )
@@ -118,17 +118,36 @@ def test_other_results_are_those_without_tables(folders, tmp_path):
 @pytest.mark.parametrize(
     "text, fault",
     [
-        ("id,confidence\n7,\n4,0.5\n", "no confidence of the lesions 7"),
-        ("id,confidence\n7,high\n4,inf\n", "no confidence of the lesions 7, 4"),
         ("id,confidence\n7,0.5\n7,0.6\n4,0.1\n", "lists a lesion twice"),
         ("", "cannot be read"),
-        ("volume\n3\n", "no column confidence"),
+        ("volume\n3\n", "no column id, confidence, only volume"),
+        ("number,confidence\n7,0.5\n", "no column id, only number, confidence"),
+        ("id;confidence\n7;0.5\n", "no column id, confidence, only id;confidence"),
     ],
 )
 def test_broken_tables(tmp_path, text, fault):
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(InputError, match=fault):
         read_confidences(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("rows, lesions", [("7,\n4,0.5\n", "7"), ("7,high\n4,inf\n", "4, 7"), ("4,NaN\n7,0.9\n", "4")])
+def test_a_lesion_without_a_confidence_is_named(folders, tmp_path, rows, lesions):
+    (folders[1] / "a.csv").write_text("id,confidence\n" + rows)
+    with pytest.raises(InputError, match=f"a: the lesion table has no finite confidence of the lesions {lesions} of"):
+        evaluate(*folders, "-o", tmp_path / "e", "--froc")
+
+
+@pytest.mark.parametrize("rows", ["9,\n", ",\n", "9,NaN\n,\n"])
+def test_a_row_of_no_lesion_that_counts_needs_no_confidence(folders, tmp_path, rows):
+    whole = evaluate(*folders, "-o", tmp_path / "e", "--froc")["detection"]
+    # Of a lesion below the size filter, and what a spreadsheet program leaves of an empty line.
+    small = sitk.ReadImage(str(folders[1] / "a.nii.gz"))
+    small[0, 0, 0] = 9
+    sitk.WriteImage(small, str(folders[1] / "a.nii.gz"))
+    with open(folders[1] / "a.csv", "a", encoding="utf-8") as file:
+        file.write(rows)
+    assert json.dumps(evaluate(*folders, "-o", tmp_path / "f", "--froc")["detection"]) == json.dumps(whole)
 
 
 def test_a_table_of_another_map_is_named(folders, tmp_path):
