@@ -62,8 +62,6 @@ def case_view(
     image, window = np.zeros(reference.shape, np.float32), (0.0, 1.0)
     if background is not None:
         image, window = read_background(*background, reader, Path(case.reference_file), geometry)
-        # What is no number, as outside of a masked brain, is black.
-        image = np.nan_to_num(image, posinf=0.0, neginf=0.0)
     maps = {"reference": reference, "prediction": prediction}
     for side, instances in maps.items():
         maps[side] = np.where(np.isin(instances, lesions.loc[lesions["side"] == side, "id"]), instances, 0)
@@ -79,7 +77,11 @@ def _draw(maps: list[np.ndarray], spacing_mm: tuple[float, float], window: Windo
     low, high = window
     slices = _slices(status)
     touching = touching_colors(reference), touching_colors(prediction)
-    rows, columns = _frame(background if background.any() else status)
+    known = np.isfinite(background)
+    content = known & (background != 0)
+    rows, columns = _frame(content if content.any() else status)
+    # What is no number, as outside of a masked brain, is black.
+    background = np.where(known, background, low)
     shape = (rows.stop - rows.start) * spacing_mm[0], (columns.stop - columns.start) * spacing_mm[1]
     figure = Figure(figsize=(10, 10 / 4 * len(slices) * shape[0] / shape[1] + 0.3), layout="constrained")
     grid = figure.subplots(len(slices), 4, squeeze=False)

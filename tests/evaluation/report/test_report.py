@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from support import UNWRITABLE, files_of, said_of_a_full_disk, unwritable
 
@@ -146,8 +147,9 @@ def test_an_image_that_cannot_be_read_is_named(evaluated):
         make_report(load_methods([evaluated / "half"]), images=evaluated / "imagesTs")
 
 
-def test_voxels_of_an_image_that_are_no_numbers_are_black(tmp_path):
-    image = np.random.default_rng(0).normal(100, 5, (4, 20, 20)).astype(np.float32)
+@pytest.mark.parametrize("mean, reader", [(100, SimpleITKIO), (100, NibabelIO), (0, NibabelIO)])
+def test_voxels_of_an_image_that_are_no_numbers_are_black(tmp_path, mean, reader):
+    image = np.random.default_rng(0).normal(mean, 5, (4, 20, 20)).astype(np.float32)
     image[:, :10], image[0, 15, 15] = np.nan, np.inf
     save(tmp_path / "a_0000.nii.gz", image)
     lesion = np.zeros(image.shape, np.uint16)
@@ -155,9 +157,11 @@ def test_voxels_of_an_image_that_are_no_numbers_are_black(tmp_path):
     save(tmp_path / "a.nii.gz", lesion)
     case = CaseResult("a", str(tmp_path / "a.nii.gz"), str(tmp_path / "a.nii.gz"))
     lesions = pd.DataFrame({"side": ["reference", "prediction"], "status": ["TP", "TP"], "id": [1, 1]})
-    figure = case_views.case_view(case, lesions, ({0: tmp_path / "a_0000.nii.gz"}, 0), SimpleITKIO())
+    figure = case_views.case_view(case, lesions, ({0: tmp_path / "a_0000.nii.gz"}, 0), reader())
     panel = figure.axes[0].images[0].get_array()
     assert np.isfinite(panel).all() and panel.min() == 0 and panel.std() > 0.1
+    # The margin of 8 voxels around the half that has numbers.
+    assert (panel == 0).all(axis=(1, 2)).sum() == 8 and len(panel) == 18
 
 
 @pytest.mark.parametrize("shape", [(6, 12, 12), (1, 12, 12)])
