@@ -39,7 +39,7 @@ def read_background(
     """Read one channel of a case, to draw an instance map on it.
 
     Args:
-        files: by channel, at least one; one file may hold several channels, as RGB does.
+        files: by channel, at least one; a single file may hold several channels, as RGB does, counted from 0.
         channel: its number, from 0.
         reader: of the dataset.
         map_file: the instance map.
@@ -60,11 +60,12 @@ def read_background(
         raise InputError(
             f"{path} cannot be read by {type(reader).__name__} ({type(error).__name__}: {error})."
         ) from error
-    known = list(files) if len(files) > 1 else list(range(len(image)))
+    has_several = len(files) == 1 and len(image) > 1
+    known = list(range(len(image))) if has_several else list(files)
     if channel not in known:
         raise InputError(f"{path.parent} has no channel {channel} of this case; its channels are {list_some(known)}.")
     refuse_other_grid(path, Geometry.from_properties(image.shape[1:], properties), map_file, geometry, reader)
-    shown = image[0 if len(files) > 1 else channel]
+    shown = image[channel if has_several else 0]
     return shown, gray_window(shown)
 
 

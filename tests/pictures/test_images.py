@@ -49,6 +49,13 @@ def test_a_channel_that_is_not_there_is_named(case):
         read(case, 1)
 
 
+def test_a_lone_file_has_the_channel_of_its_name(case):
+    (case / "a_0000.nii.gz").unlink()
+    assert read(case, 1)[0][1, 1, 1] == 20
+    with pytest.raises(InputError, match=r"has no channel 0 of this case; its channels are 1\."):
+        read(case, 0)
+
+
 def test_a_file_may_hold_several_channels(tmp_path):
     rgb = np.zeros((4, 5, 3), np.uint8)
     rgb[..., 2] = 30
