@@ -34,10 +34,10 @@ ACCURACY_LABELS = {name: f"{threshold:.2f}" for name, threshold in ACCURACIES.it
 def percent(value: float | None) -> str:
     """A ratio in %, or a dash where it is undefined.
 
-    >>> percent(0.5), percent(math.nan)
-    ('50.0', '–')
+    >>> percent(0.5), percent(-0.0004), percent(math.nan)
+    ('50.0', '0.0', '–')
     """
-    return "–" if value is None or math.isnan(value) else f"{100 * value:.1f}"
+    return "–" if value is None or math.isnan(value) else number(100.0 * value)
 
 
 def number(value: float | None, decimals: int = 1) -> str:
@@ -48,7 +48,8 @@ def number(value: float | None, decimals: int = 1) -> str:
     """
     if value is None or math.isnan(value):
         return "–"
-    return f"{value}" if isinstance(value, int) else f"{value:,.{decimals}f}"
+    # Adding 0 turns -0.0 into 0.0.
+    return f"{value}" if isinstance(value, int) else f"{round(value, decimals) + 0.0:,.{decimals}f}"
 
 
 def printed(name: str, value: float) -> str:
