@@ -19,6 +19,9 @@ from nnunetv2_conflunet.evaluation.metrics.published import FURTHER_COUNTS, NOT_
 from nnunetv2_conflunet.evaluation.metrics.unknown import OF_UNKNOWN
 from nnunetv2_conflunet.postprocessing.size_filter import REMEDY
 
+# 250 voxels of float32(0.12) x 1 x 1 mm are 30 mm3: borders hold up to the rounding of three spacings in a header.
+BORDER_ROUNDING = 3e-7
+
 
 def summarize(
     cases: list[CaseResult], lesions: pd.DataFrame, settings: EvaluationSettings, pairing: Pairing
@@ -140,7 +143,8 @@ def strata_by_volume(lesions: pd.DataFrame, borders_mm3: tuple[float, ...], unit
     names = ["all areas" if unit == "mm2" else "all volumes"]
     if borders_mm3:
         names = [f"< {borders[0]} {unit}", *between, f">= {borders[-1]} {unit}"]
-    stratum = np.searchsorted(borders_mm3, lesions["volume_mm3"].astype(float), side="right")
+    lowest = np.array(borders_mm3, float) * (1 - BORDER_ROUNDING)
+    stratum = np.searchsorted(lowest, lesions["volume_mm3"].astype(float), side="right")
     return [_of_stratum(name, lesions[stratum == i]) for i, name in enumerate(names)]
 
 

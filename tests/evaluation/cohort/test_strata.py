@@ -30,6 +30,14 @@ def test_by_volume_a_border_belongs_to_the_upper_range():
     assert (large["n_prediction"], large["Recall"], large["Precision"], large["PQ"]) == (2, 1, 1, 0.8)
 
 
+def test_a_border_is_reached_whatever_rounding_the_spacing_has():
+    # As headers have it: 0.12 x 1 x 1 mm, 0.9 x 0.5 x 0.5 mm, of which so many voxels are 30 and 90 mm3.
+    for n_voxels, spacing_mm, border in ((250, (0.12, 1, 1), 30.0), (400, (0.9, 0.5, 0.5), 90.0)):
+        volume = n_voxels * float(np.prod(np.float32(spacing_mm).astype(float)))
+        assert volume < border
+        assert strata_by_volume(LESIONS.assign(volume_mm3=volume), (border,))[1]["n_reference"] == 3
+
+
 def test_by_confluence():
     confluent, isolated = strata_by_confluence(LESIONS)
     assert (confluent["Recall"], confluent["Precision"], confluent["PQ"]) == (0.5, 1, pytest.approx(0.8 * 2 / 3))
