@@ -8,8 +8,9 @@ import pandas as pd
 
 from nnunetv2_conflunet.evaluation.cohort.cases import CaseResult, case_table
 from nnunetv2_conflunet.evaluation.cohort.settings import ADDED
+from nnunetv2_conflunet.evaluation.cohort.stored_form import is_comparable
 from nnunetv2_conflunet.utilities.errors import InputError
-from nnunetv2_conflunet.utilities.files import is_file_name, json_text, read_json, write_texts
+from nnunetv2_conflunet.utilities.files import json_text, read_json, write_texts
 from nnunetv2_conflunet.utilities.spreadsheets import as_csv
 
 SUMMARY_FILE, CASES_FILE, LESIONS_FILE = "summary_instances.json", "cases.csv", "lesions.csv"
@@ -73,24 +74,13 @@ def load_methods(paths: list[Path], names: list[str] | None = None) -> list[Meth
     methods = []
     for name, file in zip(names, files, strict=True):
         content = read_json(file)
-        if not _is_summary(content):
+        if not is_comparable(content):
             raise InputError(f"{file} is not a summary by nnUNetv2_conflunet_evaluate.")
         cases = {entry["case"]: CaseResult.from_json(entry) for entry in content["metric_per_case"]}
         rows = {case: result.metrics for case, result in cases.items()}
         metrics = pd.DataFrame.from_dict(rows, orient="index").astype(float)
         methods.append(Method(name, file.parent, cases, metrics, content))
     return methods
-
-
-def _is_summary(content: object) -> bool:
-    """Whether the content has the form of a summary, with case names that are plain file names."""
-    if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
-        return False
-    entries = content.get("metric_per_case")
-    return isinstance(entries, list) and all(
-        isinstance(entry, dict) and is_file_name(entry.get("case")) and isinstance(entry.get("metrics"), dict)
-        for entry in entries
-    )
 
 
 def _folder_names(folders: list[Path]) -> list[str]:

@@ -7,7 +7,8 @@ import pandas as pd
 from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer_by_name
 
 from nnunetv2_conflunet.evaluation.cohort.cases import CaseResult
-from nnunetv2_conflunet.evaluation.cohort.results import LESIONS_FILE, Method
+from nnunetv2_conflunet.evaluation.cohort.results import LESIONS_FILE, SUMMARY_FILE, Method
+from nnunetv2_conflunet.evaluation.cohort.stored_form import refuse_edited
 from nnunetv2_conflunet.evaluation.cohort.summary import pooled_accuracies
 from nnunetv2_conflunet.evaluation.detection.metrics import NAMES
 from nnunetv2_conflunet.evaluation.report import figures
@@ -38,6 +39,7 @@ from nnunetv2_conflunet.utilities.spreadsheets import read_csv
 STRATA_COUNTS, STRATA_RATIOS = ("n_reference", "n_prediction"), ("Recall", "Precision", "SQ", "PQ")
 # In the text of the cases shown.
 SHOWN_RATIOS, SHOWN_COUNTS = ("PQ", "F1", "DSC", "Recall_CLU"), ("TP", "FP", "FN", "n_CLU", "n_merging_predictions")
+OF_CASE = (*figures.BOXED, *SHOWN_RATIOS, *SHOWN_COUNTS, *figures.COUNTS_AND_LOADS)
 KEY = (("TP", "matched prediction"), ("FP", "prediction without a match"), ("FN", "reference without a match"))
 TITLE = "Lesion-level evaluation: "
 
@@ -52,9 +54,11 @@ def make_report(methods: list[Method], *, images: Path | None = None, channel: i
         n_cases: number of worst and of best cases to show for each method.
 
     Raises:
-        InputError: evaluations cannot be compared, the reader is unknown, or an image, reference or prediction is
-            missing.
+        InputError: an evaluation was edited or cannot be compared, the reader is unknown, or an image, reference or
+            prediction is missing.
     """
+    for method in methods:
+        refuse_edited(method.folder / SUMMARY_FILE, method.summary, method.settings, OF_CASE)
     _refuse_other_ranges(methods)
     notes, tests = [f"{method.name}: {note}" for method in methods for note in method.summary["notes"]], None
     comparison = None
