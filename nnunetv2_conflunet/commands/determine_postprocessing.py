@@ -94,7 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     add_options(evaluation, EvaluationSettings, ["iou_threshold"])
     add_options(evaluation, EvaluationSettings, LIMITS, prefix="score_")
     add("--ignore_stock_postprocessing", action="store_true", help="tune on the masks as predicted")
-    add("--no_merging", action="store_true", help="do not learn when touching pieces are one lesion")
+    text = "do not learn when touching pieces are one lesion, and store the trainer's own rule"
+    add("--no_merging", action="store_true", help=text)
     add("--seed", type=int, default=0, help="seed of the bootstrap over cases")
     add_num_processes(parser)
     add_cluster(parser)

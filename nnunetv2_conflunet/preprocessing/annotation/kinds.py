@@ -53,7 +53,7 @@ class Slip:
     Attributes:
         kind: one of :data:`KINDS`.
         id: the instance.
-        at: (dim,) array index to look at: a voxel of the instance.
+        at: (dim,) array index to look at: a voxel of the instance or, for contacts, of the one that it touches.
         n_voxels: of the instance.
         text: what was found, in words.
         other_id: the instance that it touches, for contacts.
