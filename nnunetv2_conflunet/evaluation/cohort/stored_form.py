@@ -21,11 +21,9 @@ STEPS = {
 }
 # What a comparison reads, and what a report reads as well.
 COMPARED = {"settings": {}, "metric_per_case": [{"case": str, "metrics": {EACH: NUMBER}}]}
-STRATUM = {
-    "stratum": str,
-    **dict.fromkeys(("n_reference", "n_prediction"), int),
-    **dict.fromkeys(("Recall", "Precision", "SQ", "PQ"), NUMBER),
-}
+# Of a stratum, in the order in which they are shown.
+STRATA_COUNTS, STRATA_RATIOS = ("n_reference", "n_prediction"), ("Recall", "Precision", "SQ", "PQ")
+STRATUM = {"stratum": str, **dict.fromkeys(STRATA_COUNTS, int), **dict.fromkeys(STRATA_RATIOS, NUMBER)}
 REPORTED = {
     "version": str,
     "reader": str,

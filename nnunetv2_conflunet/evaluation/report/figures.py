@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 # Okabe and Ito's colors, which readers with color vision deficiencies can distinguish.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 BOXED = ("Precision", "Recall", "F1", "DSC", "DSC_TP", "PQ", "Recall_CLU", "PQ_CLU")
-COUNTS_AND_LOADS = ("n_prediction", "n_reference", "load_prediction_mm3", "load_reference_mm3")
+# Of predictions and of references.
+COUNTS, LOADS = ("n_prediction", "n_reference"), ("load_prediction_mm3", "load_reference_mm3")
 # Width of the boxes or bars of all methods together, relative to the distance between two ticks.
 FILLED = 0.8
 
@@ -82,8 +83,8 @@ def bland_altman(metrics: dict[str, pd.DataFrame], dim: int = 3) -> Figure:
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     load, per_unit = ("lesion area in mm²", 1.0) if dim == 2 else ("lesion load in mL", 1000.0)
     quantities = (
-        ("number of lesions", *COUNTS_AND_LOADS[:2], 1.0),
-        (load, *COUNTS_AND_LOADS[2:], per_unit),
+        ("number of lesions", *COUNTS, 1.0),
+        (load, *LOADS, per_unit),
     )
     for axes, (quantity, predicted, referred, unit) in zip(figure.subplots(1, 2), quantities, strict=True):
         for name, color, _ in _beside_each_other(metrics):

@@ -8,7 +8,7 @@ from nnunetv2.imageio.reader_writer_registry import recursive_find_reader_writer
 
 from nnunetv2_conflunet.evaluation.cohort.cases import CaseResult
 from nnunetv2_conflunet.evaluation.cohort.results import LESIONS_FILE, SUMMARY_FILE, Method
-from nnunetv2_conflunet.evaluation.cohort.stored_form import refuse_edited
+from nnunetv2_conflunet.evaluation.cohort.stored_form import STRATA_COUNTS, STRATA_RATIOS, refuse_edited
 from nnunetv2_conflunet.evaluation.cohort.summary import pooled_accuracies
 from nnunetv2_conflunet.evaluation.detection.metrics import NAMES
 from nnunetv2_conflunet.evaluation.report import figures
@@ -36,10 +36,9 @@ from nnunetv2_conflunet.pictures.pages import render_page
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
 from nnunetv2_conflunet.utilities.spreadsheets import read_csv
 
-STRATA_COUNTS, STRATA_RATIOS = ("n_reference", "n_prediction"), ("Recall", "Precision", "SQ", "PQ")
 # In the text of the cases shown.
 SHOWN_RATIOS, SHOWN_COUNTS = ("PQ", "F1", "DSC", "Recall_CLU"), ("TP", "FP", "FN", "n_CLU", "n_merging_predictions")
-OF_CASE = (*figures.BOXED, *SHOWN_RATIOS, *SHOWN_COUNTS, *figures.COUNTS_AND_LOADS)
+OF_CASE = (*figures.BOXED, *SHOWN_RATIOS, *SHOWN_COUNTS, *figures.COUNTS, *figures.LOADS)
 KEY = (("TP", "matched prediction"), ("FP", "prediction without a match"), ("FN", "reference without a match"))
 TITLE = "Lesion-level evaluation: "
 
