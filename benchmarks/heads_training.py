@@ -47,7 +47,15 @@ from nnunetv2_conflunet.postprocessing.voxels import InstanceCenters
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
 from nnunetv2_conflunet.trainers.augmentation import CENTERS
 from nnunetv2_conflunet.trainers.loss import PARTS, ConfLUNetLoss, center_loss, offset_loss
-from nnunetv2_conflunet.trainers.targets import HEATMAP, HEATMAP_AND_OFFSETS, HEATMAP_ONLY, OFFSETS, VALIDITY
+from nnunetv2_conflunet.trainers.targets import (
+    HEATMAP,
+    HEATMAP_AND_OFFSETS,
+    HEATMAP_ONLY,
+    OFFSETS,
+    VALIDITY,
+    unpack_targets,
+    used_rows,
+)
 from nnunetv2_conflunet.utilities.files import atomic_path, read_json
 
 FIGURES = ("pseudo_dice", "val_center", "val_offsets")
@@ -216,8 +224,8 @@ def hand_over_coarser_heads(network, n_coarser):
 class LossAtAllScales(ConfLUNetLoss):
     """The heads' losses at several scales, each with half the weight of the next finer one; the sum of weights is 1."""
 
-    def forward(self, outputs, targets):
-        loss, n = super().forward(outputs[: len(targets)], targets), len(targets)
+    def weighted_sum(self, outputs, targets):
+        loss, n = super().weighted_sum(outputs[: len(targets)], targets), len(targets)
         packed, weights = targets[-1].float(), 0.5 ** np.arange(1 + len(outputs) - n)
         of_heads = self.alpha * self.finest["center"] + self.beta * self.finest["offsets"]
         total = of_heads
@@ -314,8 +322,9 @@ def validate(trainer, batches):
 def gradient_norms(trainer, batch):
     """Norm of each weighted term's gradient on all parameters except those of the output convolutions."""
     trunk = [p for name, p in trainer.network.named_parameters() if ".seg_layers." not in name]
-    target = [scale.to(trainer.device) for scale in trainer.with_unpacked_targets(batch)["target"]]
-    terms = trainer.loss.terms(trainer.network(batch["data"].to(trainer.device)), target)
+    *labels, codes, centers = (part.to(trainer.device) for part in batch["target"])
+    packed = unpack_targets(codes, used_rows(centers), trainer.loss.spacing_mm, trainer.sigma_mm)
+    terms = trainer.loss.terms(trainer.network(batch["data"].to(trainer.device)), [*labels, packed])
     weights = {"seg": 1.0, "center": trainer.alpha, "offsets": trainer.beta}
     norms = {}
     for part, term in terms.items():

@@ -139,7 +139,7 @@ class PreprocessedInstances:
         return read_json(file) if file.is_file() else {}
 
     def counted(self, what: str) -> dict[str, int]:
-        """A count of the records, ``"n_lost"`` or ``"n_unknown"``, for the cases where it is not 0."""
+        """A count of the records, such as ``"n_lost"``, for the cases where it is not 0."""
         counts = {case: self.record(case).get(what, 0) for case in self.cases()}
         return {case: n for case, n in counts.items() if n}
 

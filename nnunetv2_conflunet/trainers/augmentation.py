@@ -23,7 +23,7 @@ from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentatio
 
 from nnunetv2_conflunet.postprocessing.voxels import InstanceCenters
 from nnunetv2_conflunet.preprocessing.instance_map import UNKNOWN
-from nnunetv2_conflunet.trainers.targets import coded_targets
+from nnunetv2_conflunet.trainers.targets import MOST_CENTERS, coded_targets
 
 # Key of the centers in the data of nnU-Net's transforms, which ignore it.
 CENTERS = "instance_centers"
@@ -42,6 +42,7 @@ def with_instance_targets(
     sigma_mm: float,
     ignore_label: int | None,
     first: Sequence[BasicTransform] = (),
+    most_centers: int = MOST_CENTERS,
 ) -> ComposeTransforms:
     """nnU-Net's transforms for training or validation patches, extended by instances and the targets of the heads.
 
@@ -52,6 +53,7 @@ def with_instance_targets(
         sigma_mm: standard deviation of the heatmap's Gaussians.
         ignore_label: of the semantic labels, or None.
         first: transforms of the crop before nnU-Net's, which keep the centers up to date.
+        most_centers: of a patch at most; with few of them, the loader hands over less.
 
     Returns:
         Transforms that take a segmentation with the channels (semantic, instances) and turn it into a list: the
@@ -72,7 +74,7 @@ def with_instance_targets(
             transforms.append(transform)
         else:
             transforms += [transform, FindInstanceCenters(ignore_label)]
-    transforms.append(InstanceTargetTransform(of_semantic, spacing_mm, sigma_mm, ignore_label))
+    transforms.append(InstanceTargetTransform(of_semantic, spacing_mm, sigma_mm, ignore_label, most_centers))
     return ComposeTransforms(transforms)
 
 
@@ -175,6 +177,7 @@ class InstanceTargetTransform(BasicTransform):
         spacing_mm: of the patch.
         sigma_mm: standard deviation of the heatmap's Gaussians.
         ignore_label: of the semantic labels, or None.
+        most_centers: of a patch at most.
     """
 
     def __init__(
@@ -183,18 +186,21 @@ class InstanceTargetTransform(BasicTransform):
         spacing_mm: tuple[float, ...],
         sigma_mm: float,
         ignore_label: int | None,
+        most_centers: int = MOST_CENTERS,
     ):
         super().__init__()
         self.of_semantic = tuple(of_semantic)
         self.spacing_mm = tuple(spacing_mm)
         self.sigma_mm = sigma_mm
         self.ignore_label = ignore_label
+        self.most_centers = most_centers
 
     def apply(self, data_dict: dict, **params) -> dict:
         """Replace the segmentation by the list of targets."""
         semantic, instances = data_dict["segmentation"][:1], data_dict["segmentation"][1].numpy()
         ignored = None if self.ignore_label is None else semantic[0].numpy() == self.ignore_label
-        coded = coded_targets(instances, data_dict.pop(CENTERS), ignored, self.spacing_mm, self.sigma_mm)
+        centers = data_dict.pop(CENTERS)
+        coded = coded_targets(instances, centers, ignored, self.spacing_mm, self.sigma_mm, self.most_centers)
         scales = ComposeTransforms(self.of_semantic)(segmentation=semantic)["segmentation"]
         scales = scales if isinstance(scales, list) else [scales]
         data_dict["segmentation"] = [*scales, *map(torch.from_numpy, coded)]

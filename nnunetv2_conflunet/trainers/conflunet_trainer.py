@@ -27,7 +27,7 @@ from nnunetv2_conflunet.trainers.mixing import refuse_to_replace, set_epochs
 from nnunetv2_conflunet.trainers.pasting.transform import PasteLesions, PastingSettings, prepare_pasting
 from nnunetv2_conflunet.trainers.patch_loader import InstancePatchLoader
 from nnunetv2_conflunet.trainers.stored_settings import put_settings_into_plans, writing_plans
-from nnunetv2_conflunet.trainers.targets import instantiation_on_grid, unpack_targets
+from nnunetv2_conflunet.trainers.targets import MOST_CENTERS, instantiation_on_grid, used_rows
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum, heads_weight
 from nnunetv2_conflunet.tuning.final_validation import PiecesOfValidation, forget_pieces
 from nnunetv2_conflunet.utilities.errors import InputError
@@ -74,6 +74,7 @@ class nnUNetTrainerConfLUNet(progress.LogsLossParts, BeginsWithLessMomentum):
         heatmap_threshold=0.3, window_mm=5.0, min_prominence=0.05, min_consistency=1.25, merge=DEFAULT_RULE
     )
     paste_lesions: Sequence[PasteLesions] = ()
+    most_centers: int = MOST_CENTERS
     # Set by nnU-Net's trainer.
     enable_deep_supervision: bool
     folder_with_segs_from_previous_stage: str | None
@@ -128,8 +129,9 @@ class nnUNetTrainerConfLUNet(progress.LogsLossParts, BeginsWithLessMomentum):
 
     def _build_loss(self) -> ConfLUNetLoss:
         return ConfLUNetLoss(
-            super()._build_loss(), self.alpha, self.beta, self.enable_deep_supervision, self.center_focus
-        )
+            super()._build_loss(), self.alpha, self.beta, self.enable_deep_supervision, self.center_focus,
+            spacing_mm=patch_spacing_mm(self.configuration_manager), sigma_mm=self.sigma_mm,
+        )  # fmt: skip
 
     def get_training_transforms(self, *args, **kwargs) -> ComposeTransforms:
         """nnU-Net's augmentation, then the targets of the heads."""
@@ -146,7 +148,8 @@ class nnUNetTrainerConfLUNet(progress.LogsLossParts, BeginsWithLessMomentum):
 
     def _with_instance_targets(self, stock: ComposeTransforms, *first: PasteLesions) -> ComposeTransforms:
         spacing = patch_spacing_mm(self.configuration_manager)
-        return with_instance_targets(stock, spacing, self.sigma_mm, self.label_manager.ignore_label, first)
+        ignore_label = self.label_manager.ignore_label
+        return with_instance_targets(stock, spacing, self.sigma_mm, ignore_label, first, self.most_centers)
 
     def on_train_start(self) -> None:
         """First make missing or stale instance maps; one process makes them while the others wait."""
@@ -167,6 +170,8 @@ class nnUNetTrainerConfLUNet(progress.LogsLossParts, BeginsWithLessMomentum):
             cases, _ = self.do_split()
             self.paste_lesions, note = prepare_pasting(prepared, cases, self.pasting, default_num_processes)
             self.print_to_log_file(note)
+        in_a_case = max(prepared.counted("n_instances").values(), default=1)
+        self.most_centers = in_a_case + (0 if self.pasting is None else self.pasting.max_number)
         with writing_plans(self.output_folder_base, self.is_ddp):
             # nnU-Net writes the plans, and another fold may have learned when to merge since they were read.
             self._put_settings_into_plans()
@@ -190,24 +195,17 @@ class nnUNetTrainerConfLUNet(progress.LogsLossParts, BeginsWithLessMomentum):
 
     def train_step(self, batch: dict) -> dict:
         """nnU-Net's step, which also returns the parts of the loss."""
-        return {**super().train_step(self.with_unpacked_targets(batch)), **self.loss.logged_parts()}
+        return {**super().train_step(_without_unused_rows(batch)), **self.loss.logged_parts()}
 
     def validation_step(self, batch: dict) -> dict:
         """nnU-Net's step, which also returns the parts of the loss."""
         # Our outputs and targets are always lists, but the stock step unpacks them only with deep supervision.
         deep_supervision, self.enable_deep_supervision = self.enable_deep_supervision, True
         try:
-            result = super().validation_step(self.with_unpacked_targets(batch))
+            result = super().validation_step(_without_unused_rows(batch))
         finally:
             self.enable_deep_supervision = deep_supervision
         return {**result, **self.loss.logged_parts()}
-
-    def with_unpacked_targets(self, batch: dict) -> dict:
-        """A batch of the loader with the targets of the heads, computed on the trainer's device."""
-        *scales, codes, centers = batch["target"]
-        codes, centers = (tensor.to(self.device, non_blocking=True) for tensor in (codes, centers))
-        packed = unpack_targets(codes, centers, patch_spacing_mm(self.configuration_manager), self.sigma_mm)
-        return {**batch, "target": [*scales, packed]}
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
         """Load a checkpoint of this trainer.
@@ -244,3 +242,9 @@ class nnUNetTrainerConfLUNet(progress.LogsLossParts, BeginsWithLessMomentum):
             if pieces is not None and self.local_rank == 0:
                 for line in pieces.learn(cases):
                     self.print_to_log_file(f"Merging: {line}")
+
+
+def _without_unused_rows(batch: dict) -> dict:
+    """A batch of the loader, whose table of centers ends after the last row that a patch uses."""
+    *others, centers = batch["target"]
+    return {**batch, "target": [*others, used_rows(centers)]}

@@ -5,7 +5,14 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from nnunetv2_conflunet.trainers.targets import HEATMAP, HEATMAP_AND_OFFSETS, HEATMAP_ONLY, OFFSETS, VALIDITY
+from nnunetv2_conflunet.trainers.targets import (
+    HEATMAP,
+    HEATMAP_AND_OFFSETS,
+    HEATMAP_ONLY,
+    OFFSETS,
+    VALIDITY,
+    unpack_targets,
+)
 
 PARTS = ("seg", "center", "offsets")
 MEASURED = "measured"
@@ -23,6 +30,8 @@ class ConfLUNetLoss(nn.Module):
         beta: weight of the offset loss, per mm.
         deep_supervision: whether `semantic` takes lists.
         center_focus: additional weight of a voxel at a center in L_center, relative to background.
+        spacing_mm: voxel size of the patches.
+        sigma_mm: standard deviation of the heatmap's Gaussians.
 
     Attributes:
         heads_weight: factor of both weights, which the trainer raises to 1 during warm-up.
@@ -32,7 +41,15 @@ class ConfLUNetLoss(nn.Module):
     """
 
     def __init__(
-        self, semantic: nn.Module, alpha: float, beta: float, deep_supervision: bool, center_focus: float = 0.0
+        self,
+        semantic: nn.Module,
+        alpha: float,
+        beta: float,
+        deep_supervision: bool,
+        center_focus: float = 0.0,
+        *,
+        spacing_mm: tuple[float, ...],
+        sigma_mm: float,
     ):
         super().__init__()
         self.semantic = semantic
@@ -40,6 +57,8 @@ class ConfLUNetLoss(nn.Module):
         self.beta = beta
         self.deep_supervision = deep_supervision
         self.center_focus = center_focus
+        self.spacing_mm = spacing_mm
+        self.sigma_mm = sigma_mm
         self.heads_weight = 1.0
         self.parts: dict[str, torch.Tensor] = {}
         self.measured = torch.zeros(len(PARTS), dtype=torch.bool)
@@ -47,10 +66,17 @@ class ConfLUNetLoss(nn.Module):
     def forward(self, outputs: list[torch.Tensor], targets: list[torch.Tensor]) -> torch.Tensor:
         """The weighted sum.
 
+        The targets of the heads are unpacked here, while a GPU is still busy with the network.
+
         Args:
             outputs: semantic logits (B, C, ...) of every scale, then the heads (B, 1 + dim, ...).
-            targets: semantic labels (B, 1, ...) of every scale, then the packed targets of the heads.
+            targets: semantic labels (B, 1, ...) of every scale, then codes and centers, see :func:`.unpack_targets`.
         """
+        *labels, codes, centers = targets
+        return self.weighted_sum(outputs, [*labels, unpack_targets(codes, centers, self.spacing_mm, self.sigma_mm)])
+
+    def weighted_sum(self, outputs: list[torch.Tensor], targets: list[torch.Tensor]) -> torch.Tensor:
+        """The weighted sum for unpacked targets of the heads, the last of the list."""
         terms = self.terms(outputs, targets)
         self.parts = {name: term.detach() for name, term in terms.items()}
         return terms["seg"] + self.heads_weight * (self.alpha * terms["center"] + self.beta * terms["offsets"])
@@ -58,11 +84,11 @@ class ConfLUNetLoss(nn.Module):
     def logged_parts(self) -> dict[str, np.ndarray]:
         """:attr:`parts`, and :attr:`measured` under the key ``MEASURED``, for a step of nnU-Net's trainer."""
         # A single transfer from the device.
-        values = torch.stack(list(self.parts.values())).cpu().numpy()
-        return {**dict(zip(self.parts, values, strict=True)), MEASURED: self.measured.cpu().numpy()}
+        values, measured = torch.stack([torch.stack(list(self.parts.values())), self.measured]).cpu().numpy()
+        return {**dict(zip(self.parts, values, strict=True)), MEASURED: measured > 0}
 
     def terms(self, outputs: list[torch.Tensor], targets: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The three terms without their weights, by the names in ``PARTS``."""
+        """The three terms without their weights, by the names in ``PARTS``; arguments as of :meth:`weighted_sum`."""
         *logits, heads = outputs
         *labels, packed = targets
         semantic = self.semantic(logits, labels) if self.deep_supervision else self.semantic(logits[0], labels[0])

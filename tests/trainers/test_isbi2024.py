@@ -76,10 +76,10 @@ def test_the_heads_have_the_papers_weights(make):
     logits, labels, heads = torch.zeros(1, 2, 4, 4, 4), torch.zeros(shape), torch.zeros(1, 4, 4, 4, 4)
     packed = torch.zeros(1, 5, 4, 4, 4)
     packed[:, -1] = HEATMAP_ONLY
-    before = trainer.loss([logits, heads], [labels, packed])
+    before = trainer.loss.weighted_sum([logits, heads], [labels, packed])
     # One voxel of 64 whose heatmap is wrong by 0.5 and whose offset is wrong by (3, 0, -6) mm.
     packed[0, :, 1, 1, 1] = torch.tensor([0.5, 3.0, 0.0, -6.0, HEATMAP_AND_OFFSETS])
-    after = trainer.loss([logits, heads], [labels, packed])
+    after = trainer.loss.weighted_sum([logits, heads], [labels, packed])
     # The published code's offset loss is a mean over components.
     expected = 2000 * 0.5**2 / 64 + 0.5 * (3 + 0 + 6) / 3
     assert (after - before).item() == pytest.approx(expected, rel=1e-4)

@@ -7,6 +7,8 @@ from torch.nn.functional import cross_entropy
 from nnunetv2_conflunet.trainers.loss import ConfLUNetLoss, FocalLoss, center_loss, offset_loss
 from nnunetv2_conflunet.trainers.targets import HEATMAP_AND_OFFSETS, HEATMAP_ONLY, NOTHING
 
+GRID = {"spacing_mm": (1.0, 1.0, 1.0), "sigma_mm": 2.0}
+
 
 class Zero(nn.Module):
     def forward(self, logits, labels):
@@ -49,8 +51,8 @@ def test_sum_and_parts():
     shape = (2, 5, 5, 5)
     heads = torch.zeros(2, 4, 5, 5, 5)
     target = packed(torch.full(shape, 0.5), torch.ones(2, 3, 5, 5, 5), torch.full(shape, HEATMAP_AND_OFFSETS))
-    loss = ConfLUNetLoss(Zero(), alpha=10, beta=0.1, deep_supervision=False)
-    total = loss([torch.zeros(2, 2, 5, 5, 5), heads], [torch.zeros(2, 1, 5, 5, 5), target])
+    loss = ConfLUNetLoss(Zero(), alpha=10, beta=0.1, deep_supervision=False, **GRID)
+    total = loss.weighted_sum([torch.zeros(2, 2, 5, 5, 5), heads], [torch.zeros(2, 1, 5, 5, 5), target])
     assert {k: v.item() for k, v in loss.parts.items()} == {"seg": 0, "center": 0.25, "offsets": 3}
     assert total == pytest.approx(10 * 0.25 + 0.1 * 3)
     assert not any(part.requires_grad for part in loss.parts.values())
@@ -62,8 +64,8 @@ def test_masked_voxels_have_no_gradient():
     validity[0, 0], validity[0, 1] = NOTHING, HEATMAP_AND_OFFSETS
     heads = torch.ones(1, 4, 4, 4, 4, requires_grad=True)
     target = packed(torch.zeros(shape), torch.zeros(1, 3, 4, 4, 4), validity)
-    loss = ConfLUNetLoss(Zero(), alpha=1, beta=1, deep_supervision=False)
-    loss([torch.zeros(1, 2, 4, 4, 4), heads], [torch.zeros(1, 1, 4, 4, 4), target]).backward()
+    loss = ConfLUNetLoss(Zero(), alpha=1, beta=1, deep_supervision=False, **GRID)
+    loss.weighted_sum([torch.zeros(1, 2, 4, 4, 4), heads], [torch.zeros(1, 1, 4, 4, 4), target]).backward()
     heatmap_gradient, offset_gradient = heads.grad[0, 0] != 0, heads.grad[0, 1:] != 0
     np.testing.assert_array_equal(heatmap_gradient, (validity[0] >= HEATMAP_ONLY).numpy())
     np.testing.assert_array_equal(offset_gradient, np.broadcast_to((validity[0] == 2).numpy(), (3, 4, 4, 4)))
@@ -74,9 +76,9 @@ def test_half_precision_outputs_are_compared_in_float32(device):
     heads = torch.full((1, 4, 40, 40, 40), 100.0, device=device).half()
     target = packed(torch.zeros(1, 40, 40, 40), torch.zeros(1, 3, 40, 40, 40), torch.full((1, 40, 40, 40), 2.0))
     target = target.to(device)
-    loss = ConfLUNetLoss(Zero(), alpha=1, beta=1, deep_supervision=False)
+    loss = ConfLUNetLoss(Zero(), alpha=1, beta=1, deep_supervision=False, **GRID)
     with torch.autocast(device.type, torch.float16, enabled=device.type == "cuda"):
-        loss([torch.zeros(1, 2, 40, 40, 40), heads], [torch.zeros(1, 1, 40, 40, 40), target])
+        loss.weighted_sum([torch.zeros(1, 2, 40, 40, 40), heads], [torch.zeros(1, 1, 40, 40, 40), target])
     assert loss.parts["center"].item() == pytest.approx(1e4) and loss.parts["offsets"].item() == pytest.approx(300)
 
 
@@ -91,8 +93,8 @@ def test_half_precision_outputs_are_compared_in_float32(device):
 def test_a_part_without_targets_is_not_measured(validity, measured):
     shape = (1, 4, 4, 4)
     target = packed(torch.zeros(shape), torch.zeros(1, 3, 4, 4, 4), torch.full(shape, float(validity)))
-    loss = ConfLUNetLoss(Zero(), alpha=1, beta=1, deep_supervision=False)
-    loss([torch.zeros(1, 2, 4, 4, 4), torch.ones(1, 4, 4, 4, 4)], [torch.zeros(1, 1, 4, 4, 4), target])
+    loss = ConfLUNetLoss(Zero(), alpha=1, beta=1, deep_supervision=False, **GRID)
+    loss.weighted_sum([torch.zeros(1, 2, 4, 4, 4), torch.ones(1, 4, 4, 4, 4)], [torch.zeros(1, 1, 4, 4, 4), target])
     assert loss.measured.tolist() == measured
 
 

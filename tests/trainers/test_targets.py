@@ -19,6 +19,7 @@ from nnunetv2_conflunet.trainers.targets import (
     VALIDITY,
     coded_targets,
     unpack_targets,
+    used_rows,
 )
 
 # In patches the Gaussians end where they are below this.
@@ -67,6 +68,45 @@ def test_many_centers_are_drawn_in_parts(monkeypatch):
     check([instances, np.fliplr(instances)], (1.0, 1.0))
 
 
+@pytest.mark.parametrize("most_rows, kind", [(126, np.int8), (127, np.int8), (128, np.int16), (200, np.int16)])
+def test_codes_have_the_smallest_type_that_counts_the_rows(most_rows, kind):
+    """The last of 126 bars: 64 x 64 voxels have room for 455 lesions."""
+    instances = np.zeros((64, 64), np.int16)
+    for i in range(126):
+        instances[3 * (i // 21), 3 * (i % 21) : 3 * (i % 21) + 2] = 1000 + i
+    codes, rows = coded_targets(instances, InstanceCenters.of(instances), None, (1, 1), 0.5, most_rows)
+    assert codes.dtype == kind and rows.shape == (most_rows, 2)
+    assert codes[0, 15, 60] == 126 and rows[125].tolist() == [15, 60.5]
+    packed = unpacked((codes, rows), (1.0, 1.0), 0.5)
+    np.testing.assert_allclose(packed[OFFSETS], center_offset_targets(instances, (1.0, 1.0), 0.5)[1], atol=1e-4)
+
+
+def test_rows_that_no_patch_uses_change_nothing():
+    maps = [np.zeros((9, 12), np.int16) for _ in range(3)]
+    maps[0][1:4, 1:4], maps[0][1:4, 4:6], maps[1][5:8, 2:9] = 1, 2, 5
+    codes, centers = batch_of(maps, (1.0, 2.0))
+    assert centers.shape == (3, 12, 2) and used_rows(centers).shape == (3, 2, 2)
+    all_rows, used = (unpack_targets(codes, rows, (1.0, 2.0), 2.0) for rows in (centers, used_rows(centers)))
+    assert torch.equal(all_rows, used)
+    assert used_rows(centers[2:]).shape == (1, 0, 2)
+    empty = unpack_targets(codes[2:], used_rows(centers[2:]), (1.0, 2.0), 2.0)
+    assert torch.equal(empty, all_rows[2:]) and not empty[:, HEATMAP].any()
+
+
+def test_unpacking_on_a_gpu_waits_for_no_result(device):
+    if device.type == "cpu":
+        pytest.skip("operations on a CPU end before the next one begins")
+    codes, centers = (array.to(device) for array in batch_of([np.eye(9, 12, dtype=np.int16)], (1.0, 2.0)))
+    # Constants of the grid are copied to the device once.
+    first = unpack_targets(codes, centers, (1.0, 2.0), 2.0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        again = unpack_targets(codes, centers, (1.0, 2.0), 2.0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(first, again)
+
+
 def test_a_patch_narrower_than_a_gaussian_sees_all_of_a_center_outside():
     whole = np.zeros((12, 40), np.int16)
     whole[5:8, 17:20] = 1
@@ -84,7 +124,7 @@ def test_coded_targets_leave_out_what_is_not_known():
     ignored[0, 0, 0] = ignored[1, 1, 1] = True
     centers = InstanceCenters(np.array([1]), np.array([[1, 1, 1.5]]))
     codes, rows = coded_targets(instances, centers, ignored, (1, 1, 1), 1.0)
-    assert codes.dtype == np.int16 and codes.shape == (1, 9, 9, 9)
+    assert codes.dtype == np.int8 and codes.shape == (1, 9, 9, 9)
     assert rows.dtype == np.float32 and rows.shape == (27, 3)
     packed = unpacked((codes, rows), (1, 1, 1), 1.0)
     validity = packed[VALIDITY]

@@ -528,7 +528,7 @@ def test_four_touching_lesions_can_be_learned(base, device):
     trainer.loss.alpha, trainer.loss.beta = 200, 0.5
     for _ in range(150):
         optimizer.zero_grad()
-        trainer.loss(trainer.network(image), target).backward()
+        trainer.loss.weighted_sum(trainer.network(image), target).backward()
         optimizer.step()
     trainer.set_deep_supervision_enabled(False)
     output = trainer.network(image)[0].detach().cpu().numpy()
