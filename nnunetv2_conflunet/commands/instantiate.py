@@ -32,7 +32,8 @@ def main() -> None:
 def instantiate_predictions(args: argparse.Namespace) -> int:
     """Make the instances of a folder of predictions; returns 1 if cases failed."""
     model = _settings_of_model(PredictionFolder.open(args.i, args.heads), args.settings_from)
-    settings = InstantiationSettings.from_dict(model.to_dict() | chosen(InstantiationSettings, args))
+    without = {"merge": None} if args.no_merging else {}
+    settings = InstantiationSettings.from_dict(model.to_dict() | chosen(InstantiationSettings, args) | without)
     print(", ".join(f"{name} {value}" for name, value in settings.to_dict().items()))
     reports, failures = instantiate_folder(
         args.i, args.o, settings, heads=args.heads, num_processes=args.np, overwrite=args.overwrite
@@ -75,13 +76,17 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--settings_from", type=Path, metavar="MODEL", help="take the settings of this model, or of a prediction by one"
     )
+    groups = {}
     for title, names in (
         ("settings of all methods", ("method", "connectivity", *LIMITS, "min_confidence")),
         ("settings of center_offset", OF_CENTER_OFFSET),
         ("settings of acls", ("acls_preset",)),
         ("settings of watershed", ("h_maxima_mm",)),
     ):
-        add_options(parser.add_argument_group(title), InstantiationSettings, names, instead="the model's")
+        groups[names] = parser.add_argument_group(title)
+        add_options(groups[names], InstantiationSettings, names, instead="the model's")
+    text = "leave touching pieces as they are, even if the model has a rule that merges them"
+    groups[OF_CENTER_OFFSET].add_argument("--no_merging", action="store_true", help=text)
     add_num_processes(parser)
     add_cluster(parser)
     add("--overwrite", action="store_true", help="redo every case, and replace maps not written by this command")

@@ -66,6 +66,7 @@ OPTIONS = {
         ("min_extent_mm", "--min_extent_mm", None, float),
         ("min_area_mm2", "--min_area_mm2", None, float),
         ("min_confidence", "--min_confidence", None, float),
+        ("no_merging", "--no_merging", False, None, None, 0),
         ("np", "-np", PROCESSES, number_of_processes),
         CLUSTER,
         ("overwrite", "--overwrite", False, None, None, 0),

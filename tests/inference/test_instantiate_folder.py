@@ -39,6 +39,7 @@ from nnunetv2_conflunet.postprocessing import (
     remove_small_instances,
 )
 from nnunetv2_conflunet.postprocessing.baselines.border_core import LABELS, BorderCore
+from nnunetv2_conflunet.postprocessing.merging import MergeRule
 from nnunetv2_conflunet.utilities.errors import InputError
 
 SHAPE, SPACING = (14, 30, 32), (2.0, 1.0, 1.0)
@@ -224,6 +225,21 @@ def test_settings_of_the_model_hold_unless_given(monkeypatch, tmp_path, ours):
     assert run(monkeypatch, "-i", ours, "-o", tmp_path / "out", "--connectivity", 6, "--min_prominence", 0) == 0
     settings = json.loads((tmp_path / "out" / "instantiation.json").read_text())["settings"]
     assert settings == InstantiationSettings(method="cc", min_volume_mm3=100.0, connectivity=6).to_dict()
+
+
+def test_touching_pieces_stay_apart_without_the_merging_rule_of_the_model(monkeypatch, tmp_path, toys, ours):
+    """A rule with threshold 0 merges all that touch."""
+    merge = dict.fromkeys(MergeRule.__dataclass_fields__, 0.0)
+    plans = {"image_reader_writer": "SimpleITKIO", "conflunet": {"instantiation": {"merge": merge}}}
+    (ours / "plans.json").write_text(json.dumps(plans))
+    assert run(monkeypatch, "-i", ours, "-o", tmp_path / "merged") == 0
+    assert run(monkeypatch, "-i", ours, "-o", tmp_path / "apart", "--no_merging") == 0
+    for case in CASES:
+        kept = remove_small_instances(truth(toys, case), SPACING)
+        assert toys.same_partition(read(tmp_path / "apart", case), kept)
+    n_merged, n_apart = (sum(read(tmp_path / kind, case).max() for case in CASES) for kind in ("merged", "apart"))
+    assert n_merged < n_apart
+    assert json.loads((tmp_path / "apart" / "instantiation.json").read_text())["settings"]["merge"] is None
 
 
 def test_done_cases_are_left_alone_until_something_changes(monkeypatch, capsys, tmp_path, masks):
