@@ -1,16 +1,21 @@
 """Prediction of one volume by nnU-Net's predictor and by ours, with the same weights: seconds and peak memory.
 
-    python benchmarks/acceptance/prediction.py RESULT.json MODEL_FOLDER IMAGE --device cuda
+    python benchmarks/acceptance/prediction.py RESULT.json MODEL_FOLDER IMAGE --images FOLDER --device cuda
 
 Part of `benchmarks/gpu_acceptance.py`. MODEL_FOLDER is a model of a ConfLUNet trainer; nnU-Net's network gets its
 weights without the heads' channels. Mirroring is on. `on device` and `on CPU` say where nnU-Net gathers its results; in
-the last row it starts on the device, whose memory is limited to less than they need.
+the last row it starts on the device, whose memory is limited to less than they need. `command` is the time of
+`nnUNetv2_predict_from_modelfolder` for all images of FOLDER.
 """
 
 import argparse
 import contextlib
 import gc
 import io
+import os
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -50,6 +55,11 @@ def main():
         for kind, predictor in predictors.items():
             result[f"{kind}, {place}"]["with_files_s"] = to_files(predictor, args.image, args.result.parent / kind)
             write_json(result, args.result)
+    result["command"] = {"images": len(list(args.images.glob("*_0000.*")))}
+    for kind in KINDS:
+        folder = model.saved_as(kind, args.result.parent / "models")
+        result["command"][kind] = predict_folder(folder, args, args.result.parent / kind)
+        write_json(result, args.result)
     if args.device == "cuda":
         result["ours, out of memory"] = out_of_memory(model, data)
         write_json(result, args.result)
@@ -64,17 +74,38 @@ class Model:
         self.dataset_json = read_json(folder / "dataset.json")
         self.channels = len(self.dataset_json["channel_names"])
         self.n_semantic = self.plans.get_label_manager(self.dataset_json).num_segmentation_heads
-        file = folder / f"fold_{fold}" / "checkpoint_final.pth"
-        self.weights = torch.load(file, map_location="cpu", weights_only=False)["network_weights"]
+        self.fold = f"fold_{fold}"
+        self.checkpoint = torch.load(
+            folder / self.fold / "checkpoint_final.pth", map_location="cpu", weights_only=False
+        )
 
-    def predictor(self, kind, device, on_device):
-        trainer_class, predictor_class = KINDS[kind]
+    def network(self, kind):
+        """The network of a kind, and its weights."""
+        trainer_class, _ = KINDS[kind]
         network = trainer_class.build_network_architecture(
             self.plans, self.configuration, self.channels, self.n_semantic, False
         )
         wanted = network.state_dict()
         # Semantic channels come first, and nnU-Net's network has no others.
-        weights = {name: value[: len(wanted[name])] if value.ndim else value for name, value in self.weights.items()}
+        trained = self.checkpoint["network_weights"]
+        return network, {name: value[: len(wanted[name])] if value.ndim else value for name, value in trained.items()}
+
+    def saved_as(self, kind, folder):
+        """A model folder of a kind, made once."""
+        folder = folder / kind
+        if not folder.exists():
+            (folder / self.fold).mkdir(parents=True)
+            write_json(self.plans.plans, folder / "plans.json")
+            write_json(self.dataset_json, folder / "dataset.json")
+            trainer_class, _ = KINDS[kind]
+            changed = {"network_weights": self.network(kind)[1], "trainer_name": trainer_class.__name__}
+            changed["inference_allowed_mirroring_axes"] = MIRROR_AXES
+            torch.save({**self.checkpoint, **changed}, folder / self.fold / "checkpoint_final.pth")
+        return folder
+
+    def predictor(self, kind, device, on_device):
+        trainer_class, predictor_class = KINDS[kind]
+        network, weights = self.network(kind)
         made = predictor_class(
             device=torch.device(device), perform_everything_on_device=on_device, use_mirroring=True, allow_tqdm=False
         )
@@ -132,6 +163,15 @@ def to_files(predictor, image, folder):
     return time.perf_counter() - start
 
 
+def predict_folder(model, args, folder):
+    """Seconds of nnU-Net's command for a folder of images, its start included."""
+    command = ["nnUNetv2_predict_from_modelfolder", "-i", args.images, "-o", folder, "-m", model, "-f", args.fold]
+    start = time.perf_counter()
+    executable = shutil.which(command[0], path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    subprocess.run([executable, *map(str, command[1:]), "-device", args.device], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
 def out_of_memory(model, data):
     """Results that do not fit on the device: nnU-Net gathers them on the CPU, where ours must be the same."""
     wide = torch.zeros((len(data), *[WIDE] * (data.ndim - 1)))
@@ -164,6 +204,7 @@ def parse():
     parser.add_argument("result", type=Path)
     parser.add_argument("model", type=Path)
     parser.add_argument("image", type=Path)
+    parser.add_argument("--images", type=Path, required=True, help="predicted by nnU-Net's command")
     parser.add_argument("--configuration", default="3d_fullres")
     parser.add_argument("--fold", default="0")
     parser.add_argument("--device", default="cuda")

@@ -4,7 +4,7 @@
 
 Part of `benchmarks/gpu_acceptance.py`; nnU-Net's folders come from its environment variables. Steps after a warm-up, in
 the trainers' own precision: with batches ready in memory, which shows the time on the device, and with nnU-Net's own
-loader, whose workers share the processor.
+loader, whose workers share the processor. With the loader, the trainers take turns, several times.
 """
 
 import argparse
@@ -27,8 +27,9 @@ from nnunetv2_conflunet.utilities.files import read_json, write_json
 
 KINDS = {"stock": nnUNetTrainer, "ours": nnUNetTrainerConfLUNet}
 WARM_UP = 10
-# Batches kept ready in memory, and the seconds that a new loader needs to fill its queues.
-N_READY, FILL_SECONDS = 4, 15
+# Batches kept ready in memory; the seconds that new loaders need to fill their queues, and those that the loader of the
+# trainer before needs to fill its queues again.
+N_READY, FILL_SECONDS, REFILL_SECONDS = 4, 15, 4
 # Beyond the offsets of any lesion: half the diagonal of a patch of 128 mm is 111 mm.
 FAR_MM = 60.0
 FAR_STEPS = 60
@@ -37,33 +38,38 @@ FAR_STEPS = 60
 def main():
     args = parse()
     torch.backends.cudnn.benchmark = True
-    result = {}
+    wait = time.sleep if args.device == "cuda" else lambda seconds: None
+    result, trainers, ready = {}, {}, {}
     for kind, trainer_class in KINDS.items():
-        trainer = make_trainer(trainer_class, args, compiled=False)
-        trainer.on_train_start()
-        begin_epoch(trainer)
-        time.sleep(0 if args.device == "cpu" else FILL_SECONDS)
-        ready = [next(trainer.dataloader_train) for _ in range(N_READY)]
-        result[kind] = both_steps(trainer, ready, args.iterations)
-        batch = ready[0]
-        result[kind]["graphs"], result[kind]["graph_breaks"] = graphs(trainer, batch)
-        write_json(result, args.result)
+        trainers[kind] = make_trainer(trainer_class, args, compiled=False)
+        trainers[kind].on_train_start()
+    wait(FILL_SECONDS)
+    for kind, trainer_class in KINDS.items():
+        loader = trainers[kind].dataloader_train
+        ready[kind] = [next(loader) for _ in range(N_READY)]
+        result[kind] = ready_steps(trainers[kind], ready[kind], args.iterations)
         if args.compile:
-            compiled = make_trainer(trainer_class, args, compiled=True)
-            compiled.initialize()
-            begin_epoch(compiled)
-            compiled.dataloader_train = trainer.dataloader_train
-            result[f"{kind}, compiled"] = both_steps(compiled, ready, args.iterations)
-            compiled.dataloader_train = None
-            write_json(result, args.result)
-            del compiled
-        if kind == "ours":
-            result["far offsets"] = far_offsets(trainer, batch)
-            write_json(result, args.result)
+            name = f"{kind}, compiled"
+            trainers[name] = make_trainer(trainer_class, args, compiled=True)
+            trainers[name].initialize()
+            trainers[name].dataloader_train = loader
+            result[name] = ready_steps(trainers[name], ready[kind], args.iterations)
+        write_json(result, args.result)
+    for _ in range(args.rounds):
+        for name, trainer in trainers.items():
+            wait(REFILL_SECONDS)
+            result[name].setdefault("rounds", []).append(steps(trainer, trainer.dataloader_train, args.iterations))
+    for run in result.values():
+        run["finite"] = all(one["finite"] for one in (run, *run["rounds"]))
+        for name in ("iteration_s", "loader_share"):
+            run[name] = float(np.mean([one[name] for one in run["rounds"]]))
+    write_json(result, args.result)
+    for kind in KINDS:
+        result[kind]["graphs"], result[kind]["graph_breaks"] = graphs(trainers[kind], ready[kind][0])
+    result["far offsets"] = far_offsets(trainers["ours"], ready["ours"][0])
+    write_json(result, args.result)
+    for trainer in trainers.values():
         trainer.dataloader_train = trainer.dataloader_val = None
-        del trainer
-        if args.device == "cuda":
-            torch.cuda.empty_cache()
 
 
 def make_trainer(trainer_class, args, compiled):
@@ -83,19 +89,22 @@ def begin_epoch(trainer):
         trainer.loss.heads_weight = 1.0
 
 
-def both_steps(trainer, ready, n):
-    """Steps with the loader and, as `ready_step_s`, with batches in memory."""
-    waiting = steps(trainer, itertools.cycle(ready), n)
-    return {
-        **steps(trainer, trainer.dataloader_train, n),
-        "ready_step_s": waiting["step_s"],
-        "first_step_s": waiting["first_step_s"],
-        "batch_mib": sum(part.nbytes for part in (ready[0]["data"], *ready[0]["target"])) / 2**20,
-    }
+def ready_steps(trainer, ready, n):
+    """Steps with batches in memory; memory above that of the trainers made before."""
+    begin_epoch(trainer)
+    networks = [parameter for parameter in trainer.network.parameters() if parameter.is_cuda]
+    others_gib = 0.0
+    if networks:
+        others_gib = (torch.cuda.memory_allocated() - sum(parameter.nbytes for parameter in networks)) / 2**30
+    result = steps(trainer, itertools.cycle(ready), n)
+    if networks:
+        result["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30 - others_gib
+    result["batch_mib"] = sum(part.nbytes for part in (ready[0]["data"], *ready[0]["target"])) / 2**20
+    return result
 
 
 def steps(trainer, loader, n):
-    """Seconds per step, the fraction spent waiting for the loader, peak memory, and whether all losses were finite."""
+    """Seconds per step, the fraction spent waiting for the loader, and whether all losses were finite."""
     waits, works, losses = [], [], []
     for step in range(WARM_UP + n):
         if step == WARM_UP and trainer.device.type == "cuda":
@@ -116,7 +125,6 @@ def steps(trainer, loader, n):
         "loss": [float(np.mean([step["loss"] for step in part])) for part in (losses[:10], losses[-10:])],
     }
     if trainer.device.type == "cuda":
-        result["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
         result["gradient_scale"] = trainer.grad_scaler.get_scale()
     return result
 
@@ -152,6 +160,7 @@ def parse():
     parser.add_argument("--dataset", type=int, required=True)
     parser.add_argument("--configuration", default="3d_fullres")
     parser.add_argument("--iterations", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=2, help="how often each trainer takes its turn with the loader")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--compile", action="store_true", help="also with torch.compile")
     return parser.parse_args()

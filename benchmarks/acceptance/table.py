@@ -23,17 +23,18 @@ def tests_section(found):
 def speed_section(found):
     kinds = [kind for kind in found if kind not in ("far offsets", "took_s")]
     rows = [
-        "| training | s per step, batch in memory | s per iteration with the loader | of it waiting | batch MiB "
-        "| peak GiB | first step s | graphs (breaks) | all losses finite | loss, first and last ten |",
+        "| training | s per step, batch in memory | s per iteration with the loader (each round) | of it waiting "
+        "| batch MiB | peak GiB | first step s | graphs (breaks) | all losses finite | loss, first and last ten |",
         "| --- " * 10 + "|",
     ]
     for kind in kinds:
         run = found[kind]
         graphs = f"{run['graphs']} ({run['graph_breaks']})" if "graphs" in run else ""
         losses = ", ".join(f"{loss:.3f}" for loss in run["loss"])
+        rounds = ", ".join(f"{one['iteration_s']:.4f}" for one in run["rounds"])
         rows.append(
-            f"| {kind} | {run['ready_step_s']:.4f} | {run['iteration_s']:.4f} | {100 * run['loader_share']:.0f} % | "
-            f"{run['batch_mib']:.1f} | "
+            f"| {kind} | {run['step_s']:.4f} | {run['iteration_s']:.4f} ({rounds}) | "
+            f"{100 * run['loader_share']:.0f} % | {run['batch_mib']:.1f} | "
             f"{run.get('peak_gib', float('nan')):.2f} | {run['first_step_s']:.1f} | {graphs} | {run['finite']} | "
             f"{losses} |"
         )
@@ -69,12 +70,18 @@ def prediction_section(found):
         f"| {name} | {run['seconds']:.2f} | {cell(run, 'with_files_s')} | {cell(run, 'device_gib')} | "
         f"{cell(run, 'reserved_gib')} | {run['host_gib']:.2f} |"
         for name, run in found.items()
-        if isinstance(run, dict)
+        if isinstance(run, dict) and "seconds" in run
     ]
     for place in ("on device", "on CPU"):
         if f"ours, {place}" in found:
             ours, stock = found[f"ours, {place}"], found[f"stock, {place}"]
             rows.append(f"\nOurs / stock, {place}: {ratios(ours, stock, ours)}")
+    if command := found.get("command"):
+        times = ", ".join(f"{kind} {s:.1f} s" for kind, s in command.items() if kind != "images")
+        rows.append(
+            f"\nnnUNetv2_predict, {command['images']} images, start included: {times}, ratio "
+            f"{command['ours'] / command['stock']:.3f}"
+        )
     if short := found.get("ours, out of memory"):
         rows.append(
             f"\nWith {short['limit_gib']:.2f} of {short['needs_gib']:.2f} GiB: fell back {short['fell_back']}, largest "
