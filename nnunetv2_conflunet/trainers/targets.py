@@ -30,11 +30,12 @@ OFFSETS = slice(1, -1)
 VALIDITY = -1
 # Values of the last channel: neither loss applies, only the heatmap's, both.
 NOTHING, HEATMAP_ONLY, HEATMAP_AND_OFFSETS = 0, 1, 2
-# Codes of voxels; lesion voxels have the row of their center, counted from 1.
-BACKGROUND, LEFT_OUT = 0, -1
+# Codes of voxels; lesion voxels have the row of their center, counted from FIRST_ROW. Codes up to FIRST_ROW are the
+# values of the last channel.
+LEFT_OUT, BACKGROUND, FIRST_ROW = NOTHING, HEATMAP_ONLY, HEATMAP_AND_OFFSETS
 # A patch has room for as many centers as lesions with this many voxels along each axis fit into it, and at most int16
 # can count.
-SMALLEST_LESION, MOST_CENTERS = 3, 2**15 - 1
+SMALLEST_LESION, MOST_CENTERS = 3, 2**15 - FIRST_ROW
 # Voxels of the windows around centers that are computed at once; a few tens of MB.
 WINDOW_VOXELS = 2**21
 # Unused rows lie this many voxels outside the patch.
@@ -63,8 +64,8 @@ def coded_targets(
         most_rows: centers of a patch at most.
 
     Returns:
-        codes: (1, X, Y[, Z]) int8, or int16 for many rows: ``BACKGROUND``, ``LEFT_OUT``, or k + 1 for a lesion voxel
-            whose center is in row k.
+        codes: (1, X, Y[, Z]) uint8, or int16 for more than 254 rows: ``LEFT_OUT``, ``BACKGROUND``, or ``FIRST_ROW`` + k
+            for a lesion voxel whose center is in row k.
         rows: (K, dim) float32, centers in voxels, NaN in unused rows. K depends only on the patch size and `most_rows`.
             Instances for whose center there is no row are unknown.
 
@@ -72,7 +73,7 @@ def coded_targets(
     >>> instances[1:4, 2] = 7
     >>> codes, rows = coded_targets(instances, InstanceCenters.of(instances), None, (1.0, 1.0), sigma_mm=2.0)
     >>> codes[0, :, 2].tolist(), rows[0].tolist()
-    ([0, 1, 1, 1, 0, 0], [2.0, 2.0])
+    ([1, 2, 2, 2, 1, 1], [2.0, 2.0])
     """
     n_rows = min(max(instances.size // SMALLEST_LESION**instances.ndim, 1), most_rows)
     index, ids = lesion_voxels(instances)
@@ -85,11 +86,12 @@ def coded_targets(
     centers = InstanceCenters(centers.ids[first], centers.voxels[first])
     rows = np.full((n_rows, instances.ndim), np.nan, np.float32)
     rows[: len(centers.ids)] = centers.voxels
-    codes = np.full((1, *instances.shape), BACKGROUND, np.int8 if n_rows <= np.iinfo(np.int8).max else np.int16)
+    kind = np.uint8 if n_rows + FIRST_ROW <= 2**8 else np.int16
+    codes = np.full((1, *instances.shape), BACKGROUND, kind)
     known = np.isin(ids, centers.ids)
     if not known.all():
         leave_out_around(codes[0], tuple(axis[~known] for axis in index), 2 * sigma_mm / np.asarray(spacing_mm, float))
-    codes[0][tuple(axis[known] for axis in index)] = centers.rows_of(ids[known]) + 1
+    codes[0][tuple(axis[known] for axis in index)] = centers.rows_of(ids[known]) + FIRST_ROW
     if ignored is not None:
         codes[0][ignored] = LEFT_OUT
     return codes, rows
@@ -121,7 +123,7 @@ def unpack_targets(
     """Heatmap, offsets in mm and validity of a batch, from the results of :func:`coded_targets` for its patches.
 
     Args:
-        codes: (B, 1, X, Y[, Z]) int8 or int16.
+        codes: (B, 1, X, Y[, Z]) uint8 or int16.
         centers: (B, K, dim) float32 positions in voxels of the patch, NaN in unused rows. Every row takes time, so use
             :func:`used_rows` before.
         spacing_mm: voxel size of the patch in mm.
@@ -131,7 +133,7 @@ def unpack_targets(
         (B, 2 + dim, X, Y[, Z]) float32 on the device of `codes`; ``HEATMAP``, ``OFFSETS`` and ``VALIDITY`` are its
         channels.
 
-    >>> codes = torch.tensor([[[[0, 1, 1, 1, 0]]]], dtype=torch.int16)
+    >>> codes = torch.tensor([[[[1, 2, 2, 2, 1]]]], dtype=torch.uint8)
     >>> packed = unpack_targets(codes, torch.tensor([[[0.0, 2.0]]]), spacing_mm=(1.0, 3.0), sigma_mm=2.0)
     >>> packed[0, 2, 0].tolist()  # the second component of the offsets, in mm
     [0.0, 3.0, 0.0, -3.0, 0.0]
@@ -139,17 +141,16 @@ def unpack_targets(
     shape = codes.shape[2:]
     grid = _Grid.of(tuple(shape), tuple(spacing_mm), sigma_mm, codes.device)
     packed = torch.empty((len(codes), 2 + len(shape), *shape), dtype=torch.float32, device=codes.device)
-    # A code's sign is -1 if left out, 0 in the background and 1 in a lesion; validity is one more.
-    torch.add(codes.sign()[:, 0], HEATMAP_ONLY, out=packed[:, VALIDITY])
+    packed[:, VALIDITY] = codes[:, 0].clamp(max=FIRST_ROW)
     centers = centers.nan_to_num(FAR_OUTSIDE)
     _draw_heatmaps(packed, centers, grid)
-    # Row 0 is of voxels outside lesions.
-    rows_mm = pad(centers * grid.spacing_mm, (0, 0, 1, 0)).transpose(1, 2)
-    row = codes.view(len(codes), 1, -1).clamp(min=0).long().expand(-1, len(shape), -1)
+    # Rows before the first one are of voxels outside lesions.
+    rows_mm = pad(centers * grid.spacing_mm, (0, 0, FIRST_ROW, 0)).transpose(1, 2)
+    row = codes.view(len(codes), 1, -1).long().expand(-1, len(shape), -1)
     offsets_mm = rows_mm.gather(2, row).view(len(codes), len(shape), *shape)
     for axis, position_mm in enumerate(grid.positions_mm):
         offsets_mm[:, axis].sub_(position_mm)
-    torch.mul(offsets_mm, codes > 0, out=packed[:, OFFSETS])
+    packed[:, OFFSETS] = offsets_mm.masked_fill_(codes < FIRST_ROW, 0)
     return packed
 
 
@@ -212,8 +213,8 @@ def _draw_heatmaps(packed: torch.Tensor, centers: torch.Tensor, grid: _Grid) -> 
     start = torch.arange(len(packed), device=packed.device).view(-1, 1) * packed.stride(0)
     voxel = voxel.long()
     some = max(WINDOW_VOXELS // math.prod(grid.width), 1)
-    for first_row in range(0, centers.shape[1], some):
-        rows = slice(first_row, first_row + some)
+    for begin in range(0, centers.shape[1], some):
+        rows = slice(begin, begin + some)
         value, index = gaussian.new_ones(()), start
         for axis, width in enumerate(grid.width):
             along = (*voxel[:, rows].shape[:2], *[1] * axis, width)

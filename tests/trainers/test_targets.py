@@ -10,9 +10,12 @@ from nnunetv2_conflunet.postprocessing.encoding import center_offset_targets
 from nnunetv2_conflunet.postprocessing.voxels import InstanceCenters
 from nnunetv2_conflunet.trainers import targets
 from nnunetv2_conflunet.trainers.targets import (
+    BACKGROUND,
+    FIRST_ROW,
     HEATMAP,
     HEATMAP_AND_OFFSETS,
     HEATMAP_ONLY,
+    LEFT_OUT,
     NOTHING,
     OFFSETS,
     PATCH_RADIUS_SIGMAS,
@@ -68,7 +71,7 @@ def test_many_centers_are_drawn_in_parts(monkeypatch):
     check([instances, np.fliplr(instances)], (1.0, 1.0))
 
 
-@pytest.mark.parametrize("most_rows, kind", [(126, np.int8), (127, np.int8), (128, np.int16), (200, np.int16)])
+@pytest.mark.parametrize("most_rows, kind", [(126, np.uint8), (254, np.uint8), (255, np.int16), (300, np.int16)])
 def test_codes_have_the_smallest_type_that_counts_the_rows(most_rows, kind):
     """The last of 126 bars: 64 x 64 voxels have room for 455 lesions."""
     instances = np.zeros((64, 64), np.int16)
@@ -76,7 +79,7 @@ def test_codes_have_the_smallest_type_that_counts_the_rows(most_rows, kind):
         instances[3 * (i // 21), 3 * (i % 21) : 3 * (i % 21) + 2] = 1000 + i
     codes, rows = coded_targets(instances, InstanceCenters.of(instances), None, (1, 1), 0.5, most_rows)
     assert codes.dtype == kind and rows.shape == (most_rows, 2)
-    assert codes[0, 15, 60] == 126 and rows[125].tolist() == [15, 60.5]
+    assert codes[0, 15, 60] == FIRST_ROW + 125 and rows[125].tolist() == [15, 60.5]
     packed = unpacked((codes, rows), (1.0, 1.0), 0.5)
     np.testing.assert_allclose(packed[OFFSETS], center_offset_targets(instances, (1.0, 1.0), 0.5)[1], atol=1e-4)
 
@@ -124,7 +127,7 @@ def test_coded_targets_leave_out_what_is_not_known():
     ignored[0, 0, 0] = ignored[1, 1, 1] = True
     centers = InstanceCenters(np.array([1]), np.array([[1, 1, 1.5]]))
     codes, rows = coded_targets(instances, centers, ignored, (1, 1, 1), 1.0)
-    assert codes.dtype == np.int8 and codes.shape == (1, 9, 9, 9)
+    assert codes.dtype == np.uint8 and codes.shape == (1, 9, 9, 9)
     assert rows.dtype == np.float32 and rows.shape == (27, 3)
     packed = unpacked((codes, rows), (1, 1, 1), 1.0)
     validity = packed[VALIDITY]
@@ -160,8 +163,8 @@ def test_centers_that_do_not_fit_into_the_rows_are_unknown():
     instances = np.array([[1, 0, 0, 0], [0, 0, 0, 2]])
     codes, rows = coded_targets(instances, InstanceCenters.of(instances), None, (1, 1), 0.5)
     assert rows.tolist() == [[0, 0]]
-    assert codes.tolist() == [[[1, 0, -1, -1], [0, 0, -1, -1]]]
+    assert codes.tolist() == [[[FIRST_ROW, BACKGROUND, *[LEFT_OUT] * 2], [BACKGROUND, BACKGROUND, *[LEFT_OUT] * 2]]]
     # A center beside the patch takes no row from one of the patch's own.
     beside = InstanceCenters(np.array([1, 2]), np.array([[-9.0, 0.0], [1.0, 3.0]]))
     codes, rows = coded_targets(np.where(instances == 1, 0, instances), beside, None, (1, 1), 0.5)
-    assert rows.tolist() == [[1, 3]] and codes.tolist() == [[[0, 0, 0, 0], [0, 0, 0, 1]]]
+    assert rows.tolist() == [[1, 3]] and codes.tolist() == [[[BACKGROUND] * 4, [*[BACKGROUND] * 3, FIRST_ROW]]]

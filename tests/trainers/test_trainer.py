@@ -35,7 +35,7 @@ from nnunetv2_conflunet.postprocessing.encoding import center_offset_targets
 from nnunetv2_conflunet.postprocessing.voxels import InstanceCenters
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
 from nnunetv2_conflunet.trainers.pasting import PastingSettings
-from nnunetv2_conflunet.trainers.targets import coded_targets
+from nnunetv2_conflunet.trainers.targets import FIRST_ROW, coded_targets
 from nnunetv2_conflunet.trainers.warm_up import BeginsWithLessMomentum
 from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import read_json, write_json
@@ -595,7 +595,8 @@ class nnUNetTrainerTinyPasting(nnUNetTrainerTiny):
 
 def most_lesions(loader, n_batches=6):
     """Greatest number of centers with a voxel in a patch of the loader."""
-    return max(len(np.unique(codes[codes > 0])) for _ in range(n_batches) for codes in next(loader)["target"][-2])
+    patches = [codes for _ in range(n_batches) for codes in next(loader)["target"][-2]]
+    return max(len(np.unique(codes[codes >= FIRST_ROW])) for codes in patches)
 
 
 @pytest.mark.parametrize("dim", [2, 3])
