@@ -53,8 +53,8 @@ METHODS = {
 }
 # After the last training step: validation, test patients, evaluation, and the part "prediction".
 SECONDS_AFTER_TRAINING = {"training": 130, "prediction": 150}
-# Imports, start of the loader, torch.compile; between epochs nnU-Net draws its plots and saves the network.
-SECONDS_BEFORE_TRAINING, SECONDS_BETWEEN_EPOCHS = 45, 2.5
+# Imports, start of the loader, torch.compile, first steps; between epochs nnU-Net draws its plots and saves the network.
+SECONDS_BEFORE_TRAINING, SECONDS_BETWEEN_EPOCHS = 60, 2.5
 ITERATIONS_PER_EPOCH, VALIDATION_ITERATIONS = 250, 5
 
 
@@ -132,7 +132,7 @@ class Acceptance:
 
     def cohort(self):
         """Simulate, plan and preprocess."""
-        training, test = (6, 2) if self.args.tiny else (40, 24)
+        training, test = (6, 2) if self.args.tiny else self.args.patients
         processes = max(os.cpu_count() - 2, 1)
         if not (self.raw / "dataset.json").exists():
             command = [HERE / "open_ms_cohort.py", self.args.data, self.raw, "-np", processes]
@@ -230,6 +230,8 @@ def parse():
     parser.add_argument("data", type=lambda path: str(Path(path).resolve()))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--minutes", type=float, default=9.0)
+    text = "training and test patients of the cohort; with fewer, more time is left for what follows"
+    parser.add_argument("--patients", type=int, nargs=2, default=(40, 24), metavar="N", help=text)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true")
     return parser.parse_args()
