@@ -53,7 +53,7 @@ METHODS = {
 }
 # After the last training step: validation, test patients, evaluation, and the part "prediction".
 SECONDS_AFTER_TRAINING = {"training": 130, "prediction": 150}
-# Imports, start of the loader, torch.compile, first steps; between epochs nnU-Net draws its plots and saves the network.
+# Imports, start of the loader, torch.compile, first steps; between epochs nnU-Net draws plots and saves the network.
 SECONDS_BEFORE_TRAINING, SECONDS_BETWEEN_EPOCHS = 60, 2.5
 ITERATIONS_PER_EPOCH, VALIDATION_ITERATIONS = 250, 5
 
