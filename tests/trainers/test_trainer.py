@@ -599,6 +599,15 @@ def most_lesions(loader, n_batches=6):
     return max(len(np.unique(codes[codes >= FIRST_ROW])) for codes in patches)
 
 
+@pytest.mark.parametrize("kind, pasted", [(nnUNetTrainerTiny, 0), (nnUNetTrainerTinyPasting, 3)])
+def test_the_loader_hands_over_one_byte_a_voxel_and_a_center_for_each_lesion_of_a_case(base, kind, pasted):
+    trainer = make(base, small_plans(patch_size=(24, 24, 24)), kind, apart=8)
+    trainer.on_train_start()
+    *_, codes, centers = next(trainer.dataloader_train)["target"]
+    # Cases have two lesions.
+    assert codes.dtype == torch.uint8 and centers.shape[1:] == (2 + pasted, 3)
+
+
 @pytest.mark.parametrize("dim", [2, 3])
 def test_lesions_are_pasted_into_training_patches_only(base, capsys, dim):
     trainer = make(base, small_plans(dim=dim, patch_size=(24,) * dim), nnUNetTrainerTinyPasting, apart=8)
