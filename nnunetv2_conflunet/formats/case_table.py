@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
+from nnunetv2_conflunet.utilities.spreadsheets import parsed
 
 
 def read_case_table(
@@ -58,6 +59,6 @@ def read_texts(path: Path) -> pd.DataFrame:
         raise InputError(f"{path} does not exist; give a CSV or TSV table.")
     try:
         separator = "\t" if path.suffix.lower() == ".tsv" else ","
-        return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        return parsed(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (ValueError, OSError) as error:
         raise InputError(f"{path} cannot be read as a table in UTF-8 ({error}).") from error

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,29 @@ def read_csv(path: Path) -> pd.DataFrame:
     """
     try:
         # "NA" is a valid name; undefined values are empty.
-        table = pd.read_csv(path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=[""])
+        table = parsed(path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{path} cannot be read ({reason}); run nnUNetv2_conflunet_evaluate again.") from error
     return table.assign(**{column: table[column].map(_as_name) for column in NAMES if column in table})
+
+
+def parsed(path: Path, **options: Any) -> pd.DataFrame:
+    """:func:`pandas.read_csv`, but rows longer than the header are an error.
+
+    pandas would take their first cells for the names of the rows, and move the others to wrong columns. A separator at
+    the end of each row is passed over, unless empty cells are texts.
+
+    Raises:
+        ValueError: the file is not such a table.
+        OSError: it cannot be read.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            return pd.read_csv(path, index_col=False, **options)
+        except pd.errors.ParserWarning as warning:
+            raise ValueError("its rows have more cells than its header") from warning
 
 
 def _as_text(name: str) -> str:

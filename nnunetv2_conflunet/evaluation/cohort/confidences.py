@@ -7,6 +7,7 @@ import pandas as pd
 
 from nnunetv2_conflunet.evaluation.cohort.pairing import Pair
 from nnunetv2_conflunet.utilities.errors import InputError, join_faults, list_some
+from nnunetv2_conflunet.utilities.spreadsheets import parsed
 
 COLUMN = "confidence"
 REMEDY = (
@@ -39,9 +40,9 @@ def read_confidences(table: Path) -> pd.Series:
     if not table.is_file():
         raise InputError("there is no lesion table beside the map")
     try:
-        content = pd.read_csv(table)
+        content = parsed(table)
     except (OSError, ValueError) as error:
-        raise InputError(f"the lesion table cannot be read ({type(error).__name__})") from error
+        raise InputError(f"the lesion table cannot be read ({type(error).__name__}: {error})") from error
     if missing := [column for column in ("id", COLUMN) if column not in content]:
         raise InputError(f"the lesion table has no column {list_some(missing)}, only {list_some(list(content))}")
     content = content.dropna(subset="id")

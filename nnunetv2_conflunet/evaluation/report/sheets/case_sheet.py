@@ -20,6 +20,7 @@ from nnunetv2_conflunet.pictures.images import read_background
 from nnunetv2_conflunet.pictures.sections import tilt_degrees
 from nnunetv2_conflunet.pictures.views import View
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
+from nnunetv2_conflunet.utilities.spreadsheets import parsed
 
 # Groups of touching lesions that get pictures.
 MAX_GROUPS = 4
@@ -115,7 +116,7 @@ def _with_scores(lesions: pd.DataFrame, table: Path | None) -> pd.DataFrame:
     if table is None:
         return lesions
     try:
-        written = pd.read_csv(table)
+        written = parsed(table)
         if "id" not in written:
             return lesions
         known = [column for column in (*FROM_TABLE, "label") if column in written]
