@@ -84,7 +84,7 @@ class ConfLUNetLoss(nn.Module):
     def logged_parts(self) -> dict[str, np.ndarray]:
         """:attr:`parts`, and :attr:`measured` under the key ``MEASURED``, for a step of nnU-Net's trainer."""
         # A single transfer from the device.
-        values, measured = torch.stack([torch.stack(list(self.parts.values())), self.measured]).cpu().numpy()
+        values, measured = torch.stack([torch.stack(list(self.parts.values())), self.measured.float()]).cpu().numpy()
         return {**dict(zip(self.parts, values, strict=True)), MEASURED: measured > 0}
 
     def terms(self, outputs: list[torch.Tensor], targets: list[torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -146,7 +146,7 @@ def unpack_targets(
     _draw_heatmaps(packed, centers, grid)
     # Rows before the first one are of voxels outside lesions.
     rows_mm = pad(centers * grid.spacing_mm, (0, 0, FIRST_ROW, 0)).transpose(1, 2)
-    row = codes.view(len(codes), 1, -1).long().expand(-1, len(shape), -1)
+    row = codes.reshape(len(codes), 1, -1).long().expand(-1, len(shape), -1)
     offsets_mm = rows_mm.gather(2, row).view(len(codes), len(shape), *shape)
     for axis, position_mm in enumerate(grid.positions_mm):
         offsets_mm[:, axis].sub_(position_mm)
