@@ -16,7 +16,7 @@ import torch
 from heads_training import make_trainer
 
 from nnunetv2_conflunet.postprocessing.voxels import InstanceCenters
-from nnunetv2_conflunet.trainers.targets import HEATMAP_AND_OFFSETS, OFFSETS, VALIDITY, unpack_targets, used_rows
+from nnunetv2_conflunet.trainers.targets import HEATMAP_AND_OFFSETS, OFFSETS, VALIDITY
 
 
 def main():
@@ -39,9 +39,8 @@ def measure(trainer, loader, batches):
     n_voxels = n_cut = n_known = 0
     errors, weights = [], []
     for _ in range(batches):
-        semantics, *_, codes, centers = next(loader)["target"]
-        targets = unpack_targets(codes, used_rows(centers), trainer.loss.spacing_mm, trainer.sigma_mm)
-        for semantic, packed in zip(semantics.numpy(), targets.numpy().astype(float), strict=True):
+        target = trainer.loss.unpacked(next(loader)["target"])
+        for semantic, packed in zip(target[0].numpy(), target[-1].numpy().astype(float), strict=True):
             lesion = (semantic[0] > 0) & (packed[VALIDITY] != 1)
             known = lesion & (packed[VALIDITY] == HEATMAP_AND_OFFSETS)
             n_voxels += lesion.sum()

@@ -47,15 +47,7 @@ from nnunetv2_conflunet.postprocessing.voxels import InstanceCenters
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
 from nnunetv2_conflunet.trainers.augmentation import CENTERS
 from nnunetv2_conflunet.trainers.loss import PARTS, ConfLUNetLoss, center_loss, offset_loss
-from nnunetv2_conflunet.trainers.targets import (
-    HEATMAP,
-    HEATMAP_AND_OFFSETS,
-    HEATMAP_ONLY,
-    OFFSETS,
-    VALIDITY,
-    unpack_targets,
-    used_rows,
-)
+from nnunetv2_conflunet.trainers.targets import HEATMAP, HEATMAP_AND_OFFSETS, HEATMAP_ONLY, OFFSETS, VALIDITY
 from nnunetv2_conflunet.utilities.files import atomic_path, read_json
 
 FIGURES = ("pseudo_dice", "val_center", "val_offsets")
@@ -322,9 +314,8 @@ def validate(trainer, batches):
 def gradient_norms(trainer, batch):
     """Norm of each weighted term's gradient on all parameters except those of the output convolutions."""
     trunk = [p for name, p in trainer.network.named_parameters() if ".seg_layers." not in name]
-    *labels, codes, centers = (part.to(trainer.device) for part in batch["target"])
-    packed = unpack_targets(codes, used_rows(centers), trainer.loss.spacing_mm, trainer.sigma_mm)
-    terms = trainer.loss.terms(trainer.network(batch["data"].to(trainer.device)), [*labels, packed])
+    targets = trainer.loss.unpacked([part.to(trainer.device) for part in batch["target"]])
+    terms = trainer.loss.terms(trainer.network(batch["data"].to(trainer.device)), targets)
     weights = {"seg": 1.0, "center": trainer.alpha, "offsets": trainer.beta}
     norms = {}
     for part, term in terms.items():

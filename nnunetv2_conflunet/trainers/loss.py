@@ -72,11 +72,15 @@ class ConfLUNetLoss(nn.Module):
             outputs: semantic logits (B, C, ...) of every scale, then the heads (B, 1 + dim, ...).
             targets: semantic labels (B, 1, ...) of every scale, then codes and centers, see :func:`.unpack_targets`.
         """
+        return self.weighted_sum(outputs, self.unpacked(targets))
+
+    def unpacked(self, targets: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Semantic labels of every scale, then the packed targets of the heads; argument as of :meth:`forward`."""
         *labels, codes, centers = targets
-        return self.weighted_sum(outputs, [*labels, unpack_targets(codes, centers, self.spacing_mm, self.sigma_mm)])
+        return [*labels, unpack_targets(codes, centers, self.spacing_mm, self.sigma_mm)]
 
     def weighted_sum(self, outputs: list[torch.Tensor], targets: list[torch.Tensor]) -> torch.Tensor:
-        """The weighted sum for unpacked targets of the heads, the last of the list."""
+        """The weighted sum for targets of :meth:`unpacked`."""
         terms = self.terms(outputs, targets)
         self.parts = {name: term.detach() for name, term in terms.items()}
         return terms["seg"] + self.heads_weight * (self.alpha * terms["center"] + self.beta * terms["offsets"])
