@@ -12,10 +12,7 @@ import argparse
 import contextlib
 import gc
 import io
-import os
-import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -26,6 +23,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from nnunetv2_conflunet.inference import ConfLUNetPredictor
+from nnunetv2_conflunet.nnunet_plugin.project import command_path
 from nnunetv2_conflunet.trainers import nnUNetTrainerConfLUNet
 from nnunetv2_conflunet.utilities.files import read_json, write_json
 
@@ -165,10 +163,10 @@ def to_files(predictor, image, folder):
 
 def predict_folder(model, args, folder):
     """Seconds of nnU-Net's command for a folder of images, its start included."""
-    command = ["nnUNetv2_predict_from_modelfolder", "-i", args.images, "-o", folder, "-m", model, "-f", args.fold]
+    program = command_path("nnUNetv2_predict_from_modelfolder")
+    options = ["-i", args.images, "-o", folder, "-m", model, "-f", args.fold, "-device", args.device]
     start = time.perf_counter()
-    executable = shutil.which(command[0], path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    subprocess.run([executable, *map(str, command[1:]), "-device", args.device], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([program, *map(str, options)], check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 

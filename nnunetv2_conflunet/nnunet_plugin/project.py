@@ -63,9 +63,7 @@ class Project:
         """
         print(f"$ {command}", flush=True)
         program, *arguments = shlex.split(command)
-        places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-        executable = shutil.which(program, path=places) or sys.exit(f"{program} is not found in {places}")
-        subprocess.run([executable, *arguments], env={**self.environment, **variables}, check=True)
+        subprocess.run([command_path(program), *arguments], env={**self.environment, **variables}, check=True)
 
     def fold(
         self, dataset: str, trainer: str, configuration: str, fold: str = "0", results: Path | None = None
@@ -99,6 +97,17 @@ class Project:
         plans = read_json(path)
         plans["configurations"][name] = make(plans["configurations"]["3d_fullres"])
         write_json(plans, path)
+
+
+def command_path(program: str) -> str:
+    """The file of a command from this Python's environment or the search path; ends the process if there is none.
+
+    Example:
+        >>> Path(command_path("nnUNetv2_train")).name
+        'nnUNetv2_train'
+    """
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return shutil.which(program, path=places) or sys.exit(f"{program} is not found in {places}")
 
 
 def keep_settings(path: Path, args: argparse.Namespace, names: Iterable[str]) -> None:
