@@ -143,6 +143,12 @@ class PreprocessedInstances:
         counts = {case: self.record(case).get(what, 0) for case in self.cases()}
         return {case: n for case, n in counts.items() if n}
 
+    def most_instances(self) -> int | None:
+        """The greatest number of instances of a case, unknown ones left out; None if a case has no record of it."""
+        records = [self.record(case) for case in self.cases()]
+        complete = all("n_instances" in record for record in records)
+        return max(record["n_instances"] for record in records) if complete else None
+
     @cached_property
     def _unknown(self) -> int | None:
         """The id of unknown instances in the raw dataset; the dataset.json of the preprocessed one may be older."""

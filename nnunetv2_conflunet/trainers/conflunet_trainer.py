@@ -170,8 +170,8 @@ class nnUNetTrainerConfLUNet(progress.LogsLossParts, BeginsWithLessMomentum):
             cases, _ = self.do_split()
             self.paste_lesions, note = prepare_pasting(prepared, cases, self.pasting, default_num_processes)
             self.print_to_log_file(note)
-        in_a_case = max(prepared.counted("n_instances").values(), default=1)
-        self.most_centers = in_a_case + (0 if self.pasting is None else self.pasting.max_number)
+        if (in_a_case := prepared.most_instances()) is not None:
+            self.most_centers = max(in_a_case, 1) + (0 if self.pasting is None else self.pasting.max_number)
         with writing_plans(self.output_folder_base, self.is_ddp):
             # nnU-Net writes the plans, and another fold may have learned when to merge since they were read.
             self._put_settings_into_plans()

@@ -1,5 +1,6 @@
 import os
 import pickle
+import shutil
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.pool import ThreadPool
@@ -606,6 +607,18 @@ def test_the_loader_hands_over_one_byte_a_voxel_and_a_center_for_each_lesion_of_
     *_, codes, centers = next(trainer.dataloader_train)["target"]
     # Cases have two lesions.
     assert codes.dtype == torch.uint8 and centers.shape[1:] == (2 + pasted, 3)
+
+
+def test_each_lesion_has_a_center_where_maps_were_copied_without_their_records(base):
+    plans = small_plans(patch_size=(24, 24, 24))
+    make(base, plans, apart=8).on_train_start()
+    shutil.rmtree(base / "raw" / "Dataset001_Small")
+    for record in (base / "preprocessed" / "Dataset001_Small" / "nnUNetPlans_3d_instances").glob("*.json"):
+        record.unlink()
+    trainer = make(base, plans)
+    trainer.on_train_start()
+    # Cases have two lesions.
+    assert most_lesions(trainer.dataloader_train) == 2
 
 
 @pytest.mark.parametrize("dim", [2, 3])
