@@ -68,6 +68,9 @@ def _handing_over(method: Callable, predictor: type[nnUNetPredictor], heads_of: 
                 raise
             # As by our own commands, without the traceback.
             sys.exit(f"Error: {error}")
+        finally:
+            # The next model that it is given may have no heads.
+            self.__class__ = nnUNetPredictor
 
     setattr(entry, MARK, True)
     return entry
