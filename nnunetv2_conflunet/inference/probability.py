@@ -63,16 +63,17 @@ def foreground_probability_at(
         nearest: the axis along which the nearest slice counts, see :func:`nearest_axis`; otherwise linear.
 
     Returns:
-        (X, Y, Z) float32, 0 outside the mask.
+        (X, Y, Z) float32, 0 outside the mask and, as in nnU-Net's files, outside `heads_box`.
 
     >>> logits = np.stack([np.zeros((1, 2, 2)), np.full((1, 2, 2), np.log(3))])
     >>> foreground_probability_at(np.array([[[True, False]]]), logits, np.array([(0, 1), (0, 1), (0, 2)])).tolist()
     [[[0.75, 0.0]]]
     """
     probability = np.zeros(mask.shape, np.float32)
+    box = tuple(slice(first, end) for first, end in heads_box)
     # Slice by slice, since positions and logits take far more memory than the result.
-    for x in np.flatnonzero(mask.any(axis=(1, 2))):
-        voxels = np.argwhere(mask[x : x + 1])
+    for x in heads_box[0, 0] + np.flatnonzero(mask[box].any(axis=(1, 2))):
+        voxels = np.argwhere(mask[x : x + 1, box[1], box[2]]) + heads_box[:, 0]
         voxels[:, 0] = x
         sampled = sample_maps(logits, heads_box, voxels, nearest)
         probability[tuple(voxels.T)] = expit(sampled.max(axis=0)) if by_region else 1 - softmax(sampled, axis=0)[0]

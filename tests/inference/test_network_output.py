@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from scipy.special import softmax
 from skimage.transform import resize
@@ -86,6 +87,16 @@ def test_with_regions_the_probability_is_the_highest_sigmoid_of_resized_logits(g
     resized = [resize(channel, SHAPE, order=1, mode="edge", anti_aliasing=False) for channel in logits]
     np.testing.assert_allclose(found[mask], np.max(1 / (1 + np.exp(-np.stack(resized))), axis=0)[mask], atol=1e-6)
     assert not found[~mask].any()
+
+
+@pytest.mark.parametrize("by_region", [False, True])
+def test_outside_of_nnunets_crop_the_probability_is_that_of_its_files(by_region):
+    labels = LabelManager({"background": 0, "a": [1, 2], "b": 2} if by_region else {"background": 0, "a": 1}, [1, 2])
+    logits = np.random.default_rng(0).normal(0, 2, (2, 4, 5, 6)).astype(np.float32)
+    box, shape = [[1, 5], [0, 5], [2, 8]], (7, 5, 9)
+    saved = labels.revert_cropping_on_probabilities(labels.apply_inference_nonlin(logits), box, shape).numpy()
+    found = foreground_probability_at(np.ones(shape, bool), logits, np.array(box), by_region)
+    np.testing.assert_allclose(found, saved.max(axis=0) if by_region else saved[1], atol=1e-6)
 
 
 @pytest.mark.parametrize("preset", ["lou2021", "dworkin2018"])
