@@ -13,12 +13,14 @@ import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform, ImageOnlyTransform, SegOnlyTransform
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+from batchgeneratorsv2.transforms.spatial.rot90 import Rot90Transform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.spatial.transpose import TransposeAxesTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
-from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from batchgeneratorsv2.transforms.utils.random import OneOfTransform, RandomTransform
 from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
 
 from nnunetv2_conflunet.postprocessing.voxels import InstanceCenters
@@ -63,19 +65,32 @@ def with_instance_targets(
     transforms: list[BasicTransform] = [FindInstanceCenters(ignore_label, unless_known=True), *first]
     of_semantic: list[BasicTransform] = []
     for transform in stock.transforms:
-        inner = transform.transform if isinstance(transform, RandomTransform) else transform
-        if type(transform) is SpatialTransform:
-            transforms.append(InstanceSpatialTransform(transform, ignore_label))
-        elif type(transform) is MirrorTransform:
-            transforms.append(InstanceMirrorTransform(transform.allowed_axes))
-        elif isinstance(transform, ConvertSegmentationToRegionsTransform | DownsampleSegForDSTransform):
+        if isinstance(transform, ConvertSegmentationToRegionsTransform | DownsampleSegForDSTransform):
             of_semantic.append(transform)
-        elif isinstance(inner, MOVES_NOTHING):
-            transforms.append(transform)
         else:
-            transforms += [transform, FindInstanceCenters(ignore_label)]
+            transforms.append(_with_centers(transform, ignore_label))
     transforms.append(InstanceTargetTransform(of_semantic, spacing_mm, sigma_mm, ignore_label, most_centers))
     return ComposeTransforms(transforms)
+
+
+def _with_centers(transform: BasicTransform, ignore_label: int | None) -> BasicTransform:
+    """A transform of nnU-Net, which also moves the centers if it moves voxels, or finds them again."""
+    if type(transform) is RandomTransform:
+        return RandomTransform(_with_centers(transform.transform, ignore_label), transform.apply_probability)
+    if type(transform) is OneOfTransform:
+        return OneOfTransform([_with_centers(one, ignore_label) for one in transform.list_of_transforms])
+    if type(transform) is SpatialTransform:
+        return InstanceSpatialTransform(transform, ignore_label)
+    if type(transform) is MirrorTransform:
+        return InstanceMirrorTransform(transform.allowed_axes)
+    if type(transform) is Rot90Transform:
+        drawn = transform.num_axis_combinations, transform.num_rot_per_combination
+        return InstanceRot90Transform(*drawn, transform.allowed_axes)
+    if type(transform) is TransposeAxesTransform:
+        return InstanceTransposeTransform(transform.allowed_axes)
+    if isinstance(transform, MOVES_NOTHING):
+        return transform
+    return ComposeTransforms([transform, FindInstanceCenters(ignore_label)])
 
 
 class FindInstanceCenters(BasicTransform):
@@ -165,6 +180,33 @@ class InstanceMirrorTransform(MirrorTransform):
         for axis in params["axes"]:
             positions[:, axis] = size[axis] - 1 - positions[:, axis]
         data_dict[CENTERS] = InstanceCenters(data_dict[CENTERS].ids, positions)
+        return super().apply(data_dict, **params)
+
+
+class InstanceRot90Transform(Rot90Transform):
+    """nnU-Net's rotation by right angles, applied to the centers as well."""
+
+    def apply(self, data_dict: dict, **params) -> dict:
+        """Rotate image, segmentation and centers as drawn."""
+        size = list(data_dict["image"].shape[1:])
+        positions = data_dict[CENTERS].voxels.copy()
+        for n_turns, axes in zip(params["num_rot_per_combination"], params["axis_combinations"], strict=True):
+            a, b = (axis - 1 for axis in axes)
+            for _ in range(n_turns % 4):
+                # The end of axis b becomes the beginning of axis a.
+                positions[:, a], positions[:, b] = size[b] - 1 - positions[:, b], positions[:, a].copy()
+                size[a], size[b] = size[b], size[a]
+        data_dict[CENTERS] = InstanceCenters(data_dict[CENTERS].ids, positions)
+        return super().apply(data_dict, **params)
+
+
+class InstanceTransposeTransform(TransposeAxesTransform):
+    """nnU-Net's exchange of axes, applied to the centers as well."""
+
+    def apply(self, data_dict: dict, **params) -> dict:
+        """Exchange the drawn axes of image, segmentation and centers."""
+        order = np.array(params["axis_order"][1:]) - 1
+        data_dict[CENTERS] = InstanceCenters(data_dict[CENTERS].ids, data_dict[CENTERS].voxels[:, order])
         return super().apply(data_dict, **params)
 
 

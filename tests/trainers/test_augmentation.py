@@ -3,10 +3,13 @@ import pytest
 import torch
 from batchgeneratorsv2.transforms.spatial.rot90 import Rot90Transform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.spatial.transpose import TransposeAxesTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
 from support import balls, unpacked
 
+from nnunetv2_conflunet.postprocessing.voxels import InstanceCenters
 from nnunetv2_conflunet.preprocessing.instance_map import UNKNOWN
 from nnunetv2_conflunet.trainers.augmentation import (
     CENTERS,
@@ -132,6 +135,39 @@ def test_mirroring_mirrors_the_centers(axes):
         np.testing.assert_allclose(center, np.argwhere(instances == i).mean(0), atol=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    "transform", [Rot90Transform(2, (0, 1, 2, 3), allowed_axes={0, 1, 2}), TransposeAxesTransform({0, 2})]
+)
+def test_rotation_by_right_angles_and_exchange_of_axes_move_the_centers(transform, seed):
+    np.random.seed(seed)
+    # Rotation also exchanges the axes' lengths.
+    shape = (48, 44, 52) if isinstance(transform, Rot90Transform) else (48, 44, 48)
+    data = FindInstanceCenters()(**sample(shape))
+    (moving,) = with_instance_targets(ComposeTransforms([transform]), (1, 1, 1), 2.0, None).transforms[1:-1]
+    data = moving(**data)
+    instances = data["segmentation"][1].numpy()
+    assert len(data[CENTERS].ids) == 3
+    for i, center in zip(data[CENTERS].ids, data[CENTERS].voxels, strict=True):
+        np.testing.assert_allclose(center, np.argwhere(instances == i).mean(0), atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_with_strong_augmentation_a_lesion_cut_by_the_patch_has_its_center(seed):
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    stock = nnUNetTrainerDA5.get_training_transforms((24, 24, 24), (-0.5, 0.5), None, (0, 1, 2), False)
+    instances = np.zeros((32, 32, 32), np.int16)
+    instances[14:18, :, 14:18] = 7
+    result = with_instance_targets(stock, (1.0, 1.0, 1.0), 2.0, None)(
+        image=torch.zeros((1, *instances.shape)),
+        segmentation=torch.from_numpy(np.stack([instances > 0, instances]).astype(np.int16)),
+        **{CENTERS: InstanceCenters.of(instances)},
+    )["segmentation"]
+    validity = unpacked(result[1:], (1.0, 1.0, 1.0), 2.0)[VALIDITY]
+    assert not (validity == NOTHING).any() and (validity == HEATMAP_AND_OFFSETS).sum() > 200
+
+
 def test_after_an_elastic_deformation_centers_are_found_anew():
     np.random.seed(0)
     torch.manual_seed(0)
@@ -145,7 +181,11 @@ def test_after_an_elastic_deformation_centers_are_found_anew():
 def test_a_transform_that_nobody_knows_has_centers_found_anew():
     torch.manual_seed(0)
     np.random.seed(0)
-    rotate = Rot90Transform(num_axis_combinations=1, num_rot_per_combination=(1,), allowed_axes={0, 1})
+
+    class Unknown(Rot90Transform):
+        pass
+
+    rotate = Unknown(num_axis_combinations=1, num_rot_per_combination=(1,), allowed_axes={0, 1})
     data = sample((40, 40, 40))
     target = with_instance_targets(ComposeTransforms([rotate]), (1, 1, 1), 2.0, None)(**data)["segmentation"]
     semantic, packed = target[0][0].numpy(), unpacked(target[1:], (1, 1, 1), 2.0)
