@@ -58,12 +58,15 @@ def log_loss_parts(logger: MetaLogger, phase: str, steps: list[dict], epoch: int
     Args:
         logger: nnU-Net's logger.
         phase: ``train`` or ``val``.
-        steps: the results of the steps; each holds the parts by name, and (3,) bool under ``MEASURED``.
+        steps: the results of the steps, with the parts by name, and (3,) bool under ``MEASURED``; those without do not
+            count, as of a subclass whose step is its own.
         epoch: the epoch they belong to.
         is_ddp: whether training is distributed over several processes.
     """
-    measured = np.array([step[MEASURED] for step in steps])
-    total = np.sum([[step[part] for part in PARTS] for step in steps], axis=0, where=measured)
+    steps = [step for step in steps if MEASURED in step]
+    measured = np.reshape([step[MEASURED] for step in steps], (-1, len(PARTS))).astype(bool)
+    values = np.reshape([[step[part] for part in PARTS] for step in steps], measured.shape)
+    total = values.sum(axis=0, where=measured)
     # Steps without a lesion have no offsets, and no error in them.
     own = total, measured.sum(axis=0)
     of_all: list = [own]

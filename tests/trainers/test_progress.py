@@ -52,6 +52,12 @@ def test_steps_without_targets_do_not_count(logger):
     assert describe_loss_parts(logger, "val") == "seg 0.5000, center 0.2500, offsets 4.0000"
 
 
+@pytest.mark.parametrize("steps, told", [([], "seg not measured"), ([step(3.0, True)], "seg 0.5000")])
+def test_the_steps_of_a_trainer_that_returns_nothing_but_the_loss_do_not_count(logger, steps, told):
+    log_loss_parts(logger, "train", [{"loss": np.float32(0.5)}, *steps], 0, is_ddp=False)
+    assert describe_loss_parts(logger, "train").startswith(told)
+
+
 def test_the_steps_of_all_processes_that_have_targets_count_alike(logger, monkeypatch):
     sent = []
 
