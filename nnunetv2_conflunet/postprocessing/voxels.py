@@ -54,7 +54,7 @@ class Voxels:
 
         Args:
             connectivity: number of neighbors, of the image's dimension.
-            values: (N,) integers, none negative. Default: all the same.
+            values: (N,) integers, from 0 to 2**31 - 2. Default: all the same.
 
         Returns:
             (N,) 1..K, numbered in the order in which the components' first voxels come.
@@ -65,7 +65,7 @@ class Voxels:
         inside = tuple((self.coordinates - first).T)
         # cc3d 4.1 runs out of provisional labels on bool arrays of isolated voxels; it does not on integers.
         array = np.zeros(last - first + 1, np.uint8 if values is None else np.int32)
-        array[inside] = 1 if values is None else values + 1
+        array[inside] = 1 if values is None else np.add(values, 1, dtype=np.int64)
         found = cc3d.connected_components(array, connectivity=cast(Connectivity, connectivity))[inside]
         # Not to be held while the voxels are sorted.
         del array, inside

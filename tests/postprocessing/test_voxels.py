@@ -36,6 +36,13 @@ def test_components_of_equal_values(shape, connectivity, density):
     assert voxels.components(connectivity).tolist() == slow_components((image > 0).astype(int), connectivity)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16])
+def test_the_highest_value_of_a_type_has_components_too(dtype):
+    highest = np.iinfo(dtype).max
+    image = np.array([[highest, highest, 1, 0, highest]], dtype)
+    assert Voxels.of(image > 0).components(8, image[image > 0]).tolist() == [1, 1, 2, 3]
+
+
 def test_the_end_of_a_line_does_not_touch_the_start_of_the_next():
     mask = np.zeros((3, 3, 4), bool)
     mask[0, 0, 3] = mask[0, 1, 0] = mask[0, 2, 3] = mask[1, 0, 0] = True
