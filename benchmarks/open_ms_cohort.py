@@ -65,7 +65,7 @@ def parse() -> argparse.Namespace:
     box.add_argument("--whole_brain", action="store_true")
     parser.add_argument("--confluent_share", type=float, default=0.1, help="of the lesions outside sheets")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same bytes")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing cohort")
     parser.add_argument("-np", "--processes", type=int, default=1, metavar="N")
     parser.add_argument("--statistics", action="store_true", help="write no dataset; measure the existing one")
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="write no dataset; draw the existing one")

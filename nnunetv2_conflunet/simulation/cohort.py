@@ -1,7 +1,6 @@
 """A simulated cohort as a raw nnU-Net dataset."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -15,6 +14,7 @@ from scipy import ndimage
 
 from nnunetv2_conflunet import __version__
 from nnunetv2_conflunet.imageio.instance_maps import sitk_image, write_instances
+from nnunetv2_conflunet.simulation.dataset_folder import SPLITS, case_name, prepare_folder
 from nnunetv2_conflunet.simulation.image_grid import Grid, Triple, triple
 from nnunetv2_conflunet.simulation.lesions import MEAN_LESIONS, LesionStatistics
 from nnunetv2_conflunet.simulation.patient import Patient, lesion_share_of, simulate_patient
@@ -24,9 +24,7 @@ from nnunetv2_conflunet.utilities.files import atomic_path, write_json
 from nnunetv2_conflunet.utilities.options import option
 from nnunetv2_conflunet.utilities.parallel import run_cases
 
-SPLITS = "Tr", "Ts"
 AXES = "Z", "Y", "X"
-FOLDERS = tuple(kind + split for split in SPLITS for kind in ("images", "labels", "instances"))
 ENDING = ".nii.gz"
 # Margin around the brain with `--whole_brain`, for patients larger than the template.
 MARGIN_MM = 8.0
@@ -118,7 +116,7 @@ class Case:
     @property
     def name(self) -> str:
         """nnU-Net's case identifier."""
-        return f"sim{self.split}_{self.number:04d}"
+        return case_name(self.split, self.number)
 
     def seed_sequence(self, seed: int) -> np.random.SeedSequence:
         """The case's own source of random numbers in a cohort with this seed."""
@@ -178,7 +176,7 @@ def write_cohort(
         folder: the dataset, ``.../DatasetNNN_Name``.
         settings: what to simulate.
         source: of the patients. None: the MNI152 template.
-        overwrite: replace an existing dataset.
+        overwrite: replace an existing cohort.
         processes: number of processes.
 
     Returns:
@@ -186,12 +184,12 @@ def write_cohort(
 
     Raises:
         InputError: settings are invalid, the anatomy is not installed, or the folder is not empty and `overwrite` is
-            False.
+            False, or it holds files that are not of a simulated cohort.
     """
     settings.check()
     folder, source = Path(folder), source or Source()
     grid = source.grid(settings)
-    _prepare_folder(folder, overwrite)
+    prepare_folder(folder, overwrite)
     settings = replace(settings, statistics=replace(settings.statistics, mean_lesions=mean_lesions(settings, grid)))
     cases = list(cases_of(settings))
     write_case = partial(_write_case, folder, grid, settings, source)
@@ -214,22 +212,6 @@ def mean_lesions(settings: CohortSettings, grid: Grid) -> float:
     if settings.lesions is not None:
         return settings.lesions
     return max(1.0, MEAN_LESIONS * lesion_share_of(grid))
-
-
-def _prepare_folder(folder: Path, overwrite: bool) -> None:
-    """Create the empty folders of a dataset; `overwrite` first removes the files of an existing cohort."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file.")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not overwrite:
-            raise InputError(f"{folder} is not empty; choose another dataset or give --overwrite.")
-        # First the file that makes the folder a dataset, then only files of a cohort.
-        (folder / "dataset.json").unlink(missing_ok=True)
-        for name in FOLDERS:
-            if (folder / name).is_dir():
-                shutil.rmtree(folder / name)
-    for name in FOLDERS:
-        (folder / name).mkdir(parents=True, exist_ok=True)
 
 
 def _write_case(folder: Path, grid: Grid, settings: CohortSettings, source: Source, case: Case) -> int:

@@ -163,6 +163,22 @@ def test_overwriting_leaves_nothing_of_the_old_cohort(tmp_path: Path):
     assert files(tmp_path / "d") == files(tmp_path / "fresh") | {"notes.txt": b"mine"}
 
 
+@pytest.mark.parametrize("name", ["imagesTr/ms_1_0000.nii.gz", "instancesTs/simulated.nii.gz", "labelsTr", "imagesTs"])
+def test_overwriting_removes_nothing_but_a_cohort(tmp_path: Path, name: str):
+    folder, file = tmp_path / "d", tmp_path / "d" / name
+    file.parent.mkdir(parents=True)
+    (folder / "dataset.json").write_text("{}")
+    if name == "imagesTs":
+        (tmp_path / "elsewhere").mkdir()
+        file.symlink_to(tmp_path / "elsewhere")
+    else:
+        file.write_text("mine")
+    before = files(folder)
+    with pytest.raises(InputError, match=f"d holds {name}, which is not of a simulated cohort"):
+        write_cohort(folder, replace(SMALL, training_cases=1, test_cases=0), overwrite=True)
+    assert files(folder) == before
+
+
 def test_an_interrupted_run_leaves_no_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     one = replace(SMALL, training_cases=2, test_cases=0, lesions=3)
     write_cohort(tmp_path / "d", one)
