@@ -11,7 +11,8 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from nnunetv2_conflunet.imageio import CaseFolder, read_instances
-from nnunetv2_conflunet.simulation.cohort import ENDING, SPLITS
+from nnunetv2_conflunet.simulation.cohort import ENDING
+from nnunetv2_conflunet.simulation.dataset_folder import SPLITS
 from nnunetv2_conflunet.simulation.image_grid import enlarged
 from nnunetv2_conflunet.utilities.errors import InputError
 
@@ -53,7 +54,7 @@ def measure_case(instances: np.ndarray, spacing_mm: tuple[float, ...]) -> CaseLe
     """Measure one instance map.
 
     Args:
-        instances: (Z, Y, X) integers, 0 background and ids from 1 without gaps.
+        instances: (Z, Y, X) integers, 0 is background.
         spacing_mm: voxel size along each axis.
 
     Returns:
@@ -65,6 +66,8 @@ def measure_case(instances: np.ndarray, spacing_mm: tuple[float, ...]) -> CaseLe
     """
     voxel_mm3 = float(np.prod(spacing_mm))
     foreground = instances > 0
+    # Without gaps, so that the arrays below have one entry an instance.
+    instances = np.searchsorted(np.append(0, np.unique(instances[foreground])), instances)
     components = cc3d.connected_components(foreground.astype(np.uint8), connectivity=26)
     pairs = np.unique(np.stack([components[foreground], instances[foreground]]).astype(np.int64), axis=1)
     units = np.bincount(pairs[0], minlength=1)

@@ -130,6 +130,15 @@ def test_measured_figures_of_known_boxes():
     assert measured.smallest_extent_mm == 3.0
 
 
+def test_ids_may_have_gaps():
+    numbered = np.zeros((9, 9, 9), np.int32)
+    numbered[1:3, 1:4, 1:4], numbered[3:5, 1:4, 1:4], numbered[6:8, 1:4, 1:3] = 1, 2, 3
+    measured = measure_case(np.choose(numbered, [0, 3, 70_000, 9]), (1.0, 1.0, 1.0))
+    # In the order of the ids.
+    assert measured.volumes_mm3.tolist() == [18.0, 12.0, 18.0]
+    assert (measured.confluent, measured.near_misses, measured.smallest_extent_mm) == (2, 2, 2.0)
+
+
 def test_measured_figures_without_lesions():
     measured = measure_case(np.zeros((5, 5, 5), np.int32), (1.0, 1.0, 1.0))
     assert len(measured.volumes_mm3) == len(measured.component_volumes_mm3) == measured.confluent == 0
