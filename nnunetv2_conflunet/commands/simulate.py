@@ -9,6 +9,7 @@ from nnunetv2_conflunet.simulation.statistics import measure_dataset, statistics
 from nnunetv2_conflunet.utilities.cluster import add_cluster, on_cluster
 from nnunetv2_conflunet.utilities.commands import add_num_processes, run_command
 from nnunetv2_conflunet.utilities.errors import InputError
+from nnunetv2_conflunet.utilities.files import is_file_name
 from nnunetv2_conflunet.utilities.nnunet_folders import RAW, nnunet_folder
 from nnunetv2_conflunet.utilities.options import add_options, chosen, make_parser
 from nnunetv2_conflunet.utilities.writable import require_writable
@@ -38,13 +39,15 @@ def _dataset_folder(args: argparse.Namespace) -> Path:
     """The folder to write to.
 
     Raises:
-        InputError: nnUNet_raw is not set, or the id belongs to a dataset of another name.
+        InputError: nnUNet_raw is not set, the name is no file name, or the id belongs to a dataset of another name.
     """
     if args.output is not None:
         return args.output
     raw = nnunet_folder(RAW, "export it, or give the dataset's folder with -o.")
     if not 1 <= args.dataset_id <= 999:
         raise InputError(f"-d {args.dataset_id}: give a number from 1 to 999.")
+    if not is_file_name(args.name):
+        raise InputError(f"-n {args.name!r}: give a name without slashes, such as SimulatedLesions.")
     folder = raw / f"Dataset{args.dataset_id:03d}_{args.name}"
     others = [path.name for path in raw.glob(f"Dataset{args.dataset_id:03d}_*") if path != folder]
     if others:
@@ -62,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     dataset.add_argument("-d", "--dataset_id", type=int, default=101, help="number of the dataset in nnUNet_raw")
     dataset.add_argument("-n", "--name", default="SimulatedLesions", help="name of the dataset in nnUNet_raw")
     dataset.add_argument("-o", "--output", type=Path, help="folder of the dataset, instead of -d and -n")
-    dataset.add_argument("--overwrite", action="store_true", help="replace an existing dataset")
+    dataset.add_argument("--overwrite", action="store_true", help="replace an existing simulated cohort")
     dataset.add_argument(
         "--statistics",
         action="store_true",

@@ -110,6 +110,15 @@ def test_a_bad_dataset_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     assert "1 to 999" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["a/b", "../a", ""])
+def test_a_bad_dataset_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, name: str):
+    monkeypatch.setenv("nnUNet_raw", str(tmp_path))
+    monkeypatch.setattr(command, "write_cohort", None)
+    assert run(monkeypatch, "-n", name) == 1
+    assert "give a name without slashes" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_missing_nilearn_is_one_line_with_the_command_that_helps(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.setattr(templates, "find_spec", lambda name: None)
     templates.load_templates.cache_clear()
