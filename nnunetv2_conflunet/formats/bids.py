@@ -83,7 +83,8 @@ class Bids:
         if file.exists():
             content = read_json(file)
             made_by = content.get("GeneratedBy") if isinstance(content, dict) else None
-            if not isinstance(made_by, list) or PACKAGE not in [one["Name"] for one in made_by if "Name" in one]:
+            programs = made_by if isinstance(made_by, list) else []
+            if PACKAGE not in [one.get("Name") for one in programs if isinstance(one, dict)]:
                 raise InputError(
                     f"{file} was not written by this command; give a folder of its own, such as "
                     f"derivatives/{PACKAGE} in that dataset."

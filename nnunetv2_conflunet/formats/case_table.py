@@ -56,7 +56,7 @@ def read_texts(path: Path) -> pd.DataFrame:
         InputError: the file is missing or not such a table.
     """
     if not path.is_file():
-        raise InputError(f"{path} does not exist; give a CSV or TSV table.")
+        raise InputError(f"{path} is no file; give a CSV or TSV table.")
     try:
         separator = "\t" if path.suffix.lower() == ".tsv" else ","
         return parsed(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")

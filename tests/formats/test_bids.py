@@ -131,7 +131,7 @@ def test_names_that_are_no_bids_names_are_refused(cases, settings, message):
         ("case,patient\na,1\n", "names.csv has no column subject, only case, patient"),
         ("case,subject\na,1,2,3\nb,1\n", "names.csv cannot be read as a table|names.csv has no row for a"),
         ("case,subject\na,0 1\nb,x-y\n", "a: 0 1 is no label of BIDS.*b: x-y is no label"),
-        (None, "names.csv does not exist; give a CSV or TSV table"),
+        (None, "names.csv is no file; give a CSV or TSV table"),
     ],
 )
 def test_a_table_that_does_not_name_every_case_is_refused(tmp_path, text, message):
@@ -148,7 +148,13 @@ def test_nothing_is_written_if_a_case_has_no_name(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("content", ['{"Name": "raw"}', '{"GeneratedBy": [{"Name": "fMRIPrep"}]}', "[]"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *('{"Name": "raw"}', '{"GeneratedBy": [{"Name": "fMRIPrep"}]}', "[]"),
+        *('{"GeneratedBy": [5, null]}', '{"GeneratedBy": ["Name"]}', '{"GeneratedBy": [{"Name": {}}]}'),
+    ],
+)
 def test_the_dataset_of_another_program_is_left_alone(tmp_path, content):
     folder = write_prediction(tmp_path / "p", {"sub-1": three_lesions()})
     (tmp_path / "out").mkdir()
