@@ -16,7 +16,7 @@ from nnunetv2_conflunet.utilities.errors import InputError
 from nnunetv2_conflunet.utilities.files import atomic_path, json_text
 
 # The largest id that a format can hold; the other formats hold uint32.
-LARGEST_ID = {".png": 2**16 - 1, ".bmp": 2**8 - 1}
+LARGEST_ID = {".png": 2**16 - 1, ".gipl": 2**16 - 1, ".bmp": 2**8 - 1}
 
 
 def write_instances(
@@ -40,7 +40,7 @@ def write_instances(
         beside: maps additional files to their texts. They appear together with the map, just before it.
 
     Raises:
-        InputError: the format cannot hold the ids (above 65,535 in PNG, above 255 in BMP), an unknown reader/writer
+        InputError: the format cannot hold the ids (above 65,535 in PNG and GIPL, 255 in BMP), an unknown reader/writer
             changed them, or a file cannot be written completely.
 
     >>> from tempfile import TemporaryDirectory

@@ -56,7 +56,15 @@ def test_natural_images(ending, n, tmp_path):
 def test_a_format_that_cannot_hold_the_ids_is_refused_and_nothing_written(tmp_path):
     with pytest.raises(InputError, match=r"70000 instances do not fit into \.png"):
         write_instances(ids(70_000), tmp_path / "case.png", NaturalImage2DIO(), {"spacing": (999, 1, 1)}, ".png")
+    with pytest.raises(InputError, match=r"65536 instances do not fit into \.gipl \(at most 65535\)"):
+        write_instances(ids(65_536), tmp_path / "case.gipl", SimpleITKIO(), {"sitk_stuff": SITK}, ".gipl")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_gipl_keeps_the_highest_id_that_it_can_hold(tmp_path):
+    properties = {"sitk_stuff": SITK, "spacing": (1.0, 1.0, 1.0)}
+    write_instances(ids(65_535), tmp_path / "case.gipl", SimpleITKIO(), properties, ".gipl")
+    np.testing.assert_array_equal(read_instances(tmp_path / "case.gipl", SimpleITKIO())[0], ids(65_535))
 
 
 class UnknownIO(BaseReaderWriter):

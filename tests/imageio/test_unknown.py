@@ -36,7 +36,7 @@ def test_an_entry_that_looks_like_a_slip_is_refused(value):
         unknown_id({"instances": value})
 
 
-@pytest.mark.parametrize("ending, largest", [(".bmp", 255), (".png", 65535), (".PNG", 65535), (".nii.gz", 2**24 - 1)])
+@pytest.mark.parametrize("ending, largest", [(".bmp", 255), (".png", 65535), (".gipl", 65535), (".nii.gz", 2**24 - 1)])
 def test_the_id_must_fit_into_the_files(ending, largest):
     assert unknown_id({"file_ending": ending, "instances": {"unknown": largest}}) == largest
     with pytest.raises(InputError, match=rf"declares {largest + 1} .*but {ending} files can hold ids up to {largest}"):
