@@ -160,7 +160,8 @@ def read_dataset_json(path: Path) -> dict:
     """Read the dataset.json of an nnU-Net dataset.
 
     Raises:
-        InputError: it is not JSON, has another format, or names a file ending for which nnU-Net has no reader.
+        InputError: it is not JSON, has another format or labels that are no dictionary, or names a file ending for
+            which nnU-Net has no reader.
     """
     content = read_json(path)
     ending = content.get("file_ending") if isinstance(content, dict) else None
@@ -173,6 +174,11 @@ def read_dataset_json(path: Path) -> dict:
         raise InputError(f"{path} has no 'file_ending'; it is not the dataset.json of an nnU-Net dataset.")
     if ending.lower() not in ENDINGS and "overwrite_image_reader_writer" not in content:
         raise InputError(f"{path}: nnU-Net has no reader for files that end with {ending}, only {', '.join(ENDINGS)}.")
+    if "labels" in content and not isinstance(content["labels"], dict):
+        raise InputError(
+            f"{path} declares the labels {content['labels']!r}; nnU-Net maps names to numbers, as in "
+            '"labels": {"background": 0, "lesion": 1}.'
+        )
     return content
 
 
@@ -185,11 +191,18 @@ def find_reader(dataset_json: dict, examples: Iterable[Path]) -> type[BaseReader
             image. Missing or broken files are reported later, when they are read.
 
     Raises:
-        InputError: no reader of nnU-Net is for files with this ending.
+        InputError: no reader of nnU-Net is for files with this ending, or the reader is given by something else than a
+            name.
 
     >>> find_reader({"file_ending": ".nii.gz"}, []).__name__
     'SimpleITKIO'
     """
+    named = dataset_json.get("overwrite_image_reader_writer", "None")
+    if not isinstance(named, str):
+        raise InputError(
+            f"dataset.json or plans.json names the reader {named!r}; it must be a name of nnU-Net's, such as "
+            '"SimpleITKIO".'
+        )
     present = (file for file in examples if file.is_file() and file.stat().st_size and not file.name.startswith("._"))
     # nnU-Net prints a traceback for every reader that fails on the example.
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):

@@ -117,6 +117,8 @@ def test_the_first_folder_that_has_a_file(tmp_path):
         ({"modality": {"0": "FLAIR"}, "labels": {"0": "background"}, "training": []}, "has the format of nnU-Net v1"),
         ({"file_ending": "nii.gz"}, "no reader for files that end with nii.gz, only .*[.]nii[.]gz"),
         ({"file_ending": ".dcm"}, r"no reader for files that end with \.dcm"),
+        ({"file_ending": ".nii.gz", "labels": ["lesion"]}, r"declares the labels \['lesion'\]; nnU-Net maps"),
+        ({"file_ending": ".nii.gz", "labels": None}, "declares the labels None; nnU-Net maps"),
     ],
 )
 def test_other_forms_of_dataset_json_are_named(tmp_path, content, message):
@@ -152,6 +154,11 @@ def test_the_first_file_that_can_be_read_decides_between_the_readers_of_an_endin
 def test_the_reader_of_dataset_json_needs_no_file():
     content = {"file_ending": ".nii.gz", "overwrite_image_reader_writer": "NibabelIO"}
     assert find_reader(content, []) is NibabelIO
+
+
+def test_a_reader_that_is_no_name_is_refused():
+    with pytest.raises(InputError, match="names the reader 5; it must be a name of nnU-Net's"):
+        find_reader({"file_ending": ".nii.gz", "overwrite_image_reader_writer": 5}, [])
 
 
 def test_an_ending_without_a_reader_is_refused(tmp_path):
