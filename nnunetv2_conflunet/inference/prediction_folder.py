@@ -24,6 +24,7 @@ from nnunetv2_conflunet.utilities.nnunet_folders import INSTANCES_FOLDER
 
 # A model's files are next to its fold folders, two levels above the validation folder of a fold.
 LEVELS_TO_MODEL = 2
+BROKEN_ARCHIVE = MemoryError, BadZipFile, zlib.error
 
 
 @dataclass(frozen=True)
@@ -217,10 +218,15 @@ def _read_npz(path: Path, names: list[str]) -> list[np.ndarray]:
         # Pickled objects could execute code. NumPy rejects them by default; this makes sure that it does.
         with np.load(path, allow_pickle=False) as stored:
             refuse_beyond_memory(path, sum(array.file_size for array in stored.zip.infolist()), "arrays")
-            return [stored[name] for name in names]
+            arrays = [stored[name] for name in names]
+        for array in arrays:
+            if array.dtype.kind not in "biuf":
+                raise ValueError(f"{array.dtype} instead of real numbers")
+        return arrays
     except InputError:
         raise
-    except (KeyError, ValueError, EOFError, OSError, MemoryError, BadZipFile, zlib.error) as error:
+    # A single array, not an archive, is no context manager.
+    except (AttributeError, TypeError, KeyError, ValueError, EOFError, OSError, *BROKEN_ARCHIVE) as error:
         raise InputError(
             f"{path} cannot be read ({type(error).__name__}: {error}); predict this case again."
         ) from error

@@ -69,10 +69,12 @@ class HeadMaps:
         box = np.array([(0, n) for n in image_shape]) if heads_box is None else np.asarray(heads_box)
         if (
             box.shape != (ndim, 2)
+            or box.dtype.kind not in "iu"
             or not ((box[:, 0] >= 0) & (box[:, 0] < box[:, 1]) & (box[:, 1] <= image_shape)).all()
         ):
             raise InputError(
-                f"heads_box {box.tolist()} must have one half-open range for each axis, inside {image_shape}."
+                f"heads_box {box.tolist()} must have one half-open range of whole numbers for each axis, inside "
+                f"{image_shape}."
             )
         if flat:
             # Offsets across a single slice point nowhere.

@@ -409,6 +409,11 @@ def truncate(name):
     return break_
 
 
+def array_file(path):
+    with open(path, "wb") as file:
+        np.save(file, np.zeros(3))
+
+
 def with_probabilities(*shape):
     return lambda folder, toys: np.savez(folder / "ms_001.npz", probabilities=np.zeros(shape))
 
@@ -418,10 +423,14 @@ def with_probabilities(*shape):
     [
         (with_heads(heatmap=np.full((13, 29, 30), np.nan)), "heatmap holds 11310 NaN or infinite values"),
         (with_heads(crop=None), r"instances/ms_001.npz cannot be read"),
+        (with_heads(heatmap=np.full(SHAPE, 1j)), r"instances/ms_001.npz cannot be read .*complex128"),
+        (with_heads(crop=np.full((3, 2), 0.5)), r"heads_box .* must have one half-open range of whole numbers"),
         (with_heads(offsets_mm=np.zeros((3, 2, 2, 2))), "offsets_mm has shape"),
         (truncate("instances/ms_001.npz"), r"instances/ms_001.npz cannot be read"),
         (truncate("ms_001.npz"), r"ms_001.npz cannot be read"),
         (with_probabilities(2, 3, 4, 5), "holds probabilities of shape"),
+        (lambda folder, toys: np.savez(folder / "ms_001.npz", probabilities=["a"]), "ms_001.npz cannot be read .*<U1"),
+        (lambda folder, toys: array_file(folder / "ms_001.npz"), "ms_001.npz cannot be read"),
         (
             with_probabilities(1, *SHAPE),
             "ms_001.npz holds 1 channels, not 2: one of each label in dataset.json, also of",
@@ -508,6 +517,8 @@ def test_previews_are_named(monkeypatch, capsys, tmp_path, stock):
         ("dataset.json", '{"training": []}', "the format of nnU-Net v1"),
         ("dataset.json", '{"file_ending": ".nii"}', "holds no file that ends with .nii; give the output of nnUNetv2"),
         ("plans.json", '{"image', "plans.json is not valid JSON"),
+        ("dataset.json", '{"file_ending": ".nii.gz", "labels": 3}', "dataset.json declares the labels 3; nnU-Net"),
+        ("plans.json", '{"image_reader_writer": 5}', "names the reader 5"),
         ("plans.json", "3", "plans.json cannot be used: it, or its entry 'conflunet', is no dictionary"),
     ],
 )
