@@ -27,12 +27,22 @@ class ModelFolder(ModelPlans):
         return read_plans_of_nnunet(self.plans_file)
 
     def spacing_mm(self) -> list[float]:
-        """Voxel size of the network's grid; a folder as nnU-Net names it ends with the name of the configuration."""
+        """Voxel size of the network's grid; a folder as nnU-Net names it ends with the name of the configuration.
+
+        Raises:
+            InputError: nnU-Net cannot use a configuration of the plans, or they have none.
+        """
         plans = PlansManager(self.plans())
-        spacings = {name: plans.get_configuration(name).spacing for name in plans.available_configurations}
-        own_name = self.folder.resolve().name.split("__")[-1]
-        # Volumes have a configuration for planes, too, but our trainers refuse it.
-        return spacings[own_name] if own_name in spacings else max(spacings.values(), key=len)
+        try:
+            spacings = {name: plans.get_configuration(name).spacing for name in plans.available_configurations}
+            own_name = self.folder.resolve().name.split("__")[-1]
+            # Volumes have a configuration for planes, too, but our trainers refuse it.
+            return spacings[own_name] if own_name in spacings else max(spacings.values(), key=len)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"nnU-Net cannot use the configurations of {self.plans_file} ({type(error).__name__}: {error}). Copy "
+                "the file from where it is complete."
+            ) from error
 
     def validation_cases(self, folds: list[str], reference: Path | None) -> list[ValidationCase]:
         """The cases of the folds' validation, sorted, each with its heads and its reference.

@@ -365,6 +365,8 @@ def test_a_fold_that_is_given_twice_counts_once(tmp_path, toys, references):
         (rename_reference, {}, r"has no instance map of case1; -ref .*: case1\.NII\.GZ \(ends with \.NII\.GZ\)"),
         (rename_prediction, {}, r"holds no file that ends with \.nii\.gz; .* case1\.NII\.GZ \(ends with \.NII\.GZ\)"),
         (break_plans, {}, r"plans\.json is not valid JSON"),
+        (edit_plans(lambda plans: plans["configurations"].clear()), {}, r"cannot use the configurations of .*plans"),
+        (edit_plans(lambda plans: plans.update(configurations={"2d": 5})), {}, "cannot use the configurations of"),
         (edit_plans(dict.clear), {}, r"plans\.json is not a file of plans by nnU-Net: it has no dataset_name"),
         (other_grid, {}, "case1: .*does not lie on the grid of"),
         (twice, {}, "Case case0 is in .*fold_0/validation and in .*fold_1/validation"),
