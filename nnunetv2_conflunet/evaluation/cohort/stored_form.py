@@ -84,7 +84,8 @@ def is_comparable(content: Any) -> bool:
     names = [entry["case"] for entry in entries]
     stored = [entry.get("detection", {}) for entry in entries]
     return (
-        all(map(is_file_name, names))
+        bool(names)
+        and all(map(is_file_name, names))
         and len(set(names)) == len(names)
         and all(isinstance(one, dict) and misfit(one.get("steps", []), [STEPS]) is None for one in stored)
         and all(one.get("steps") != [] for one in stored)
