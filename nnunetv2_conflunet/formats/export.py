@@ -12,6 +12,7 @@ from nnunetv2_conflunet.formats.settings import ExportSettings, require_extra
 from nnunetv2_conflunet.formats.slicer import Slicer
 from nnunetv2_conflunet.inference.prediction_folder import PredictionFolder
 from nnunetv2_conflunet.utilities.errors import InputError, list_some
+from nnunetv2_conflunet.utilities.nnunet_folders import INSTANCES_FOLDER
 from nnunetv2_conflunet.utilities.parallel import try_cases
 from nnunetv2_conflunet.utilities.writable import require_writable
 
@@ -60,8 +61,12 @@ def export_folder(
         print(found.note)
     chosen = _format(settings, prediction.cases())
     files = {case: [output / file for file in chosen.files(case)] for case in found.files}
-    if output.resolve() in (folder.resolve(), prediction.folder.resolve()):
-        raise InputError(f"-o {output} is the input folder; give another one.")
+    inputs = [folder, prediction.folder, *(chosen.series.values() if isinstance(chosen, DicomSeg) else ())]
+    if prediction.folder.name == INSTANCES_FOLDER:
+        # There are nnU-Net's segmentations, which are named like the maps.
+        inputs.append(prediction.folder.absolute().parent)
+    if output.resolve() in [one.resolve() for one in inputs]:
+        raise InputError(f"-o {output} is an input folder; give another one.")
     existing = [str(file) for of_case in files.values() for file in of_case if file.exists()]
     if existing and not overwrite:
         raise InputError(f"{list_some(existing, limit=3)} exist; give another folder, or --overwrite.")

@@ -205,6 +205,13 @@ def test_rounding_of_headers_is_no_difference(tmp_path):
     assert exported(tmp_path)[1] == {}
 
 
+def test_no_segmentation_is_written_among_the_images_of_a_series(tmp_path):
+    scene(tmp_path)
+    series = tmp_path / "series"
+    with pytest.raises(InputError, match="series/ms_1 is an input folder"):
+        export_folder(tmp_path / "p", series / "ms_1", ExportSettings("dicomseg", series=series))
+
+
 def test_more_lesions_than_segments_are_refused(tmp_path):
     scene(tmp_path)
     lesions = read_lesions(open_instances(tmp_path / "p"), "ms_1")

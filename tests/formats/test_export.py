@@ -37,11 +37,11 @@ def test_existing_files_are_replaced_only_when_asked(prediction, tmp_path, name)
     assert without_date.sub(b"", file.read_bytes()) == without_date.sub(b"", whole)
 
 
-@pytest.mark.parametrize("place", ["", "instances"])
-def test_maps_are_not_written_over_the_input(prediction, place):
+@pytest.mark.parametrize(("folder", "output"), [("", ""), ("", "instances"), ("instances", "")])
+def test_maps_are_not_written_over_the_input(prediction, folder, output):
     before = files_of(prediction)
-    with pytest.raises(InputError, match="is the input folder; give another one"):
-        export_folder(prediction, prediction / place, ExportSettings(), overwrite=True)
+    with pytest.raises(InputError, match="is an input folder; give another one"):
+        export_folder(prediction / folder, prediction / output, ExportSettings(), overwrite=True)
     assert files_of(prediction) == before
 
 
