@@ -148,5 +148,5 @@ def _table(files: InstanceFiles, instances: np.ndarray, geometry: Geometry, labe
 
 def _name(names: Mapping[int, str], label: str) -> str:
     """What dataset.json calls a label, without signs that have a meaning in one of the formats."""
-    name = names.get(int(label), DEFAULT_NAME) if label.isdigit() else DEFAULT_NAME
+    name = names.get(int(label), DEFAULT_NAME) if label.isdecimal() else DEFAULT_NAME
     return re.sub(r"[^\w ()+.-]", " ", name)[:LONGEST_NAME].strip() or DEFAULT_NAME

@@ -79,6 +79,12 @@ def test_names_hold_no_sign_that_has_a_meaning_in_a_format(tmp_path):
     assert read(folder).names == ["a  b  c d e f 3", "a  b  c d e f 7", "x" * 40 + " 12"]
 
 
+@pytest.mark.parametrize("label", ["", "lesion", "1.0", "\N{SUPERSCRIPT TWO}"])
+def test_a_label_that_is_no_number_names_nothing(tmp_path, label):
+    tables = {"ms_1": TABLE.replace("3,1,40", f"3,{label},40")}
+    assert read(write_prediction(tmp_path / "p", {"ms_1": three_lesions()}, tables=tables)).names[0] == "lesion 3"
+
+
 @pytest.mark.parametrize("table", [None, "id,label\n"])
 def test_an_empty_map(tmp_path, table):
     tables = {"ms_1": table} if table else None
