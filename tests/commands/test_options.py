@@ -16,6 +16,7 @@ PROCESSES = min(default_num_processes, joblib.cpu_count())
 CLUSTER = ("cluster", "--cluster", None)
 # Name of the value, spellings, default, type, choices, number of arguments.
 OPTIONS = {
+    "path": [],
     "prepare": [
         ("d", "-d", None),
         ("p", "-p", "nnUNetPlans"),
@@ -281,3 +282,16 @@ def test_there_is_at_least_one_process(command, number, capsys):
     with pytest.raises(SystemExit):
         import_module(f"nnunetv2_conflunet.commands.{command}")._parser().parse_args([f"-np={number}"])
     assert f"'{number}' is no number of processes; give 1 or more" in capsys.readouterr().err
+
+
+def test_the_path_is_printed_only_without_options(monkeypatch, capsys):
+    main = import_module("nnunetv2_conflunet.commands.path").main
+    monkeypatch.setattr("sys.argv", ["nnUNetv2_conflunet_path"])
+    main()
+    assert (Path(capsys.readouterr().out.strip()) / "nnunetv2_conflunet_trainers.py").is_file()
+    for given, status, shown in (("-h", 0, "usage: nnUNetv2_conflunet_path"), ("--unknown", 2, "")):
+        monkeypatch.setattr("sys.argv", ["nnUNetv2_conflunet_path", given])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        printed = capsys.readouterr().out
+        assert stopped.value.code == status and printed.startswith(shown) and "nnunet_ext\n" not in printed
