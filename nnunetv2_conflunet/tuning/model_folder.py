@@ -5,6 +5,7 @@ from typing import Any
 
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from nnunetv2_conflunet.evaluation.cohort.pairing import cases_of_validation
 from nnunetv2_conflunet.imageio.case_folder import CaseFolder, first_file, read_dataset_json
 from nnunetv2_conflunet.imageio.unknown import unknown_id
 from nnunetv2_conflunet.inference.model_settings import ModelPlans
@@ -53,7 +54,8 @@ class ModelFolder(ModelPlans):
                 model's dataset in nnUNet_raw.
 
         Raises:
-            InputError: a fold has no validation folder, cases have no heads or no reference or are in several folds.
+            InputError: a fold has no validation folder or its validation has not ended; cases have no heads or no
+                reference, or are in several folds.
         """
         cases: dict[str, ValidationCase] = {}
         without_heads = []
@@ -65,7 +67,7 @@ class ModelFolder(ModelPlans):
                     f"{validation} does not exist; train fold {fold} with --npz, or name with -f the folds that are."
                 )
             prediction = PredictionFolder.open(validation)
-            for case in prediction.cases():
+            for case in _validated(prediction):
                 if case in cases:
                     raise InputError(f"Case {case} is in {cases[case].prediction.folder} and in {validation}.")
                 cases[case] = ValidationCase(case, prediction, references / prediction.segmentation_file(case).name)
@@ -113,3 +115,17 @@ class ModelFolder(ModelPlans):
         if not found.is_dir():
             raise InputError(f"{found} is not a folder; name the folder of the reference instance maps with -ref.")
         return found
+
+
+def _validated(prediction: PredictionFolder) -> list[str]:
+    """The cases of a validation that has ended: nnU-Net's summary.json, which comes last, names them."""
+    folder, there = prediction.folder, prediction.cases()
+    named = cases_of_validation(folder, prediction.file_ending)
+    if named != there:
+        differing = sorted({*there} ^ {*(named or [])})
+        what = "lacks" if named is None else f"differs in {list_some(differing)} from"
+        raise InputError(
+            f"{folder} {what} the summary.json that nnU-Net writes last, so this validation has not ended, or files "
+            "were moved. Validate again: nnUNetv2_train with --val --npz."
+        )
+    return there

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support import balls, dataset_json, small_plans, write_nifti
+from support import balls, dataset_json, end_validation, small_plans, write_nifti
 
 from nnunetv2_conflunet.postprocessing import InstantiationSettings
 
@@ -57,6 +57,7 @@ def write_case(base, fold, case, made):
     validation = base / "results" / DATASET / MODEL / f"fold_{fold}" / "validation"
     write_nifti(made.segmentation, validation / f"{case}.nii.gz", SPACING)
     write_nifti(made.reference.astype(np.uint16), base / "raw" / DATASET / "instancesTr" / f"{case}.nii.gz", SPACING)
+    end_validation(validation)
     (validation / "instances").mkdir(exist_ok=True)
     np.savez_compressed(
         validation / "instances" / f"{case}.npz",

@@ -15,6 +15,7 @@ import pytest
 from nnunetv2.postprocessing.remove_connected_components import remove_all_but_largest_component_from_segmentation
 from support import (
     dataset_json,
+    end_validation,
     file_system,
     files_of,
     nnunet_environment,
@@ -317,6 +318,12 @@ def cut_heads(model, references):
 def twice(model, references):
     source = model / "fold_0" / "validation" / "case0.nii.gz"
     (model / "fold_1" / "validation" / source.name).write_bytes(source.read_bytes())
+    end_validation(model / "fold_1" / "validation")
+
+
+def begin_again(model, references):
+    source = model / "fold_1" / "validation" / "case1.nii.gz"
+    source.with_name("case3.nii.gz").write_bytes(source.read_bytes())
 
 
 def other_grid(model, references):
@@ -368,6 +375,12 @@ def test_a_fold_that_is_given_twice_counts_once(tmp_path, toys, references):
         (edit_plans(lambda plans: plans["configurations"].clear()), {}, r"cannot use the configurations of .*plans"),
         (edit_plans(lambda plans: plans.update(configurations={"2d": 5})), {}, "cannot use the configurations of"),
         (edit_plans(dict.clear), {}, r"plans\.json is not a file of plans by nnU-Net: it has no dataset_name"),
+        (
+            lambda model, _: (model / "fold_1" / "validation" / "summary.json").unlink(),
+            {},
+            r"fold_1/validation lacks the summary\.json that nnU-Net writes last.*nnUNetv2_train with --val --npz",
+        ),
+        (begin_again, {}, r"fold_1/validation differs in case3 from the summary\.json that nnU-Net writes last"),
         (other_grid, {}, "case1: .*does not lie on the grid of"),
         (twice, {}, "Case case0 is in .*fold_0/validation and in .*fold_1/validation"),
         (no_lesions, {}, "has a lesion of at least 14 mm3 and 3 mm; nothing can be tuned"),
@@ -449,6 +462,7 @@ def write_planes(base, n_cases=4):
         validation = model / f"fold_{i % 2}" / "validation"
         write_nifti(prediction, validation / f"case{i}.nii.gz", (0.5, 0.5))
         write_nifti(reference, base / "references" / f"case{i}.nii.gz", (0.5, 0.5))
+        end_validation(validation)
         (validation / "instances").mkdir(exist_ok=True)
         np.savez_compressed(
             validation / "instances" / f"case{i}.npz",

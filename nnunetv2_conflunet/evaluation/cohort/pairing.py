@@ -81,7 +81,7 @@ def pair_folders(reference: Path, prediction: Path, dataset_json: Path | None = 
     ending = content["file_ending"] if content else _shared_ending(reference_folder, prediction_folder)
     references, predictions = CaseFolder.of(reference_folder, ending), CaseFolder.of(prediction_folder, ending)
     references.require_cases("give the folder of the references.")
-    expected = _cases_of_validation(prediction_folder, ending)
+    expected = cases_of_validation(prediction_folder, ending)
     if expected is None:
         references.refuse_lost()
         expected = list(references.files)
@@ -105,7 +105,19 @@ def with_subfolder(folder: Path, names: tuple[str, ...]) -> Path:
     return next((folder / name for name in names if (folder / name).is_dir()), folder)
 
 
-def _cases_of_validation(folder: Path, ending: str) -> list[str] | None:
+def cases_of_validation(folder: Path, ending: str) -> list[str] | None:
+    """The cases of a fold that nnU-Net's summary.json names, sorted; None without that file, or for another folder.
+
+    Args:
+        folder: ``validation``, or the folder of its instance maps.
+        ending: of the segmentations.
+
+    Raises:
+        InputError: the file names no cases.
+
+    >>> cases_of_validation(Path("absent"), ".nii.gz") is None
+    True
+    """
     validation = folder.parent if folder.name == INSTANCES_FOLDER else folder
     summary = validation / "summary.json"
     if validation.name != "validation" or not summary.is_file():
