@@ -1,5 +1,6 @@
 """The page of contact sheets of a prediction."""
 
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 
@@ -178,6 +179,7 @@ def test_a_table_of_texts_or_of_a_lesion_twice_is_named(prediction, content):
 
 
 def test_evaluations_show_no_chosen_cases(tmp_path):
-    (tmp_path / "summary_instances.json").write_text('{"settings": {}, "metric_per_case": []}')
+    cases = [{"case": "a", "metrics": {"F1": 1.0}}]
+    (tmp_path / "summary_instances.json").write_text(json.dumps({"settings": {}, "metric_per_case": cases}))
     with pytest.raises(InputError, match="--cases is for a prediction"):
         report(tmp_path, "--cases", "a")
