@@ -24,7 +24,8 @@ from nnunetv2_conflunet.utilities.nnunet_folders import INSTANCES_FOLDER
 
 # A model's files are next to its fold folders, two levels above the validation folder of a fold.
 LEVELS_TO_MODEL = 2
-BROKEN_ARCHIVE = MemoryError, BadZipFile, zlib.error
+# What a broken .npz raises; a single array in its place is no context manager.
+UNREADABLE = AttributeError, TypeError, KeyError, ValueError, EOFError, OSError, MemoryError, BadZipFile, zlib.error
 
 
 @dataclass(frozen=True)
@@ -225,8 +226,7 @@ def _read_npz(path: Path, names: list[str]) -> list[np.ndarray]:
         return arrays
     except InputError:
         raise
-    # A single array, not an archive, is no context manager.
-    except (AttributeError, TypeError, KeyError, ValueError, EOFError, OSError, *BROKEN_ARCHIVE) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{path} cannot be read ({type(error).__name__}: {error}); predict this case again."
         ) from error

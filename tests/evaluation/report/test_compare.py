@@ -222,6 +222,7 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(methods, tmp_pa
         ("[]", "is not a summary by nnUNetv2_conflunet_evaluate"),
         ("null", "is not a summary"),
         ('{"metric_per_case": [], "settings": 3}', "is not a summary"),
+        ('{"metric_per_case": [{"case": "a", "metrics": {}}], "settings": 3}', "is not a summary"),
         ('{"metric_per_case": [], "settings": {}}', "is not a summary"),
         ('{"metric_per_case": 3, "settings": {}}', "is not a summary"),
         ('{"metric_per_case": [3], "settings": {}}', "is not a summary"),
